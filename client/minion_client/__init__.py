@@ -1,0 +1,5 @@
+"""What applications import to define tasks and to talk to a Minion server."""
+
+from minion_client.task import Job, JobCancelled, task
+
+__all__ = ["Job", "JobCancelled", "task"]

@@ -1,0 +1,206 @@
+"""The `task` decorator, the registry it fills, and `Job`, the handle that a task is given."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, TypeVar, overload
+
+JsonValue = Any
+"""What JSON can say: None, bool, int, float, str, list and dict with string keys."""
+
+TaskFunction = Callable[..., JsonValue | Awaitable[JsonValue]]
+_F = TypeVar("_F", bound=TaskFunction)
+
+
+class TaskKind(StrEnum):
+    """Where a task runs."""
+
+    COROUTINE = "coroutine"
+    PROCESS = "process"
+    THREAD = "thread"
+
+
+class JobCancelled(Exception):  # noqa: N818 - named as asyncio.CancelledError is
+    """Raised in a task that runs in a thread when its job was cancelled or ran out of time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """A named function that jobs call.
+
+    Attributes:
+        name: What jobs call it by.
+        function: Called as `function(job, *args)`.
+        kind: Where it runs.
+        timeout: Seconds a job of it may run; None is without limit.
+    """
+
+    name: str
+    function: TaskFunction
+    kind: TaskKind
+    timeout: float | None = None
+
+
+class Registry:
+    """The tasks that a worker knows, by name."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, Task] = {}
+
+    def add(self, task: Task) -> None:
+        """Add a task.
+
+        Raises:
+            ValueError: Another function has that name already.
+        """
+        known = self._tasks.get(task.name)
+        if known is not None and known.function is not task.function:
+            raise ValueError(f"two tasks are named {task.name!r}")
+        self._tasks[task.name] = task
+
+    def __getitem__(self, name: str) -> Task:
+        return self._tasks[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tasks
+
+    def __iter__(self) -> Iterator[Task]:
+        return iter(self._tasks.values())
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+REGISTRY = Registry()
+"""Where `task` registers when it is given no other registry."""
+
+
+@overload
+def task(function: _F, /) -> _F: ...
+
+
+@overload
+def task(
+    name: str | None = None,
+    /,
+    *,
+    timeout: float | None = None,
+    thread: bool = False,
+    registry: Registry = REGISTRY,
+) -> Callable[[_F], _F]: ...
+
+
+def task(
+    name: str | TaskFunction | None = None,
+    /,
+    *,
+    timeout: float | None = None,
+    thread: bool = False,
+    registry: Registry = REGISTRY,
+) -> Any:
+    """Register a function as a task.
+
+    A coroutine function runs on the worker's event loop. A plain function runs in a worker process,
+    or, with `thread`, in a thread of the worker's own process. Its first argument is the `Job`, the
+    others are the job's arguments. What it returns is the job's result; an exception fails the job
+    with the exception's text.
+
+    Args:
+        name: What jobs call the task by; the function's own name if not given.
+        timeout: Seconds a job may run before it is stopped and fails. A thread can only be asked to
+            stop: `Job.note` and `Job.check` raise `JobCancelled` in it.
+        thread: Run a plain function in a thread.
+        registry: Where to register.
+
+    Raises:
+        ValueError: The name is taken, the timeout is not positive, or a coroutine function is asked
+            to run in a thread.
+    """
+    if callable(name):
+        return task()(name)
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout must be positive, not {timeout}")
+
+    def register(function: _F) -> _F:
+        if inspect.iscoroutinefunction(function):
+            if thread:
+                raise ValueError("a coroutine function runs on the loop, not in a thread")
+            kind = TaskKind.COROUTINE
+        else:
+            kind = TaskKind.THREAD if thread else TaskKind.PROCESS
+        registry.add(
+            Task(name=name or function.__name__, function=function, kind=kind, timeout=timeout)
+        )
+        return function
+
+    return register
+
+
+@dataclass(slots=True, kw_only=True)
+class Job:
+    """The job that a task performs, as handed to the task.
+
+    Attributes:
+        id: Id of the job.
+        task: Name of the task.
+        args: Arguments, as the task was called with.
+        retries: How often the job has been retried.
+        attempts: How often the job may still be performed, this time included.
+        priority: Its priority.
+        queue: Name of the queue it was taken from.
+        notes: Its notes when it was taken, and what this task noted since.
+    """
+
+    id: int
+    task: str
+    args: list[JsonValue]
+    retries: int
+    attempts: int
+    priority: int
+    queue: str
+    notes: dict[str, JsonValue]
+    _note: Callable[[Mapping[str, JsonValue]], None]
+    _cancelled: Callable[[], bool] = field(default=lambda: False)
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger that names the job and its task."""
+        return logging.LoggerAdapter(
+            logging.getLogger(f"minion.task.{self.task}"), {"job": self.id, "task": self.task}
+        )
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the job was cancelled or ran out of time: a thread should return soon."""
+        return self._cancelled()
+
+    def check(self) -> None:
+        """Raise if the job was cancelled or ran out of time.
+
+        Raises:
+            JobCancelled: It was.
+        """
+        if self._cancelled():
+            raise JobCancelled("the job was cancelled")
+
+    def note(self, **notes: JsonValue) -> None:
+        """Merge notes into the job's, key by key; None removes a key.
+
+        The notes are on their way when this returns, in the order of the calls, and stored before
+        the job finishes.
+
+        Raises:
+            ValueError: A note is no JSON value.
+            JobCancelled: The job was cancelled or ran out of time.
+        """
+        self.check()
+        self._note(notes)
+        for key, value in notes.items():
+            if value is None:
+                self.notes.pop(key, None)
+            else:
+                self.notes[key] = value

@@ -1,0 +1,1 @@
+"""minion_rest_bridge."""
