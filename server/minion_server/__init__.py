@@ -1,1 +1,1 @@
-"""minion_server."""
+"""The Minion job queue server."""

@@ -1,0 +1,1 @@
+"""What the queue is about: plain data and rules, without I/O and without a clock."""

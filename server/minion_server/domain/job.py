@@ -1,0 +1,298 @@
+"""Jobs: their states, what they carry, and what may be asked of them.
+
+Times are seconds since the epoch, as Perl Minion gives them; spans are timedeltas.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any
+
+from minion_server.domain import limits
+from minion_server.domain.errors import Invalid
+
+JsonValue = Any
+"""What JSON can say: None, bool, int, float, str, list and dict with string keys."""
+
+DEFAULT_QUEUE = "default"
+REQUEST_ID_LIFETIME = timedelta(hours=24)
+"""How long a request id is remembered."""
+
+
+class JobState(StrEnum):
+    """Where a job is in its life."""
+
+    INACTIVE = "inactive"
+    ACTIVE = "active"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the job is done, unless somebody retries it."""
+        return self in FINAL_STATES
+
+
+FINAL_STATES = frozenset({JobState.FINISHED, JobState.FAILED})
+
+TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
+    # claimed; cancelled or stuck
+    JobState.INACTIVE: frozenset({JobState.ACTIVE, JobState.FAILED, JobState.INACTIVE}),
+    # performed; failed or cancelled; retried
+    JobState.ACTIVE: frozenset({JobState.FINISHED, JobState.FAILED, JobState.INACTIVE}),
+    # retried
+    JobState.FINISHED: frozenset({JobState.INACTIVE}),
+    JobState.FAILED: frozenset({JobState.INACTIVE}),
+}
+"""What a job of a state may become next. An inactive job that is retried stays inactive."""
+
+
+def blocks(parent: JobState, *, expired: bool, lax: bool) -> bool:
+    """Tell whether a parent that exists keeps its child waiting.
+
+    Args:
+        parent: State of the parent.
+        expired: Whether the parent's time to wait is over.
+        lax: Whether the child takes a failed parent for a finished one.
+    """
+    match parent:
+        case JobState.INACTIVE:
+            return not expired
+        case JobState.ACTIVE:
+            return True
+        case JobState.FAILED:
+            return not lax
+        case JobState.FINISHED:
+            return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """A job, whole, as the store knew it at `time`."""
+
+    args: list[JsonValue]
+    attempts: int
+    children: list[int]
+    created: float
+    delayed: float
+    expires: float | None
+    finished: float | None
+    id: int
+    lax: bool
+    notes: dict[str, JsonValue]
+    parents: list[int]
+    priority: int
+    queue: str
+    result: JsonValue
+    retried: float | None
+    retries: int
+    started: float | None
+    state: JobState
+    task: str
+    time: float
+    worker: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """The part of a job that anyone may see."""
+
+    state: JobState
+    task: str
+    notes: dict[str, JsonValue]
+    result: JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClaimedJob:
+    """A job as handed to the worker that is to perform it."""
+
+    id: int
+    task: str
+    args: list[JsonValue]
+    retries: int
+    attempts: int
+    priority: int
+    queue: str
+    notes: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A job to put into the queue.
+
+    Raises:
+        Invalid: A field is out of its bounds.
+    """
+
+    task: str
+    args: Sequence[JsonValue] = ()
+    queue: str = DEFAULT_QUEUE
+    priority: int = 0
+    attempts: int = 1
+    delay: timedelta = timedelta()
+    expire: timedelta | None = None
+    lax: bool = False
+    notes: Mapping[str, JsonValue] = field(default_factory=dict)
+    parents: Sequence[int] = ()
+    request_id: str | None = None
+
+    def __post_init__(self) -> None:
+        limits.check_name("task", self.task)
+        limits.check_name("queue", self.queue)
+        limits.check_range("priority", self.priority, -limits.MAX_INT32 - 1, limits.MAX_INT32)
+        limits.check_range("attempts", self.attempts, 1, limits.MAX_INT32)
+        if self.delay:
+            limits.check_span("delay", self.delay)
+        if self.expire is not None:
+            limits.check_span("expire", self.expire)
+        if self.parents:
+            limits.check_ids("parents", self.parents, limits.MAX_PARENTS)
+        if self.request_id is not None:
+            limits.check_name("request_id", self.request_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnqueuedJob:
+    """What became of a NewJob.
+
+    Attributes:
+        id: Id of the job.
+        duplicate: Whether an earlier request with the same request id had enqueued it.
+    """
+
+    id: int
+    duplicate: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryOptions:
+    """What to change of a job that is put back into the queue; None leaves it as it is.
+
+    Raises:
+        Invalid: A field is out of its bounds.
+    """
+
+    attempts: int | None = None
+    delay: timedelta = timedelta()
+    expire: timedelta | None = None
+    lax: bool | None = None
+    parents: Sequence[int] | None = None
+    priority: int | None = None
+    queue: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.attempts is not None:
+            limits.check_range("attempts", self.attempts, 1, limits.MAX_INT32)
+        limits.check_span("delay", self.delay)
+        if self.expire is not None:
+            limits.check_span("expire", self.expire)
+        if self.parents is not None:
+            limits.check_ids("parents", self.parents, limits.MAX_PARENTS)
+        if self.priority is not None:
+            limits.check_range("priority", self.priority, -limits.MAX_INT32 - 1, limits.MAX_INT32)
+        if self.queue is not None:
+            limits.check_name("queue", self.queue)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How one attempt at a job ended.
+
+    Attributes:
+        job_id: Id of the job.
+        retries: The generation that was performed.
+        failed: Whether it failed.
+        result: What the task answered, or why it failed.
+    """
+
+    job_id: int
+    retries: int
+    failed: bool
+    result: JsonValue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Which jobs a worker would take.
+
+    Attributes:
+        queues: Only jobs in one of these queues.
+        tasks: Only jobs of one of these tasks.
+        min_priority: Only jobs of at least this priority.
+        job_id: Only this job.
+        max_jobs: At most this many.
+    """
+
+    queues: Sequence[str]
+    tasks: Sequence[str]
+    min_priority: int | None = None
+    job_id: int | None = None
+    max_jobs: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list: filters combine with AND, the values of one with OR; empty is all.
+
+    Raises:
+        Invalid: A field is out of its bounds.
+    """
+
+    ids: Sequence[int] = ()
+    queues: Sequence[str] = ()
+    states: Sequence[JobState] = ()
+    tasks: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    before: int | None = None
+
+    def __post_init__(self) -> None:
+        limits.check_ids("ids", self.ids, limits.MAX_FILTER_VALUES)
+        limits.check_names("queues", self.queues)
+        limits.check_names("tasks", self.tasks)
+        limits.check_names("notes", self.notes)
+        if self.before is not None:
+            limits.check_range("before", self.before, 1, limits.MAX_INT64)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """A part of a list of jobs, newest first.
+
+    Attributes:
+        jobs: The jobs.
+        total: How many the filter selects in all.
+    """
+
+    jobs: Sequence[Job]
+    total: int
+
+
+def parse_state(field_name: str, value: str) -> JobState:
+    """Read the name of a state.
+
+    Raises:
+        Invalid: There is no such state.
+    """
+    try:
+        return JobState(value)
+    except ValueError:
+        names = ", ".join(JobState)
+        raise Invalid(field_name, f"must be one of {names}, not {value!r}") from None
+
+
+def error_text(result: JsonValue, to_json: Any) -> str:
+    """Tell why a job failed, as text.
+
+    Args:
+        result: Result of the failed job.
+        to_json: Writes a JSON value as text.
+    """
+    if isinstance(result, str):
+        return result
+    if isinstance(result, dict) and isinstance(result.get("error"), str):
+        return str(result["error"])
+    return str(to_json(result))

@@ -1,0 +1,104 @@
+"""Bounds on what may be asked for, and the checks that hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from minion_server.domain.errors import Invalid
+
+MAX_NAME_LENGTH = 255
+"""Characters in the name of a task, queue, worker host or request."""
+MAX_REASON_LENGTH = 10_000
+"""Characters in the reason of a cancellation."""
+MAX_PARENTS = 10_000
+"""Parents of one job."""
+MAX_BATCH = 10_000
+"""Jobs enqueued in one request."""
+MAX_PAGE_SIZE = 1_000
+"""Jobs in one page of a list."""
+DEFAULT_PAGE_SIZE = 100
+"""Jobs in one page of a list, when the request does not say."""
+MAX_FILTER_VALUES = 10_000
+"""Values of one filter of a list."""
+MAX_SPAN = timedelta(days=36_525)
+"""Longest delay or expiry: a hundred years."""
+MAX_INT32 = 2**31 - 1
+MAX_INT64 = 2**63 - 1
+
+
+def check_name(field: str, value: str) -> None:
+    """Check a name of a task, queue or request.
+
+    Raises:
+        Invalid: It is empty, too long, or has a NUL character, which no database keeps.
+    """
+    check_text(field, value, MAX_NAME_LENGTH)
+    if not value:
+        raise Invalid(field, "must not be empty")
+
+
+def check_text(field: str, value: str, max_length: int) -> None:
+    """Check a text of limited length.
+
+    Raises:
+        Invalid: It is too long, or has a NUL character, which no database keeps.
+    """
+    if len(value) > max_length:
+        raise Invalid(field, f"must not be longer than {max_length} characters")
+    if "\0" in value:
+        raise Invalid(field, "must not contain a NUL character")
+
+
+def check_range(field: str, value: int, low: int, high: int) -> None:
+    """Check a whole number.
+
+    Raises:
+        Invalid: It is not in `low..high`.
+    """
+    if not low <= value <= high:
+        raise Invalid(field, f"must be in {low}..{high}, not {value}")
+
+
+def check_span(field: str, value: timedelta) -> None:
+    """Check a delay or an expiry.
+
+    Raises:
+        Invalid: It is negative or longer than a hundred years.
+    """
+    if value < timedelta():
+        raise Invalid(field, "must not be negative")
+    if value > MAX_SPAN:
+        raise Invalid(field, f"must not be longer than {MAX_SPAN.days} days")
+
+
+def check_ids(field: str, values: Collection[int], max_count: int) -> None:
+    """Check a list of ids.
+
+    Raises:
+        Invalid: There are too many, or one is not in 1..2^63-1.
+    """
+    check_count(field, values, max_count)
+    for index, value in enumerate(values):
+        check_range(f"{field}[{index}]", value, 1, MAX_INT64)
+
+
+def check_names(field: str, values: Collection[str]) -> None:
+    """Check a filter's list of names.
+
+    Raises:
+        Invalid: There are too many, or one is no name.
+    """
+    check_count(field, values, MAX_FILTER_VALUES)
+    for index, value in enumerate(values):
+        check_name(f"{field}[{index}]", value)
+
+
+def check_count(field: str, values: Collection[object], max_count: int) -> None:
+    """Check the length of a list.
+
+    Raises:
+        Invalid: It is too long.
+    """
+    if len(values) > max_count:
+        raise Invalid(field, f"must not have more than {max_count} entries, not {len(values)}")

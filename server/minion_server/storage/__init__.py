@@ -1,0 +1,1 @@
+"""Where the whole truth of the queue is kept."""

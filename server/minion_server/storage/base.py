@@ -1,0 +1,240 @@
+"""The storage protocol: what every store does, and promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+
+from minion_server.domain.backoff import Backoff
+from minion_server.domain.job import (
+    Claim,
+    ClaimedJob,
+    EnqueuedJob,
+    Job,
+    JobFilter,
+    JobPage,
+    JobStatus,
+    JsonValue,
+    NewJob,
+    Outcome,
+    RetryOptions,
+)
+from minion_server.domain.maintenance import History, RepairReport, Retention, Stats
+from minion_server.domain.worker import Worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """A running job that was taken out of its worker's hands, and should be stopped there.
+
+    Attributes:
+        worker_id: The worker that had it.
+        job_id: Id of the job.
+        retries: The generation that runs.
+    """
+
+    worker_id: int
+    job_id: int
+    retries: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Changes:
+    """What a commit changed, for those who wait for it.
+
+    Attributes:
+        jobs: Ids of jobs that changed, the removed ones too.
+        ready: The highest priority of the jobs that may be taken from now on, by queue and task.
+        due: The earliest time at which an inactive job that changed becomes due or expires.
+        revoked: Running jobs to be stopped.
+    """
+
+    jobs: set[int] = field(default_factory=set)
+    ready: dict[tuple[str, str], int] = field(default_factory=dict)
+    due: float | None = None
+    revoked: list[Revocation] = field(default_factory=list)
+
+    def add_ready(self, queue: str, task: str, priority: int) -> None:
+        """Note that a job may be taken from now on."""
+        key = queue, task
+        known = self.ready.get(key)
+        if known is None or known < priority:
+            self.ready[key] = priority
+
+    def add_due(self, time: float) -> None:
+        """Note that a job becomes due, or expires, at a time."""
+        if self.due is None or time < self.due:
+            self.due = time
+
+
+Listener = Callable[[Changes], None]
+"""Called on the event loop after each commit that changed jobs, this process's or another's. It
+must not block and must not raise."""
+
+
+class Storage(Protocol):
+    """Keeps jobs and workers; every method is one atomic step.
+
+    A method that changes something answers after its commit: what was answered outlives any crash.
+    A caller that is cancelled does not know whether the step was taken. Time is the store's own.
+    Every method raises `Unavailable` when the database cannot be reached and `Exhausted` when too
+    many steps wait or the disk is full; nothing is changed then.
+    """
+
+    exclusive: bool
+    """Whether no other process can use the database while this store is open."""
+
+    async def open(self) -> None:
+        """Connect, and bring the schema up to date.
+
+        Raises:
+            Conflict: The database is in use by another server, is not Minion's, or is of a newer
+                version than this program.
+        """
+
+    async def close(self) -> None:
+        """Finish the steps that wait, and disconnect."""
+
+    def subscribe(self, listener: Listener) -> None:
+        """Tell a listener of every commit from now on."""
+
+    async def enqueue(self, jobs: Sequence[NewJob]) -> list[EnqueuedJob]:
+        """Put jobs into the queue as inactive, all or none, with ascending ids in their order.
+
+        A job whose request id came with an earlier job within `REQUEST_ID_LIFETIME`, in this call
+        or before it, is not enqueued: the earlier one's id is answered.
+        """
+
+    async def get_job(self, job_id: int) -> Job | None:
+        """Answer a job, or None if there is none with that id, expired ones included."""
+
+    async def get_job_status(self, job_id: int) -> JobStatus | None:
+        """Answer the public part of a job, or None as `get_job` does."""
+
+    async def list_jobs(
+        self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
+    ) -> JobPage:
+        """List jobs, the highest id first, without expired inactive ones.
+
+        Args:
+            job_filter: Which ones.
+            limit: At most so many.
+            offset: Pass over so many first.
+            below: Start with the first id lower than this; the total does not heed it.
+        """
+
+    async def claim_jobs(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
+        """Make inactive jobs active and the worker's, highest priority first, then lowest id.
+
+        Only jobs that are due, have not expired and are not blocked by a parent are taken. No job
+        is taken twice, whoever asks at the same time.
+        """
+
+    async def end_jobs(self, outcomes: Sequence[Outcome], backoff: Backoff) -> list[bool]:
+        """Finish or fail active jobs, in one step.
+
+        A job that fails with more than one attempt left becomes inactive again with one attempt
+        less, its retries counted up, and delayed by `backoff` of its retries before.
+
+        Returns:
+            For each outcome, whether the job was still active in that generation; if not, nothing
+            of it changed.
+        """
+
+    async def retry_job(self, job_id: int, retries: int | None, options: RetryOptions) -> bool:
+        """Make a job inactive, whatever its state, with its retries counted up.
+
+        An active one is revoked. `delayed` starts anew from now; so does `expires`, if `expire` is
+        given.
+
+        Args:
+            job_id: Id of the job.
+            retries: Its generation; None is whichever it is.
+            options: What to change.
+
+        Returns:
+            Whether the job was in that generation; if not, nothing changed.
+
+        Raises:
+            JobNotFound: There is none with that id.
+        """
+
+    async def cancel_job(self, job_id: int, result: JsonValue) -> bool:
+        """Make an inactive or active job failed, without another attempt. An active one is revoked.
+
+        Returns:
+            Whether it was inactive or active; if not, nothing changed.
+
+        Raises:
+            JobNotFound: There is none with that id.
+        """
+
+    async def remove_job(self, job_id: int) -> bool:
+        """Remove a job that is not active.
+
+        Returns:
+            Whether it was not active; if it was, nothing changed.
+
+        Raises:
+            JobNotFound: There is none with that id.
+        """
+
+    async def note_job(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
+        """Merge notes into a job's, key by key; None removes a key.
+
+        Raises:
+            JobNotFound: There is none with that id.
+        """
+
+    async def register_worker(
+        self, worker_id: int | None, *, host: str, pid: int, status: Mapping[str, JsonValue]
+    ) -> int:
+        """Register a worker, or note that it was heard of, with its present status.
+
+        Args:
+            worker_id: None for a new one. One that was forgotten is registered under its id again.
+            host: Name of its machine.
+            pid: Its process id.
+            status: What it tells of itself.
+
+        Returns:
+            Its id.
+        """
+
+    async def unregister_worker(self, worker_id: int) -> None:
+        """Forget a worker. Its active jobs stay until `repair`."""
+
+    async def list_workers(self) -> list[Worker]:
+        """List the workers, the highest id first."""
+
+    async def stage_due(self) -> float | None:
+        """Let in jobs that have become due, and let out those that have expired.
+
+        `claim_jobs` does so itself; this tells listeners in time.
+
+        Returns:
+            The next time at which there is something to do, in seconds since the epoch.
+        """
+
+    async def repair(self, retention: Retention, backoff: Backoff) -> RepairReport:
+        """Forget missing workers, fail or retry jobs whose worker is gone, remove what is old.
+
+        - Workers not heard of for `missing_after` are forgotten.
+        - Active jobs whose worker is not registered fail as "Worker went away", and are tried
+          again while attempts are left; those in `FOREGROUND_QUEUE` are left alone.
+        - Finished jobs older than `remove_after` are removed, unless a child is not finished yet.
+        - Inactive jobs that have expired are removed.
+        - Inactive jobs delayed to a time more than `stuck_after` ago fail as "Job appears stuck in
+          queue".
+        """
+
+    async def stats(self) -> Stats:
+        """Count jobs, workers, locks and schedules."""
+
+    async def history(self) -> History:
+        """Count what finished and failed in each of the last 24 hours, oldest first."""
+
+    def uptime(self) -> timedelta:
+        """Tell how long the store has been open."""

@@ -1,0 +1,32 @@
+"""Opens connections to the database with the settings that durability and speed depend on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import apsw
+
+BUSY_TIMEOUT_MS = 5_000
+CACHE_KIB = 32_768
+STATEMENT_CACHE_SIZE = 200
+
+
+def connect_writer(path: Path) -> apsw.Connection:
+    """Open the one connection that writes. Each commit is on disk when it returns."""
+    connection = apsw.Connection(str(path), statementcachesize=STATEMENT_CACHE_SIZE)
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.pragma("journal_mode", "wal")
+    connection.pragma("synchronous", "full")
+    connection.pragma("cache_size", -CACHE_KIB)
+    connection.pragma("temp_store", "memory")
+    return connection
+
+
+def connect_reader(path: Path) -> apsw.Connection:
+    """Open a connection that reads beside the writer, and never waits for it."""
+    connection = apsw.Connection(
+        str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=STATEMENT_CACHE_SIZE
+    )
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    connection.pragma("cache_size", -CACHE_KIB // 4)
+    return connection

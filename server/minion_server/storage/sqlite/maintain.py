@@ -1,0 +1,147 @@
+"""Workers, and keeping the queue in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from minion_server.domain.backoff import Backoff
+from minion_server.domain.job import REQUEST_ID_LIFETIME, JsonValue, Outcome
+from minion_server.domain.maintenance import (
+    FOREGROUND_QUEUE,
+    JOB_STUCK,
+    WORKER_WENT_AWAY,
+    RepairReport,
+    Retention,
+)
+from minion_server.storage.base import Revocation
+from minion_server.storage.sqlite import stages, steer
+from minion_server.storage.sqlite.perform import end_job
+from minion_server.storage.sqlite.rows import to_json
+from minion_server.storage.sqlite.writer import Operation, Transaction, Writer
+
+MAX_REPAIRED = 1_000
+"""Jobs repaired in one transaction: bounds how long other writers wait."""
+
+_REGISTER = """
+    INSERT INTO workers (id, host, notified, pid, started, status) VALUES (?, ?, ?, ?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET notified = excluded.notified, status = excluded.status
+    RETURNING id
+"""
+
+_ABANDONED = """
+    SELECT id, retries, worker FROM jobs
+    WHERE state = 'active' AND queue <> ? AND worker NOT IN (SELECT id FROM workers)
+    LIMIT ?
+"""
+
+_OLD = """
+    SELECT id FROM jobs
+    WHERE state = 'finished' AND finished <= ? AND NOT EXISTS (
+      SELECT 1 FROM dependencies JOIN jobs AS children ON children.id = dependencies.child
+      WHERE dependencies.parent = jobs.id AND children.state <> 'finished')
+    LIMIT ?
+"""
+
+_STUCK = """
+    SELECT id FROM jobs WHERE stage IN ('ready', 'delayed', 'blocked') AND delayed < ? LIMIT ?
+"""
+
+
+def register_worker(
+    worker_id: int | None, *, host: str, pid: int, status: Mapping[str, JsonValue]
+) -> Operation[int]:
+    """Make the operation of `Storage.register_worker`."""
+    text = to_json(dict(status))
+
+    def run(txn: Transaction) -> int:
+        registered: int = txn.connection.execute(
+            _REGISTER, (worker_id, host, txn.now, pid, txn.now, text)
+        ).get
+        return registered
+
+    return run
+
+
+def unregister_worker(worker_id: int) -> Operation[None]:
+    """Make the operation of `Storage.unregister_worker`."""
+
+    def run(txn: Transaction) -> None:
+        txn.connection.execute("DELETE FROM workers WHERE id = ?", (worker_id,))
+
+    return run
+
+
+async def repair(writer: Writer, retention: Retention, backoff: Backoff) -> RepairReport:
+    """Do what `Storage.repair` says, in transactions of bounded size."""
+
+    async def exhaust(step: Callable[[Transaction], int]) -> int:
+        total = 0
+        while True:
+            done = await writer.run(step)
+            total += done
+            if done < MAX_REPAIRED:
+                return total
+
+    def forget_workers(txn: Transaction) -> int:
+        txn.connection.execute(
+            "DELETE FROM workers WHERE notified < ?",
+            (txn.now - retention.missing_after.total_seconds(),),
+        )
+        return txn.connection.changes()
+
+    def forget_requests(txn: Transaction) -> int:
+        txn.connection.execute(
+            """DELETE FROM requests WHERE request_id IN
+                 (SELECT request_id FROM requests WHERE created <= ? LIMIT ?)""",
+            (txn.now - REQUEST_ID_LIFETIME.total_seconds(), MAX_REPAIRED),
+        )
+        return txn.connection.changes()
+
+    def remove_old(txn: Transaction) -> int:
+        return _remove_all(txn, _OLD, txn.now - retention.remove_after.total_seconds())
+
+    def fail_stuck(txn: Transaction) -> int:
+        return _fail_stuck(txn, txn.now - retention.stuck_after.total_seconds())
+
+    missing = await writer.run(forget_workers)
+    removed = await exhaust(remove_old)
+    expired = await exhaust(_remove_expired)
+    abandoned = await exhaust(lambda txn: _fail_abandoned(txn, backoff))
+    stuck = await exhaust(fail_stuck)
+    await exhaust(forget_requests)
+    return RepairReport(
+        missing_workers=missing,
+        abandoned_jobs=abandoned,
+        removed_jobs=removed,
+        expired_jobs=expired,
+        stuck_jobs=stuck,
+    )
+
+
+def _remove_expired(txn: Transaction) -> int:
+    stages.stage_due(txn)
+    return _remove_all(txn, "SELECT id FROM jobs WHERE stage = 'expired' AND 0 <= ? LIMIT ?", 0)
+
+
+def _remove_all(txn: Transaction, query: str, before: float) -> int:
+    found = txn.rows(query, (before, MAX_REPAIRED))
+    for (job_id,) in found:
+        steer.remove(txn, job_id)
+    return len(found)
+
+
+def _fail_abandoned(txn: Transaction, backoff: Backoff) -> int:
+    found = txn.rows(_ABANDONED, (FOREGROUND_QUEUE, MAX_REPAIRED))
+    for job_id, retries, worker_id in found:
+        outcome = Outcome(job_id=job_id, retries=retries, failed=True, result=WORKER_WENT_AWAY)
+        end_job(txn, outcome, to_json(WORKER_WENT_AWAY), backoff)
+        # The worker may only have been silent: if it lives, it is to stop.
+        txn.changes.revoked.append(Revocation(worker_id=worker_id, job_id=job_id, retries=retries))
+    return len(found)
+
+
+def _fail_stuck(txn: Transaction, before: float) -> int:
+    found = txn.rows(_STUCK, (before, MAX_REPAIRED))
+    for (job_id,) in found:
+        steer.fail(txn, job_id, to_json(JOB_STUCK))
+    return len(found)

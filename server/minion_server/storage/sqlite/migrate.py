@@ -1,0 +1,51 @@
+"""Brings a database to the schema of this program, by numbered migrations."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import apsw
+
+from minion_server.domain.errors import Conflict
+
+APPLICATION_ID = 0x4D696E69
+"""Marks a SQLite file as Minion's: "Mini" in ASCII (SQLite's `PRAGMA application_id`)."""
+
+
+def migrations() -> list[str]:
+    """Answer the SQL of every migration, the first one first.
+
+    Version N of the schema is what the first N of them make.
+    """
+    folder = resources.files(__package__).joinpath("migrations")
+    files = sorted(
+        (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
+        key=lambda entry: entry.name,
+    )
+    return [entry.read_text(encoding="utf-8") for entry in files]
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring a database up to date, in one transaction.
+
+    Raises:
+        Conflict: The database is another program's, or of a newer version than this program.
+    """
+    scripts = migrations()
+    with connection:
+        application_id = connection.pragma("application_id")
+        version = connection.pragma("user_version")
+        tables = connection.execute("SELECT COUNT(*) FROM sqlite_schema").get
+        if application_id != APPLICATION_ID and (application_id or tables):
+            raise Conflict(f"{connection.filename} is a database of another program")
+        if version > len(scripts):
+            raise Conflict(
+                f"{connection.filename} is of schema version {version}, newer than this program's "
+                f"{len(scripts)}: use the program that wrote it, or a later one"
+            )
+        if version == len(scripts):
+            return
+        for script in scripts[version:]:
+            connection.execute(script)
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.pragma("user_version", len(scripts))

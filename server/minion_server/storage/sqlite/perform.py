@@ -1,0 +1,113 @@
+"""Claiming jobs, and ending them."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+from minion_server.domain.backoff import Backoff
+from minion_server.domain.job import Claim, ClaimedJob, Outcome
+from minion_server.storage.sqlite import stages
+from minion_server.storage.sqlite.rows import CLAIMED_COLUMNS, to_claimed, to_json
+from minion_server.storage.sqlite.writer import Operation, Transaction
+
+# Negated, so that both columns ascend and what is read from several queues and tasks can be merged.
+_READY = """
+    SELECT -priority, id FROM jobs
+    WHERE stage = 'ready' AND queue = ? AND task = ? AND priority >= ?
+    ORDER BY priority DESC, id LIMIT ?
+"""
+
+_READY_JOB = """
+    SELECT -priority, id FROM jobs
+    WHERE id = ? AND stage = 'ready' AND queue IN (SELECT value FROM json_each(?))
+      AND task IN (SELECT value FROM json_each(?)) AND priority >= ?
+"""
+
+_TAKE = f"""
+    UPDATE jobs SET state = 'active', stage = NULL, started = ?, worker = ? WHERE id = ?
+    RETURNING {CLAIMED_COLUMNS}
+"""  # noqa: S608 - a constant
+
+_END = """
+    UPDATE jobs SET state = ?, finished = ?, result = ?
+    WHERE id = ? AND retries = ? AND state = 'active'
+    RETURNING attempts
+"""
+
+_TRY_AGAIN = """
+    UPDATE jobs SET state = 'inactive', stage = 'delayed', attempts = attempts - 1, delayed = ?,
+      retried = ?, retries = retries + 1
+    WHERE id = ?
+"""
+
+LOWEST_PRIORITY = -(2**31)
+
+
+def claim_jobs(worker_id: int, claim: Claim) -> Operation[list[ClaimedJob]]:
+    """Make the operation of `Storage.claim_jobs`."""
+
+    def run(txn: Transaction) -> list[ClaimedJob]:
+        stages.stage_due(txn)
+        claimed = [
+            to_claimed(row)
+            for job_id in _ready_ids(txn, claim)
+            for row in txn.rows(_TAKE, (txn.now, worker_id, job_id))
+        ]
+        txn.changes.jobs.update(job.id for job in claimed)
+        return claimed
+
+    return run
+
+
+def end_jobs(outcomes: Sequence[Outcome], backoff: Backoff) -> Operation[list[bool]]:
+    """Make the operation of `Storage.end_jobs`."""
+    results = [to_json(outcome.result) for outcome in outcomes]
+
+    def run(txn: Transaction) -> list[bool]:
+        return [
+            end_job(txn, outcome, result, backoff)
+            for outcome, result in zip(outcomes, results, strict=True)
+        ]
+
+    return run
+
+
+def end_job(txn: Transaction, outcome: Outcome, result: str, backoff: Backoff) -> bool:
+    """Finish or fail one job, and try it again if attempts are left.
+
+    Returns:
+        Whether it was active in that generation.
+    """
+    state = "failed" if outcome.failed else "finished"
+    attempts: int | None = txn.connection.execute(
+        _END, (state, txn.now, result, outcome.job_id, outcome.retries)
+    ).get
+    if attempts is None:
+        return False
+    txn.changes.jobs.add(outcome.job_id)
+    if outcome.failed and attempts > 1:
+        delayed = txn.now + backoff(outcome.retries).total_seconds()
+        txn.connection.execute(_TRY_AGAIN, (delayed, txn.now, outcome.job_id))
+        stages.restage(txn, outcome.job_id)
+    # Even a job that is tried again may have expired meanwhile, and then blocks nobody.
+    stages.release(txn, outcome.job_id)
+    return True
+
+
+def _ready_ids(txn: Transaction, claim: Claim) -> list[int]:
+    floor = LOWEST_PRIORITY if claim.min_priority is None else claim.min_priority
+    execute = txn.connection.execute
+    if claim.job_id is not None:
+        found = execute(
+            _READY_JOB,
+            (claim.job_id, to_json(list(claim.queues)), to_json(list(claim.tasks)), floor),
+        )
+        return [job_id for _, job_id in found][: claim.max_jobs]
+    sources: list[Iterator[tuple[int, int]]] = [
+        execute(_READY, (queue, task, floor, claim.max_jobs))
+        for queue in dict.fromkeys(claim.queues)
+        for task in dict.fromkeys(claim.tasks)
+    ]
+    return [job_id for _, job_id in islice(heapq.merge(*sources), claim.max_jobs)]

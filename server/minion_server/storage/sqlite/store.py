@@ -1,0 +1,230 @@
+"""The embedded store, whole."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import apsw
+
+from minion_server.domain.backoff import Backoff
+from minion_server.domain.errors import Conflict, Unavailable
+from minion_server.domain.job import (
+    Claim,
+    ClaimedJob,
+    EnqueuedJob,
+    Job,
+    JobFilter,
+    JobPage,
+    JobStatus,
+    JsonValue,
+    NewJob,
+    Outcome,
+    RetryOptions,
+)
+from minion_server.domain.maintenance import History, RepairReport, Retention, Stats
+from minion_server.domain.worker import Worker
+from minion_server.storage.base import Changes, Listener
+from minion_server.storage.sqlite import enqueue, maintain, perform, read, stages, steer
+from minion_server.storage.sqlite.connection import connect_reader, connect_writer
+from minion_server.storage.sqlite.migrate import migrate
+from minion_server.storage.sqlite.writer import Clock, Transaction, Writer
+
+T = TypeVar("T")
+
+SCAN_THREADS = 2
+"""Threads for reads that may take long; look-ups by id are done at once, on the loop."""
+
+
+class SqliteStorage:
+    """Keeps the queue in one SQLite file, for one process. See `Storage`."""
+
+    exclusive = True
+
+    def __init__(self, path: Path, *, clock: Clock = time.time) -> None:
+        """Name the file; nothing is opened yet.
+
+        Args:
+            path: The database file. Its folder is made if need be, for the owner alone.
+            clock: Tells the time, in seconds since the epoch.
+        """
+        self._path = path
+        self._clock = clock
+        self._listeners: list[Listener] = []
+        self._lock_file: int | None = None
+        self._opened = 0.0
+
+    async def open(self) -> None:
+        """Lock the database, bring its schema up to date, and start the writer."""
+        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock()
+        try:
+            connection = await asyncio.to_thread(self._connect)
+        except BaseException:
+            self._unlock()
+            raise
+        self._reader = connect_reader(self._path)
+        self._scanners = threading.local()
+        self._scan_pool = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="minion-scan")
+        self._writer = Writer(connection, self._clock, self._tell)
+        self._opened = time.monotonic()
+
+    async def close(self) -> None:
+        """Finish the writes that wait, and let go of the database."""
+        self._scan_pool.shutdown(wait=True, cancel_futures=True)
+        await self._writer.close()
+        self._reader.close()
+        self._unlock()
+
+    def subscribe(self, listener: Listener) -> None:
+        """Tell a listener of every commit from now on."""
+        self._listeners.append(listener)
+
+    def uptime(self) -> timedelta:
+        """Tell how long the store has been open."""
+        return timedelta(seconds=time.monotonic() - self._opened)
+
+    # Jobs
+
+    async def enqueue(self, jobs: Sequence[NewJob]) -> list[EnqueuedJob]:
+        """Put jobs into the queue."""
+        return await self._writer.run(enqueue.enqueue(jobs))
+
+    async def get_job(self, job_id: int) -> Job | None:
+        """Answer a job."""
+        return read.get_job(self._reader, job_id, self._clock())
+
+    async def get_job_status(self, job_id: int) -> JobStatus | None:
+        """Answer the public part of a job."""
+        return read.get_job_status(self._reader, job_id)
+
+    async def list_jobs(
+        self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
+    ) -> JobPage:
+        """List jobs."""
+        now = self._clock()
+        return await self._scan(
+            lambda connection: read.list_jobs(
+                connection, job_filter, limit=limit, offset=offset, below=below, now=now
+            )
+        )
+
+    async def claim_jobs(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
+        """Make inactive jobs active and the worker's."""
+        return await self._writer.run(perform.claim_jobs(worker_id, claim))
+
+    async def end_jobs(self, outcomes: Sequence[Outcome], backoff: Backoff) -> list[bool]:
+        """Finish or fail active jobs."""
+        return await self._writer.run(perform.end_jobs(outcomes, backoff))
+
+    async def retry_job(self, job_id: int, retries: int | None, options: RetryOptions) -> bool:
+        """Make a job inactive."""
+        return await self._writer.run(steer.retry_job(job_id, retries, options))
+
+    async def cancel_job(self, job_id: int, result: JsonValue) -> bool:
+        """Make a job failed for good."""
+        return await self._writer.run(steer.cancel_job(job_id, result))
+
+    async def remove_job(self, job_id: int) -> bool:
+        """Remove a job that is not active."""
+        return await self._writer.run(steer.remove_job(job_id))
+
+    async def note_job(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
+        """Merge notes into a job's."""
+        await self._writer.run(steer.note_job(job_id, notes))
+
+    async def stage_due(self) -> float | None:
+        """Let in jobs that have become due, and let out those that have expired."""
+
+        def run(txn: Transaction) -> float | None:
+            stages.stage_due(txn)
+            return stages.next_due(txn)
+
+        return await self._writer.run(run)
+
+    # Workers
+
+    async def register_worker(
+        self, worker_id: int | None, *, host: str, pid: int, status: Mapping[str, JsonValue]
+    ) -> int:
+        """Register a worker, or note that it was heard of."""
+        return await self._writer.run(
+            maintain.register_worker(worker_id, host=host, pid=pid, status=status)
+        )
+
+    async def unregister_worker(self, worker_id: int) -> None:
+        """Forget a worker."""
+        await self._writer.run(maintain.unregister_worker(worker_id))
+
+    async def list_workers(self) -> list[Worker]:
+        """List the workers."""
+        return await self._scan(read.list_workers)
+
+    # Keeping in order
+
+    async def repair(self, retention: Retention, backoff: Backoff) -> RepairReport:
+        """Forget missing workers, rescue their jobs, and remove what is old."""
+        return await maintain.repair(self._writer, retention, backoff)
+
+    async def stats(self) -> Stats:
+        """Count jobs, workers, locks and schedules."""
+        now, uptime = self._clock(), self.uptime().total_seconds()
+        return await self._scan(lambda connection: read.stats(connection, now=now, uptime=uptime))
+
+    async def history(self) -> History:
+        """Count what ended in each of the last 24 hours."""
+        now = self._clock()
+        return await self._scan(lambda connection: read.history(connection, now))
+
+    # Inside
+
+    async def _scan(self, query: Callable[[apsw.Connection], T]) -> T:
+        def run() -> T:
+            connection = getattr(self._scanners, "connection", None)
+            if connection is None:
+                connection = self._scanners.connection = connect_reader(self._path)
+            return query(connection)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._scan_pool, run)
+        except RuntimeError as error:
+            raise Unavailable("the database is closed") from error
+
+    def _connect(self) -> apsw.Connection:
+        try:
+            connection = connect_writer(self._path)
+            migrate(connection)
+        except apsw.NotADBError as error:
+            raise Conflict(f"{self._path} is not a database") from error
+        except (apsw.CantOpenError, apsw.IOError, apsw.ReadOnlyError) as error:
+            raise Unavailable(f"cannot open {self._path}: {error}") from error
+        return connection
+
+    def _lock(self) -> None:
+        # SQLite would let several processes write, but one process's jobs are told apart from those
+        # of a dead one by there being no other.
+        lock_path = self._path.with_name(self._path.name + ".lock")
+        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise Conflict(f"{self._path} is in use by another server") from None
+        self._lock_file = descriptor
+
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def _tell(self, changes: Changes) -> None:
+        for listener in self._listeners:
+            listener(changes)

@@ -1,0 +1,183 @@
+"""The group-committing writer: one thread, one connection, one commit for all who wait.
+
+Whatever has queued up since the last commit goes into the next one, so that the cost of reaching
+the disk is shared by as many callers as there are. Hand-offs between threads happen once a commit,
+not once a caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
+
+import apsw
+
+from minion_server.domain.errors import Exhausted, MinionError, Unavailable
+from minion_server.storage.base import Changes, Listener
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+Clock = Callable[[], float]
+"""Answers the time in seconds since the epoch."""
+
+MAX_BATCH = 1_000
+"""Operations in one commit: bounds how long the last of them waits."""
+MAX_WAITING = 100_000
+"""Operations that may wait for a commit."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Transaction:
+    """What an operation works with.
+
+    Attributes:
+        connection: The writing connection, within a transaction.
+        now: The one time of this transaction, in seconds since the epoch.
+        changes: Where the operation says what it changed.
+    """
+
+    connection: apsw.Connection
+    now: float
+    changes: Changes = field(default_factory=Changes)
+
+    def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[Row]:
+        """Run a statement and answer all its rows."""
+        return self.connection.execute(sql, bindings).fetchall()
+
+    def row(self, sql: str, bindings: Sequence[Any] = ()) -> Row | None:
+        """Run a statement and answer its first row, or None."""
+        return self.connection.execute(sql, bindings).fetchone()
+
+
+Operation = Callable[[Transaction], T]
+"""Runs on the writer's thread; run again, alone, if another one in its commit fails."""
+_Job = tuple[Operation[Any], "asyncio.Future[Any]"]
+_Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
+
+
+class Writer:
+    """Runs operations in transactions, on a thread of its own."""
+
+    def __init__(self, connection: apsw.Connection, clock: Clock, listener: Listener) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._listener = listener
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._waiting = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="minion-writer", daemon=True)
+        self._thread.start()
+
+    async def run(self, operation: Operation[T]) -> T:
+        """Run an operation in a transaction, and answer after the commit.
+
+        Raises:
+            MinionError: What the operation raised; nothing of it is kept.
+            Exhausted: Too many operations wait, or the disk is full.
+            Unavailable: The database cannot be written, or the writer is closed.
+        """
+        if self._closed:
+            raise Unavailable("the database is closed")
+        if self._waiting >= MAX_WAITING:
+            raise Exhausted("too many writes are waiting for the disk")
+        self._waiting += 1
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put((operation, future))
+        return await future
+
+    async def close(self) -> None:
+        """Run what waits, then end the thread and close the connection."""
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        running = True
+        while running:
+            batch, running = self._take()
+            if batch:
+                self._commit(batch)
+        self._connection.close()
+
+    def _take(self) -> tuple[list[_Job], bool]:
+        first = self._queue.get()
+        if first is None:
+            return [], False
+        batch = [first]
+        try:
+            while len(batch) < MAX_BATCH:
+                job = self._queue.get_nowait()
+                if job is None:
+                    return batch, False
+                batch.append(job)
+        except Empty:
+            pass
+        return batch, True
+
+    def _commit(self, batch: list[_Job]) -> None:
+        try:
+            results, changes = self._transact(batch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told
+            if len(batch) == 1:
+                self._deliver([(batch[0][1], None, _translate(error))], None)
+                return
+            # One of them is to blame, and only that one may suffer.
+            for job in batch:
+                self._commit([job])
+        else:
+            self._deliver(results, changes)
+
+    def _transact(self, batch: list[_Job]) -> tuple[list[_Result], Changes]:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            transaction = Transaction(connection=connection, now=self._clock())
+            results: list[_Result] = [
+                (future, operation(transaction), None) for operation, future in batch
+            ]
+            connection.execute("COMMIT")
+        except BaseException:
+            # Some errors, a full disk's among them, have rolled back already.
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return results, transaction.changes
+
+    def _deliver(self, results: list[_Result], changes: Changes | None) -> None:
+        try:
+            self._loop.call_soon_threadsafe(self._answer, results, changes)
+        except RuntimeError:
+            # The loop was closed without waiting for its writes: nobody is left to be told.
+            return
+
+    def _answer(self, results: list[_Result], changes: Changes | None) -> None:
+        self._waiting -= len(results)
+        if changes is not None:
+            self._listener(changes)
+        for future, value, error in results:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(value)
+            else:
+                future.set_exception(error)
+
+
+def _translate(error: Exception) -> Exception:
+    match error:
+        case MinionError():
+            return error
+        case apsw.FullError():
+            return Exhausted("the disk that holds the database is full")
+        case apsw.IOError() | apsw.BusyError() | apsw.CantOpenError() | apsw.ReadOnlyError():
+            translated = Unavailable("the database cannot be written")
+            translated.__cause__ = error
+            return translated
+        case _:
+            return error
