@@ -41,32 +41,52 @@ class Revocation:
 
 
 @dataclass(slots=True, kw_only=True)
+class Ready:
+    """Jobs of one queue and task that may be taken from now on.
+
+    Attributes:
+        priority: The highest of their priorities.
+        count: How many they are, at least.
+    """
+
+    priority: int
+    count: int
+
+
+ReadyJobs = dict[tuple[str, str], Ready]
+"""What may be taken from now on, by queue and task."""
+
+
+@dataclass(slots=True, kw_only=True)
 class Changes:
     """What a commit changed, for those who wait for it.
 
     Attributes:
         jobs: Ids of jobs that changed, the removed ones too.
-        ready: The highest priority of the jobs that may be taken from now on, by queue and task.
-        due: The earliest time at which an inactive job that changed becomes due or expires.
+        ready: Jobs that may be taken from now on.
+        due_in: Seconds until the first of the jobs that changed becomes due or expires.
         revoked: Running jobs to be stopped.
     """
 
     jobs: set[int] = field(default_factory=set)
-    ready: dict[tuple[str, str], int] = field(default_factory=dict)
-    due: float | None = None
+    ready: ReadyJobs = field(default_factory=dict)
+    due_in: float | None = None
     revoked: list[Revocation] = field(default_factory=list)
 
     def add_ready(self, queue: str, task: str, priority: int) -> None:
         """Note that a job may be taken from now on."""
         key = queue, task
         known = self.ready.get(key)
-        if known is None or known < priority:
-            self.ready[key] = priority
+        if known is None:
+            self.ready[key] = Ready(priority=priority, count=1)
+        else:
+            known.priority = max(known.priority, priority)
+            known.count += 1
 
-    def add_due(self, time: float) -> None:
-        """Note that a job becomes due, or expires, at a time."""
-        if self.due is None or time < self.due:
-            self.due = time
+    def add_due(self, seconds: float) -> None:
+        """Note that a job becomes due, or expires, after some seconds."""
+        if self.due_in is None or seconds < self.due_in:
+            self.due_in = seconds
 
 
 Listener = Callable[[Changes], None]
@@ -215,7 +235,7 @@ class Storage(Protocol):
         `claim_jobs` does so itself; this tells listeners in time.
 
         Returns:
-            The next time at which there is something to do, in seconds since the epoch.
+            Seconds until there is something to do again; None if nothing waits for its time.
         """
 
     async def repair(self, retention: Retention, backoff: Backoff) -> RepairReport:

@@ -84,12 +84,10 @@ def list_jobs(
         page_where += " AND id < ?"
         page_values.append(below)
     with connection:
-        total: int = connection.execute(
-            f"SELECT count(*) FROM jobs WHERE {where}",  # noqa: S608 - made of constants
-            values,
-        ).get
+        counting = f"SELECT count(*) FROM jobs WHERE {where}"  # noqa: S608 - of constants
+        total: int = connection.execute(counting, values).get
         rows = connection.execute(
-            f"SELECT {JOB_COLUMNS} FROM jobs WHERE {page_where} "  # noqa: S608 - made of constants
+            f"SELECT {JOB_COLUMNS} FROM jobs WHERE {page_where} "  # noqa: S608 - of constants
             "ORDER BY id DESC LIMIT ? OFFSET ?",
             [*page_values, limit, offset],
         ).fetchall()

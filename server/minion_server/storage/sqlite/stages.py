@@ -60,9 +60,9 @@ def decide(
     if expires is not None:
         if expires <= txn.now:
             return "expired", None
-        txn.changes.add_due(expires)
+        txn.changes.add_due(expires - txn.now)
     if delayed > txn.now:
-        txn.changes.add_due(delayed)
+        txn.changes.add_due(delayed - txn.now)
         return "delayed", None
     if parents != "[]":
         found = txn.row(_FIND_BLOCKER, (parents, lax, txn.now))
@@ -117,6 +117,6 @@ def stage_due(txn: Transaction) -> None:
 
 
 def next_due(txn: Transaction) -> float | None:
-    """Answer when `stage_due` has something to do next, in seconds since the epoch."""
+    """Answer in how many seconds `stage_due` has something to do again."""
     row = txn.row(_NEXT_DUE)
-    return None if row is None else row[0]
+    return None if row is None or row[0] is None else max(0.0, row[0] - txn.now)

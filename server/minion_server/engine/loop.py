@@ -1,0 +1,58 @@
+"""The base of the background loops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+
+logger = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5.0
+"""How long a loop waits after a step that failed."""
+
+
+class Loop(ABC):
+    """Takes one step after the other in the background, until it is stopped.
+
+    A step that raises is logged and tried again after a while: no error ends the loop.
+    """
+
+    def __init__(self) -> None:
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+
+    @abstractmethod
+    async def step(self) -> float | None:
+        """Do what is to be done, and answer after how many seconds to do so again.
+
+        None waits for `wake` alone.
+        """
+
+    def wake(self) -> None:
+        """Take the next step now."""
+        self._wake.set()
+
+    def start(self) -> None:
+        """Begin."""
+        self._task = asyncio.create_task(self._run(), name=type(self).__name__)
+
+    async def stop(self) -> None:
+        """End, between two steps or within one."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            try:
+                seconds = await self.step()
+            except Exception:
+                logger.exception("%s failed; trying again", type(self).__name__)
+                seconds = RETRY_SECONDS
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass

@@ -1,0 +1,44 @@
+"""What a server does about its predecessor before it takes jobs."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from minion_server.domain.backoff import Backoff
+from minion_server.domain.maintenance import RepairReport, Retention
+from minion_server.domain.worker import Worker
+from minion_server.storage.base import Storage
+
+SERVER_TYPE = "server"
+"""`type` in the status of a worker that runs inside a server."""
+
+
+async def recover(storage: Storage, retention: Retention, backoff: Backoff) -> RepairReport:
+    """Forget the workers of servers that died, and rescue the jobs they left.
+
+    Call it before this server's own worker registers.
+    """
+    for worker in await storage.list_workers():
+        if worker.status.get("type") == SERVER_TYPE and _is_dead(storage, worker):
+            await storage.unregister_worker(worker.id)
+    return await storage.repair(retention, backoff)
+
+
+def _is_dead(storage: Storage, worker: Worker) -> bool:
+    if storage.exclusive:
+        return True
+    if worker.host != socket.gethostname():
+        return False
+    # This process has not registered yet: its id was another's before.
+    return worker.pid == os.getpid() or not _is_running(worker.pid)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

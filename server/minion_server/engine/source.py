@@ -1,0 +1,107 @@
+"""Where the worker inside this process takes its jobs from (see `minion_client.source`)."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from minion_server.domain.backoff import Backoff
+from minion_server.domain.errors import JobNotFound
+from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
+from minion_server.engine.scheduler import Scheduler
+from minion_server.storage.base import Storage
+
+
+class Ended(Protocol):
+    """How one attempt at a job ended, as the worker tells it."""
+
+    @property
+    def job_id(self) -> int:
+        """Id of the job."""
+
+    @property
+    def retries(self) -> int:
+        """The generation that was performed."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether it failed."""
+
+    @property
+    def result(self) -> JsonValue:
+        """What the task answered, or why it failed."""
+
+
+class LocalSource:
+    """Takes jobs from the scheduler, and reports to the store, without a wire between."""
+
+    def __init__(self, storage: Storage, scheduler: Scheduler, backoff: Backoff) -> None:
+        self._storage = storage
+        self._scheduler = scheduler
+        self._backoff = backoff
+        self._worker_id: int | None = None
+        self._status: Mapping[str, JsonValue] = {}
+
+    async def register(self, status: Mapping[str, JsonValue]) -> int:
+        """Register the worker, or tell that it lives."""
+        self._status = status
+        self._worker_id = await self._storage.register_worker(
+            self._worker_id, host=socket.gethostname(), pid=os.getpid(), status=status
+        )
+        return self._worker_id
+
+    async def heartbeat(self) -> None:
+        """Tell that the worker lives, if it is registered."""
+        if self._worker_id is not None:
+            await self.register(self._status)
+
+    async def unregister(self) -> None:
+        """Take leave."""
+        if self._worker_id is not None:
+            worker_id, self._worker_id = self._worker_id, None
+            self._scheduler.forget(worker_id)
+            await self._storage.unregister_worker(worker_id)
+
+    async def dequeue(
+        self,
+        *,
+        queues: Sequence[str],
+        tasks: Sequence[str],
+        min_priority: int | None,
+        max_jobs: int,
+        wait: float,
+    ) -> Sequence[ClaimedJob]:
+        """Claim jobs, waiting for the first (see `Scheduler.dequeue`)."""
+        claim = Claim(queues=queues, tasks=tasks, min_priority=min_priority, max_jobs=max_jobs)
+        return await self._scheduler.dequeue(self._registered(), claim, wait)
+
+    async def report(self, outcomes: Sequence[Ended]) -> Sequence[bool]:
+        """Finish or fail jobs (see `Storage.end_jobs`)."""
+        ended = [
+            Outcome(
+                job_id=outcome.job_id,
+                retries=outcome.retries,
+                failed=outcome.failed,
+                result=outcome.result,
+            )
+            for outcome in outcomes
+        ]
+        return await self._storage.end_jobs(ended, self._backoff)
+
+    async def note(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
+        """Merge notes into a job's, unless it has been removed."""
+        try:
+            await self._storage.note_job(job_id, notes)
+        except JobNotFound:
+            return
+
+    async def revoked(self) -> tuple[int, int]:
+        """Wait for the next job, and its generation, that is to be stopped where it runs."""
+        revocation = await self._scheduler.revoked(self._registered())
+        return revocation.job_id, revocation.retries
+
+    def _registered(self) -> int:
+        assert self._worker_id is not None, "register first"
+        return self._worker_id

@@ -1,0 +1,79 @@
+"""Who may call: the key check."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from minion_server.rpc.errors import Context, Handler, Interceptor, abort
+
+OPEN_METHODS = frozenset({"/minion.v1.MinionService/GetJob"})
+"""Methods of ours that answer without a key."""
+OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
+"""Beginnings of other methods that answer without a key."""
+SCHEME = "bearer"
+MISSING_KEY = "this method needs a key: send `authorization: Bearer <key>`"
+
+
+class KeyInterceptor(Interceptor):
+    """Refuses calls that come without the key, but for the open methods."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key.encode()
+
+    async def intercept_service(  # type: ignore[override]  # None: no such method
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Pass a call on, or refuse it."""
+        method: str = handler_call_details.method
+        if (
+            method in OPEN_METHODS
+            or method.startswith(OPEN_SERVICES)
+            or self._holds_key(handler_call_details.invocation_metadata)
+        ):
+            return await continuation(handler_call_details)
+        handler = await continuation(handler_call_details)
+        return None if handler is None else _refusal(handler)
+
+    def _holds_key(self, metadata: Any) -> bool:
+        return any(self._is_key(value) for name, value in metadata or () if name == "authorization")
+
+    def _is_key(self, header: str | bytes) -> bool:
+        text = header if isinstance(header, str) else header.decode("latin-1")
+        scheme, _, credentials = text.partition(" ")
+        if scheme.lower() != SCHEME:
+            return False
+        given = credentials.strip().encode()
+        # Both forms are compared, whichever is right, so that the time tells nothing.
+        plain = hmac.compare_digest(given, self._key)
+        encoded = hmac.compare_digest(_from_base64(given), self._key)
+        return plain or encoded
+
+
+def _from_base64(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _refusal(handler: Handler) -> Handler:
+    async def refuse(_request: Any, context: Context) -> None:
+        await abort(context, grpc.StatusCode.UNAUTHENTICATED, MISSING_KEY, "KEY_REQUIRED")
+
+    async def refuse_stream(_request: Any, context: Context) -> AsyncIterator[Any]:
+        await refuse(_request, context)
+        yield
+
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            refuse_stream, None, handler.response_serializer
+        )
+    return grpc.unary_unary_rpc_method_handler(refuse, None, handler.response_serializer)

@@ -1,0 +1,302 @@
+"""The only translator between protobuf messages and the domain's data."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from datetime import timedelta
+from typing import Any
+
+import orjson
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
+from google.protobuf.timestamp_pb2 import Timestamp
+from minion.v1 import job_pb2, minion_service_pb2
+
+from minion_server.domain import limits
+from minion_server.domain.errors import Invalid
+from minion_server.domain.job import (
+    Job,
+    JobFilter,
+    JobState,
+    JobStatus,
+    JsonValue,
+    NewJob,
+    RetryOptions,
+    error_text,
+    parse_state,
+)
+from minion_server.domain.maintenance import History, Stats
+
+# Whole numbers in this range may be ids of 64 bits that were rounded on their way into a double.
+MIN_ROUNDED = 2.0**53
+MAX_ROUNDED = 2.0**64
+
+MICROSECONDS = 1_000_000
+
+
+def from_value(value: Value, path: str) -> JsonValue:
+    """Read a JSON value; whole numbers become ints.
+
+    Args:
+        value: The message.
+        path: Where it stands, for errors.
+
+    Raises:
+        Invalid: It holds a number that JSON has not, or that may have been rounded, or a NUL
+            character.
+    """
+    match value.WhichOneof("kind"):
+        case "string_value":
+            return _checked_text(value.string_value, path)
+        case "number_value":
+            return _from_number(value.number_value, path)
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return from_struct(value.struct_value, path)
+        case "list_value":
+            return from_list(value.list_value, path)
+        case _:
+            return None
+
+
+def from_struct(struct: Struct, path: str) -> dict[str, JsonValue]:
+    """Read a JSON object (see `from_value`)."""
+    return {
+        _checked_text(key, path): from_value(value, f"{path}.{key}")
+        for key, value in struct.fields.items()
+    }
+
+
+def from_list(values: ListValue, path: str) -> list[JsonValue]:
+    """Read a JSON array (see `from_value`)."""
+    return [from_value(value, f"{path}[{index}]") for index, value in enumerate(values.values)]
+
+
+def to_value(item: JsonValue, value: Value) -> None:
+    """Write a JSON value into a message."""
+    match item:
+        case None:
+            value.null_value = NULL_VALUE
+        case bool():
+            value.bool_value = item
+        case int() | float():
+            value.number_value = item
+        case str():
+            value.string_value = item
+        case list():
+            to_list(item, value.list_value)
+        case dict():
+            to_struct(item, value.struct_value)
+        case _:
+            raise TypeError(f"{type(item).__name__} is not a JSON value")
+
+
+def to_struct(item: dict[str, JsonValue], struct: Struct) -> None:
+    """Write a JSON object into a message."""
+    struct.SetInParent()
+    for key, entry in item.items():
+        to_value(entry, struct.fields[key])
+
+
+def to_list(items: list[JsonValue], values: ListValue) -> None:
+    """Write a JSON array into a message."""
+    values.SetInParent()
+    for item in items:
+        to_value(item, values.values.add())
+
+
+def to_new_job(request: minion_service_pb2.EnqueueJobRequest) -> NewJob:
+    """Read a job to enqueue.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    options: dict[str, Any] = {
+        name: getattr(request, name)
+        for name in ("queue", "priority", "attempts", "lax", "request_id")
+        if request.HasField(name)
+    }
+    if request.HasField("delay"):
+        options["delay"] = from_duration(request.delay, "delay")
+    if request.HasField("expire"):
+        options["expire"] = from_duration(request.expire, "expire")
+    if request.parents:
+        options["parents"] = list(request.parents)
+    if request.HasField("notes"):
+        options["notes"] = from_struct(request.notes, "notes")
+    return NewJob(task=request.task, args=from_list(request.args, "args"), **options)
+
+
+def to_retry_options(request: minion_service_pb2.RetryJobRequest) -> RetryOptions:
+    """Read what to change of a job that is retried.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    options: dict[str, Any] = {
+        name: getattr(request, name)
+        for name in ("attempts", "lax", "priority", "queue")
+        if request.HasField(name)
+    }
+    if request.HasField("delay"):
+        options["delay"] = from_duration(request.delay, "delay")
+    if request.HasField("expire"):
+        options["expire"] = from_duration(request.expire, "expire")
+    if request.parents:
+        options["parents"] = list(request.parents)
+    return RetryOptions(**options)
+
+
+def to_job_filter(request: minion_service_pb2.ListJobsRequest) -> JobFilter:
+    """Read which jobs to list.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    return JobFilter(
+        ids=list(request.ids),
+        queues=list(request.queues),
+        states=[
+            parse_state(f"states[{index}]", state) for index, state in enumerate(request.states)
+        ],
+        tasks=list(request.tasks),
+        notes=list(request.notes),
+        before=request.before if request.HasField("before") else None,
+    )
+
+
+def to_job_message(job: Job, message: job_pb2.Job) -> None:
+    """Write a job into a message."""
+    to_list(job.args, message.args)
+    message.attempts = job.attempts
+    message.children.extend(job.children)
+    message.id = job.id
+    message.lax = job.lax
+    to_struct(job.notes, message.notes)
+    message.parents.extend(job.parents)
+    message.priority = job.priority
+    message.queue = job.queue
+    message.retries = job.retries
+    message.state = job.state
+    message.task = job.task
+    if job.finished is not None:
+        to_value(job.result, message.result)
+    if job.worker is not None:
+        message.worker = job.worker
+    to_timestamp(job.created, message.created)
+    to_timestamp(job.delayed, message.delayed)
+    to_timestamp(job.expires, message.expires)
+    to_timestamp(job.finished, message.finished)
+    to_timestamp(job.retried, message.retried)
+    to_timestamp(job.started, message.started)
+    to_timestamp(job.time, message.time)
+
+
+def to_status_message(status: JobStatus) -> minion_service_pb2.GetJobResponse:
+    """Write the public part of a job."""
+    message = minion_service_pb2.GetJobResponse(state=status.state, task=status.task)
+    to_struct(status.notes, message.notes)
+    if status.state == JobState.FAILED:
+        message.error = error_text(status.result, lambda result: orjson.dumps(result).decode())
+    return message
+
+
+def to_stats_message(stats: Stats) -> minion_service_pb2.GetStatsResponse:
+    """Write the counts."""
+    uptime = Duration()
+    uptime.FromTimedelta(timedelta(seconds=stats.uptime))
+    return minion_service_pb2.GetStatsResponse(
+        active_jobs=stats.active_jobs,
+        active_locks=stats.active_locks,
+        active_workers=stats.active_workers,
+        delayed_jobs=stats.delayed_jobs,
+        enqueued_jobs=stats.enqueued_jobs,
+        failed_jobs=stats.failed_jobs,
+        finished_jobs=stats.finished_jobs,
+        inactive_jobs=stats.inactive_jobs,
+        inactive_schedules=stats.inactive_schedules,
+        inactive_workers=stats.inactive_workers,
+        schedules=stats.schedules,
+        uptime=uptime,
+        workers=stats.workers,
+    )
+
+
+def to_history_message(history: History) -> minion_service_pb2.GetHistoryResponse:
+    """Write the history."""
+    return minion_service_pb2.GetHistoryResponse(
+        daily=[
+            minion_service_pb2.GetHistoryResponse.Hour(
+                epoch=hour.epoch, failed_jobs=hour.failed_jobs, finished_jobs=hour.finished_jobs
+            )
+            for hour in history
+        ]
+    )
+
+
+def to_timestamp(time: float | None, message: Timestamp) -> None:
+    """Write seconds since the epoch, to the microsecond; None leaves the message unset."""
+    if time is not None:
+        seconds, microseconds = divmod(round(time * MICROSECONDS), MICROSECONDS)
+        message.seconds = seconds
+        message.nanos = microseconds * 1_000
+
+
+def from_duration(duration: Duration, field: str) -> timedelta:
+    """Read a span of time.
+
+    Raises:
+        Invalid: It is negative, too long, or no proper Duration.
+    """
+    seconds, nanos = duration.seconds, duration.nanos
+    if not 0 <= abs(nanos) < 10**9 or seconds * nanos < 0:
+        raise Invalid(field, "is not a proper Duration")
+    if seconds < 0 or nanos < 0:
+        raise Invalid(field, "must not be negative")
+    if seconds > limits.MAX_SPAN.total_seconds():
+        raise Invalid(field, f"must not be longer than {limits.MAX_SPAN.days} days")
+    return timedelta(seconds=seconds, microseconds=nanos / 1_000)
+
+
+def to_page_token(job_id: int) -> str:
+    """Write where the next page of a list starts: below this id."""
+    return base64.urlsafe_b64encode(f"below:{job_id}".encode()).decode()
+
+
+def from_page_token(token: str) -> int:
+    """Read what `to_page_token` wrote.
+
+    Raises:
+        Invalid: It did not write that.
+    """
+    try:
+        word, _, number = (
+            base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
+        )
+        job_id = int(number)
+    except (binascii.Error, ValueError):
+        word, job_id = "", 0
+    if word != "below" or not 0 < job_id <= limits.MAX_INT64:
+        raise Invalid("page_token", "is not the next_page_token of an earlier page")
+    return job_id
+
+
+def _from_number(number: float, path: str) -> int | float:
+    if not math.isfinite(number):
+        raise Invalid(path, "must be a number that JSON has, neither NaN nor infinite")
+    if not number.is_integer():
+        return number
+    if MIN_ROUNDED <= abs(number) <= MAX_ROUNDED:
+        raise Invalid(
+            path, "is a whole number too large to be kept exactly: send it as a string instead"
+        )
+    return number if abs(number) > MAX_ROUNDED else int(number)
+
+
+def _checked_text(text: str, path: str) -> str:
+    if "\0" in text:
+        raise Invalid(path, "must not contain a NUL character")
+    return text

@@ -1,0 +1,180 @@
+"""From errors to gRPC statuses: the one table, and the interceptor that applies it."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from minion_server.domain.errors import (
+    Conflict,
+    Exhausted,
+    Invalid,
+    MinionError,
+    NotFound,
+    Unavailable,
+)
+
+logger = logging.getLogger(__name__)
+
+DOMAIN = "minion"
+"""Domain of every `google.rpc.ErrorInfo` (AIP-193)."""
+DETAILS_KEY = "grpc-status-details-bin"
+"""Metadata key that carries a serialized `google.rpc.Status`."""
+INTERNAL_MESSAGE = "internal error"
+
+CODES: dict[type[MinionError], grpc.StatusCode] = {
+    Invalid: grpc.StatusCode.INVALID_ARGUMENT,
+    NotFound: grpc.StatusCode.NOT_FOUND,
+    Conflict: grpc.StatusCode.FAILED_PRECONDITION,
+    Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+}
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+Context = grpc.aio.ServicerContext[Any, Any]
+
+if TYPE_CHECKING:
+    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    # Generic in the stubs only.
+    Interceptor = grpc.aio.ServerInterceptor
+
+
+class MalformedMessage(MinionError):
+    """A request whose bytes are no message."""
+
+    reason = "MALFORMED_MESSAGE"
+
+
+async def abort(
+    context: Context, code: grpc.StatusCode, message: str, reason: str, *details: Any
+) -> NoReturn:
+    """End a call with a status that carries details.
+
+    Args:
+        context: Of the call.
+        code: The status.
+        message: For people.
+        reason: For programs: an UPPER_SNAKE word.
+        details: Further messages of `google.rpc`.
+    """
+    status = status_pb2.Status(code=code.value[0], message=message)
+    for detail in (error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN), *details):
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    await context.abort(code, message, ((DETAILS_KEY, status.SerializeToString()),))
+
+
+class ErrorInterceptor(Interceptor):
+    """Answers the errors that servicers raise; an unknown one is logged and answered INTERNAL."""
+
+    def __init__(self) -> None:
+        self._guarded: dict[str, Handler] = {}
+
+    async def intercept_service(  # type: ignore[override]  # None: no such method
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        """Guard the handler of a call; one that is not known stays UNIMPLEMENTED."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method: str = handler_call_details.method
+        guarded = self._guarded.get(method)
+        if guarded is None:
+            guarded = self._guarded[method] = _guard(handler)
+        return guarded
+
+
+def _guard(handler: Handler) -> Handler:
+    if handler.request_streaming:
+        # Only server reflection streams requests, and it answers its own errors.
+        return handler
+    deserialize = _lenient(handler.request_deserializer)
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(
+            _guard_stream(handler.unary_stream), deserialize, handler.response_serializer
+        )
+    return grpc.unary_unary_rpc_method_handler(
+        _guard_unary(handler.unary_unary), deserialize, handler.response_serializer
+    )
+
+
+def _lenient(deserialize: Any) -> Any:
+    """Let a malformed request reach the handler, as an error: gRPC would answer INTERNAL."""
+    if deserialize is None:
+        return None
+
+    def run(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return MalformedMessage("the request is not a message of the method's type")
+
+    return run
+
+
+def _guard_unary(behaviour: Any) -> Any:
+    @functools.wraps(behaviour)
+    async def run(request: Any, context: Context) -> Any:
+        try:
+            _require_message(request)
+            return await behaviour(request, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - none may reach the client as it is
+            await _answer(context, error)
+
+    return run
+
+
+def _guard_stream(behaviour: Any) -> Any:
+    @functools.wraps(behaviour)
+    async def run(request: Any, context: Context) -> AsyncIterator[Any]:
+        try:
+            _require_message(request)
+            async for response in behaviour(request, context):
+                yield response
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:  # noqa: BLE001 - none may reach the client as it is
+            await _answer(context, error)
+
+    return run
+
+
+def _require_message(request: Any) -> None:
+    if isinstance(request, MalformedMessage):
+        raise request
+
+
+async def _answer(context: Context, error: Exception) -> NoReturn:
+    match error:
+        case Invalid():
+            violation = error_details_pb2.BadRequest.FieldViolation(
+                field=error.field, description=error.description
+            )
+            await abort(
+                context,
+                CODES[Invalid],
+                str(error),
+                error.reason,
+                error_details_pb2.BadRequest(field_violations=[violation]),
+            )
+        case MalformedMessage():
+            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error), error.reason)
+        case MinionError():
+            code = next(code for kind, code in CODES.items() if isinstance(error, kind))
+            await abort(context, code, str(error), error.reason)
+        case _:
+            logger.error("a call failed", exc_info=error)
+            await abort(context, grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, "INTERNAL")

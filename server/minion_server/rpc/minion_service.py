@@ -1,0 +1,120 @@
+"""MinionService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from minion.v1 import minion_service_pb2 as pb
+from minion.v1 import minion_service_pb2_grpc
+
+from minion_server.domain import limits
+from minion_server.domain.errors import Invalid
+from minion_server.domain.job import NewJob
+from minion_server.engine.queue import Queue
+from minion_server.rpc import convert
+from minion_server.rpc.errors import Context
+
+
+class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
+    """Serves the verbs of the queue."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue = queue
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
+        """Tell the state of a job."""
+        return convert.to_status_message(await self._queue.get_job_status(request.id))
+
+    async def GetJobDetail(
+        self, request: pb.GetJobDetailRequest, context: Context
+    ) -> pb.GetJobDetailResponse:
+        """Tell everything about a job."""
+        response = pb.GetJobDetailResponse()
+        convert.to_job_message(await self._queue.get_job(request.id), response.job)
+        return response
+
+    async def EnqueueJob(
+        self, request: pb.EnqueueJobRequest, context: Context
+    ) -> pb.EnqueueJobResponse:
+        """Put a job into the queue."""
+        (enqueued,) = await self._queue.enqueue([convert.to_new_job(request)])
+        return pb.EnqueueJobResponse(id=enqueued.id, duplicate=enqueued.duplicate)
+
+    async def EnqueueJobs(
+        self, request: pb.EnqueueJobsRequest, context: Context
+    ) -> pb.EnqueueJobsResponse:
+        """Put many jobs into the queue, or none."""
+        limits.check_count("requests", request.requests, limits.MAX_BATCH)
+        jobs: list[NewJob] = []
+        for index, one in enumerate(request.requests):
+            try:
+                jobs.append(convert.to_new_job(one))
+            except Invalid as error:
+                raise error.within(f"requests[{index}]") from None
+        enqueued = await self._queue.enqueue(jobs)
+        return pb.EnqueueJobsResponse(ids=[job.id for job in enqueued])
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        """List jobs, newest first."""
+        limit = request.page_size if request.HasField("page_size") else limits.DEFAULT_PAGE_SIZE
+        limits.check_range("page_size", limit, 1, limits.MAX_PAGE_SIZE)
+        limits.check_range("skip", request.skip, 0, limits.MAX_INT32)
+        page = await self._queue.list_jobs(
+            convert.to_job_filter(request),
+            # One more than asked for tells whether there is another page.
+            limit=limit + 1,
+            offset=request.skip,
+            below=convert.from_page_token(request.page_token) if request.page_token else None,
+        )
+        response = pb.ListJobsResponse(total=page.total)
+        for job in page.jobs[:limit]:
+            convert.to_job_message(job, response.jobs.add())
+        if len(page.jobs) > limit:
+            response.next_page_token = convert.to_page_token(page.jobs[limit - 1].id)
+        return response
+
+    async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
+        """Put a job back into the queue."""
+        accepted = await self._queue.retry_job(
+            request.id,
+            request.retries if request.HasField("retries") else None,
+            convert.to_retry_options(request),
+        )
+        return pb.RetryJobResponse(accepted=accepted)
+
+    async def CancelJob(
+        self, request: pb.CancelJobRequest, context: Context
+    ) -> pb.CancelJobResponse:
+        """Fail a job for good."""
+        accepted = await self._queue.cancel_job(request.id, request.reason)
+        return pb.CancelJobResponse(accepted=accepted)
+
+    async def RemoveJob(
+        self, request: pb.RemoveJobRequest, context: Context
+    ) -> pb.RemoveJobResponse:
+        """Remove a job that is not active."""
+        return pb.RemoveJobResponse(removed=await self._queue.remove_job(request.id))
+
+    async def NoteJob(self, request: pb.NoteJobRequest, context: Context) -> pb.NoteJobResponse:
+        """Merge notes into a job's."""
+        await self._queue.note_job(request.id, convert.from_struct(request.notes, "notes"))
+        return pb.NoteJobResponse(accepted=True)
+
+    async def WatchJob(
+        self, request: pb.WatchJobRequest, context: Context
+    ) -> AsyncIterator[pb.WatchJobResponse]:
+        """Follow a job until it finished or failed."""
+        async for job in self._queue.watch_job(request.id):
+            response = pb.WatchJobResponse()
+            convert.to_job_message(job, response.job)
+            yield response
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
+        """Count jobs, workers, locks and schedules."""
+        return convert.to_stats_message(await self._queue.stats())
+
+    async def GetHistory(
+        self, request: pb.GetHistoryRequest, context: Context
+    ) -> pb.GetHistoryResponse:
+        """Count what was performed in the last 24 hours."""
+        return convert.to_history_message(await self._queue.history())

@@ -1,0 +1,56 @@
+"""Server reflection, in both of its versions.
+
+grpcio-reflection has v1alpha only. Version 1 differs in nothing but its package name, so that the
+same servicer answers for it; its descriptor is made from v1alpha's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import grpc
+from google.protobuf import descriptor_pb2, descriptor_pool
+from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
+
+V1_NAME = "grpc.reflection.v1.ServerReflection"
+_METHOD = "ServerReflectionInfo"
+
+
+def add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
+    """Let clients of a server ask what it serves.
+
+    Args:
+        server: The server.
+        service_names: Full names of its services, but for reflection's own.
+    """
+    pool = descriptor_pool.Default()
+    _add_v1_descriptor(pool)
+    servicer = reflection.aio.ReflectionServicer(
+        [*service_names, reflection.SERVICE_NAME, V1_NAME], pool
+    )
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    handler = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        reflection_pb2.ServerReflectionRequest.FromString,
+        reflection_pb2.ServerReflectionResponse.SerializeToString,
+    )
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler(V1_NAME, {_METHOD: handler}),)
+    )
+
+
+def _add_v1_descriptor(pool: descriptor_pool.DescriptorPool) -> None:
+    alpha = descriptor_pb2.FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(alpha)
+    renamed = alpha.SerializeToString()
+    v1 = descriptor_pb2.FileDescriptorProto.FromString(renamed)
+    v1.name = v1.name.replace("v1alpha", "v1")
+    v1.package = "grpc.reflection.v1"
+    for message in v1.message_type:
+        for field in message.field:
+            field.type_name = field.type_name.replace(".v1alpha.", ".v1.")
+    for service in v1.service:
+        for method in service.method:
+            method.input_type = method.input_type.replace(".v1alpha.", ".v1.")
+            method.output_type = method.output_type.replace(".v1alpha.", ".v1.")
+    pool.AddSerializedFile(v1.SerializeToString())

@@ -1,0 +1,81 @@
+"""Puts servicers behind the interceptors, on the wire and without it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from minion.v1 import minion_service_pb2, minion_service_pb2_grpc
+
+from minion_server.engine.queue import Queue
+from minion_server.rpc.auth import KeyInterceptor
+from minion_server.rpc.errors import ErrorInterceptor
+from minion_server.rpc.local import LocalChannel, LocalServer
+from minion_server.rpc.minion_service import MinionService
+from minion_server.rpc.reflection import add_reflection
+
+SERVICE_NAMES = (minion_service_pb2.DESCRIPTOR.services_by_name["MinionService"].full_name,)
+
+_OPTIONS = (
+    # Two servers on one port would each get half of the calls, and neither would know.
+    ("grpc.so_reuseport", 0),
+    # Long-lived streams of clients behind load balancers keep themselves alive.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class RpcServer:
+    """The gRPC server, and the channel to it for this process."""
+
+    def __init__(self, queue: Queue, key: str) -> None:
+        self._queue = queue
+        # The error interceptor comes first: it answers for what the others raise too.
+        self._interceptors = (ErrorInterceptor(), KeyInterceptor(key))
+        self._server = grpc.aio.server(interceptors=self._interceptors, options=_OPTIONS)
+        self._health = health.aio.HealthServicer()
+        self._local = LocalServer(self._interceptors)
+        for server in (self._server, self._local):
+            self._add_services(server)
+        add_reflection(self._server, [*SERVICE_NAMES, health.SERVICE_NAME])
+        self.channel = LocalChannel(self._local)
+
+    async def start(self, address: str) -> int:
+        """Listen.
+
+        Args:
+            address: `HOST:PORT`; port 0 takes a free one.
+
+        Returns:
+            The port.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        try:
+            port = self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from error
+        await self._server.start()
+        await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    async def stop(self, grace: float) -> None:
+        """Tell health that the end is near, refuse new calls, and give running ones time.
+
+        Args:
+            grace: Seconds until running calls are cancelled.
+        """
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+
+    async def _tell_health(self, status: Any) -> None:
+        for name in ("", *SERVICE_NAMES):
+            await self._health.set(name, status)
+
+    def _add_services(self, server: Any) -> None:
+        minion_service_pb2_grpc.add_MinionServiceServicer_to_server(
+            MinionService(self._queue), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
