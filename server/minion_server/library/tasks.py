@@ -1,0 +1,184 @@
+"""The tasks of the library, under the names and arguments that LANraragi gives them."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from minion_client import Job, task
+from minion_client.task import JsonValue
+
+from minion_server.library import thumbnails
+from minion_server.library.archive import open_archive
+from minion_server.library.catalogue import Catalogue
+from minion_server.library.errors import LibraryError, NotInLibraryError, PageError
+from minion_server.library.settings import Settings
+from minion_server.library.upload import take
+
+_ID = re.compile(r"[0-9a-f]{40}")
+_LONGEST_PATH = 4095
+_COVER = 0
+_LONGEST_SHOWN = 80
+
+
+@task("handle_upload", timeout=1800)
+def handle_upload(job: Job, file: JsonValue, catid: JsonValue = None) -> dict[str, JsonValue]:
+    """Copy an archive into the library; the file itself stays where it is.
+
+    Args:
+        job: The job.
+        file: Path of the archive on this machine.
+        catid: Category to note with it, or null.
+
+    Returns:
+        `success` (1 or 0), `id`, `category`, `title` and `message`. A file that is not taken is an
+        answer with `success` 0, not an error.
+
+    Raises:
+        LibraryError: The library itself cannot be read or written.
+    """
+    result = take(file, catid, Settings.from_environment())
+    job.log.info("%s: %s", result["title"], result["message"])
+    return result
+
+
+@task("thumbnail_task", timeout=120)
+def thumbnail_task(
+    job: Job,  # noqa: ARG001 - every task is given it
+    thumbdir: JsonValue,
+    id: JsonValue,  # noqa: A002 - LANraragi's name
+    page: JsonValue,
+) -> str:
+    """Make the thumbnail of one page, anew if there is one.
+
+    Args:
+        job: The job.
+        thumbdir: Directory of the thumbnails.
+        id: The archive's id.
+        page: Number of the page, from 1; 0 is the cover: the first page, in higher quality.
+
+    Returns:
+        The thumbnail's path: `<thumbdir>/<id[:2]>/<id>.jpg` for the cover, else
+        `<thumbdir>/<id[:2]>/<id>/<page>.jpg`.
+
+    Raises:
+        LibraryError: An argument is no good, the archive or page is not there or cannot be read, or
+            the thumbnail cannot be written.
+    """
+    thumbnails.require_pillow()
+    settings = Settings.from_environment()
+    directory = _directory(thumbdir)
+    archive_id = _archive_id(id)
+    if not isinstance(page, int) or isinstance(page, bool):
+        raise LibraryError(f"page must be a whole number, not {_shown(page)}")
+    path = Catalogue(settings.directory).path(archive_id)
+    with open_archive(path, settings.limits) as archive:
+        if not _COVER <= page <= len(archive.pages):
+            raise LibraryError(
+                f"page must be from 0 to {len(archive.pages)} for {archive_id}, not {page}"
+            )
+        content = archive.read(archive.pages[max(page, 1) - 1])
+    is_cover = page == _COVER
+    try:
+        thumbnail = thumbnails.draw(
+            content,
+            quality=thumbnails.COVER_QUALITY if is_cover else thumbnails.PAGE_QUALITY,
+            pixels=settings.limits.pixels,
+        )
+    except PageError as error:
+        raise PageError(f"page {page} of {archive_id}: {error}") from error
+    target = (
+        thumbnails.cover_path(directory, archive_id)
+        if is_cover
+        else thumbnails.page_path(directory, archive_id, page)
+    )
+    thumbnails.write(target, thumbnail)
+    return str(target)
+
+
+@task("page_thumbnails", timeout=3600)
+def page_thumbnails(
+    job: Job,
+    id: JsonValue,  # noqa: A002 - LANraragi's name
+    force: JsonValue = 0,
+) -> dict[str, JsonValue]:
+    """Make the thumbnails of all pages of an archive in the library's thumbnail directory.
+
+    Each page is noted as `"<n>": "processed"` when it is done, along with `total_pages` and `id`;
+    so is one that cannot be read, as LANraragi's reader expects. Pages are done in the order in
+    which they are stored.
+
+    Args:
+        job: The job.
+        id: The archive's id.
+        force: 1 to make them anew where there are some; 0 to make only the missing ones.
+
+    Returns:
+        `errors`: a line for each page that cannot be read.
+
+    Raises:
+        LibraryError: An argument is no good, the archive is not there or cannot be read, or a
+            thumbnail cannot be written.
+    """
+    thumbnails.require_pillow()
+    settings = Settings.from_environment()
+    archive_id = _archive_id(id)
+    is_forced = _flag("force", force)
+    errors: list[tuple[int, str]] = []
+    path = Catalogue(settings.directory).path(archive_id)
+    with open_archive(path, settings.limits) as archive:
+        total = len(archive.pages)
+        stored = sorted(enumerate(archive.pages, start=1), key=lambda page: page[1].position)
+        for number, page in stored:
+            target = thumbnails.page_path(settings.thumbnails, archive_id, number)
+            if is_forced or not target.exists():
+                try:
+                    thumbnail = thumbnails.draw(
+                        archive.read(page),
+                        quality=thumbnails.PAGE_QUALITY,
+                        pixels=settings.limits.pixels,
+                    )
+                except PageError as error:
+                    job.log.warning("page %d of %s: %s", number, archive_id, error)
+                    errors.append((number, f"page {number}: {error}"))
+                else:
+                    thumbnails.write(target, thumbnail)
+            job.note(**{str(number): "processed", "total_pages": total, "id": archive_id})
+    return {"errors": [text for _, text in sorted(errors)]}
+
+
+def _archive_id(value: JsonValue) -> str:
+    if not isinstance(value, str) or _ID.fullmatch(value) is None:
+        raise NotInLibraryError(
+            f"{_shown(value)} is not in the library: an id is 40 lowercase hex digits"
+        )
+    return value
+
+
+def _directory(value: JsonValue) -> Path:
+    if not isinstance(value, str) or not value:
+        raise LibraryError(f"thumbdir must be a path, not {_shown(value)}")
+    try:
+        encoded = os.fsencode(value)
+    except UnicodeEncodeError as error:
+        raise LibraryError("thumbdir is not a path: it holds a lone surrogate") from error
+    if b"\x00" in encoded:
+        raise LibraryError("thumbdir is not a path: it holds a NUL character")
+    if len(encoded) > _LONGEST_PATH:
+        raise LibraryError(f"thumbdir is not a path: it is longer than {_LONGEST_PATH} bytes")
+    return Path(value)
+
+
+def _flag(name: str, value: JsonValue) -> bool:
+    # LANraragi sends 0 and 1 as strings as well.
+    if isinstance(value, int) and value in {0, 1}:
+        return bool(value)
+    if isinstance(value, str) and value in {"0", "1"}:
+        return value == "1"
+    raise LibraryError(f"{name} must be 0 or 1, not {_shown(value)}")
+
+
+def _shown(value: JsonValue) -> str:
+    text = ascii(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -1,0 +1,139 @@
+"""Reading zip, cbz and epub archives."""
+
+from __future__ import annotations
+
+import stat
+import struct
+import zipfile
+from typing import BinaryIO
+
+from minion_server.library.archive import (
+    Page,
+    in_reading_order,
+    is_apple_fork,
+    is_page,
+    may_be_apple_fork,
+    reading,
+    require_inside,
+    require_ratio,
+)
+from minion_server.library.errors import PageError, RefusedError
+from minion_server.library.settings import Limits
+
+_ENCRYPTED = 0x1
+_CHUNK = 2**16
+# Structures of a zip's end: APPNOTE.TXT 4.3.14 to 4.3.16.
+_END = struct.Struct("<4s4H2LH")
+_END_MAGIC = b"PK\x05\x06"
+_END_SEARCH = _END.size + 0xFFFF
+_LOCATOR = struct.Struct("<4sLQL")
+_LOCATOR_MAGIC = b"PK\x06\x07"
+_END_64 = struct.Struct("<4sQ2H2L4Q")
+_END_64_MAGIC = b"PK\x06\x06"
+_ENTRY_MAGIC = b"PK\x01\x02"
+# What one entry of a directory may take: 46 bytes and a long path with its extra fields.
+_ENTRY_BYTES = 1024
+
+
+class ZipArchive:
+    """A zip archive."""
+
+    def __init__(self, file: BinaryIO, size: int, limits: Limits) -> None:
+        self._limits = limits
+        with reading("The zip archive is broken"):
+            _require_few_entries(file, size, limits)
+            self._zip = zipfile.ZipFile(file)
+            self._entries = self._zip.infolist()
+            if len(self._entries) > limits.entries:
+                raise _too_many(limits)
+            extracted = 0
+            for entry in self._entries:
+                self._require_sound(entry)
+                extracted += entry.file_size
+            require_ratio(extracted, size, limits)
+            self.pages: tuple[Page, ...] = in_reading_order(
+                Page(name=entry.filename, position=entry.header_offset, entry=number)
+                for number, entry in enumerate(self._entries)
+                if is_page(entry.filename) and not self._is_metadata(entry)
+            )
+
+    def read(self, page: Page) -> bytes:
+        """Answer the bytes of a page; see `Archive`."""
+        with reading(f"{page.name[:200]!r} cannot be read", PageError):
+            return self._extract(self._entries[page.entry], self._limits.page_bytes)
+
+    def drain(self) -> None:
+        """Do nothing: opening a zip has read its end already."""
+
+    def _require_sound(self, entry: zipfile.ZipInfo) -> None:
+        name = entry.filename
+        require_inside(name)
+        if stat.S_ISLNK(entry.external_attr >> 16):
+            raise RefusedError(f"The archive's entry {name[:200]!r} is a link.")
+        if entry.flag_bits & _ENCRYPTED:
+            raise RefusedError("The archive is encrypted.")
+        if is_page(name) and entry.file_size > self._limits.page_bytes:
+            raise RefusedError(
+                f"The archive's entry {name[:200]!r} is larger than"
+                f" {self._limits.page_bytes} bytes."
+            )
+
+    def _is_metadata(self, entry: zipfile.ZipInfo) -> bool:
+        if not may_be_apple_fork(entry.filename):
+            return False
+        with self._zip.open(entry) as stream:
+            return is_apple_fork(stream.read(4))
+
+    def _extract(self, entry: zipfile.ZipInfo, limit: int) -> bytes:
+        content = bytearray()
+        with self._zip.open(entry) as stream:
+            while chunk := stream.read(_CHUNK):
+                content += chunk
+                if len(content) > limit:
+                    raise PageError(f"{entry.filename[:200]!r} is larger than {limit} bytes.")
+        if len(content) != entry.file_size:
+            raise PageError(f"{entry.filename[:200]!r} ends too early.")
+        return bytes(content)
+
+
+def _require_few_entries(file: BinaryIO, size: int, limits: Limits) -> None:
+    """Count the directory's entries before `zipfile` makes an object of each.
+
+    The count that the archive states is not asked: `zipfile` reads on to the directory's end.
+    """
+    directory = _directory_bytes(file, size)
+    if directory <= limits.entries * _ENTRY_BYTES:
+        # The directory ends right before the end records.
+        start = max(0, size - directory - _END_SEARCH - _LOCATOR.size - _END_64.size)
+        file.seek(start)
+        if file.read().count(_ENTRY_MAGIC) <= limits.entries:
+            file.seek(0)
+            return
+    raise _too_many(limits)
+
+
+def _too_many(limits: Limits) -> RefusedError:
+    return RefusedError(f"The archive has more than {limits.entries} entries.")
+
+
+def _directory_bytes(file: BinaryIO, size: int) -> int:
+    """Answer the length of the central directory, found where `zipfile` looks for it."""
+    start = max(0, size - _END_SEARCH)
+    file.seek(start)
+    tail = file.read()
+    last = len(tail) - _END.size
+    if last >= 0 and tail[last:].startswith(_END_MAGIC) and tail.endswith(b"\x00\x00"):
+        found = last
+    else:
+        found = tail.rfind(_END_MAGIC)
+    if found < 0 or found > last:
+        raise RefusedError("The zip archive is broken: it ends too early.")
+    directory: int = _END.unpack_from(tail, found)[5]
+    locator = start + found - _LOCATOR.size
+    if locator < _END_64.size:
+        return directory
+    file.seek(locator - _END_64.size)
+    end_64 = file.read(_END_64.size)
+    if file.read(len(_LOCATOR_MAGIC)) == _LOCATOR_MAGIC and end_64.startswith(_END_64_MAGIC):
+        directory = _END_64.unpack(end_64)[8]
+    return directory
