@@ -98,11 +98,14 @@ class Catalogue:
             LibraryError: The catalogue cannot be read.
         """
         try:
-            if self._find(archive_id) is not None or self._is_copy(archive_id, name):
+            if self._find(archive_id) is not None:
                 return Addition.SAME_ARCHIVE
-            return Addition.SAME_NAME if os.path.lexists(self._directory / name) else None
+            # A copy that is not catalogued yet is for `add` to catalogue.
+            if os.path.lexists(self._directory / name) and not self._is_copy(archive_id, name):
+                return Addition.SAME_NAME
         except _FAULTS as error:
             raise LibraryError(f"the library cannot be read: {reason(error)}") from error
+        return None
 
     @contextmanager
     def incoming(self) -> Iterator[tuple[Path, BinaryIO]]:

@@ -7,14 +7,13 @@ import re
 from pathlib import Path
 
 from minion_client import Job, task
-from minion_client.task import JsonValue
 
 from minion_server.library import thumbnails
 from minion_server.library.archive import open_archive
 from minion_server.library.catalogue import Catalogue
 from minion_server.library.errors import LibraryError, NotInLibraryError, PageError
 from minion_server.library.settings import Settings
-from minion_server.library.upload import take
+from minion_server.library.upload import UploadResult, take
 
 _ID = re.compile(r"[0-9a-f]{40}")
 _LONGEST_PATH = 4095
@@ -23,7 +22,7 @@ _LONGEST_SHOWN = 80
 
 
 @task("handle_upload", timeout=1800)
-def handle_upload(job: Job, file: JsonValue, catid: JsonValue = None) -> dict[str, JsonValue]:
+def handle_upload(job: Job, file: object, catid: object = None) -> UploadResult:
     """Copy an archive into the library; the file itself stays where it is.
 
     Args:
@@ -46,9 +45,9 @@ def handle_upload(job: Job, file: JsonValue, catid: JsonValue = None) -> dict[st
 @task("thumbnail_task", timeout=120)
 def thumbnail_task(
     job: Job,  # noqa: ARG001 - every task is given it
-    thumbdir: JsonValue,
-    id: JsonValue,  # noqa: A002 - LANraragi's name
-    page: JsonValue,
+    thumbdir: object,
+    id: object,  # noqa: A002 - LANraragi's name
+    page: object,
 ) -> str:
     """Make the thumbnail of one page, anew if there is one.
 
@@ -100,9 +99,9 @@ def thumbnail_task(
 @task("page_thumbnails", timeout=3600)
 def page_thumbnails(
     job: Job,
-    id: JsonValue,  # noqa: A002 - LANraragi's name
-    force: JsonValue = 0,
-) -> dict[str, JsonValue]:
+    id: object,  # noqa: A002 - LANraragi's name
+    force: object = 0,
+) -> dict[str, list[str]]:
     """Make the thumbnails of all pages of an archive in the library's thumbnail directory.
 
     Each page is noted as `"<n>": "processed"` when it is done, along with `total_pages` and `id`;
@@ -148,7 +147,7 @@ def page_thumbnails(
     return {"errors": [text for _, text in sorted(errors)]}
 
 
-def _archive_id(value: JsonValue) -> str:
+def _archive_id(value: object) -> str:
     if not isinstance(value, str) or _ID.fullmatch(value) is None:
         raise NotInLibraryError(
             f"{_shown(value)} is not in the library: an id is 40 lowercase hex digits"
@@ -156,7 +155,7 @@ def _archive_id(value: JsonValue) -> str:
     return value
 
 
-def _directory(value: JsonValue) -> Path:
+def _directory(value: object) -> Path:
     if not isinstance(value, str) or not value:
         raise LibraryError(f"thumbdir must be a path, not {_shown(value)}")
     try:
@@ -170,7 +169,7 @@ def _directory(value: JsonValue) -> Path:
     return Path(value)
 
 
-def _flag(name: str, value: JsonValue) -> bool:
+def _flag(name: str, value: object) -> bool:
     # LANraragi sends 0 and 1 as strings as well.
     if isinstance(value, int) and value in {0, 1}:
         return bool(value)
@@ -179,6 +178,6 @@ def _flag(name: str, value: JsonValue) -> bool:
     raise LibraryError(f"{name} must be 0 or 1, not {_shown(value)}")
 
 
-def _shown(value: JsonValue) -> str:
+def _shown(value: object) -> str:
     text = ascii(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, assert_never
-
-from minion_client.task import JsonValue
+from typing import BinaryIO, TypedDict, assert_never
 
 from minion_server.library.archive import (
     ARCHIVE_NAME,
@@ -28,6 +26,16 @@ _CHUNK = 2**20
 _NO_READER = frozenset({Format.RAR, Format.SEVEN_ZIP, Format.ZSTANDARD, Format.PDF})
 
 
+class UploadResult(TypedDict):
+    """The result of `handle_upload`, LANraragi's keys in LANraragi's order."""
+
+    success: int
+    id: str
+    category: str | None
+    title: str
+    message: str
+
+
 @dataclass(slots=True, kw_only=True)
 class Upload:
     """What is known so far of a file on its way into the library.
@@ -42,7 +50,7 @@ class Upload:
     category: str | None = None
     title: str = ""
 
-    def result(self, *, success: bool, message: str) -> dict[str, JsonValue]:
+    def result(self, *, success: bool, message: str) -> UploadResult:
         """Answer the job's result."""
         return {
             "success": int(success),
@@ -53,7 +61,7 @@ class Upload:
         }
 
 
-def take(file: JsonValue, category: JsonValue, settings: Settings) -> dict[str, JsonValue]:
+def take(file: object, category: object, settings: Settings) -> UploadResult:
     """Copy an archive into the library, and answer the result of `handle_upload`.
 
     Raises:
@@ -143,7 +151,7 @@ def _verify(path: Path, limits: Limits) -> int:
         return len(archive.pages)
 
 
-def _category(category: JsonValue) -> str | None:
+def _category(category: object) -> str | None:
     if category is None or category == "":
         return None
     if not isinstance(category, str):
@@ -151,7 +159,7 @@ def _category(category: JsonValue) -> str | None:
     return category
 
 
-def _path(file: JsonValue) -> Path:
+def _path(file: object) -> Path:
     if not isinstance(file, str) or not file:
         raise RefusedError("file must be a path.")
     try:
