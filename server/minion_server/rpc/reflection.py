@@ -7,6 +7,7 @@ same servicer answers for it; its descriptor is made from v1alpha's.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -25,9 +26,9 @@ def add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> Non
     """
     pool = descriptor_pool.Default()
     _add_v1_descriptor(pool)
-    servicer = reflection.aio.ReflectionServicer(
-        [*service_names, reflection.SERVICE_NAME, V1_NAME], pool
-    )
+    names = [*service_names, reflection.SERVICE_NAME, V1_NAME]
+    aio: Any = reflection.aio  # type: ignore[attr-defined]  # not in the stubs
+    servicer = aio.ReflectionServicer(names, pool)
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

@@ -34,7 +34,8 @@ class RpcServer:
         # The error interceptor comes first: it answers for what the others raise too.
         self._interceptors = (ErrorInterceptor(), KeyInterceptor(key))
         self._server = grpc.aio.server(interceptors=self._interceptors, options=_OPTIONS)
-        self._health = health.aio.HealthServicer()
+        aio: Any = health.aio  # type: ignore[attr-defined]  # not in the stubs
+        self._health = aio.HealthServicer()
         self._local = LocalServer(self._interceptors)
         for server in (self._server, self._local):
             self._add_services(server)

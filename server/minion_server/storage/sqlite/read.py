@@ -143,7 +143,7 @@ def _conditions(job_filter: JobFilter, now: float) -> tuple[str, list[Any]]:
         ("task", job_filter.tasks),
     ):
         if wanted:
-            conditions.append(f"{column} IN (SELECT value FROM json_each(?))")
+            conditions.append(f"{column} IN (SELECT value FROM json_each(?))")  # noqa: S608 - of constants
             values.append(to_json(list(wanted)))
     if job_filter.notes:
         conditions.append(

@@ -1,0 +1,216 @@
+"""The composition root: the only place that names concrete stores, and that wires everything."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from minion_client.executor import Executor
+from minion_client.task import REGISTRY
+from minion_client.worker import Worker
+from minion_rest_bridge.app import create_app
+
+from minion_server import keys
+from minion_server.domain.backoff import minion_backoff
+from minion_server.domain.errors import Invalid
+from minion_server.domain.maintenance import Retention
+from minion_server.engine.queue import Queue
+from minion_server.engine.recovery import SERVER_TYPE, recover
+from minion_server.engine.repairer import Repairer
+from minion_server.engine.scheduler import Scheduler
+from minion_server.engine.source import LocalSource
+from minion_server.engine.stager import Stager
+from minion_server.http import HttpServer, join
+from minion_server.rpc.server import RpcServer
+from minion_server.settings import Settings
+from minion_server.storage.base import Storage
+from minion_server.storage.sqlite import SqliteStorage
+
+logger = logging.getLogger(__name__)
+
+DATABASE_FILE = "minion.db"
+SQLITE_SCHEME = "sqlite:///"
+LIBRARY_MODULE = "minion_server.library"
+ADDRESS_FILE = "server.json"
+"""Tells commands on this machine where the server of a data directory listens."""
+CALL_GRACE_SECONDS = 2.0
+"""Time that calls under way are given at the end."""
+
+
+def open_storage(settings: Settings) -> Storage:
+    """Answer the store that the settings name, not opened yet.
+
+    Raises:
+        Invalid: There is no such kind of store.
+    """
+    if settings.database is None:
+        return SqliteStorage(settings.data_dir / DATABASE_FILE)
+    path = settings.database.removeprefix(SQLITE_SCHEME)
+    if path == settings.database or not path:
+        raise Invalid("--database", f"must be {SQLITE_SCHEME}PATH, not {settings.database!r}")
+    return SqliteStorage(Path(path))
+
+
+def find_key(settings: Settings) -> str:
+    """Answer the key: the one given, else the one kept, else a new one that is kept from now on."""
+    if settings.api_key:
+        return settings.api_key
+    key = keys.read_key(settings.key_path)
+    if key is None:
+        key = keys.make_key(settings.key_path)
+        logger.info("made a key: it is in %s", settings.key_path)
+    return key
+
+
+class Server:
+    """A server, whole: store, scheduler, worker, gRPC and REST.
+
+    Attributes:
+        grpc_address: Where gRPC is served, once started.
+        http_address: Where REST is served, once started; None if it is not.
+    """
+
+    grpc_address: str
+    http_address: str | None = None
+
+    def __init__(self, settings: Settings) -> None:
+        """Wire everything; nothing is opened or started yet.
+
+        Raises:
+            Invalid: A setting cannot be accepted.
+        """
+        self._settings = settings
+        self._storage = open_storage(settings)
+        self._retention = Retention(
+            missing_after=timedelta(seconds=settings.missing_after),
+            remove_after=timedelta(seconds=settings.remove_after),
+            stuck_after=timedelta(seconds=settings.stuck_after),
+        )
+        self._queue = Queue(self._storage)
+        self._scheduler = Scheduler(self._storage)
+        self._source = LocalSource(self._storage, self._scheduler, minion_backoff)
+        self._stager = Stager(self._storage)
+        self._repairer = Repairer(
+            self._storage,
+            retention=self._retention,
+            backoff=minion_backoff,
+            interval=settings.repair_interval,
+            heartbeat=self._source.heartbeat,
+        )
+        self._worker: Worker | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._http: HttpServer | None = None
+
+    async def start(self) -> None:
+        """Open the store, rescue what a dead predecessor left, serve, and take jobs.
+
+        Raises:
+            MinionError: The store cannot be opened, or a setting cannot be accepted.
+            OSError: An address cannot be listened on.
+        """
+        settings = self._settings
+        modules = load_tasks(settings)
+        key = find_key(settings)
+        await self._storage.open()
+        try:
+            await recover(self._storage, self._retention, minion_backoff)
+            self._rpc = RpcServer(self._queue, key)
+            host, port = settings.grpc_listen
+            self.grpc_address = join(host, await self._rpc.start(join(host, port)))
+            if not settings.no_http:
+                self._http = HttpServer(create_app(self._rpc.channel), settings.http_listen)
+                self.http_address = await self._http.start()
+            self._stager.start()
+            self._repairer.start()
+            if not settings.no_scheduler:
+                await self._start_worker(modules)
+        except BaseException:
+            await self.stop()
+            raise
+        self._write_addresses()
+
+    async def stop(self) -> None:
+        """Drain: take no more jobs, give running ones their grace, then end everything."""
+        if self._worker is not None and self._working is not None:
+            self._worker.stop()
+            await asyncio.wait([self._working])
+        self._scheduler.close()
+        await self._repairer.stop()
+        await self._stager.stop()
+        if self._http is not None:
+            await self._http.stop(CALL_GRACE_SECONDS)
+        if hasattr(self, "_rpc"):
+            await self._rpc.stop(CALL_GRACE_SECONDS)
+        await self._storage.close()
+        (self._settings.data_dir / ADDRESS_FILE).unlink(missing_ok=True)
+
+    def hurry(self) -> None:
+        """Cut the grace of `stop` short."""
+        if self._worker is not None:
+            self._worker.stop()
+
+    async def _start_worker(self, modules: Sequence[str]) -> None:
+        settings = self._settings
+        executor = Executor(
+            REGISTRY,
+            modules=modules,
+            slots=settings.jobs + settings.spare,
+            env=library_environment(settings),
+        )
+        self._worker = Worker(
+            self._source,
+            REGISTRY,
+            executor=executor,
+            queues=settings.queues,
+            jobs=settings.jobs,
+            spare=settings.spare,
+            spare_min_priority=settings.spare_min_priority,
+            limits=dict(settings.limit),
+            grace=settings.grace,
+            status={"type": SERVER_TYPE},
+        )
+        self._working = asyncio.create_task(self._worker.run(), name="worker")
+
+    def _write_addresses(self) -> None:
+        path = self._settings.data_dir / ADDRESS_FILE
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+        unfinished.write_text(
+            json.dumps({"grpc": self.grpc_address, "http": self.http_address}), encoding="utf-8"
+        )
+        unfinished.replace(path)
+
+
+def load_tasks(settings: Settings) -> list[str]:
+    """Import the modules that define tasks, and answer their names.
+
+    Raises:
+        Invalid: One cannot be imported.
+    """
+    modules = [] if settings.no_library else [LIBRARY_MODULE]
+    modules.extend(settings.tasks)
+    if settings.no_scheduler:
+        return []
+    os.environ.update(library_environment(settings))
+    working_directory = str(Path.cwd())
+    if working_directory not in sys.path:
+        sys.path.append(working_directory)
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            raise Invalid("--tasks", f"cannot import {module}: {error}") from error
+    return modules
+
+
+def library_environment(settings: Settings) -> dict[str, str]:
+    """Answer the variables that tell the bundled tasks where to work."""
+    directory = settings.library_dir or settings.data_dir / "library"
+    return {"MINION_LIBRARY_DIR": str(directory.absolute())}

@@ -1,0 +1,47 @@
+"""`minion bridge`: the REST bridge alone, over the network."""
+
+from __future__ import annotations
+
+import argparse
+
+import grpc
+from minion_rest_bridge.app import create_app
+
+from minion_server import settings as settings_module
+from minion_server.cli.connection import TARGET
+from minion_server.cli.serving import configure_logging, run_loop, wait_for_signal
+from minion_server.http import HttpServer
+from minion_server.settings import LOG_LEVEL, OPTIONS
+
+HTTP_LISTEN = next(option for option in OPTIONS if option.name == "http_listen")
+BRIDGE_OPTIONS = (TARGET, HTTP_LISTEN, LOG_LEVEL)
+CALL_GRACE_SECONDS = 2.0
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "bridge",
+        help="serve the REST API of a gRPC server elsewhere",
+        description="Serve the REST API of a gRPC server elsewhere.",
+    )
+    settings_module.add_arguments(parser, BRIDGE_OPTIONS)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    values = settings_module.resolve(BRIDGE_OPTIONS, arguments)
+    configure_logging(values["log_level"])
+    return run_loop(serve(values["target"], values["http_listen"]))
+
+
+async def serve(target: str, listen: tuple[str, int]) -> int:
+    """Serve until SIGTERM or SIGINT."""
+    async with grpc.aio.insecure_channel(target) as channel:
+        server = HttpServer(create_app(channel), listen)
+        address = await server.start()
+        print(f"REST: http://{address}", flush=True)
+        await wait_for_signal(lambda: None)
+        await server.stop(CALL_GRACE_SECONDS)
+    return 0

@@ -1,0 +1,116 @@
+"""How commands reach the server: its address, and the key."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from minion.v1 import minion_service_pb2_grpc
+
+from minion_server import keys
+from minion_server.domain.errors import MinionError
+from minion_server.settings import (
+    API_KEY,
+    DATA_DIR,
+    KEY_FILE,
+    Option,
+    add_arguments,
+    parse_interval,
+    parse_text,
+    resolve,
+)
+
+ADDRESS_FILE = "server.json"
+DEFAULT_TARGET = "127.0.0.1:50051"
+
+TARGET = Option(
+    name="target",
+    parse=parse_text,
+    help="gRPC address of the server",
+    default=DEFAULT_TARGET,
+    metavar="HOST:PORT",
+)
+# Without a default, it is known whether it was given.
+_TARGET_IF_GIVEN = Option(
+    name="target",
+    parse=parse_text,
+    help=f"gRPC address; default: of the data directory's server, else {DEFAULT_TARGET}",
+    metavar="HOST:PORT",
+)
+TIMEOUT = Option(
+    name="timeout",
+    parse=parse_interval,
+    help="seconds to wait for an answer",
+    default=30.0,
+    metavar="SECONDS",
+)
+CONNECTION_OPTIONS = (_TARGET_IF_GIVEN, DATA_DIR, API_KEY, KEY_FILE, TIMEOUT)
+
+
+class CallFailed(MinionError):
+    """A call that the server refused, or that did not reach it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """A connection to a server.
+
+    Attributes:
+        stub: Makes calls.
+        call: Keyword arguments for each call: metadata and timeout.
+        stream: The same for streams, which may last.
+    """
+
+    stub: minion_service_pb2_grpc.MinionServiceStub
+    call: dict[str, Any]
+    stream: dict[str, Any]
+
+
+def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that say which server, and with which key."""
+    add_arguments(parser, CONNECTION_OPTIONS)
+
+
+@contextmanager
+def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
+    """Connect to the server.
+
+    Raises:
+        Invalid: A setting cannot be accepted.
+        CallFailed: A call within failed.
+    """
+    values = resolve(CONNECTION_OPTIONS, arguments)
+    data_dir: Path = values["data_dir"]
+    target = values["target"] or _known_target(data_dir) or DEFAULT_TARGET
+    key = values["api_key"] or keys.read_key(values["key_file"] or data_dir / keys.KEY_FILE)
+    metadata = (("authorization", f"Bearer {key}"),) if key else ()
+    try:
+        with grpc.insecure_channel(target) as channel:
+            yield Connection(
+                stub=minion_service_pb2_grpc.MinionServiceStub(channel),
+                call={"metadata": metadata, "timeout": values["timeout"]},
+                stream={"metadata": metadata},
+            )
+    except grpc.RpcError as error:
+        raise CallFailed(_explain(error, target)) from None
+
+
+def _known_target(data_dir: Path) -> str | None:
+    try:
+        addresses = json.loads((data_dir / ADDRESS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    target: str | None = addresses.get("grpc")
+    return target
+
+
+def _explain(error: Any, target: str) -> str:
+    if error.code() == grpc.StatusCode.UNAVAILABLE:
+        return f"no server answers at {target}: {error.details()}"
+    return f"{error.code().name}: {error.details()}"

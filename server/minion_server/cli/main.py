@@ -1,0 +1,47 @@
+"""`minion`: picks the command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+
+from minion_server.cli import bridge, demo, job, serve
+from minion_server.domain.errors import MinionError
+
+COMMANDS = (serve, bridge, job, demo)
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Make the parser of all commands."""
+    parser = argparse.ArgumentParser(
+        prog="minion", description="A durable, prioritised job queue with a gRPC and a REST API."
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"minion {metadata.version('minion-server')}"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command, and answer its exit status: 0 done, 1 failed, 2 asked for wrongly."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except (MinionError, OSError) as error:
+        print(f"minion: {error}", file=sys.stderr)
+        return EXIT_USAGE if isinstance(error, MinionError) else EXIT_FAILED
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,46 @@
+"""`minion serve`: the server."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+from minion_server import settings as settings_module
+from minion_server.app import Server
+from minion_server.cli.serving import configure_logging, run_loop, wait_for_signal
+from minion_server.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "serve",
+        help="serve the queue over gRPC and REST, and perform its jobs",
+        description="Serve the queue over gRPC and REST, and perform its jobs. Each setting is "
+        "taken from its flag, else from its variable, else from the TOML file; the names of the "
+        "latter two are in parentheses.",
+    )
+    settings_module.add_arguments(parser, settings_module.OPTIONS)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    settings = settings_module.load(arguments)
+    configure_logging(settings.log_level)
+    return run_loop(serve(settings))
+
+
+async def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; a second one cuts the grace short."""
+    server = Server(settings)
+    await server.start()
+    print(f"gRPC: {server.grpc_address}", flush=True)
+    if server.http_address is not None:
+        print(f"REST: http://{server.http_address}", flush=True)
+    await wait_for_signal(server.hurry)
+    logger.info("stopping: running jobs have %g seconds", settings.grace)
+    await server.stop()
+    return 0

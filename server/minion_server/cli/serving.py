@@ -1,0 +1,47 @@
+"""What commands that serve until they are told to stop have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import uvloop
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+def configure_logging(level: str) -> None:
+    """Send the log to the standard error stream."""
+    logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
+    # uvicorn tells of each start and stop, which the commands do themselves.
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+def run_loop(main: Coroutine[Any, Any, int]) -> int:
+    """Run a coroutine on the fast event loop."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(main)
+
+
+async def wait_for_signal(hurry: Callable[[], None]) -> None:
+    """Wait for SIGTERM or SIGINT.
+
+    Args:
+        hurry: Called at each further one.
+    """
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+
+    def heed() -> None:
+        if told.is_set():
+            hurry()
+        told.set()
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, heed)
+    await told.wait()

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+
+import pytest
+from minion_server.domain.job import RetryOptions
+from support.bench import Bench
+
+MINUTE = timedelta(minutes=1)
+
+
+async def _run(bench: Bench, worker: int, job_id: int, *, fail: bool = False) -> None:
+    assert await bench.claim_ids(worker, job_id=job_id) == [job_id]
+    retries = (await bench.job(job_id)).retries
+    assert await (bench.fail if fail else bench.finish)(job_id, retries)
+
+
+async def test_a_child_waits_for_all_its_parents(bench: Bench) -> None:
+    worker = await bench.worker()
+    parents = [await bench.enqueue() for _ in range(5)]
+    child = await bench.enqueue("child", parents=[*parents, parents[0]])
+    assert (await bench.job(parents[2])).children == [child]
+    random.Random(1).shuffle(parents)
+    for parent in parents:
+        assert await bench.claim_ids(worker, tasks=["child"]) == []
+        await _run(bench, worker, parent)
+    assert bench.changes[-1].ready.keys() == {("default", "child")}
+    assert await bench.claim_ids(worker, tasks=["child"]) == [child]
+
+
+@pytest.mark.parametrize("lax", [False, True])
+async def test_a_failed_parent_blocks_unless_lax(bench: Bench, lax: bool) -> None:
+    worker = await bench.worker()
+    parent = await bench.enqueue()
+    child = await bench.enqueue("child", parents=[parent], lax=lax)
+    late = await bench.enqueue("child", parents=[parent], lax=lax, delay=MINUTE)
+    await _run(bench, worker, parent, fail=True)
+    assert await bench.claim_ids(worker, tasks=["child"]) == ([child] if lax else [])
+    bench.clock.advance(60)
+    assert await bench.claim_ids(worker, tasks=["child"]) == ([late] if lax else [])
+
+
+async def test_a_parent_that_is_tried_again_still_blocks(bench: Bench) -> None:
+    worker = await bench.worker()
+    parent = await bench.enqueue(attempts=2)
+    child = await bench.enqueue("child", parents=[parent], lax=True)
+    await _run(bench, worker, parent, fail=True)
+    assert await bench.claim_ids(worker, tasks=["child"]) == []
+    bench.clock.advance(15)
+    await _run(bench, worker, parent)
+    assert await bench.claim_ids(worker, tasks=["child"]) == [child]
+
+
+async def test_parents_that_are_gone_do_not_block(bench: Bench) -> None:
+    worker = await bench.worker()
+    removed = await bench.enqueue()
+    child = await bench.enqueue("child", parents=[removed, 999])
+    assert await bench.claim_ids(worker, tasks=["child"]) == []
+    await bench.storage.remove_job(removed)
+    assert await bench.claim_ids(worker, tasks=["child"]) == [child]
+    assert (await bench.job(child)).parents == [removed, 999]
+
+
+async def test_an_expired_parent_does_not_block(bench: Bench) -> None:
+    worker = await bench.worker()
+    parent = await bench.enqueue(expire=MINUTE)
+    child = await bench.enqueue("child", parents=[parent])
+    assert await bench.claim_ids(worker, tasks=["child"]) == []
+    assert await bench.storage.stage_due() == 60
+    bench.clock.advance(60)
+    await bench.storage.stage_due()
+    assert bench.changes[-1].ready.keys() == {("default", "child")}
+    assert await bench.claim_ids(worker, tasks=["child"]) == [child]
+
+
+async def test_a_parent_that_is_retried_blocks_again(bench: Bench) -> None:
+    worker = await bench.worker()
+    parent = await bench.enqueue()
+    child = await bench.enqueue("child", parents=[parent])
+    await _run(bench, worker, parent)
+    assert await bench.storage.retry_job(parent, None, RetryOptions())
+    assert await bench.claim_ids(worker, tasks=["child"]) == []
+    await _run(bench, worker, parent)
+    assert await bench.claim_ids(worker, tasks=["child"]) == [child]
+
+
+async def test_a_cancelled_parent_is_a_failed_one(bench: Bench) -> None:
+    worker = await bench.worker()
+    parent = await bench.enqueue()
+    strict = await bench.enqueue("child", parents=[parent])
+    lax = await bench.enqueue("child", parents=[parent], lax=True)
+    await bench.storage.cancel_job(parent, "no")
+    assert await bench.claim_ids(worker, tasks=["child"]) == [lax]
+    await bench.storage.retry_job(strict, 0, RetryOptions(lax=True))
+    assert await bench.claim_ids(worker, tasks=["child"]) == [strict]
+
+
+async def test_a_chain_runs_in_its_order(bench: Bench) -> None:
+    worker = await bench.worker()
+    chain: list[int] = []
+    for _ in range(5):
+        chain.append(await bench.enqueue(parents=chain[-1:], priority=len(chain)))
+    ran: list[int] = []
+    while found := await bench.claim_ids(worker):
+        assert len(found) == 1
+        await bench.finish(found[0])
+        ran += found
+    assert ran == chain
