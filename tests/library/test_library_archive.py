@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import io
+import lzma
+import struct
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -216,3 +219,42 @@ def test_damage_anywhere_is_an_error_of_ours(data: st.DataObject) -> None:
             for page in opened.pages:
                 opened.read(page)
             opened.drain()
+
+
+def test_xz_streams_in_a_row_are_one_archive(
+    tmp_path: Path, make_tar: Callable[..., Path], draw: Callable[..., bytes]
+) -> None:
+    pages = {f"{number}.jpg": draw(number) for number in (1, 2)}
+    plain = make_tar("a.tar", pages).read_bytes()
+    path = tmp_path / "a.tar.xz"
+    path.write_bytes(lzma.compress(plain[:700]) + bytes(8) + lzma.compress(plain[700:]) + bytes(4))
+    with open_archive(path, Limits()) as archive:
+        for page in (*archive.pages, archive.pages[0]):
+            assert archive.read(page) == pages[page.name]
+        archive.drain()
+    path.write_bytes(lzma.compress(plain[:700]) + lzma.compress(plain[700:])[:-8])
+    with pytest.raises(RefusedError, match="broken"), open_archive(path, Limits()) as archive:
+        archive.drain()
+
+
+@pytest.mark.parametrize("file_format", [lzma.FORMAT_ALONE, lzma.FORMAT_XZ])
+def test_memory_that_an_lzma_header_asks_for_is_limited(file_format: int, tmp_path: Path) -> None:
+    if file_format == lzma.FORMAT_ALONE:
+        # A .lzma header: properties, a dictionary of 4 GiB less one byte, a size not known.
+        content = b"\x5d\x00\x00\xff\xff" + b"\xff" * 8 + bytes(100)
+        content = content[:1] + struct.pack("<I", 3 << 30) + content[5:]
+    else:
+        small = {"id": lzma.FILTER_LZMA2, "dict_size": 2**16}
+        compressed = bytearray(lzma.compress(bytes(2000), filters=[small]))
+        # The block header: size, flags, filter id, size of properties, dictionary bits, padding.
+        assert compressed[14:16] == b"\x21\x01"
+        compressed[16] = 39
+        length = (compressed[12] + 1) * 4
+        compressed[12 + length - 4 : 12 + length] = struct.pack(
+            "<I", zlib.crc32(compressed[12 : 12 + length - 4])
+        )
+        content = bytes(compressed)
+    path = tmp_path / "a.tar.xz"
+    path.write_bytes(content)
+    with pytest.raises(RefusedError, match=r"[Mm]emory"), open_archive(path, Limits()):
+        pass

@@ -143,6 +143,7 @@ def test_same_file_put_there_by_hand_is_catalogued(job: Job, comic: Path, librar
         ({}, "must be a path"),
         ("a\x00.zip", "NUL"),
         ("\ud800.zip", "surrogate"),
+        ("\udc80.cbz", "holds a lone surrogate"),
         ("x" * 5000 + ".zip", "longer than"),
         ("x" * 300 + ".zip", "too long"),
         ("/nowhere/a.zip", "No such file"),
@@ -160,7 +161,7 @@ def test_file_that_is_no_archives_path_is_refused(
     assert not library.exists()
 
 
-@pytest.mark.parametrize("category", [5, True, ["a"], {}])
+@pytest.mark.parametrize("category", [5, True, ["a"], {}, "\udc80"])
 def test_category_must_be_a_string(category: Any, job: Job, comic: Path, visible: Visible) -> None:
     result = handle_upload(job, str(comic), category)
     assert (result["success"], result["category"]) == (0, None)
@@ -184,10 +185,18 @@ def test_what_is_no_regular_file_is_refused(
         assert text in _refused(job, str(tmp_path / name), library, visible)["message"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_unreadable_file_is_refused(job: Job, comic: Path, library: Path, visible: Visible) -> None:
-    comic.chmod(0)
-    assert "Permission denied" in _refused(job, str(comic), library, visible)["message"]
+def test_unreadable_file_is_refused(
+    job: Job, comic: Path, library: Path, visible: Visible, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Root may read everything, so the mode of the file would prove nothing here.
+    def denied(*_: Any) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", denied)
+        result = handle_upload(job, str(comic))
+    assert result["message"] == "The file cannot be read: Permission denied."
+    assert (result["success"], visible()) == (0, [])
 
 
 @pytest.mark.parametrize(

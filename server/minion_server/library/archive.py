@@ -10,7 +10,6 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
-import lzma
 import os
 import re
 import stat
@@ -129,8 +128,9 @@ def open_archive(path: Path, limits: Limits) -> Iterator[Archive]:
 
 
 def _reader(file: BinaryIO, archive_format: Format, size: int, limits: Limits) -> Archive:
-    # The readers import this module, and jobs of other tasks need neither of them.
+    # The readers import this module.
     from minion_server.library.tar_archive import TarArchive  # noqa: PLC0415
+    from minion_server.library.xz_stream import XzStream  # noqa: PLC0415
     from minion_server.library.zip_archive import ZipArchive  # noqa: PLC0415
 
     match archive_format:
@@ -143,7 +143,7 @@ def _reader(file: BinaryIO, archive_format: Format, size: int, limits: Limits) -
         case Format.BZIP2:
             return TarArchive(bz2.BZ2File(file), size, limits)
         case Format.XZ:
-            return TarArchive(lzma.LZMAFile(file), size, limits)
+            return TarArchive(XzStream(file), size, limits)
         case Format.RAR | Format.SEVEN_ZIP | Format.ZSTANDARD | Format.PDF:
             raise unreadable_format(archive_format)
         case _ as never:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import re
-from pathlib import Path
-
 from minion_client import Job, task
 
-from minion_server.library import thumbnails
+from minion_server.library import arguments, thumbnails
 from minion_server.library.archive import open_archive
 from minion_server.library.catalogue import Catalogue
-from minion_server.library.errors import LibraryError, NotInLibraryError, PageError
+from minion_server.library.errors import LibraryError, PageError
 from minion_server.library.settings import Settings
 from minion_server.library.upload import UploadResult, take
 
-_ID = re.compile(r"[0-9a-f]{40}")
-_LONGEST_PATH = 4095
 _COVER = 0
-_LONGEST_SHOWN = 80
 
 
 @task("handle_upload", timeout=1800)
@@ -38,7 +31,7 @@ def handle_upload(job: Job, file: object, catid: object = None) -> UploadResult:
         LibraryError: The library itself cannot be read or written.
     """
     result = take(file, catid, Settings.from_environment())
-    job.log.info("%s: %s", result["title"], result["message"])
+    job.log.info("%r: %s", result["title"], result["message"])
     return result
 
 
@@ -67,18 +60,17 @@ def thumbnail_task(
     """
     thumbnails.require_pillow()
     settings = Settings.from_environment()
-    directory = _directory(thumbdir)
-    archive_id = _archive_id(id)
-    if not isinstance(page, int) or isinstance(page, bool):
-        raise LibraryError(f"page must be a whole number, not {_shown(page)}")
+    directory = arguments.path("thumbdir", thumbdir)
+    archive_id = arguments.archive_id(id)
+    number = arguments.whole_number("page", page)
     path = Catalogue(settings.directory).path(archive_id)
     with open_archive(path, settings.limits) as archive:
-        if not _COVER <= page <= len(archive.pages):
+        if not _COVER <= number <= len(archive.pages):
             raise LibraryError(
-                f"page must be from 0 to {len(archive.pages)} for {archive_id}, not {page}"
+                f"page must be from 0 to {len(archive.pages)} for {archive_id}, not {number}"
             )
-        content = archive.read(archive.pages[max(page, 1) - 1])
-    is_cover = page == _COVER
+        content = archive.read(archive.pages[max(number, 1) - 1])
+    is_cover = number == _COVER
     try:
         thumbnail = thumbnails.draw(
             content,
@@ -86,11 +78,11 @@ def thumbnail_task(
             pixels=settings.limits.pixels,
         )
     except PageError as error:
-        raise PageError(f"page {page} of {archive_id}: {error}") from error
+        raise PageError(f"page {number} of {archive_id}: {error}") from error
     target = (
         thumbnails.cover_path(directory, archive_id)
         if is_cover
-        else thumbnails.page_path(directory, archive_id, page)
+        else thumbnails.page_path(directory, archive_id, number)
     )
     thumbnails.write(target, thumbnail)
     return str(target)
@@ -122,8 +114,8 @@ def page_thumbnails(
     """
     thumbnails.require_pillow()
     settings = Settings.from_environment()
-    archive_id = _archive_id(id)
-    is_forced = _flag("force", force)
+    archive_id = arguments.archive_id(id)
+    is_forced = arguments.flag("force", force)
     errors: list[tuple[int, str]] = []
     path = Catalogue(settings.directory).path(archive_id)
     with open_archive(path, settings.limits) as archive:
@@ -145,39 +137,3 @@ def page_thumbnails(
                     thumbnails.write(target, thumbnail)
             job.note(**{str(number): "processed", "total_pages": total, "id": archive_id})
     return {"errors": [text for _, text in sorted(errors)]}
-
-
-def _archive_id(value: object) -> str:
-    if not isinstance(value, str) or _ID.fullmatch(value) is None:
-        raise NotInLibraryError(
-            f"{_shown(value)} is not in the library: an id is 40 lowercase hex digits"
-        )
-    return value
-
-
-def _directory(value: object) -> Path:
-    if not isinstance(value, str) or not value:
-        raise LibraryError(f"thumbdir must be a path, not {_shown(value)}")
-    try:
-        encoded = os.fsencode(value)
-    except UnicodeEncodeError as error:
-        raise LibraryError("thumbdir is not a path: it holds a lone surrogate") from error
-    if b"\x00" in encoded:
-        raise LibraryError("thumbdir is not a path: it holds a NUL character")
-    if len(encoded) > _LONGEST_PATH:
-        raise LibraryError(f"thumbdir is not a path: it is longer than {_LONGEST_PATH} bytes")
-    return Path(value)
-
-
-def _flag(name: str, value: object) -> bool:
-    # LANraragi sends 0 and 1 as strings as well.
-    if isinstance(value, int) and value in {0, 1}:
-        return bool(value)
-    if isinstance(value, str) and value in {"0", "1"}:
-        return value == "1"
-    raise LibraryError(f"{name} must be 0 or 1, not {_shown(value)}")
-
-
-def _shown(value: object) -> str:
-    text = ascii(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."

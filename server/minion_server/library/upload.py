@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypedDict, assert_never
 
+from minion_server.library import arguments
 from minion_server.library.archive import (
     ARCHIVE_NAME,
     Format,
@@ -21,7 +22,6 @@ from minion_server.library.catalogue import Addition, Catalogue, Entry
 from minion_server.library.errors import LibraryError, PageError, RefusedError, reason
 from minion_server.library.settings import Limits, Settings
 
-_LONGEST_PATH = 4095
 _CHUNK = 2**20
 _NO_READER = frozenset({Format.RAR, Format.SEVEN_ZIP, Format.ZSTANDARD, Format.PDF})
 
@@ -69,8 +69,8 @@ def take(file: object, category: object, settings: Settings) -> UploadResult:
     """
     upload = Upload()
     try:
-        upload.category = _category(category)
-        path = _path(file)
+        upload.category = arguments.optional_text("catid", category)
+        path = arguments.path("file", file)
         upload.title = path.stem
         addition, pages = _take(path, upload, settings)
     except RefusedError as error:
@@ -149,25 +149,3 @@ def _verify(path: Path, limits: Limits) -> int:
                 raise RefusedError(f"The archive is broken: {error}") from error
         archive.drain()
         return len(archive.pages)
-
-
-def _category(category: object) -> str | None:
-    if category is None or category == "":
-        return None
-    if not isinstance(category, str):
-        raise RefusedError("catid must be a string or null.")
-    return category
-
-
-def _path(file: object) -> Path:
-    if not isinstance(file, str) or not file:
-        raise RefusedError("file must be a path.")
-    try:
-        encoded = os.fsencode(file)
-    except UnicodeEncodeError as error:
-        raise RefusedError("file is not a path: it holds a lone surrogate.") from error
-    if b"\x00" in encoded:
-        raise RefusedError("file is not a path: it holds a NUL character.")
-    if len(encoded) > _LONGEST_PATH:
-        raise RefusedError(f"file is not a path: it is longer than {_LONGEST_PATH} bytes.")
-    return Path(file)
