@@ -13,8 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 
 from minion_client.executor import Executor
+from minion_client.pool import ProcessPool
+from minion_client.process import ChildSettings
 from minion_client.task import REGISTRY
-from minion_client.worker import Worker
+from minion_client.worker import Worker, WorkerSettings
 from minion_rest_bridge.app import create_app
 
 from minion_server import keys
@@ -22,7 +24,7 @@ from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import Retention
 from minion_server.engine.queue import Queue
-from minion_server.engine.recovery import SERVER_TYPE, recover
+from minion_server.engine.recovery import EMBEDDED, recover
 from minion_server.engine.repairer import Repairer
 from minion_server.engine.scheduler import Scheduler
 from minion_server.engine.source import LocalSource
@@ -130,7 +132,7 @@ class Server:
             self._stager.start()
             self._repairer.start()
             if not settings.no_scheduler:
-                await self._start_worker(modules)
+                self._start_worker(modules)
         except BaseException:
             await self.stop()
             raise
@@ -156,25 +158,22 @@ class Server:
         if self._worker is not None:
             self._worker.stop()
 
-    async def _start_worker(self, modules: Sequence[str]) -> None:
+    def _start_worker(self, modules: Sequence[str]) -> None:
         settings = self._settings
-        executor = Executor(
-            REGISTRY,
-            modules=modules,
-            slots=settings.jobs + settings.spare,
-            env=library_environment(settings),
-        )
+        pool = ProcessPool(ChildSettings(modules=modules, path=[str(Path.cwd())]))
         self._worker = Worker(
             self._source,
             REGISTRY,
-            executor=executor,
-            queues=settings.queues,
-            jobs=settings.jobs,
-            spare=settings.spare,
-            spare_min_priority=settings.spare_min_priority,
-            limits=dict(settings.limit),
-            grace=settings.grace,
-            status={"type": SERVER_TYPE},
+            WorkerSettings(
+                queues=settings.queues,
+                jobs=settings.jobs,
+                spare=settings.spare,
+                spare_min_priority=settings.spare_min_priority,
+                limits=dict(settings.limit),
+                grace=settings.grace,
+                status={EMBEDDED: True},
+            ),
+            executor=Executor(REGISTRY, pool=pool),
         )
         self._working = asyncio.create_task(self._worker.run(), name="worker")
 
@@ -198,7 +197,9 @@ def load_tasks(settings: Settings) -> list[str]:
     modules.extend(settings.tasks)
     if settings.no_scheduler:
         return []
-    os.environ.update(library_environment(settings))
+    # The bundled tasks, in this process and in those it starts, are told where to work.
+    directory = settings.library_dir or settings.data_dir / "library"
+    os.environ["MINION_LIBRARY_DIR"] = str(directory.absolute())
     working_directory = str(Path.cwd())
     if working_directory not in sys.path:
         sys.path.append(working_directory)
@@ -208,9 +209,3 @@ def load_tasks(settings: Settings) -> list[str]:
         except Exception as error:
             raise Invalid("--tasks", f"cannot import {module}: {error}") from error
     return modules
-
-
-def library_environment(settings: Settings) -> dict[str, str]:
-    """Answer the variables that tell the bundled tasks where to work."""
-    directory = settings.library_dir or settings.data_dir / "library"
-    return {"MINION_LIBRARY_DIR": str(directory.absolute())}

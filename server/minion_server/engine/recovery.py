@@ -10,8 +10,8 @@ from minion_server.domain.maintenance import RepairReport, Retention
 from minion_server.domain.worker import Worker
 from minion_server.storage.base import Storage
 
-SERVER_TYPE = "server"
-"""`type` in the status of a worker that runs inside a server."""
+EMBEDDED = "embedded"
+"""Set in the status of a worker that runs inside a server, and dies with it."""
 
 
 async def recover(storage: Storage, retention: Retention, backoff: Backoff) -> RepairReport:
@@ -20,7 +20,7 @@ async def recover(storage: Storage, retention: Retention, backoff: Backoff) -> R
     Call it before this server's own worker registers.
     """
     for worker in await storage.list_workers():
-        if worker.status.get("type") == SERVER_TYPE and _is_dead(storage, worker):
+        if worker.status.get(EMBEDDED) and _is_dead(storage, worker):
             await storage.unregister_worker(worker.id)
     return await storage.repair(retention, backoff)
 

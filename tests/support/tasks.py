@@ -1,0 +1,86 @@
+"""Tasks that tests run, in the server and in its processes."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import time
+from typing import Any
+
+from minion_client import Job, task
+
+
+@task
+async def echo(job: Job, *args: Any) -> Any:
+    return list(args)
+
+
+@task
+async def hold(job: Job, path: str) -> str:
+    """Run until the file is there."""
+    job.note(holding=True)
+    while not os.path.exists(path):  # noqa: ASYNC110, ASYNC240, PTH110 - a file has no events
+        await asyncio.sleep(0.01)
+    return "released"
+
+
+@task
+async def boom(job: Job, text: str) -> None:
+    raise RuntimeError(text)
+
+
+@task
+def add(job: Job, a: float, b: float) -> float:
+    return a + b
+
+
+@task
+def segfault(job: Job) -> None:
+    ctypes.string_at(0)
+
+
+@task
+def leave(job: Job, code: int) -> None:
+    os._exit(code)
+
+
+@task(timeout=0.5)
+def never(job: Job) -> None:
+    job.note(pid=os.getpid())
+    while True:
+        time.sleep(60)
+
+
+@task
+def forever(job: Job) -> None:
+    job.note(pid=os.getpid())
+    while True:
+        time.sleep(60)
+
+
+@task
+def raises(job: Job, text: str) -> None:
+    raise ValueError(text)
+
+
+@task
+def unspeakable(job: Job) -> Any:
+    return {"a": [object()]}
+
+
+@task
+def huge_number(job: Job) -> int:
+    return 2**60
+
+
+@task(thread=True)
+def in_thread(job: Job, pid: int) -> bool:
+    return os.getpid() == pid
+
+
+@task
+def progress(job: Job, steps: int) -> int:
+    for step in range(1, steps + 1):
+        job.note(step=step)
+    return steps
