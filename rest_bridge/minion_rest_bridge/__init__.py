@@ -1,1 +1,1 @@
-"""minion_rest_bridge."""
+"""The REST bridge: JSON over HTTP in front of Minion's gRPC services."""

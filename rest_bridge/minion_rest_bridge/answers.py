@@ -1,0 +1,40 @@
+"""Sending whole HTTP answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from starlette.types import Send
+
+from minion_rest_bridge.errors import Failure
+from minion_rest_bridge.json_out import dumps
+
+CHALLENGE = (b"www-authenticate", b"Bearer")
+"""The header that every 401 has (RFC 9110, 11.6.1)."""
+
+
+async def send_json(
+    send: Send, body: bytes, status: int = 200, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send a JSON text."""
+    await send(
+        {
+            "type": "http.response.start",
+            "status": status,
+            "headers": [
+                (b"content-type", b"application/json"),
+                (b"content-length", b"%d" % len(body)),
+                *headers,
+            ],
+        }
+    )
+    await send({"type": "http.response.body", "body": body})
+
+
+async def send_failure(
+    send: Send, failure: Failure, headers: Iterable[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send the `google.rpc.Status` of a failure."""
+    more = (CHALLENGE,) if failure.http_status == HTTPStatus.UNAUTHORIZED else ()
+    await send_json(send, dumps(failure.to_json()), failure.http_status, (*headers, *more))

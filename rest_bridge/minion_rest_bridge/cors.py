@@ -1,0 +1,67 @@
+"""The outermost layer: CORS headers on every answer, preflights, and a last word on defects."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from minion_rest_bridge.answers import send_failure
+from minion_rest_bridge.errors import internal_failure
+
+logger = logging.getLogger(__name__)
+
+Headers = list[tuple[bytes, bytes]]
+
+_ORIGIN: Final = (b"access-control-allow-origin", b"*")
+LANRARAGI_HEADERS: Final[Headers] = [
+    _ORIGIN,
+    (b"access-control-allow-methods", b"GET, OPTIONS, POST, DELETE, PUT"),
+    (b"access-control-allow-headers", b"Authorization"),
+]
+"""As LANraragi answers."""
+HEADERS: Final[Headers] = [
+    _ORIGIN,
+    (b"access-control-allow-methods", b"GET, OPTIONS, POST, DELETE, PUT, PATCH"),
+    (
+        b"access-control-allow-headers",
+        b"Authorization, Content-Type, Grpc-Timeout, X-Server-Timeout",
+    ),
+]
+LANRARAGI_PREFIX: Final = "/api/"
+
+
+class OpenToAll:
+    """ASGI middleware: any origin may call, and no exception gets past."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = LANRARAGI_HEADERS if scope["path"].startswith(LANRARAGI_PREFIX) else HEADERS
+        if scope["method"] == "OPTIONS":
+            await send({"type": "http.response.start", "status": 204, "headers": headers})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        started = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message["headers"], *headers]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_headers)
+        except Exception:
+            logger.exception("a request failed")
+            if started:
+                # Only a broken connection can tell the client that the answer is not whole.
+                raise
+            await send_failure(send_with_headers, internal_failure())

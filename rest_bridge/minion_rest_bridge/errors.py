@@ -1,0 +1,198 @@
+"""Errors as the REST API tells them: `google.rpc.Status` JSON, and the table from gRPC to HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+
+from minion_rest_bridge.json_out import message_to_json
+from minion_rest_bridge.json_text import JsonValue
+
+DOMAIN: Final = "minion"
+DETAILS_KEY: Final = "grpc-status-details-bin"
+CLIENT_CLOSED_REQUEST: Final = 499
+MAX_TEXT: Final = 500
+"""Characters of a message that may hold what the client sent."""
+
+HTTP_STATUS: Final[dict[StatusCode, int]] = {
+    StatusCode.OK: HTTPStatus.OK,
+    StatusCode.CANCELLED: CLIENT_CLOSED_REQUEST,
+    StatusCode.UNKNOWN: HTTPStatus.INTERNAL_SERVER_ERROR,
+    StatusCode.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    StatusCode.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    StatusCode.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    StatusCode.ALREADY_EXISTS: HTTPStatus.CONFLICT,
+    StatusCode.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    StatusCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    StatusCode.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    StatusCode.ABORTED: HTTPStatus.CONFLICT,
+    StatusCode.OUT_OF_RANGE: HTTPStatus.BAD_REQUEST,
+    StatusCode.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
+    StatusCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+    StatusCode.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    StatusCode.DATA_LOSS: HTTPStatus.INTERNAL_SERVER_ERROR,
+    StatusCode.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+}
+"""The standard table (google/rpc/code.proto), which Envoy and grpc-gateway use too."""
+
+# What gRPC itself says with these codes is about addresses and Python: nothing for clients.
+_FIXED_TEXT: Final[dict[StatusCode, str]] = {
+    StatusCode.UNKNOWN: "internal error",
+    StatusCode.INTERNAL: "internal error",
+    StatusCode.DATA_LOSS: "internal error",
+    StatusCode.UNAVAILABLE: "the gRPC server is out of reach",
+    StatusCode.DEADLINE_EXCEEDED: "the deadline passed before the answer came",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """Why a request failed.
+
+    Attributes:
+        code: The gRPC status code.
+        message: For people.
+        details: Messages of `google.rpc` as JSON with "@type".
+        http_status: What HTTP says.
+    """
+
+    code: StatusCode
+    message: str
+    details: tuple[JsonValue, ...]
+    http_status: int
+
+    def to_json(self) -> JsonValue:
+        """Answer the JSON of the `google.rpc.Status`."""
+        return {
+            "code": self.code.value[0],
+            "message": self.message,
+            "details": list(self.details),
+        }
+
+
+class RequestError(Exception):
+    """A request that the bridge refuses itself.
+
+    Args:
+        message: For people.
+        reason: For programs: an UPPER_SNAKE word.
+        field: Path of the field to blame, if it is one.
+        code: The gRPC status code.
+        http_status: What HTTP says, where the code's own status is not exact enough.
+        headers: Further HTTP headers of the answer.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        field: str | None = None,
+        code: StatusCode = StatusCode.INVALID_ARGUMENT,
+        http_status: int | None = None,
+        headers: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
+        details: list[Message] = [ErrorInfo(reason=reason, domain=DOMAIN)]
+        if field is not None:
+            violation = BadRequest.FieldViolation(field=_clip(field), description=_clip(message))
+            details.append(BadRequest(field_violations=[violation]))
+            message = f"{_clip(field)}: {message}"
+        super().__init__(_clip(message))
+        self.headers = list(headers)
+        self.failure = Failure(
+            code=code,
+            message=_clip(message),
+            details=tuple(_detail(detail) for detail in details),
+            http_status=HTTP_STATUS[code] if http_status is None else http_status,
+        )
+
+
+def invalid_field(field: str, description: str) -> RequestError:
+    """Answer the error of a field with a value that cannot be accepted.
+
+    Args:
+        field: Its path, as in `args[0].name`; empty for the body itself.
+        description: What is wrong, without the field's name.
+    """
+    return RequestError(description, reason="INVALID_FIELD", field=field or "body")
+
+
+def unknown_field(field: str, what: str) -> RequestError:
+    """Answer the error of a name that the request message does not have."""
+    return RequestError(f"there is no such {what}", reason="UNKNOWN_FIELD", field=field)
+
+
+def method_not_allowed(allowed: Iterable[str]) -> RequestError:
+    """Answer the error of a known path with another method."""
+    names = ", ".join(sorted(allowed))
+    return RequestError(
+        f"this path answers to {names}",
+        reason="METHOD_NOT_ALLOWED",
+        code=StatusCode.UNIMPLEMENTED,
+        http_status=HTTPStatus.METHOD_NOT_ALLOWED,
+        headers=[(b"allow", names.encode())],
+    )
+
+
+def path_not_found() -> RequestError:
+    """Answer the error of a path that nothing is served under."""
+    return RequestError(
+        "nothing is served under this path", reason="PATH_NOT_FOUND", code=StatusCode.NOT_FOUND
+    )
+
+
+def failure_of_call(error: AioRpcError) -> Failure:
+    """Answer the failure that a gRPC call ended with."""
+    code = error.code()
+    status = _status_of(error)
+    if status is None:
+        text = _FIXED_TEXT.get(code, error.details() or "")
+        return Failure(code=code, message=text, details=(), http_status=HTTP_STATUS[code])
+    return Failure(
+        code=code,
+        message=status.message,
+        details=tuple(message_to_json(detail) for detail in status.details),
+        http_status=HTTP_STATUS[code],
+    )
+
+
+def internal_failure() -> Failure:
+    """Answer the failure of a request that met a defect of the bridge."""
+    return Failure(
+        code=StatusCode.INTERNAL,
+        message=_FIXED_TEXT[StatusCode.INTERNAL],
+        details=(_detail(ErrorInfo(reason="INTERNAL", domain=DOMAIN)),),
+        http_status=HTTPStatus.INTERNAL_SERVER_ERROR,
+    )
+
+
+def _status_of(error: AioRpcError) -> Status | None:
+    entries: Iterable[Any] = error.trailing_metadata() or ()
+    for key, value in entries:
+        if key == DETAILS_KEY and isinstance(value, bytes):
+            try:
+                return Status.FromString(value)
+            except DecodeError:
+                return None
+    return None
+
+
+def _detail(message: Message) -> JsonValue:
+    packed = AnyMessage()
+    packed.Pack(message)
+    return message_to_json(packed)
+
+
+def _clip(text: str) -> str:
+    # Lone surrogates, which JSON's escapes can make, are no UTF-8.
+    shown = text.encode(errors="backslashreplace").decode()
+    return shown if len(shown) <= MAX_TEXT else f"{shown[:MAX_TEXT]}..."

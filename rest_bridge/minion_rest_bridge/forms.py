@@ -1,0 +1,82 @@
+"""Parameters of a request: from its query string, or from the form that is its body."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection
+
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.types import Receive, Scope
+
+from minion_rest_bridge.errors import RequestError, invalid_field
+from minion_rest_bridge.query import decode_text, split_query
+from minion_rest_bridge.request import header, read_body, unsupported_type
+
+URL_ENCODED = b"application/x-www-form-urlencoded"
+MULTIPART = b"multipart/form-data"
+MAX_FIELDS = 100
+
+
+async def read_parameters(
+    scope: Scope, receive: Receive, names: Collection[str], max_bytes: int
+) -> dict[str, str]:
+    """Read the parameters that have one of the names; others are passed over.
+
+    Args:
+        scope: Of the request.
+        receive: Of the request.
+        names: Of the parameters that count.
+        max_bytes: Size that the body may have.
+
+    Raises:
+        RequestError: The body is no form, is too large, or one parameter is given twice.
+        ClientGone: The client hung up.
+    """
+    pairs = split_query(scope["query_string"])
+    body = await read_body(scope, receive, max_bytes)
+    if body:
+        media_type = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
+        match media_type:
+            case b"application/x-www-form-urlencoded":
+                pairs += split_query(body)
+            case b"multipart/form-data":
+                pairs += await _read_multipart(scope, body)
+            case _:
+                raise unsupported_type(
+                    f"the body must be a form: {URL_ENCODED.decode()} or {MULTIPART.decode()}"
+                )
+    parameters: dict[str, str] = {}
+    wanted = {name.encode(): name for name in names}
+    for key, value in pairs:
+        name = wanted.get(key)
+        if name is None:
+            continue
+        if name in parameters:
+            raise invalid_field(name, "is given more than once")
+        parameters[name] = decode_text(value, name)
+    return parameters
+
+
+async def _read_multipart(scope: Scope, body: bytes) -> list[tuple[bytes, bytes]]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    parser = MultiPartParser(
+        Headers(scope=scope), chunks(), max_files=0, max_fields=MAX_FIELDS, max_part_size=len(body)
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise _malformed(error.message) from None
+    except (KeyError, ValueError, LookupError) as error:
+        # A missing boundary, or a charset that Python does not know.
+        raise _malformed(f"its header is malformed ({type(error).__name__})") from None
+    return [
+        (name.encode(errors="surrogatepass"), value.encode(errors="surrogatepass"))
+        for name, value in form.multi_items()
+        if not isinstance(value, UploadFile)
+    ]
+
+
+def _malformed(message: str) -> RequestError:
+    return RequestError(f"the form is malformed: {message}", reason="INVALID_FORM")

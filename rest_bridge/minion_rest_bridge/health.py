@@ -1,0 +1,43 @@
+"""`GET /healthz`: whether the gRPC server serves."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any, Final
+
+import grpc.aio
+from grpc.aio import AioRpcError
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from starlette.types import Receive, Scope, Send
+
+from minion_rest_bridge.answers import send_failure, send_json
+from minion_rest_bridge.errors import method_not_allowed
+from minion_rest_bridge.json_out import dumps
+
+TIMEOUT: Final = 5.0
+"""Seconds: who asks for health wants to know soon."""
+
+
+class Health:
+    """An ASGI application that asks `grpc.health.v1.Health`."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        self._check = stub.Check
+
+    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["method"] not in ("GET", "HEAD"):
+            error = method_not_allowed(["GET"])
+            await send_failure(send, error.failure, error.headers)
+            return
+        try:
+            response = await self._check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
+            serving = response.status == health_pb2.HealthCheckResponse.SERVING
+        except AioRpcError:
+            serving = False
+        if serving:
+            await send_json(send, dumps({"status": "SERVING"}))
+        else:
+            body = dumps({"status": "NOT_SERVING"})
+            await send_json(send, body, HTTPStatus.SERVICE_UNAVAILABLE)

@@ -1,0 +1,68 @@
+"""Strict reading of JSON text: nothing is guessed, dropped or rounded."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal, InvalidOperation
+from typing import Any, NoReturn
+
+JsonValue = Any
+"""What JSON can say: None, bool, int, Decimal or float, str, list and dict with string keys."""
+
+MAX_DIGITS = 400
+"""Digits beyond which an integer is out of every field's range, a double's too."""
+
+
+class JsonTextError(ValueError):
+    """A text that is not JSON, or that two readers of JSON may read differently."""
+
+
+def loads(text: bytes | str) -> JsonValue:
+    """Read a JSON text (RFC 8259), numbers exactly: integers as int, all others as Decimal.
+
+    Raises:
+        JsonTextError: It is not JSON in UTF-8, has a key twice in one object, or a number or a
+            nesting beyond all bounds.
+    """
+    try:
+        return _DECODER.decode(text if isinstance(text, str) else text.decode())
+    except UnicodeDecodeError as error:
+        raise JsonTextError(f"not UTF-8 at byte {error.start}") from None
+    except json.JSONDecodeError as error:
+        raise JsonTextError(f"{error.msg} at line {error.lineno}, column {error.colno}") from None
+    except RecursionError:
+        raise JsonTextError("nested too deeply") from None
+
+
+def _read_object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # `add` answers None, which is false
+        raise JsonTextError(f"the key {json.dumps(twice)} stands twice in one object")
+    return members
+
+
+def _read_integer(literal: str) -> int:
+    # int() of very many digits takes quadratic time; such a number is refused whatever it is, so
+    # its first digits will do.
+    return int(literal) if len(literal) <= MAX_DIGITS else int(literal[:MAX_DIGITS])
+
+
+def _read_number(literal: str) -> Decimal:
+    try:
+        return Decimal(literal)
+    except InvalidOperation:
+        raise JsonTextError("a number has too large an exponent") from None
+
+
+def _refuse_constant(literal: str) -> NoReturn:
+    raise JsonTextError(f"{literal} is not a JSON number")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_read_object,
+    parse_int=_read_integer,
+    parse_float=_read_number,
+    parse_constant=_refuse_constant,
+)

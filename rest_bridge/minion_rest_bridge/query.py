@@ -1,0 +1,137 @@
+"""From the text of paths and query strings to fields of a message."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from minion_rest_bridge.errors import invalid_field, unknown_field
+from minion_rest_bridge.json_in import add_to_field, set_field
+from minion_rest_bridge.json_text import JsonValue
+from minion_rest_bridge.services import resolve
+
+Path = tuple[str, ...]
+
+_BOOLEANS: Final = {"true": True, "false": False}
+_WRAPPED: Final = {
+    f"google.protobuf.{name}Value"
+    for name in ("Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")
+}
+_TEXTUAL: Final = _WRAPPED | {
+    "google.protobuf.Duration",
+    "google.protobuf.FieldMask",
+    "google.protobuf.Timestamp",
+}
+"""Message types whose JSON is a string, or can be one."""
+_ENUM_NUMBER: Final = re.compile(r"-?[0-9]{1,10}", re.ASCII)
+_BOOL_VALUE: Final = "google.protobuf.BoolValue"
+
+
+def split_query(query: bytes) -> list[tuple[bytes, bytes]]:
+    """Split a query string into percent-decoded names and values.
+
+    A plus sign is a space, as HTML forms send it.
+    """
+    pairs = (part.partition(b"=") for part in query.replace(b"+", b" ").split(b"&") if part)
+    return [(unquote_to_bytes(name), unquote_to_bytes(value)) for name, _, value in pairs]
+
+
+def decode_text(value: bytes, path: str) -> str:
+    """Decode percent-decoded bytes.
+
+    Raises:
+        RequestError: They are not UTF-8.
+    """
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise invalid_field(path, "is not UTF-8") from None
+
+
+def bind_path(message: Message, fields: Path, raw: bytes) -> None:
+    """Bind a part of the path to a field, which the body may have set to the same value only.
+
+    Raises:
+        RequestError: The text is not of the field's type, or the body contradicts it.
+    """
+    path = ".".join(fields)
+    chain, owner = _owner(message, fields)
+    field = chain[-1]
+    bound = type(owner)()
+    set_field(_to_json(decode_text(raw, path), field, path), bound, field, path)
+    new, old = getattr(bound, field.name), getattr(owner, field.name)
+    in_body = owner.HasField(field.name) if field.has_presence else old != field.default_value
+    if in_body and new != old:
+        raise invalid_field(path, "differs between the path and the body")
+    if not in_body:
+        owner.MergeFrom(bound)
+
+
+def bind_query(message: Message, query: bytes, taken: Sequence[Path], *, allowed: bool) -> None:
+    """Bind the parameters of a query string to fields.
+
+    Args:
+        message: Where to.
+        query: As sent, without its question mark.
+        taken: Fields that the path or the body fills.
+        allowed: False when the body fills all fields, so that none is left for the query.
+
+    Raises:
+        RequestError: A parameter names no field that the query may fill, or its text is not of the
+            field's type.
+    """
+    seen: set[Path] = set()
+    for raw_name, raw_value in split_query(query):
+        name = decode_text(raw_name, "query")
+        chain = resolve(message.DESCRIPTOR, name.split(".")) if allowed else None
+        fields = tuple(field.name for field in chain or ())
+        if chain is None or any(fields[: len(path)] == path for path in taken):
+            raise unknown_field(name, "query parameter")
+        path = ".".join(fields)
+        field = chain[-1]
+        value = _to_json(decode_text(raw_value, path), field, path)
+        _, owner = _owner(message, fields)
+        if field.is_repeated:
+            index = len(getattr(owner, field.name))
+            add_to_field(value, owner, field, f"{path}[{index}]", len(fields))
+        elif fields in seen:
+            raise invalid_field(path, "is given more than once")
+        else:
+            set_field(value, owner, field, path, len(fields))
+        seen.add(fields)
+
+
+def takes_text(field: FieldDescriptor) -> bool:
+    """Tell whether a parameter's text can be a value of the field."""
+    message = field.message_type
+    return message is None or message.full_name in _TEXTUAL or message.full_name == _BOOL_VALUE
+
+
+def _owner(message: Message, fields: Sequence[str]) -> tuple[list[FieldDescriptor], Message]:
+    """Answer the fields of a path, and the message that has the last of them."""
+    chain = resolve(message.DESCRIPTOR, fields)
+    if chain is None:
+        raise LookupError(f"{message.DESCRIPTOR.full_name} has no {'.'.join(fields)}")
+    owner = message
+    for field in chain[:-1]:
+        owner = getattr(owner, field.name)
+    return chain, owner
+
+
+def _to_json(text: str, field: FieldDescriptor, path: str) -> JsonValue:
+    """Answer the JSON value that a parameter's text stands for."""
+    if not takes_text(field):
+        raise invalid_field(path, "is an object, which a parameter cannot give")
+    is_boolean = field.cpp_type == FieldDescriptor.CPPTYPE_BOOL or (
+        field.message_type is not None and field.message_type.full_name == _BOOL_VALUE
+    )
+    if is_boolean:
+        return _BOOLEANS.get(text, text)
+    if field.enum_type is not None and _ENUM_NUMBER.fullmatch(text) is not None:
+        return int(text)
+    return text
