@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
-JsonValue = Any
-"""What JSON can say: None, bool, int, float, str, list and dict with string keys."""
+from minion_client.json_value import MAX_JSON_BYTES, JsonValue, NotJsonError, plain_json
+
+MAX_NAME_LENGTH = 255
+"""Characters that the name of a task may have; the queue takes no longer ones."""
 
 TaskFunction = Callable[..., JsonValue | Awaitable[JsonValue]]
 _F = TypeVar("_F", bound=TaskFunction)
@@ -24,8 +27,20 @@ class TaskKind(StrEnum):
     THREAD = "thread"
 
 
-class JobCancelled(Exception):  # noqa: N818 - named as asyncio.CancelledError is
+class JobCancelled(Exception):
     """Raised in a task that runs in a thread when its job was cancelled or ran out of time."""
+
+
+class JobFailed(Exception):
+    """Raised by a task to fail its job with a result of its own, any JSON value.
+
+    Attributes:
+        result: The job's result.
+    """
+
+    def __init__(self, result: JsonValue) -> None:
+        super().__init__(result)
+        self.result = result
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,24 +132,25 @@ def task(
         registry: Where to register.
 
     Raises:
-        ValueError: The name is taken, the timeout is not positive, or a coroutine function is asked
-            to run in a thread.
+        ValueError: The name is taken or has not 1 to 255 characters, the timeout is not positive,
+            or a coroutine function is asked to run in a thread.
     """
     if callable(name):
         return task()(name)
-    if timeout is not None and not timeout > 0:
-        raise ValueError(f"timeout must be positive, not {timeout}")
+    if timeout is not None and not 0 < timeout < math.inf:
+        raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
 
     def register(function: _F) -> _F:
+        task_name = function.__name__ if name is None else name
+        if not 1 <= len(task_name) <= MAX_NAME_LENGTH:
+            raise ValueError(f"the name of a task must have 1 to {MAX_NAME_LENGTH} characters")
         if inspect.iscoroutinefunction(function):
             if thread:
                 raise ValueError("a coroutine function runs on the loop, not in a thread")
             kind = TaskKind.COROUTINE
         else:
             kind = TaskKind.THREAD if thread else TaskKind.PROCESS
-        registry.add(
-            Task(name=name or function.__name__, function=function, kind=kind, timeout=timeout)
-        )
+        registry.add(Task(name=task_name, function=function, kind=kind, timeout=timeout))
         return function
 
     return register
@@ -165,6 +181,7 @@ class Job:
     notes: dict[str, JsonValue]
     _note: Callable[[Mapping[str, JsonValue]], None]
     _cancelled: Callable[[], bool] = field(default=lambda: False)
+    _max_json_bytes: int = MAX_JSON_BYTES
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
@@ -187,7 +204,7 @@ class Job:
         if self._cancelled():
             raise JobCancelled("the job was cancelled")
 
-    def note(self, **notes: JsonValue) -> None:
+    def note(self, /, **notes: JsonValue) -> None:
         """Merge notes into the job's, key by key; None removes a key.
 
         The notes are on their way when this returns, in the order of the calls, and stored before
@@ -198,7 +215,11 @@ class Job:
             JobCancelled: The job was cancelled or ran out of time.
         """
         self.check()
-        self._note(notes)
+        try:
+            plain = plain_json(notes, limit=self._max_json_bytes)
+        except NotJsonError as error:
+            raise ValueError(f"A note is not JSON: {error}") from None
+        self._note(plain)
         for key, value in notes.items():
             if value is None:
                 self.notes.pop(key, None)

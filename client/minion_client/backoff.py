@@ -1,0 +1,27 @@
+"""How long to wait before trying again what keeps failing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backoff:
+    """Delays that double with every failure in a row, with jitter.
+
+    Attributes:
+        initial: Seconds after the first failure.
+        maximum: Seconds that no delay exceeds.
+        random: Answers a number in [0, 1): the jitter, which takes off up to half of a delay.
+    """
+
+    initial: float = 0.1
+    maximum: float = 15.0
+    random: Callable[[], float] = random.random
+
+    def delay(self, failures: int) -> float:
+        """Answer the seconds to wait after so many failures in a row, counted from 1."""
+        full: float = min(self.maximum, self.initial * 2.0 ** min(failures - 1, 30))
+        return full * (1 - self.random() / 2)

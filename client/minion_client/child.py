@@ -1,0 +1,219 @@
+"""The program that runs in a worker's child processes: performs jobs of plain functions.
+
+`python -P -m minion_client.child FD`: FD is a connected stream socket. It is sent its settings,
+answers `ready` or `error`, is then sent one job at a time, and answers any number of `note` and one
+`end` to each. It ends when the other side is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import importlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from typing import NoReturn
+
+from minion_client.frames import HEADER, Message, decode_body, encode_frame
+from minion_client.json_value import JsonValue
+from minion_client.task import REGISTRY, Job, JobFailed
+from minion_client.verdict import Verdict, judge_error, judge_return
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_PARENT_DIED = signal.SIGUSR2
+_EXIT_SECONDS = 2.0
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [job %(job)s]: %(message)s"
+
+
+class Channel:
+    """The child's end of the socket."""
+
+    def __init__(self, fd: int) -> None:
+        # What a task starts must not keep the socket open, nor write to it.
+        os.set_inheritable(fd, False)  # noqa: FBT003 - the signature is os's
+        self._socket = socket.socket(fileno=fd)
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._socket.close)
+
+    def fileno(self) -> int:
+        """Answer the descriptor of the socket."""
+        return self._socket.fileno()
+
+    def send(self, message: Mapping[str, object]) -> None:
+        """Send a message."""
+        frame = encode_frame(message)
+        with self._lock:
+            self._socket.sendall(frame)
+
+    def receive(self) -> Message | None:
+        """Wait for a message; None: the other side is closed."""
+        header = self._read(HEADER.size)
+        if header is None:
+            return None
+        (length,) = HEADER.unpack(header)
+        body = self._read(length)
+        return None if body is None else decode_body(body)
+
+    def _read(self, size: int) -> bytes | None:
+        data = bytearray()
+        while len(data) < size:
+            try:
+                part = self._socket.recv(size - len(data))
+            except ConnectionError:
+                return None
+            if not part:
+                return None
+            data += part
+        return bytes(data)
+
+
+class Performer:
+    """Performs jobs, one after the other.
+
+    Args:
+        channel: Where notes and outcomes go.
+        max_json_bytes: Bytes that the JSON text of a result, or of one call's notes, may have.
+    """
+
+    def __init__(self, channel: Channel, *, max_json_bytes: int) -> None:
+        self._channel = channel
+        self._max_json_bytes = max_json_bytes
+        self._directory = _directory()
+        self.job: Job | None = None
+
+    def serve(self) -> None:
+        """Perform what arrives, until the other side is closed or the process is spoilt."""
+        process = os.getpid()
+        spoilt = False
+        while not spoilt and (message := self._channel.receive()) is not None:
+            verdict = self._perform(message)
+            _flush()
+            if os.getpid() != process:
+                # The task forked, and this is what it forked: it has no business here.
+                os._exit(int(verdict.failed))
+            spoilt = not self._restored()
+            self._channel.send({"kind": "end", **verdict._asdict(), "spoilt": spoilt})
+
+    def _perform(self, message: Message) -> Verdict:
+        def note(notes: Mapping[str, JsonValue]) -> None:
+            # Named, for a thread of the task may note when the next job runs already.
+            self._channel.send({"kind": "note", "job_id": job.id, "notes": notes})
+
+        job = Job(**message, _note=note, _max_json_bytes=self._max_json_bytes)
+        self.job = job
+        try:
+            if job.task not in REGISTRY:
+                raise LookupError(f"Unknown task in the worker process: {job.task}")  # noqa: TRY301
+            value = REGISTRY[job.task].function(job, *job.args)
+            return judge_return(value, limit=self._max_json_bytes)
+        # SystemExit too: the job ends here, not the process.
+        except BaseException as error:
+            if not isinstance(error, JobFailed):
+                job.log.warning("Job %d (%s) failed", job.id, job.task, exc_info=error)
+            return judge_error(error, limit=self._max_json_bytes)
+        finally:
+            self.job = None
+
+    def _restored(self) -> bool:
+        """Undo what the next job would suffer from; false if that can't be done."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        try:
+            if _directory() != self._directory:
+                os.chdir(self._directory)
+        except OSError:
+            return False
+        return True
+
+
+def main() -> None:
+    """Run the program."""
+    faulthandler.enable()
+    channel = Channel(int(sys.argv[1]))
+    setup = channel.receive()
+    if setup is None:
+        return
+    performer = Performer(channel, max_json_bytes=setup["max_json_bytes"])
+    _die_with_parent(channel, performer)
+    sys.path[:0] = setup["path"]
+    _configure_output(performer, setup["log_level"])
+    for module in setup["modules"]:
+        try:
+            importlib.import_module(module)
+        # A module may raise anything, SystemExit too.
+        except BaseException:  # noqa: BLE001
+            text = f"cannot import tasks from {module!r}:\n{traceback.format_exc()}"
+            channel.send({"kind": "error", "text": text.encode(errors="replace").decode()})
+            sys.exit(1)
+    # The other side may close at any time.
+    with contextlib.suppress(ConnectionError):
+        channel.send({"kind": "ready"})
+        performer.serve()
+
+
+def _configure_output(performer: Performer, log_level: int) -> None:
+    def name_job(record: logging.LogRecord) -> bool:
+        if not hasattr(record, "job"):
+            record.job = performer.job.id if performer.job is not None else "-"
+        return True
+
+    # Lines must not wait for more output, nor mix with those of other processes.
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # a TextIOWrapper
+    handler = logging.StreamHandler()
+    handler.addFilter(name_job)
+    logging.basicConfig(level=log_level, format=_LOG_FORMAT, handlers=[handler])
+
+
+def _die_with_parent(channel: Channel, performer: Performer) -> None:
+    """End this process and what it started when the parent dies, however it dies.
+
+    The thread learns it from the socket. The signal reaches a process whose main thread doesn't let
+    other threads run.
+    """
+    poll = select.poll()
+    poll.register(channel.fileno(), 0)
+
+    def watch() -> None:
+        poll.poll()
+        if performer.job is None:
+            # The main thread has seen it too and is ending.
+            time.sleep(_EXIT_SECONDS)
+        _kill_group()
+
+    threading.Thread(target=watch, name="minion-parent-watch", daemon=True).start()
+    if sys.platform == "linux":
+        signal.signal(_PARENT_DIED, lambda _signal, _frame: _kill_group())
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(_PARENT_DIED), 0, 0, 0)
+
+
+def _kill_group() -> NoReturn:
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _directory() -> str:
+    try:
+        return os.getcwd()  # noqa: PTH109 - compared and given back as it is
+    except FileNotFoundError:
+        return ""
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A closed or broken stream is no reason to lose the job.
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.flush()
+
+
+if __name__ == "__main__":
+    main()

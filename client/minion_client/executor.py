@@ -1,0 +1,95 @@
+"""Performs claimed jobs, each where its task belongs: on the loop, in a process, in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from minion_client.coroutine import CoroutineExecution
+from minion_client.execution import Execution, Limits, Listener
+from minion_client.pool import ProcessPool
+from minion_client.process import ChildSettings, ProcessExecution
+from minion_client.source import ClaimedJob
+from minion_client.task import Job, JobFailed, Registry, Task, TaskKind
+from minion_client.thread import ThreadExecution
+
+
+class Executor:
+    """Performs the jobs of one worker.
+
+    Args:
+        registry: The tasks.
+        limits: What tasks are allowed.
+        pool: Where plain functions run; if not given, processes that import the modules in which
+            the registry's plain functions were defined.
+    """
+
+    def __init__(
+        self, registry: Registry, *, limits: Limits | None = None, pool: ProcessPool | None = None
+    ) -> None:
+        self.registry = registry
+        self.limits = limits or Limits()
+        self._pool = pool
+
+    async def start(self, slots: int) -> None:
+        """Start what performing needs.
+
+        Args:
+            slots: How many jobs will be performed at a time.
+
+        Raises:
+            ChildStartError: A child process could not import the tasks.
+            ValueError: A plain function is defined in the main program, which no child process
+                can import.
+        """
+        tasks = [task for task in self.registry if task.kind is TaskKind.PROCESS]
+        if tasks and slots:
+            if self._pool is None:
+                self._pool = ProcessPool(
+                    ChildSettings(
+                        modules=_modules(tasks), max_json_bytes=self.limits.max_json_bytes
+                    )
+                )
+            await self._pool.start(slots)
+
+    async def stop(self) -> None:
+        """Stop what `start` started. What is still performed in processes fails."""
+        if self._pool is not None:
+            await self._pool.stop()
+
+    def execution(self, job: ClaimedJob, listener: Listener) -> Execution:
+        """Answer the performing of a job, not yet started."""
+        if job.task not in self.registry:
+            return CoroutineExecution(job, _unknown(job.task), listener, self.limits)
+        task = self.registry[job.task]
+        match task.kind:
+            case TaskKind.COROUTINE:
+                return CoroutineExecution(job, task, listener, self.limits)
+            case TaskKind.THREAD:
+                return ThreadExecution(job, task, listener, self.limits)
+            case TaskKind.PROCESS:
+                return ProcessExecution(job, task, listener, self.limits, self._started_pool())
+            case _:
+                assert_never(task.kind)
+
+    def _started_pool(self) -> ProcessPool:
+        if self._pool is None:
+            raise RuntimeError("the executor was started when it knew no task for processes")
+        return self._pool
+
+
+def _unknown(name: str) -> Task:
+    async def fail(_job: Job, *_args: object) -> None:
+        raise JobFailed(f"Unknown task: {name}")
+
+    return Task(name=name, function=fail, kind=TaskKind.COROUTINE)
+
+
+def _modules(tasks: Sequence[Task]) -> list[str]:
+    modules = {task.function.__module__: task for task in tasks}
+    if "__main__" in modules:
+        raise ValueError(
+            f"task {modules['__main__'].name!r} is defined in the main program, which worker"
+            " processes can't import: move it into a module"
+        )
+    return sorted(modules)

@@ -1,0 +1,312 @@
+"""One child process of a worker, and the performing of a job in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from minion_client.execution import Execution, Limits, Listener
+from minion_client.frames import FrameDecoder, FrameError, Message, encode_frame
+from minion_client.json_value import MAX_JSON_BYTES
+from minion_client.source import ClaimedJob
+from minion_client.task import Task
+from minion_client.verdict import Verdict, exit_text
+
+_log = logging.getLogger(__name__)
+
+_FRAME_OVERHEAD = 65_536
+_EXIT_SECONDS = 3.0
+_DRAIN_SECONDS = 1.0
+
+
+class ChildStartError(RuntimeError):
+    """A child process did not become ready; the text says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChildSettings:
+    """What a child process is started with.
+
+    Attributes:
+        modules: Names of the modules that define the tasks.
+        path: Directories to find them in, before those that the interpreter knows.
+        env: Environment variables to set besides the worker's own.
+        max_json_bytes: Bytes that the JSON text of a result, or of one call's notes, may have.
+        start_timeout: Seconds in which it must have imported the modules.
+    """
+
+    modules: Sequence[str] = ()
+    path: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    max_json_bytes: int = MAX_JSON_BYTES
+    start_timeout: float = 60.0
+
+
+class ChildProcess(asyncio.Protocol):
+    """A child process, as its worker sees it; made by `start`.
+
+    Attributes:
+        performed: How many jobs it was given.
+        usable: Whether it may be given another job: not once it was killed or asked for no more.
+        exited: Ends when the process has; its result is the return code.
+    """
+
+    exited: asyncio.Task[int]
+
+    def __init__(self, settings: ChildSettings, released: Callable[[ChildProcess], None]) -> None:
+        self.performed = 0
+        self.usable = True
+        self._settings = settings
+        self._released = released
+        self._decoder = FrameDecoder(settings.max_json_bytes + _FRAME_OVERHEAD)
+        self._transport: asyncio.WriteTransport | None = None
+        self._closed = asyncio.Event()
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._execution: ProcessExecution | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._killer: asyncio.TimerHandle | None = None
+
+    @property
+    def pid(self) -> int:
+        """Process id, which is that of its process group too."""
+        return self._running.pid
+
+    @property
+    def _running(self) -> asyncio.subprocess.Process:
+        assert self._process is not None, "start() sets it"
+        return self._process
+
+    @classmethod
+    async def start(
+        cls, settings: ChildSettings, released: Callable[[ChildProcess], None]
+    ) -> ChildProcess:
+        """Start a process and wait until it has imported the tasks.
+
+        Args:
+            settings: What to start it with.
+            released: Called with the process whenever it has performed a job.
+
+        Raises:
+            ChildStartError: It did not get that far.
+        """
+        child = cls(settings, released)
+        ours, theirs = socket.socketpair()
+        try:
+            await child._spawn(ours, theirs)
+        except OSError as error:
+            raise ChildStartError(f"cannot start a worker process: {error}") from error
+        finally:
+            theirs.close()
+            if child._transport is None:
+                ours.close()
+        try:
+            async with asyncio.timeout(settings.start_timeout):
+                await child._ready
+        except TimeoutError:
+            await child._discard()
+            raise ChildStartError(
+                f"a worker process was not ready after {settings.start_timeout:g} seconds"
+            ) from None
+        except BaseException:
+            await child._discard()
+            raise
+        return child
+
+    async def _spawn(self, ours: socket.socket, theirs: socket.socket) -> None:
+        command = (sys.executable, "-P", "-m", "minion_client.child", str(theirs.fileno()))
+        self._process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            env={**os.environ, **self._settings.env},
+            start_new_session=True,
+        )
+        try:
+            ours.setblocking(False)  # noqa: FBT003 - the signature is socket's
+            loop = asyncio.get_running_loop()
+            await loop.create_unix_connection(lambda: self, sock=ours)
+        except BaseException:
+            self.kill()
+            await self._running.wait()
+            raise
+        setup = {
+            "modules": list(self._settings.modules),
+            "path": list(self._settings.path),
+            "max_json_bytes": self._settings.max_json_bytes,
+            "log_level": logging.getLogger().getEffectiveLevel(),
+        }
+        self._send(encode_frame(setup))
+        self.exited = loop.create_task(self._wait())
+
+    async def _discard(self) -> None:
+        self._ready.cancel()
+        self.kill()
+        await self.exited
+
+    def perform(self, execution: ProcessExecution, frame: bytes) -> None:
+        """Perform a job; the execution is told what becomes of it."""
+        self.performed += 1
+        self._execution = execution
+        self._send(frame)
+
+    def close(self) -> None:
+        """Let the process end, now that it has nothing to do, and make sure that it does."""
+        self.usable = False
+        if self._transport is not None:
+            self._transport.close()
+        if self._killer is None:
+            self._killer = asyncio.get_running_loop().call_later(_EXIT_SECONDS, self.kill)
+
+    def kill(self) -> None:
+        """Kill the process and what it started."""
+        self.usable = False
+        if self._running.returncode is None:
+            self._kill_group()
+
+    async def _wait(self) -> int:
+        returncode = await self._running.wait()
+        self.usable = False
+        if self._killer is not None:
+            self._killer.cancel()
+        # What a task left running in the background ends with the process it belongs to.
+        self._kill_group()
+        # What the process sent before it died may still be on its way.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                await self._closed.wait()
+        if self._transport is not None:
+            self._transport.abort()
+        if not self._ready.done():
+            text = f"a worker process ended before it was ready (return code {returncode})"
+            self._ready.set_exception(ChildStartError(text))
+        execution, self._execution = self._execution, None
+        if execution is not None:
+            execution.ended(Verdict(failed=True, result=exit_text(returncode)))
+        return returncode
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.WriteTransport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the process sent."""
+        try:
+            for message in self._decoder.feed(data):
+                self._take(message)
+        except (FrameError, KeyError) as error:
+            # A task wrote to the descriptor, or worse: nothing the process says can be trusted.
+            _log.error("Worker process %d sent what is no message: %s", self.pid, error)
+            self.kill()
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the base's name
+        """End the process: without the connection it is of no use."""
+        self._closed.set()
+        if self._killer is None:
+            self.kill()
+
+    def _take(self, message: Message) -> None:
+        execution = self._execution
+        match message["kind"]:
+            case "ready" if not self._ready.done():
+                self._ready.set_result(None)
+            case "error" if not self._ready.done():
+                self._ready.set_exception(ChildStartError(message["text"]))
+            case "note" if execution is not None and execution.job.id == message["job_id"]:
+                execution.noted(message["notes"])
+            case "end" if execution is not None:
+                self._execution = None
+                self.usable = self.usable and not message["spoilt"]
+                execution.ended(Verdict(failed=message["failed"], result=message["result"]))
+                self._released(self)
+            case _:
+                # Notes of a job that has ended.
+                pass
+
+    def _send(self, frame: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(frame)
+
+    def _kill_group(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+
+class Processes(ABC):
+    """Who provides child processes."""
+
+    @abstractmethod
+    def acquire(self, execution: ProcessExecution) -> None:
+        """Have `execution.begin` called as soon as a process is free."""
+
+    @abstractmethod
+    def withdraw(self, execution: ProcessExecution) -> None:
+        """Forget an execution that waits for a process."""
+
+
+class ProcessExecution(Execution):
+    """A job that runs in a child process; it is stopped by killing the process."""
+
+    __slots__ = ("_child", "_frame", "_processes")
+
+    def __init__(
+        self, job: ClaimedJob, task: Task, listener: Listener, limits: Limits, processes: Processes
+    ) -> None:
+        super().__init__(job, task, listener, limits)
+        self._processes = processes
+        self._child: ChildProcess | None = None
+        self._frame = b""
+
+    def start(self) -> None:
+        """Begin, or wait for a process."""
+        job = self.job
+        message = {
+            "id": job.id,
+            "task": job.task,
+            "args": job.args,
+            "retries": job.retries,
+            "attempts": job.attempts,
+            "priority": job.priority,
+            "queue": job.queue,
+            "notes": job.notes,
+        }
+        try:
+            self._frame = encode_frame(message)
+        except TypeError as error:
+            self.fail(f"Job could not be sent to a worker process: {error}")
+        else:
+            self._processes.acquire(self)
+
+    def begin(self, child: ChildProcess) -> None:
+        """Run in a process, which is this job's until it ends."""
+        self._child = child
+        self._start_timer()
+        frame, self._frame = self._frame, b""
+        child.perform(self, frame)
+
+    def noted(self, notes: Message) -> None:
+        """Take notes that the process sent."""
+        self._note(notes)
+
+    def ended(self, verdict: Verdict) -> None:
+        """Take the verdict that the process sent, or that its death makes."""
+        self._end(verdict)
+
+    def fail(self, result: str) -> None:
+        """Fail without a process."""
+        self._fail(result)
+
+    def _interrupt(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+        else:
+            self._processes.withdraw(self)
+            self._fail(self._reason)

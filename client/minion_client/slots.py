@@ -1,0 +1,105 @@
+"""What a worker may take next: its free slots and the limits of its tasks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What to ask a source for.
+
+    Attributes:
+        tasks: Jobs of these tasks.
+        min_priority: Of at least this priority; None: of any.
+        max_jobs: So many at most.
+    """
+
+    tasks: tuple[str, ...]
+    min_priority: int | None
+    max_jobs: int
+
+
+class Slots:
+    """Counts what a worker runs.
+
+    Args:
+        tasks: Names of the tasks it knows.
+        jobs: How many jobs of any priority it may run.
+        spare: How many more of high priority it may run.
+        spare_min_priority: The lowest priority that is high.
+        limits: How many jobs of a task it may run at a time, for those that have a limit.
+
+    Raises:
+        ValueError: A number is negative, or there is no slot.
+    """
+
+    def __init__(
+        self,
+        tasks: Iterable[str],
+        *,
+        jobs: int,
+        spare: int,
+        spare_min_priority: int,
+        limits: Mapping[str, int],
+    ) -> None:
+        _check_counts(
+            {"jobs": jobs, "spare": spare} | {f"limits[{t}]": n for t, n in limits.items()}
+        )
+        if jobs + spare < 1:
+            raise ValueError("jobs and spare must not both be 0")
+        self.total = jobs + spare
+        self.running = 0
+        self._jobs = jobs
+        self._spare_min_priority = spare_min_priority
+        self._tasks = tuple(tasks)
+        # A limit that all slots together can't exceed needs no counting.
+        self._limits = {
+            task: limits[task] for task in self._tasks if limits.get(task, self.total) < self.total
+        }
+        self._limited: Counter[str] = Counter()
+
+    def take(self, task: str) -> None:
+        """Count a job of the task as running."""
+        self.running += 1
+        if task in self._limits:
+            self._limited[task] += 1
+
+    def release(self, task: str) -> None:
+        """Count a job of the task as ended."""
+        self.running -= 1
+        if task in self._limits:
+            self._limited[task] -= 1
+
+    def next_claim(self) -> Claim | None:
+        """Answer what to ask for now, or None if no slot is free for any task."""
+        ordinary = self._jobs - self.running
+        max_jobs = ordinary if ordinary > 0 else self.total - self.running
+        tasks = self._tasks
+        if self._limits:
+            tasks = tuple(task for task in tasks if self._room(task) > 0)
+            # All that is answered may be of one task. Asking for the limited tasks separately would
+            # allow larger batches, but take a job before one of another task and higher priority.
+            max_jobs = min([max_jobs, *(self._room(task) for task in tasks)])
+        if max_jobs <= 0 or not tasks:
+            return None
+        min_priority = None if ordinary > 0 else self._spare_min_priority
+        return Claim(tasks=tasks, min_priority=min_priority, max_jobs=max_jobs)
+
+    def outdates(self, claim: Claim) -> bool:
+        """Answer whether a claim made now would reach jobs that an earlier one does not."""
+        if claim.min_priority is not None and self.running < self._jobs:
+            return True
+        return any(self._room(task) > 0 for task in self._limits if task not in claim.tasks)
+
+    def _room(self, task: str) -> int:
+        limit = self._limits.get(task)
+        return self.total if limit is None else limit - self._limited[task]
+
+
+def _check_counts(counts: Mapping[str, int]) -> None:
+    for name, count in counts.items():
+        if count < 0:
+            raise ValueError(f"{name} must not be negative, not {count}")

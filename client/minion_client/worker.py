@@ -1,0 +1,368 @@
+"""Takes jobs from a source, has them performed and reports what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from asyncio import FIRST_COMPLETED
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any
+
+from minion_client.backoff import Backoff
+from minion_client.execution import Execution, Listener
+from minion_client.executor import Executor
+from minion_client.json_value import JsonValue, NotJsonError, plain_json
+from minion_client.reporter import JobKey, Reporter
+from minion_client.slots import Claim, Slots
+from minion_client.source import ClaimedJob, JobSource, Outcome
+from minion_client.task import Registry
+from minion_client.verdict import WORKER_GONE
+
+_log = logging.getLogger(__name__)
+
+_REVOKED = "Job was revoked"
+_LAST_CALLS_SECONDS = 5.0
+_MAX_UNDELIVERED = 1_000
+
+
+class Worker(Listener):
+    """Performs the jobs of a source, as many at a time as it has slots.
+
+    Args:
+        source: Where jobs come from.
+        registry: The tasks; those that are added later are not taken.
+        queues: Queues to take jobs from.
+        jobs: How many jobs of any priority to run at a time.
+        spare: How many more to run of high priority.
+        spare_min_priority: The lowest priority that is high.
+        limits: How many jobs of a task to run at a time. While such a task is below its limit, one
+            claim takes no more jobs than the limit leaves.
+        heartbeat_interval: Seconds between two signs of life.
+        dequeue_wait: Seconds that one call waits for jobs.
+        grace: Seconds that running jobs get to end when the worker is stopped.
+        status: What to tell about the worker besides these settings.
+        backoff: How long to wait when the source is out of reach.
+        executor: What performs the jobs; a new one for the registry if not given.
+
+    Raises:
+        ValueError: An argument is out of its range; the text names it.
+    """
+
+    def __init__(
+        self,
+        source: JobSource,
+        registry: Registry,
+        *,
+        queues: Sequence[str] = ("default",),
+        jobs: int = 4,
+        spare: int = 1,
+        spare_min_priority: int = 1,
+        limits: Mapping[str, int] | None = None,
+        heartbeat_interval: float = 15.0,
+        dequeue_wait: float = 30.0,
+        grace: float = 25.0,
+        status: Mapping[str, JsonValue] | None = None,
+        backoff: Backoff | None = None,
+        executor: Executor | None = None,
+    ) -> None:
+        if isinstance(queues, str) or not queues:
+            raise ValueError("queues must be a list of at least one name")
+        _check_positive("heartbeat_interval", heartbeat_interval)
+        _check_positive("dequeue_wait", dequeue_wait)
+        if not grace >= 0:
+            raise ValueError(f"grace must not be negative, not {grace}")
+        self._source = source
+        self._queues = tuple(queues)
+        self._heartbeat_interval = heartbeat_interval
+        self._dequeue_wait = dequeue_wait
+        self._grace = grace
+        self._backoff = backoff or Backoff()
+        self._executor = executor or Executor(registry)
+        self._slots = Slots(
+            [task.name for task in registry],
+            jobs=jobs,
+            spare=spare,
+            spare_min_priority=spare_min_priority,
+            limits=limits or {},
+        )
+        self._settings = {
+            **_checked_status(status or {}),
+            "heartbeat_interval": heartbeat_interval,
+            "jobs": jobs,
+            "limits": dict(limits or {}),
+            "queues": list(queues),
+            "spare": spare,
+            "spare_min_priority": spare_min_priority,
+            "type": "Python",
+        }
+        self._reporter = Reporter(
+            source, backoff=self._backoff, max_note_bytes=self._executor.limits.max_json_bytes
+        )
+        self._running: dict[JobKey, Execution] = {}
+        self._revoked: set[JobKey] = set()
+        self._performed = 0
+        self._id: int | None = None
+        self._claim: tuple[Claim, asyncio.Task[Sequence[ClaimedJob]]] | None = None
+        self._changed = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._heartbeat_due = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    @property
+    def id(self) -> int | None:
+        """The worker's id, once it is registered."""
+        return self._id
+
+    def stop(self) -> None:
+        """Take no more jobs, give running ones the grace, then end; called again: end now.
+
+        To be called on the worker's event loop. `run` returns when all is done.
+        """
+        if self._stopping.is_set():
+            self._hurry.set()
+            self._reporter.hurry()
+        self._stopping.set()
+        self._changed.set()
+        self._withdraw_claim()
+
+    async def run(self) -> None:
+        """Work until stopped.
+
+        Raises:
+            ChildStartError: A child process could not import the tasks.
+        """
+        await self._executor.start(self._slots.total)
+        try:
+            await _first(self._register(), self._stopping.wait())
+            if self._id is not None:
+                await self._work()
+        finally:
+            for execution in list(self._running.values()):
+                execution.abandon(WORKER_GONE)
+            await self._executor.stop()
+
+    async def _work(self) -> None:
+        claiming = asyncio.create_task(self._take_jobs())
+        loops = [
+            claiming,
+            asyncio.create_task(self._reporter.run()),
+            asyncio.create_task(self._send_heartbeats()),
+            asyncio.create_task(self._stop_revoked()),
+        ]
+        try:
+            await _first(self._stopping.wait(), asyncio.wait(loops, return_when=FIRST_COMPLETED))
+            for loop in loops:
+                # Only a defect ends one before; then the worker must end too, and say why.
+                if loop.done():
+                    loop.result()
+            await self._drain(claiming)
+        finally:
+            await _end_all(loops)
+        await self._unregister()
+
+    # Claiming
+
+    async def _take_jobs(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            claim = self._slots.next_claim()
+            if claim is not None and claim.min_priority is not None:
+                # Short jobs end in one turn of the loop and free ordinary slots.
+                await asyncio.sleep(0)
+                claim = self._slots.next_claim()
+            if claim is None:
+                self._changed.clear()
+                await self._changed.wait()
+                continue
+            if self._reporter.undelivered > _MAX_UNDELIVERED:
+                await _first(self._reporter.delivered(), self._stopping.wait())
+                continue
+            try:
+                jobs = await self._dequeue(claim)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
+                failures += 1
+                if failures == 1:
+                    _log.warning("Can't take jobs, trying again: %s", error, exc_info=error)
+                # It may be that the source has forgotten the worker.
+                self._heartbeat_due.set()
+                await _pause(self._backoff.delay(failures), self._stopping)
+                continue
+            if failures:
+                _log.info("Taking jobs again after %d failures", failures)
+                failures = 0
+            self._perform(jobs)
+
+    async def _dequeue(self, claim: Claim) -> Sequence[ClaimedJob]:
+        """Ask for jobs; a call that is withdrawn may answer some nevertheless."""
+        call = asyncio.ensure_future(
+            self._source.dequeue(
+                queues=self._queues,
+                tasks=claim.tasks,
+                min_priority=claim.min_priority,
+                max_jobs=claim.max_jobs,
+                wait=self._dequeue_wait,
+            )
+        )
+        self._claim = (claim, call)
+        try:
+            # Not awaited itself: being withdrawn must not look as if the loop were cancelled.
+            await asyncio.wait((call,))
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        finally:
+            self._claim = None
+        return () if call.cancelled() else call.result()
+
+    def _withdraw_claim(self) -> None:
+        if self._claim is not None:
+            self._claim[1].cancel()
+
+    def _perform(self, jobs: Sequence[ClaimedJob]) -> None:
+        revoked, self._revoked = self._revoked, set()
+        for job in jobs:
+            key = (job.id, job.retries)
+            if key in revoked:
+                continue
+            if key in self._running:
+                _log.error("Job %d was given to this worker twice", job.id)
+                continue
+            execution = self._executor.execution(job, self)
+            self._slots.take(job.task)
+            self._running[key] = execution
+            self._idle.clear()
+            execution.start()
+
+    # What executions tell
+
+    def noted(self, execution: Execution, notes: Mapping[str, JsonValue]) -> None:
+        """Take a job's notes."""
+        self._reporter.note(execution.key, notes)
+
+    def ended(self, execution: Execution, outcome: Outcome) -> None:
+        """Take a job's outcome; its slot is free."""
+        key = execution.key
+        del self._running[key]
+        self._slots.release(execution.job.task)
+        self._performed += 1
+        if execution.revoked:
+            self._reporter.forget(key)
+        else:
+            self._reporter.end(outcome)
+        if not self._running:
+            self._idle.set()
+        self._changed.set()
+        if self._claim is not None and self._slots.outdates(self._claim[0]):
+            self._withdraw_claim()
+
+    # Background loops
+
+    async def _stop_revoked(self) -> None:
+        failures = 0
+        while True:
+            try:
+                key = await self._source.revoked()
+            except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
+                failures += 1
+                if failures == 1:
+                    _log.warning("Can't learn of revoked jobs: %s", error, exc_info=error)
+                await asyncio.sleep(self._backoff.delay(failures))
+                continue
+            failures = 0
+            execution = self._running.get(key)
+            if execution is not None:
+                execution.revoked = True
+                execution.stop(_REVOKED)
+            elif self._claim is not None:
+                # The claim that took the job may not have answered yet.
+                self._revoked.add(key)
+
+    async def _send_heartbeats(self) -> None:
+        failures = 0
+        while True:
+            delay = self._heartbeat_interval
+            if failures:
+                delay = min(delay, self._backoff.delay(failures))
+            await _pause(delay, self._heartbeat_due)
+            self._heartbeat_due.clear()
+            failures = 0 if await self._beat(failures) else failures + 1
+
+    async def _register(self) -> None:
+        failures = 0
+        while not await self._beat(failures):
+            failures += 1
+            await asyncio.sleep(self._backoff.delay(failures))
+
+    async def _beat(self, failures: int) -> bool:
+        try:
+            worker_id = await self._source.register(
+                {**self._settings, "performed": self._performed}
+            )
+        except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
+            if not failures:
+                _log.warning("Can't register, trying again: %s", error, exc_info=error)
+            return False
+        if worker_id != self._id:
+            _log.info("Registered as worker %d", worker_id)
+        self._id = worker_id
+        return True
+
+    # The end
+
+    async def _drain(self, claiming: asyncio.Task[None]) -> None:
+        """End what runs and deliver what became of it."""
+
+        async def ended() -> None:
+            # A claim that is withdrawn may still answer jobs.
+            await asyncio.wait((claiming,))
+            await self._idle.wait()
+
+        await _first(ended(), self._hurry.wait(), timeout=self._grace)
+        for execution in list(self._running.values()):
+            execution.stop(WORKER_GONE)
+        await _first(self._idle.wait(), timeout=self._executor.limits.cancel_grace)
+        for execution in list(self._running.values()):
+            execution.abandon(WORKER_GONE)
+        await _first(self._reporter.delivered(), self._hurry.wait())
+        await _first(self._reporter.delivered(), timeout=_LAST_CALLS_SECONDS)
+
+    async def _unregister(self) -> None:
+        try:
+            async with asyncio.timeout(_LAST_CALLS_SECONDS):
+                await self._source.unregister()
+        except Exception as error:  # noqa: BLE001 - the worker ends whatever the source says
+            _log.warning("Can't unregister: %s", error)
+
+
+async def _pause(seconds: float, until: asyncio.Event) -> None:
+    """Wait, but not longer than until an event."""
+    await _first(until.wait(), timeout=seconds)
+
+
+async def _first(*waits: Coroutine[Any, Any, object], timeout: float | None = None) -> None:  # noqa: ASYNC109 - the timeout is no failure here
+    """Wait until one of them ends, or the seconds have passed; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=timeout, return_when=FIRST_COMPLETED)
+    finally:
+        await _end_all(tasks)
+
+
+async def _end_all(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"{name} must be positive, not {value}")
+
+
+def _checked_status(status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        return dict(plain_json(dict(status)))
+    except NotJsonError as error:
+        raise ValueError(f"status is not JSON: {error}") from None
