@@ -38,7 +38,7 @@ class CoroutineExecution(Execution):
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._limits.cancel_grace, self._give_up)
+        self._timer = loop.call_later(self._bounds.cancel_grace, self._give_up)
         _stopping.add(self._running)
         self._running.add_done_callback(self._stopped)
         self._running.cancel()

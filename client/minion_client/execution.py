@@ -15,7 +15,7 @@ from minion_client.verdict import Verdict, judge_error, judge_return, timeout_te
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Bounds:
     """What a task is allowed.
 
     Attributes:
@@ -51,8 +51,8 @@ class Execution(ABC):
     """
 
     __slots__ = (
+        "_bounds",
         "_ended",
-        "_limits",
         "_listener",
         "_reason",
         "_task",
@@ -62,13 +62,13 @@ class Execution(ABC):
         "revoked",
     )
 
-    def __init__(self, job: ClaimedJob, task: Task, listener: Listener, limits: Limits) -> None:
+    def __init__(self, job: ClaimedJob, task: Task, listener: Listener, bounds: Bounds) -> None:
         self.job = job
         self.key = (job.id, job.retries)
         self.revoked = False
         self._task = task
         self._listener = listener
-        self._limits = limits
+        self._bounds = bounds
         self._reason: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False
@@ -118,7 +118,7 @@ class Execution(ABC):
             notes=dict(job.notes),
             _note=note,
             _cancelled=self._cancelled,
-            _max_json_bytes=self._limits.max_json_bytes,
+            _max_json_bytes=self._bounds.max_json_bytes,
         )
 
     def _note(self, notes: Mapping[str, JsonValue]) -> None:
@@ -126,14 +126,14 @@ class Execution(ABC):
             self._listener.noted(self, notes)
 
     def _judge_return(self, value: object) -> Verdict:
-        return judge_return(value, limit=self._limits.max_json_bytes)
+        return judge_return(value, limit=self._bounds.max_json_bytes)
 
     def _judge_error(self, error: BaseException) -> Verdict:
         # The traceback goes to the log alone; what JobFailed says is meant for the result alone.
         if self._reason is None and not isinstance(error, JobFailed):
             log = logging.getLogger(f"minion.task.{self.job.task}")
             log.warning("Job %d (%s) failed", self.job.id, self.job.task, exc_info=error)
-        return judge_error(error, limit=self._limits.max_json_bytes)
+        return judge_error(error, limit=self._bounds.max_json_bytes)
 
     def _fail(self, result: JsonValue) -> None:
         self._end(Verdict(failed=True, result=result))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from minion_client.coroutine import CoroutineExecution
-from minion_client.execution import Execution, Limits, Listener
+from minion_client.execution import Bounds, Execution, Listener
 from minion_client.pool import ProcessPool
 from minion_client.process import ChildSettings, ProcessExecution
 from minion_client.source import ClaimedJob
@@ -19,17 +19,18 @@ class Executor:
 
     Args:
         registry: The tasks.
-        limits: What tasks are allowed.
+        bounds: What tasks are allowed.
         pool: Where plain functions run; if not given, processes that import the modules in which
             the registry's plain functions were defined.
     """
 
     def __init__(
-        self, registry: Registry, *, limits: Limits | None = None, pool: ProcessPool | None = None
+        self, registry: Registry, *, bounds: Bounds | None = None, pool: ProcessPool | None = None
     ) -> None:
         self.registry = registry
-        self.limits = limits or Limits()
+        self.bounds = bounds or Bounds()
         self._pool = pool
+        self._processes: ProcessPool | None = None
 
     async def start(self, slots: int) -> None:
         """Start what performing needs.
@@ -47,42 +48,41 @@ class Executor:
             if self._pool is None:
                 self._pool = ProcessPool(
                     ChildSettings(
-                        modules=_modules(tasks), max_json_bytes=self.limits.max_json_bytes
+                        modules=_modules(tasks), max_json_bytes=self.bounds.max_json_bytes
                     )
                 )
             await self._pool.start(slots)
+            self._processes = self._pool
 
     async def stop(self) -> None:
         """Stop what `start` started. What is still performed in processes fails."""
-        if self._pool is not None:
-            await self._pool.stop()
+        if self._processes is not None:
+            await self._processes.stop()
 
     def execution(self, job: ClaimedJob, listener: Listener) -> Execution:
         """Answer the performing of a job, not yet started."""
         if job.task not in self.registry:
-            return CoroutineExecution(job, _unknown(job.task), listener, self.limits)
+            return self._failure(job, listener, f"Unknown task: {job.task}")
         task = self.registry[job.task]
         match task.kind:
             case TaskKind.COROUTINE:
-                return CoroutineExecution(job, task, listener, self.limits)
+                return CoroutineExecution(job, task, listener, self.bounds)
             case TaskKind.THREAD:
-                return ThreadExecution(job, task, listener, self.limits)
+                return ThreadExecution(job, task, listener, self.bounds)
             case TaskKind.PROCESS:
-                return ProcessExecution(job, task, listener, self.limits, self._started_pool())
+                if self._processes is None:
+                    text = f"Task was added after the worker started: {job.task}"
+                    return self._failure(job, listener, text)
+                return ProcessExecution(job, task, listener, self.bounds, self._processes)
             case _:
                 assert_never(task.kind)
 
-    def _started_pool(self) -> ProcessPool:
-        if self._pool is None:
-            raise RuntimeError("the executor was started when it knew no task for processes")
-        return self._pool
+    def _failure(self, job: ClaimedJob, listener: Listener, text: str) -> Execution:
+        async def fail(_job: Job, *_args: object) -> None:
+            raise JobFailed(text)
 
-
-def _unknown(name: str) -> Task:
-    async def fail(_job: Job, *_args: object) -> None:
-        raise JobFailed(f"Unknown task: {name}")
-
-    return Task(name=name, function=fail, kind=TaskKind.COROUTINE)
+        task = Task(name=job.task, function=fail, kind=TaskKind.COROUTINE)
+        return CoroutineExecution(job, task, listener, self.bounds)
 
 
 def _modules(tasks: Sequence[Task]) -> list[str]:

@@ -118,9 +118,10 @@ class ProcessPool(Processes):
             await asyncio.sleep(self._backoff.delay(self._failures))
         try:
             child = await ChildProcess.start(self._settings, self._release)
-        except ChildStartError as error:
+        # A defect too: were it not counted, the next start would follow at once.
+        except Exception as error:  # noqa: BLE001
             self._failures += 1
-            _log.error("%s", error)
+            _log.error("A worker process did not start: %s", error, exc_info=_defect(error))
             if not self._idle and not self._busy:
                 self._fail_waiting(str(error))
         else:
@@ -162,3 +163,8 @@ class ProcessPool(Processes):
                     "Worker process %d died while idle (return code %d)", child.pid, returncode
                 )
         self._dispatch()
+
+
+def _defect(error: Exception) -> Exception | None:
+    """Answer an error whose text alone says too little for the log."""
+    return None if isinstance(error, ChildStartError) else error

@@ -12,8 +12,9 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import cast
 
-from minion_client.execution import Execution, Limits, Listener
+from minion_client.execution import Bounds, Execution, Listener
 from minion_client.frames import FrameDecoder, FrameError, Message, encode_frame
 from minion_client.json_value import MAX_JSON_BYTES
 from minion_client.source import ClaimedJob
@@ -98,15 +99,10 @@ class ChildProcess(asyncio.Protocol):
             ChildStartError: It did not get that far.
         """
         child = cls(settings, released)
-        ours, theirs = socket.socketpair()
         try:
-            await child._spawn(ours, theirs)
+            await child._spawn()
         except OSError as error:
             raise ChildStartError(f"cannot start a worker process: {error}") from error
-        finally:
-            theirs.close()
-            if child._transport is None:
-                ours.close()
         try:
             async with asyncio.timeout(settings.start_timeout):
                 await child._ready
@@ -120,22 +116,26 @@ class ChildProcess(asyncio.Protocol):
             raise
         return child
 
-    async def _spawn(self, ours: socket.socket, theirs: socket.socket) -> None:
-        command = (sys.executable, "-P", "-m", "minion_client.child", str(theirs.fileno()))
-        self._process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            pass_fds=(theirs.fileno(),),
-            env={**os.environ, **self._settings.env},
-            start_new_session=True,
-        )
+    async def _spawn(self) -> None:
+        ours, theirs = socket.socketpair()
         try:
+            with theirs:
+                command = (sys.executable, "-P", "-m", "minion_client.child", str(theirs.fileno()))
+                self._process = await asyncio.create_subprocess_exec(
+                    *command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    env={**os.environ, **self._settings.env},
+                    start_new_session=True,
+                )
             ours.setblocking(False)  # noqa: FBT003 - the signature is socket's
             loop = asyncio.get_running_loop()
             await loop.create_unix_connection(lambda: self, sock=ours)
         except BaseException:
-            self.kill()
-            await self._running.wait()
+            ours.close()
+            if self._process is not None:
+                self.kill()
+                await self._running.wait()
             raise
         setup = {
             "modules": list(self._settings.modules),
@@ -194,8 +194,8 @@ class ChildProcess(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        # uvloop's transports have the methods of asyncio's, not their base class.
+        self._transport = cast(asyncio.WriteTransport, transport)
 
     def data_received(self, data: bytes) -> None:
         """Take what the process sent."""
@@ -258,9 +258,9 @@ class ProcessExecution(Execution):
     __slots__ = ("_child", "_frame", "_processes")
 
     def __init__(
-        self, job: ClaimedJob, task: Task, listener: Listener, limits: Limits, processes: Processes
+        self, job: ClaimedJob, task: Task, listener: Listener, bounds: Bounds, processes: Processes
     ) -> None:
-        super().__init__(job, task, listener, limits)
+        super().__init__(job, task, listener, bounds)
         self._processes = processes
         self._child: ChildProcess | None = None
         self._frame = b""

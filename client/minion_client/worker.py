@@ -96,7 +96,7 @@ class Worker(Listener):
             "type": "Python",
         }
         self._reporter = Reporter(
-            source, backoff=self._backoff, max_note_bytes=self._executor.limits.max_json_bytes
+            source, backoff=self._backoff, max_note_bytes=self._executor.bounds.max_json_bytes
         )
         self._running: dict[JobKey, Execution] = {}
         self._revoked: set[JobKey] = set()
@@ -171,6 +171,8 @@ class Worker(Listener):
             if claim is not None and claim.min_priority is not None:
                 # Short jobs end in one turn of the loop and free ordinary slots.
                 await asyncio.sleep(0)
+                if self._stopping.is_set():
+                    return
                 claim = self._slots.next_claim()
             if claim is None:
                 self._changed.clear()
@@ -214,7 +216,12 @@ class Worker(Listener):
             raise
         finally:
             self._claim = None
-        return () if call.cancelled() else call.result()
+        if not call.cancelled():
+            return call.result()
+        if not call.cancelling():
+            # Nobody here did it; asked again at once, the source might do the same for ever.
+            raise ConnectionError("the source cancelled the call")
+        return ()
 
     def _withdraw_claim(self) -> None:
         if self._claim is not None:
@@ -322,7 +329,7 @@ class Worker(Listener):
         await _first(ended(), self._hurry.wait(), timeout=self._grace)
         for execution in list(self._running.values()):
             execution.stop(WORKER_GONE)
-        await _first(self._idle.wait(), timeout=self._executor.limits.cancel_grace)
+        await _first(self._idle.wait(), timeout=self._executor.bounds.cancel_grace)
         for execution in list(self._running.values()):
             execution.abandon(WORKER_GONE)
         await _first(self._reporter.delivered(), self._hurry.wait())

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from client.worker_bench import WorkerBench
-from minion_client.execution import Limits
+from minion_client.execution import Bounds
 
 TASKS = """
 import json, logging, os, signal, subprocess, sys, threading, time
@@ -281,7 +281,7 @@ async def test_processes_and_descriptors_do_not_leak(tasks: WorkerBench) -> None
     descriptors = open_descriptors()
     children = child_processes()
     worker = tasks.worker(
-        pool=tasks.process_pool("tasks", recycle_after=20), limits=Limits(), jobs=3, spare=0
+        pool=tasks.process_pool("tasks", recycle_after=20), bounds=Bounds(), jobs=3, spare=0
     )
     jobs = [
         await tasks.source.enqueue("crashes", signal.SIGKILL)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from minion_client.backoff import Backoff
-from minion_client.execution import Limits
+from minion_client.execution import Bounds
 from minion_client.executor import Executor
 from minion_client.json_value import JsonValue
 from minion_client.pool import ProcessPool
@@ -196,14 +196,13 @@ class WorkerBench:
         )
 
     def worker(
-        self, *, pool: ProcessPool | None = None, limits: Limits | None = None, **options: Any
+        self, *, pool: ProcessPool | None = None, bounds: Bounds | None = None, **options: Any
     ) -> Worker:
         """Start a worker."""
-        limits = limits or Limits(cancel_grace=0.1)
-        executor = Executor(self.registry, limits=limits, pool=pool)
+        bounds = bounds or Bounds(cancel_grace=0.1)
+        executor = Executor(self.registry, bounds=bounds, pool=pool)
         backoff = Backoff(initial=0.001, maximum=0.01)
-        options = {"task_limits": None, "backoff": backoff, **options}
-        options["limits"] = options.pop("task_limits")
+        options = {"backoff": backoff, **options}
         worker = Worker(self.source, self.registry, executor=executor, **options)
         self.runs.append(asyncio.create_task(worker.run()))
         return worker
