@@ -59,105 +59,116 @@ def storable_text(text: str, *, limit: int) -> str:
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
+class _RefusedError(Exception):
+    """What is wrong with a value, and where: the steps to it, the last one first."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.steps: list[str | int] = []
+
+
 class _Copier:
     """Copies one value, counting what it holds against a limit."""
 
-    __slots__ = ("_left", "_limit", "_path")
+    __slots__ = ("_depth", "_left", "_limit")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        # Each value and character counts one, which its JSON has at least: so a small value that
+        # Each item and character counts one, which its JSON has at least: so a small value that
         # holds one list a million times over is refused before its copy fills the memory.
         self._left = limit
-        self._path: list[str | int] = []
+        self._depth = 0
 
     def copy(self, value: object) -> JsonValue:
         """Answer the copy, or raise NotJsonError."""
-        copy = self._value(value)
-        counted = self._limit - self._left
+        try:
+            copy = self._value(value)
+        except _RefusedError as error:
+            where = "$" + "".join(map(_step, reversed(error.steps)))
+            text = f"{storable_text(where, limit=_MAX_PATH_LENGTH)}: {error.what}"
+            raise NotJsonError(text) from None
+        counted = self._limit - self._left + 1
         if counted * _MAX_BYTES_PER_COUNT > self._limit and len(orjson.dumps(copy)) > self._limit:
             raise self._too_large()
         return copy
 
     def _value(self, value: object) -> JsonValue:
-        self._left -= 1
-        if self._left < 0:
-            raise self._too_large()
         match value:
-            case None | True | False:
-                return value
             case str():
                 return self._text(value)
+            case None | bool():
+                return value
             case int():
-                return self._integer(value)
+                if -_MAX_EXACT <= value <= _MAX_EXACT:
+                    return int.__int__(value)
+                raise _RefusedError("integer beyond 2^53 (send it as a string)")
             case float():
-                return self._float(value)
+                return _checked_float(value)
             case list() | tuple():
                 return self._list(value)
             case dict():
                 return self._dict(value)
             case _:
-                raise self._refused(type(value).__name__)
+                raise _RefusedError(type(value).__name__)
 
     def _text(self, value: str) -> str:
         text = str.__str__(value)
-        self._left -= len(text)
-        if self._left < 0:
-            raise self._too_large()
+        self._count(len(text))
         found = _UNSTORABLE.search(text)
         if found is not None:
             what = "NUL character" if found[0] == "\x00" else "lone surrogate"
-            raise self._refused(f"{what} in a string")
+            raise _RefusedError(f"{what} in a string")
         return text
 
-    def _integer(self, value: int) -> int:
-        number = int.__int__(value)
-        if not -_MAX_EXACT <= number <= _MAX_EXACT:
-            raise self._refused("integer beyond 2^53 (send it as a string)")
-        return number
-
-    def _float(self, value: float) -> float:
-        number = float.__float__(value)
-        if not math.isfinite(number):
-            raise self._refused(str(number))
-        # Beyond 2^64 it can't be a 64-bit id that lost its last digits.
-        if _MAX_EXACT < abs(number) <= _MAX_ROUNDED_ID:
-            raise self._refused("whole number beyond 2^53 (send it as a string)")
-        return number
-
     def _list(self, value: list[object] | tuple[object, ...]) -> list[JsonValue]:
-        path = self._enter()
-        copy = []
-        for index, item in enumerate(value):
-            path[-1] = index
-            copy.append(self._value(item))
-        path.pop()
+        self._enter(len(value))
+        copy: list[JsonValue] = []
+        try:
+            for item in value:
+                copy.append(self._value(item))  # noqa: PERF401 - its length tells where it failed
+        except _RefusedError as error:
+            error.steps.append(len(copy))
+            raise
+        self._depth -= 1
         return copy
 
     def _dict(self, value: dict[object, object]) -> dict[str, JsonValue]:
-        path = self._enter()
-        copy = {}
+        self._enter(len(value))
+        copy: dict[str, JsonValue] = {}
         for key, item in value.items():
             if not isinstance(key, str):
-                path.pop()
-                raise self._refused(f"key of type {type(key).__name__}")
-            path[-1] = key
-            copy[self._text(key)] = self._value(item)
-        path.pop()
+                raise _RefusedError(f"key of type {type(key).__name__}")
+            try:
+                copy[self._text(key)] = self._value(item)
+            except _RefusedError as error:
+                error.steps.append(key)
+                raise
+        self._depth -= 1
         return copy
 
-    def _enter(self) -> list[str | int]:
-        if len(self._path) >= MAX_DEPTH:
-            raise self._refused(f"nested more than {MAX_DEPTH} deep")
-        self._path.append(0)
-        return self._path
+    def _enter(self, size: int) -> None:
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise _RefusedError(f"nested more than {MAX_DEPTH} deep")
+        self._count(size)
 
-    def _refused(self, what: str) -> NotJsonError:
-        where = "$" + "".join(_step(step) for step in self._path)
-        return NotJsonError(f"{storable_text(where, limit=_MAX_PATH_LENGTH)}: {what}")
+    def _count(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise self._too_large()
 
     def _too_large(self) -> NotJsonError:
         return NotJsonError(f"$: more than {self._limit} bytes")
+
+
+def _checked_float(value: float) -> float:
+    if not math.isfinite(value):
+        raise _RefusedError(float.__repr__(value))
+    # Beyond 2^64 it can't be a 64-bit id that lost its last digits.
+    if _MAX_EXACT < abs(value) <= _MAX_ROUNDED_ID and value.is_integer():
+        raise _RefusedError("whole number beyond 2^53 (send it as a string)")
+    return float.__float__(value)
 
 
 def _step(step: str | int) -> str:

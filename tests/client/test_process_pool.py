@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from client.worker_bench import WorkerBench
+from minion_client.executor import Executor
+from minion_client.pool import ProcessPool
+from minion_client.process import ChildSettings, ChildStartError
+from minion_client.task import Registry, Task, TaskKind
+
+PID = """
+import os
+from minion_client import task
+
+@task
+def pid(job):
+    return os.getpid()
+"""
+
+PARENT = """
+import asyncio, sys
+from pathlib import Path
+from client.worker_bench import WorkerBench
+
+async def main(path):
+    bench = WorkerBench(path)
+    bench.module("lasting", path.joinpath("lasting.txt").read_text(), "lasting")
+    bench.worker(pool=bench.process_pool("lasting"))
+    await bench.perform("lasting")
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+LASTING = """
+import os, re, subprocess, sys, time
+from minion_client import task
+
+@task
+def lasting(job):
+    sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    print(os.getpid(), sleeper.pid, flush=True)
+    {rest}
+"""
+
+
+def gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state == "Z"
+
+
+async def test_a_module_that_cannot_be_imported_stops_the_start(bench: WorkerBench) -> None:
+    bench.module("broken", "import no_such_module", "pid")
+    bench.worker(pool=bench.process_pool("broken"))
+    run = bench.runs.pop()
+    with pytest.raises(ChildStartError) as caught:
+        await run
+    assert "cannot import tasks from 'broken'" in str(caught.value)
+    assert "ModuleNotFoundError: No module named 'no_such_module'" in str(caught.value)
+    assert bench.source.statuses == []
+
+
+@pytest.mark.parametrize("end", ["import sys; sys.exit(0)", "import os; os._exit(7)"])
+async def test_a_module_that_ends_the_process_stops_the_start(bench: WorkerBench, end: str) -> None:
+    bench.module("ending", end)
+    with pytest.raises(ChildStartError):
+        await bench.process_pool("ending").start(1)
+
+
+async def test_a_module_that_takes_too_long_stops_the_start(bench: WorkerBench) -> None:
+    bench.module("slow", "import time; time.sleep(60)")
+    with pytest.raises(ChildStartError, match=r"not ready after 0\.2 seconds"):
+        await bench.process_pool("slow", start_timeout=0.2).start(1)
+
+
+async def test_processes_that_break_later_fail_their_jobs_clearly(
+    bench: WorkerBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.module("tasks", PID, "pid")
+    bench.worker(pool=bench.process_pool("tasks", recycle_after=1), jobs=1, spare=0)
+    await bench.perform("pid")
+    (bench.modules / "tasks.py").write_text("import no_such_module")
+    # The process that was ready before knows nothing of it.
+    await bench.perform("pid")
+    job = await bench.perform("pid")
+    assert job.state == "failed"
+    assert "Job could not be started: cannot import tasks from 'tasks'" in job.result
+    assert job.result.endswith("ModuleNotFoundError: No module named 'no_such_module'")
+    (bench.modules / "tasks.py").write_text(PID)
+    await bench.until(lambda: "no_such_module" in caplog.text)
+    for _ in range(20):
+        if (await bench.perform("pid")).state == "finished":
+            return
+    pytest.fail("the pool did not recover")
+
+
+async def test_a_process_performs_so_many_jobs(bench: WorkerBench) -> None:
+    bench.module("tasks", PID, "pid")
+    bench.worker(pool=bench.process_pool("tasks", recycle_after=3), jobs=1, spare=0)
+    pids = [(await bench.perform("pid")).result for _ in range(7)]
+    assert pids[0] == pids[1] == pids[2] != pids[3] == pids[4] == pids[5] != pids[6]
+    await bench.until(lambda: gone(pids[0]) and gone(pids[3]))
+
+
+async def test_a_process_is_ready_before_the_first_job(bench: WorkerBench) -> None:
+    pool = bench.process_pool("tasks")
+    bench.module("tasks", PID, "pid")
+    bench.worker(pool=pool, jobs=2, spare=0)
+    await bench.source.until(lambda: bench.source.dequeues)
+    assert len(pool._idle) == 1
+    await bench.perform("pid")
+    await bench.until(lambda: len(pool._idle) == 2)
+
+
+async def test_an_idle_process_that_dies_is_replaced(bench: WorkerBench) -> None:
+    pool = bench.process_pool("tasks")
+    bench.module("tasks", PID, "pid")
+    bench.worker(pool=pool, jobs=1, spare=0)
+    before = (await bench.perform("pid")).result
+    os.kill(before, signal.SIGKILL)
+    await bench.until(lambda: pool._idle and pool._idle[0].pid != before)
+    assert (await bench.perform("pid")).result != before
+
+
+async def test_what_waits_for_a_process_can_be_cancelled(bench: WorkerBench) -> None:
+    bench.module("tasks", PID + "\n@task\ndef wait(job):\n    while True: pass\n", "pid", "wait")
+    pool = bench.process_pool("tasks")
+    await pool.start(1)
+    bench.worker(pool=OneProcess(pool), jobs=2, spare=0)
+    first = await bench.source.enqueue("wait")
+    second = await bench.source.enqueue("pid")
+    await bench.until(lambda: pool._waiting)
+    await bench.source.cancel(second)
+    await bench.until(lambda: not pool._waiting)
+    await bench.source.cancel(first)
+    assert (await bench.perform("pid")).state == "finished"
+
+
+class OneProcess(ProcessPool):
+    """A pool that has fewer processes than its worker has slots."""
+
+    def __init__(self, pool: ProcessPool) -> None:
+        self.__dict__ = pool.__dict__
+
+    async def start(self, size: int) -> None:
+        """It was started."""
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["time.sleep(60)", "re.match('(a|a)*b', 'a' * 60)", "time.sleep(0) or sleeper.wait()"],
+    ids=["asleep", "holding-the-lock", "waiting"],
+)
+async def test_processes_end_when_their_worker_is_killed(tmp_path: Path, rest: str) -> None:
+    (tmp_path / "lasting.txt").write_text(LASTING.format(rest=rest))
+    parent = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PARENT,
+        str(tmp_path),
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert parent.stdout is not None
+    async with asyncio.timeout(20):
+        pids = [int(word) for word in (await parent.stdout.readline()).split()]
+        assert len(pids) == 2
+        parent.kill()
+        await parent.wait()
+        while not all(map(gone, pids)):  # noqa: ASYNC110 - no event tells of other processes
+            await asyncio.sleep(0.01)
+        assert await parent.stdout.read() == b""
+
+
+async def test_a_task_of_the_main_program_is_refused() -> None:
+    def main_task() -> None:
+        pass
+
+    main_task.__module__ = "__main__"
+    registry = Registry()
+    registry.add(Task(name="main_task", function=main_task, kind=TaskKind.PROCESS))
+    with pytest.raises(ValueError, match="'main_task' is defined in the main program"):
+        await Executor(registry).start(1)
+
+
+async def test_no_process_is_started_for_coroutines_alone() -> None:
+    async def nothing() -> None:
+        pass
+
+    registry = Registry()
+    registry.add(Task(name="nothing", function=nothing, kind=TaskKind.COROUTINE))
+    executor = Executor(registry)
+    await executor.start(4)
+    assert executor._processes is None
+    await executor.stop()
+
+
+def test_a_process_must_perform_a_job() -> None:
+    with pytest.raises(ValueError, match="recycle_after must be at least 1"):
+        ProcessPool(ChildSettings(), recycle_after=0)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from minion_client import Job, task
+from minion_client.backoff import Backoff
+from minion_client.task import Registry, TaskKind
+
+
+def test_the_kind_follows_from_the_function() -> None:
+    registry = Registry()
+
+    @task(registry=registry)
+    async def coroutine(job: Job) -> None:
+        pass
+
+    @task(registry=registry)
+    def process(job: Job) -> None:
+        pass
+
+    @task("named", thread=True, timeout=3, registry=registry)
+    def thread(job: Job) -> None:
+        pass
+
+    kinds = {made.name: (made.kind, made.timeout) for made in registry}
+    assert kinds == {
+        "coroutine": (TaskKind.COROUTINE, None),
+        "process": (TaskKind.PROCESS, None),
+        "named": (TaskKind.THREAD, 3),
+    }
+
+
+def test_two_functions_must_not_share_a_name() -> None:
+    registry = Registry()
+    task("same", registry=registry)(print)
+    task("same", registry=registry)(print)
+    with pytest.raises(ValueError, match="two tasks are named 'same'"):
+        task("same", registry=registry)(repr)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("", {}, "1 to 255 characters"),
+        ("x" * 256, {}, "1 to 255 characters"),
+        ("x", {"timeout": 0}, "timeout must be a positive number of seconds, not 0"),
+        ("x", {"timeout": math.nan}, "timeout must be a positive number"),
+        ("x", {"timeout": math.inf}, "timeout must be a positive number"),
+    ],
+)
+def test_bad_arguments_are_refused(name: str, options: dict[str, Any], text: str) -> None:
+    registry = Registry()
+    with pytest.raises(ValueError, match=text):
+        task(name, registry=registry, **options)(print)
+    assert len(registry) == 0
+
+
+def test_a_coroutine_function_has_no_thread() -> None:
+    async def coroutine(job: Job) -> None:
+        pass
+
+    with pytest.raises(ValueError, match="not in a thread"):
+        task("x", thread=True, registry=Registry())(coroutine)
+
+
+def test_defining_tasks_imports_neither_grpc_nor_asyncio() -> None:
+    heavy = {"grpc", "google.protobuf", "minion", "minion_server", "asyncio", "starlette"}
+    code = f"import minion_client.child, sys; print(sorted({heavy} & set(sys.modules)))"
+    # The interpreter's own path only: nothing that pytest added.
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    )
+    assert run.stdout == "[]\n"
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1, exclude_max=True))
+def test_backoff_grows_to_its_maximum(failures: int, jitter: float) -> None:
+    backoff = Backoff(initial=0.5, maximum=20.0, random=lambda: jitter)
+    full = min(20.0, 0.5 * 2.0 ** min(failures - 1, 10))
+    assert full / 2 <= backoff.delay(failures) <= full
