@@ -8,8 +8,9 @@ from http import HTTPStatus
 from starlette.types import Send
 
 from minion_rest_bridge.errors import Failure
-from minion_rest_bridge.json_out import dumps
+from minion_rest_bridge.json_out import CONTENT_TYPE, dumps
 
+_JSON = (b"content-type", CONTENT_TYPE.encode())
 CHALLENGE = (b"www-authenticate", b"Bearer")
 """The header that every 401 has (RFC 9110, 11.6.1)."""
 
@@ -23,7 +24,7 @@ async def send_json(
             "type": "http.response.start",
             "status": status,
             "headers": [
-                (b"content-type", b"application/json"),
+                _JSON,
                 (b"content-length", b"%d" % len(body)),
                 *headers,
             ],

@@ -11,15 +11,16 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from minion_rest_bridge.cors import OpenToAll
 from minion_rest_bridge.docs import docs_routes
 from minion_rest_bridge.errors import method_not_allowed, path_not_found
 from minion_rest_bridge.health import Health
-from minion_rest_bridge.json_out import dumps
+from minion_rest_bridge.json_out import CONTENT_TYPE, dumps
 from minion_rest_bridge.lanraragi import PREFIX, LanraragiApi
 from minion_rest_bridge.request import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT, Limits
+from minion_rest_bridge.routing import GetOnly, PrefixRoute
 from minion_rest_bridge.services import bindings, load_services
 from minion_rest_bridge.streams import DEFAULT_KEEP_ALIVE
 from minion_rest_bridge.transcode import Transcoder
@@ -52,10 +53,10 @@ def create_app(
     return Starlette(
         routes=[
             # First what is asked most.
-            Mount(PREFIX, LanraragiApi(channel, limits=limits)),
-            Route("/healthz", Health(channel)),
+            PrefixRoute(PREFIX, LanraragiApi(channel, limits=limits)),
+            Route("/healthz", GetOnly(Health(channel))),
             *docs_routes(served),
-            Mount("", transcoder),
+            PrefixRoute("", transcoder),
         ],
         middleware=[Middleware(OpenToAll)],
         exception_handlers={HTTPException: _answer_http_exception},
@@ -70,5 +71,5 @@ async def _answer_http_exception(_request: Request, exception: Exception) -> Res
         dumps(error.failure.to_json()),
         status_code=error.failure.http_status,
         headers={name.decode(): value.decode() for name, value in error.headers},
-        media_type="application/json",
+        media_type=CONTENT_TYPE,
     )

@@ -8,14 +8,14 @@ from typing import Final
 
 from google.protobuf.descriptor import ServiceDescriptor
 from openapi_ui_bundles import swagger_ui
-from starlette.requests import Request
-from starlette.responses import FileResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from minion_rest_bridge.comments import load_comments
-from minion_rest_bridge.json_out import dumps
+from minion_rest_bridge.json_out import CONTENT_TYPE, dumps
 from minion_rest_bridge.openapi import describe
+from minion_rest_bridge.routing import GetOnly
 
 STATIC: Final = Path(__file__).parent / "static"
 PAGE_HEADERS: Final = {
@@ -32,20 +32,11 @@ def docs_routes(services: Sequence[ServiceDescriptor]) -> list[BaseRoute]:
         services: What is described.
     """
     body = dumps(describe(services, load_comments()))
-
-    async def openapi(_request: Request) -> Response:
-        return Response(body, media_type="application/json")
-
-    async def docs(_request: Request) -> Response:
-        return FileResponse(STATIC / "docs.html", headers=PAGE_HEADERS)
-
-    async def home(_request: Request) -> Response:
-        return RedirectResponse("/docs")
-
+    page = HTMLResponse((STATIC / "docs.html").read_bytes(), headers=PAGE_HEADERS)
     return [
-        Route("/", home),
-        Route("/openapi.json", openapi),
-        Route("/docs", docs),
+        Route("/", GetOnly(RedirectResponse("/docs"))),
+        Route("/openapi.json", GetOnly(Response(body, media_type=CONTENT_TYPE))),
+        Route("/docs", GetOnly(page)),
         Mount("/docs/static", StaticFiles(directory=STATIC)),
         Mount("/docs/swagger", StaticFiles(directory=swagger_ui.static_path)),
     ]

@@ -10,8 +10,7 @@ from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.types import Receive, Scope, Send
 
-from minion_rest_bridge.answers import send_failure, send_json
-from minion_rest_bridge.errors import method_not_allowed
+from minion_rest_bridge.answers import send_json
 from minion_rest_bridge.json_out import dumps
 
 TIMEOUT: Final = 5.0
@@ -25,12 +24,8 @@ class Health:
         stub: Any = health_pb2_grpc.HealthStub(channel)
         self._check = stub.Check
 
-    async def __call__(self, scope: Scope, _receive: Receive, send: Send) -> None:
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Serve a request."""
-        if scope["method"] not in ("GET", "HEAD"):
-            error = method_not_allowed(["GET"])
-            await send_failure(send, error.failure, error.headers)
-            return
         try:
             response = await self._check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT)
             serving = response.status == health_pb2.HealthCheckResponse.SERVING

@@ -175,7 +175,7 @@ def _write_bytes(value: bytes) -> str:
 def _write_float(value: float) -> int | float | str:
     # The shortest decimal that reads back as the same 32-bit float.
     if math.isfinite(value):
-        for precision in range(6, 9):
+        for precision in range(6, 10):
             short = float(f"{value:.{precision}g}")
             try:
                 if struct.pack("<f", short) == struct.pack("<f", value):

@@ -42,7 +42,7 @@ from minion_rest_bridge.request import (
     too_large,
 )
 
-PREFIX: Final = "/api/minion"
+PREFIX: Final = "/api/minion/"
 UNAUTHORIZED_BODY: Final = dumps(
     {"error": "This API is protected and requires login or an API Key."}
 )
@@ -76,7 +76,7 @@ class LanraragiApi:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
-        name, _, rest = raw_path(scope).removeprefix(f"{PREFIX}/").rstrip("/").partition("/")
+        name, _, rest = raw_path(scope).removeprefix(PREFIX).rstrip("/").partition("/")
         operation, method, handler = self._route(name, rest)
         if handler is None:
             await send_failure(send, path_not_found().failure)

@@ -87,6 +87,8 @@ def parse(text: str) -> Template:
         path, verb = text[:colon], text[colon + 1 :]
         if _LITERAL.fullmatch(verb) is None:
             raise ValueError(f"path template {text!r}: {verb!r} is not a verb")
+    if not path:
+        raise ValueError(f"path template {text!r}: a segment is missing or malformed")
     segments: list[str] = []
     spans: list[tuple[tuple[str, ...], int, int]] = []
     for part in _split(path, text):

@@ -1,0 +1,152 @@
+"""gRPC services that answer what a test tells them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import grpc.aio
+import httpx
+from google.protobuf import message_factory
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
+from google.rpc.status_pb2 import Status
+from starlette.applications import Starlette
+
+KEY = "s3cret"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What a method was called with."""
+
+    method: str
+    request: Any
+    metadata: dict[str, Any]
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Abort:
+    """An error to answer."""
+
+    code: grpc.StatusCode
+    message: str = ""
+    details: tuple[Message, ...] = ()
+    metadata: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(slots=True, kw_only=True)
+class FakeMinion:
+    """Records the calls of all methods, and answers what it is told to, by the method's name.
+
+    An answer is a message, an `Abort`, a list of them for a stream, or a coroutine function that
+    answers one of them. Without one, a method answers its empty response.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    answers: dict[str, Any] = field(default_factory=dict)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    needs_key: bool = False
+
+    @property
+    def request(self) -> Any:
+        """The request of the only call."""
+        assert len(self.calls) == 1
+        return self.calls[0].request
+
+    async def answer(self, method: str, empty: Message, request: Any, context: Any) -> Any:
+        await self._record(method, request, context)
+        answer = self.answers.get(method, empty)
+        try:
+            return await self._resolve(answer, context)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    async def stream(self, method: str, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._record(method, request, context)
+        try:
+            for answer in self.answers.get(method, []):
+                resolved = await self._resolve(answer, context)
+                if resolved is not None:
+                    yield resolved
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    async def _record(self, method: str, request: Any, context: Any) -> None:
+        metadata = dict(context.invocation_metadata())
+        self.calls.append(
+            Call(
+                method=method,
+                request=request,
+                metadata=metadata,
+                seconds_left=context.time_remaining(),
+            )
+        )
+        given = metadata.get("authorization")
+        if self.needs_key and method != "GetJob" and given != f"Bearer {KEY}":
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no key")
+
+    async def _resolve(self, answer: Any, context: Any) -> Any:
+        if callable(answer):
+            answer = await answer()
+        if isinstance(answer, Abort):
+            await context.abort(answer.code, answer.message, _trailers(answer))
+        return answer
+
+
+def _trailers(answer: Abort) -> tuple[tuple[str, Any], ...]:
+    if not answer.details:
+        return answer.metadata
+    status = Status(code=answer.code.value[0], message=answer.message)
+    for detail in answer.details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return (*answer.metadata, ("grpc-status-details-bin", status.SerializeToString()))
+
+
+def handlers(service: ServiceDescriptor, fake: FakeMinion) -> grpc.GenericRpcHandler[Any, Any]:
+    """Answer handlers of all methods of a service; those of Echo answer their request."""
+
+    def handler(method: Any) -> Any:
+        response = message_factory.GetMessageClass(method.output_type)
+        decode = message_factory.GetMessageClass(method.input_type).FromString
+        encode = response.SerializeToString
+
+        async def unary(request: Any, context: Any) -> Any:
+            empty = request if service.name == "Echo" else response()
+            return await fake.answer(method.name, empty, request, context)
+
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            async for message in fake.stream(method.name, request, context):
+                yield message
+
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(stream, decode, encode)
+        return grpc.unary_unary_rpc_method_handler(unary, decode, encode)
+
+    methods = {method.name: handler(method) for method in service.methods}
+    return grpc.method_handlers_generic_handler(service.full_name, methods)
+
+
+def client_of(app: Starlette) -> httpx.AsyncClient:
+    """Answer a client that calls the application in this process."""
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bridge")
+
+
+def fields_of(response: httpx.Response) -> list[str]:
+    """Answer the fields that an error blames."""
+    details: Iterable[dict[str, Any]] = response.json()["details"]
+    return [
+        violation["field"]
+        for detail in details
+        if detail["@type"].endswith("BadRequest")
+        for violation in detail["fieldViolations"]
+    ]

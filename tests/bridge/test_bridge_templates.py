@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from minion_rest_bridge.templates import PathTree, parse
+
+
+def tree_of(*templates: str) -> PathTree[str]:
+    tree: PathTree[str] = PathTree()
+    for text in templates:
+        tree.add("GET", parse(text), text)
+    return tree
+
+
+def find(tree: PathTree[str], path: str) -> str | None:
+    segments, verb = tree.split(path)
+    return next((targets["GET"] for targets in tree.find(segments, verb)), None)
+
+
+def bind(template: str, path: str) -> dict[str, bytes]:
+    tree = tree_of(template)
+    segments, _ = tree.split(path)
+    return {".".join(name): value for name, value in parse(template).bind(segments).items()}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "/", "a", "a/b", "/a//b", "/a/", "/{", "/{}", "/{a", "/a}", "/{a=}", "/{a=/b}",
+        "/{a=b//c}", "/{1}", "/{a=**}/**", "/a:", "/a:b/c:", "/{a={b}}", "/a*", "/x{a}", "/{a}x",
+        "/a?b", "/a:b:c",
+    ],
+)  # fmt: skip
+def test_malformed_templates_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="path template"):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("template", "path", "bound"),
+    [
+        ("/v1/{id}", "/v1/7", {"id": b"7"}),
+        ("/v1/{a.b}/c", "/v1/7/c", {"a.b": b"7"}),
+        ("/v1/{name=a/*/b}", "/v1/a/x%2Fy/b", {"name": b"a/x%2Fy/b"}),
+        ("/v1/{name=a/*/b}", "/v1/a/x%20%79/b", {"name": b"a/x y/b"}),
+        ("/v1/{name}", "/v1/x%2Fy%20", {"name": b"x/y "}),
+        ("/v1/{name=*}", "/v1/x%2Fy", {"name": b"x/y"}),
+        ("/v1/{name=**}", "/v1/a%3Ab%2fc/d", {"name": b"a%3Ab%2fc/d"}),
+        ("/v1/{name=**}", "/v1", {"name": b""}),
+        ("/v1/{a=**}/x/{b}", "/v1/1/2/x/3", {"a": b"1/2", "b": b"3"}),
+        ("/v1/{a}/{b=**}/c/{d=e/*}", "/v1/1/2/3/c/e/4", {"a": b"1", "b": b"2/3", "d": b"e/4"}),
+        ("/v1/**/{a}", "/v1/1/2/3", {"a": b"3"}),
+        ("/v1/{id}:go", "/v1/7:go", {"id": b"7"}),
+        ("/v1/{id}:go", "/v1/7:up:go", {"id": b"7:up"}),
+    ],
+)
+def test_variables_are_bound(template: str, path: str, bound: dict[str, bytes]) -> None:
+    assert find(tree_of(template), path) == template
+    assert bind(template, path) == bound
+
+
+def test_the_more_exact_template_goes_first() -> None:
+    tree = tree_of("/a/**", "/a/*", "/a/b", "/a/*/c", "/a/b/**", "/{x}/z/y")
+    assert find(tree, "/a/b") == "/a/b"
+    assert find(tree, "/a/x") == "/a/*"
+    assert find(tree, "/a/x/c") == "/a/*/c"
+    assert find(tree, "/a/b/c") == "/a/b/**"
+    assert find(tree, "/a/x/d") == "/a/**"
+    assert find(tree, "/a/z/y") == "/a/**"
+    assert find(tree, "/b/z/y") == "/{x}/z/y"
+
+
+def test_a_colon_is_a_verb_only_where_some_template_has_it() -> None:
+    tree = tree_of("/a/{x}", "/a/{x}:go", "/b/{x}")
+    assert find(tree, "/a/1:go") == "/a/{x}:go"
+    assert find(tree, "/a/1:stop") == "/a/{x}"
+    assert find(tree, "/a/1%3Ago") == "/a/{x}"
+    assert find(tree, "/b/1:go") is None
+
+
+def test_slashes_at_the_end_count_for_nothing_and_others_do() -> None:
+    tree = tree_of("/a/b")
+    assert find(tree, "/a/b///") == "/a/b"
+    assert find(tree, "//a/b") is None
+    assert find(tree, "/a//b") is None
+
+
+def test_literals_of_a_request_are_no_wildcards() -> None:
+    tree = tree_of("/a/**/b", "/c/{x}")
+    assert find(tree, "/c/*") == "/c/{x}"
+    assert find(tree, "/**/**/b") is None
+
+
+def test_two_targets_for_one_path_are_refused() -> None:
+    with pytest.raises(ValueError, match="two methods"):
+        tree_of("/a/{x}", "/a/{y}")
+
+
+@given(st.text(alphabet="/ab:*{}%2F", max_size=20))
+def test_any_path_is_looked_up(path: str) -> None:
+    find(tree_of("/a/{x}", "/a/**/b", "/b/{x=a/*}:a", "/**"), f"/{path}")
