@@ -51,6 +51,7 @@ class FakeMinion:
     calls: list[Call] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
     needs_key: bool = False
 
     @property
@@ -70,14 +71,16 @@ class FakeMinion:
 
     async def stream(self, method: str, request: Any, context: Any) -> AsyncIterator[Any]:
         await self._record(method, request, context)
+        ended = False
         try:
             for answer in self.answers.get(method, []):
                 resolved = await self._resolve(answer, context)
                 if resolved is not None:
                     yield resolved
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
+            ended = True
+        finally:
+            if not ended:
+                self.cancelled.set()
 
     async def _record(self, method: str, request: Any, context: Any) -> None:
         metadata = dict(context.invocation_metadata())
@@ -89,6 +92,7 @@ class FakeMinion:
                 seconds_left=context.time_remaining(),
             )
         )
+        self.called.set()
         given = metadata.get("authorization")
         if self.needs_key and method != "GetJob" and given != f"Bearer {KEY}":
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no key")

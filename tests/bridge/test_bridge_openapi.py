@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from typing import Any
+
+import httpx
+import jsonschema  # type: ignore[import-untyped]  # has no py.typed
+import pytest
+from bridge.fake import FakeMinion
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from minion.v1 import minion_service_pb2 as pb
+from minion_rest_bridge.comments import bounds, load_comments
+from minion_rest_bridge.json_out import message_to_json
+from minion_rest_bridge.openapi import describe
+from minion_rest_bridge.services import load_services
+
+
+@pytest.fixture
+async def description(client: httpx.AsyncClient) -> Any:
+    answer = await client.get("/openapi.json")
+    assert answer.headers["content-type"] == "application/json"
+    return answer.json()
+
+
+def validator(description: Any, name: str) -> jsonschema.Draft202012Validator:
+    schema = {"$ref": f"#/components/schemas/{name}", "components": description["components"]}
+    return jsonschema.Draft202012Validator(schema)
+
+
+async def test_all_references_lead_somewhere(description: Any) -> None:
+    for reference in set(re.findall(r'"\$ref": "#/([^"]*)"', json.dumps(description))):
+        target = description
+        for part in reference.split("/"):
+            target = target[part]
+
+
+async def test_both_families_of_paths_are_described(description: Any) -> None:
+    paths = description["paths"]
+    assert {"/v1/jobs", "/v1/jobs/{id}:watch", "/api/minion/{jobid}/detail"} <= paths.keys()
+    operations = {
+        operation["operationId"] for path in paths.values() for operation in path.values()
+    }
+    methods = {method.name for service in load_services() for method in service.methods}
+    assert methods | {"GetMinionJobStatus", "QueueMinionJob", "CheckHealth"} <= operations
+
+
+async def test_operation_ids_are_unique(description: Any) -> None:
+    ids = [each["operationId"] for path in description["paths"].values() for each in path.values()]
+    assert len(ids) == len(set(ids))
+
+
+async def test_path_parameters_are_required_and_described(description: Any) -> None:
+    for path, operations in description["paths"].items():
+        names = set(re.findall(r"\{([^}]*)\}", path))
+        for operation in operations.values():
+            parameters = [each for each in operation.get("parameters", []) if each["in"] == "path"]
+            assert {each["name"] for each in parameters} == names
+            assert all(each["required"] for each in parameters)
+
+
+async def test_everything_of_ours_is_described_in_words(description: Any) -> None:
+    for name, schema in description["components"]["schemas"].items():
+        if hasattr(pb, name):
+            assert schema["description"], name
+            for field, shape in schema["properties"].items():
+                assert shape["description"], f"{name}.{field}"
+
+
+async def test_only_what_needs_no_key_says_so(description: Any) -> None:
+    free = {
+        operation["operationId"]
+        for path in description["paths"].values()
+        for operation in path.values()
+        if operation.get("security") == []
+    }
+    assert free == {"GetJob", "GetMinionJobStatus", "CheckHealth"}
+    assert description["security"] == [{"key": []}]
+
+
+async def test_schemas_take_what_is_answered(description: Any) -> None:
+    response = pb.ListJobsResponse(total=2**60)
+    job = response.jobs.add(id=1, state="finished", task="t", parents=[2**60], worker=1)
+    job.created.seconds = 5
+    job.args.append("x")
+    job.result.string_value = "x"
+    validate = validator(description, "ListJobsResponse")
+    validate.validate(message_to_json(response))
+    broken = message_to_json(response)
+    del broken["total"]
+    assert not validate.is_valid(broken)
+
+
+@pytest.mark.parametrize(
+    ("body", "valid"),
+    [
+        ({"task": "t"}, True),
+        ({"task": "t", "args": [1, {"a": None}], "delay": "1.5s", "parents": [1, "2"]}, True),
+        ({"task": ""}, False),
+        ({"task": "x" * 256}, False),
+        ({"task": "t", "nope": 1}, False),
+        ({"task": "t", "args": [2**53 + 1]}, False),
+        ({"task": "t", "args": {}}, False),
+        ({"task": "t", "attempts": 0}, False),
+        ({"task": "t", "priority": 2**31}, False),
+        ({"task": "t", "delay": "1m"}, False),
+    ],
+)
+async def test_schemas_take_what_is_accepted(
+    description: Any, body: dict[str, Any], valid: bool
+) -> None:
+    assert validator(description, "EnqueueJobRequest").is_valid(body) == valid
+
+
+async def test_bodies_leave_out_what_the_path_says(description: Any) -> None:
+    operation = description["paths"]["/v1/jobs/{id}:retry"]["post"]
+    schema = operation["requestBody"]["content"]["application/json"]["schema"]
+    assert "id" not in schema["properties"]
+    assert "priority" in schema["properties"]
+
+
+def test_every_kind_of_field_is_described(echo: ServiceDescriptor) -> None:
+    description = describe([echo], {})
+    paths = description["paths"]
+    assert {"/echo/{text}", "/echo/files/{text}", "/echo/verb/{text}:read"} <= paths.keys()
+    names = {each["name"] for each in paths["/echo/get"]["get"]["parameters"]}
+    assert {"int64Field", "time", "wide", "place.x", "place.names", "times"} <= names
+    assert not {"child", "object", "jsonValue", "any", "counts", "child.text", "place"} & names
+    properties = description["components"]["schemas"]["Everything"]["properties"]
+    assert properties["counts"]["additionalProperties"]["format"] == "int64"
+    assert properties["enumField"]["enum"] == ["COLOUR_UNSPECIFIED", "RED", "GREEN"]
+    assert properties["nothing"] == {"type": "null"}
+    assert properties["data"]["contentEncoding"] == "base64"
+    assert properties["wide"]["type"] in ("string", ["integer", "string"])
+
+
+@pytest.mark.parametrize(
+    ("comment", "expected"),
+    [
+        ("Id of the job, from 1.", {"minimum": 1}),
+        ("Name, 1 to 255 characters. Default: x.", {"minLength": 1, "maxLength": 255}),
+        ("How many, 1 to 1,000. Default: 100.", {"minimum": 1, "maximum": 1000}),
+        ("At most 10,000.", {"maxItems": 10_000}),
+        ("At most 10,000 characters.", {"maxLength": 10_000}),
+        ("How long from now the job is not taken.", {}),
+    ],
+)
+def test_bounds_are_read_from_comments(comment: str, expected: dict[str, int]) -> None:
+    assert bounds(comment) == expected
+
+
+def test_the_descriptor_set_is_that_of_the_generated_modules() -> None:
+    data = resources.files("minion.v1").joinpath("minion.binpb").read_bytes()
+    files = {file.name: file for file in FileDescriptorSet.FromString(data).file}
+    for service in load_services():
+        known = FileDescriptorProto()
+        service.file.CopyToProto(known)
+        assert _plain(files[service.file.name]) == _plain(known), "run `make gen`"
+    assert load_comments()["minion.v1.MinionService.GetJob"].startswith("Tell the state")
+
+
+def _plain(file: FileDescriptorProto) -> FileDescriptorProto:
+    """Answer a file without what protoc leaves out of generated modules."""
+    file.ClearField("source_code_info")
+    messages = list(file.message_type)
+    while messages:
+        message = messages.pop()
+        messages.extend(message.nested_type)
+        for field in message.field:
+            field.ClearField("json_name")
+    return file
+
+
+async def test_the_page_needs_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/docs")
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in answer.headers["content-security-policy"]
+    linked = re.findall(r'(?:src|href)="([^"]*)"', answer.text)
+    assert len(linked) >= 4
+    for link in linked:
+        assert (await client.get(f"/{link}")).status_code == 200, link
+
+
+async def test_the_root_leads_to_the_page(client: httpx.AsyncClient) -> None:
+    answer = await client.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+
+
+async def test_answers_fit_their_schemas(
+    client: httpx.AsyncClient, fake: FakeMinion, description: Any
+) -> None:
+    job = pb.GetJobDetailResponse()
+    job.job.id, job.job.state = 1, "inactive"
+    fake.answers["GetJobDetail"] = job
+    fake.answers["GetJob"] = pb.GetJobResponse(state="failed", error="e")
+    for path, schema in [
+        ("/api/minion/1", "JobStatus"),
+        ("/api/minion/1/detail", "JobDetail"),
+        ("/api/minion/x/detail", "OperationError"),
+        ("/v1/jobs/1", "GetJobDetailResponse"),
+        ("/v1/jobs/x", "Status"),
+    ]:
+        validator(description, schema).validate((await client.get(path)).json())

@@ -1,0 +1,239 @@
+"""Streams and hang-ups, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import httpx
+import pytest
+import uvicorn
+from bridge.fake import Abort, FakeMinion
+from google.protobuf.descriptor import ServiceDescriptor
+from google.rpc.error_details_pb2 import ErrorInfo
+from minion.v1 import minion_service_pb2 as pb
+from minion.v1.job_pb2 import Job
+from minion_rest_bridge.app import create_app
+from minion_rest_bridge.services import load_services
+
+WATCH = "/v1/jobs/7:watch"
+EVENTS = {"Accept": "text/event-stream"}
+PATIENCE = 5.0
+KEEP_ALIVE = 0.05
+
+Connect = Callable[[str], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+
+
+def changed(state: str) -> pb.WatchJobResponse:
+    return pb.WatchJobResponse(job=Job(id=7, state=state))
+
+
+NOT_FOUND = Abort(
+    code=grpc.StatusCode.NOT_FOUND, message="no job", details=(ErrorInfo(reason="JOB_NOT_FOUND"),)
+)
+
+
+@pytest.fixture
+async def port(channel: grpc.aio.Channel) -> AsyncIterator[int]:
+    """The port of the bridge under uvicorn."""
+    app = create_app(channel, services=load_services(), keep_alive=KEEP_ALIVE)
+    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+    # As `serve`, without taking the process's signals.
+    task = asyncio.create_task(server._serve())
+    async with asyncio.timeout(PATIENCE):
+        while not server.started:  # noqa: ASYNC110 - uvicorn tells it by this flag alone
+            await asyncio.sleep(0.001)
+    yield server.servers[0].sockets[0].getsockname()[1]
+    server.should_exit = True
+    server.force_exit = True
+    await task
+
+
+@pytest.fixture
+async def web(port: int) -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
+        yield client
+
+
+async def never() -> Any:
+    await asyncio.Event().wait()
+
+
+async def test_lines(web: httpx.AsyncClient, fake: FakeMinion) -> None:
+    fake.answers["WatchJob"] = [changed("active"), changed("finished")]
+    answer = await web.get(WATCH)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert answer.headers["access-control-allow-origin"] == "*"
+    states = [json.loads(line)["job"]["state"] for line in answer.text.splitlines()]
+    assert states == ["active", "finished"]
+    assert answer.text.endswith("\n")
+    assert fake.request.id == 7
+
+
+@pytest.mark.parametrize(
+    ("accept", "content_type"),
+    [
+        ("text/event-stream", "text/event-stream"),
+        ("application/json;q=0.5, Text/Event-Stream;q=0.9", "text/event-stream"),
+        ("text/event-stream;q=0", "application/x-ndjson"),
+        ("*/*", "application/x-ndjson"),
+        ("", "application/x-ndjson"),
+    ],
+)
+async def test_framings(
+    web: httpx.AsyncClient, fake: FakeMinion, accept: str, content_type: str
+) -> None:
+    fake.answers["WatchJob"] = [changed("finished")]
+    answer = await web.get(WATCH, headers={"Accept": accept})
+    assert answer.headers["content-type"] == content_type
+
+
+async def test_events(web: httpx.AsyncClient, fake: FakeMinion) -> None:
+    fake.answers["WatchJob"] = [changed("active"), changed("finished")]
+    answer = await web.get(WATCH, headers=EVENTS)
+    events = answer.text.split("\n\n")
+    assert events.pop() == ""
+    assert [json.loads(event.removeprefix("data: "))["job"]["state"] for event in events] == [
+        "active",
+        "finished",
+    ]
+
+
+async def test_a_stream_of_nothing(web: httpx.AsyncClient) -> None:
+    answer = await web.get(WATCH)
+    assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS])
+async def test_an_error_before_the_first_message_is_an_http_error(
+    web: httpx.AsyncClient, fake: FakeMinion, headers: dict[str, str]
+) -> None:
+    fake.answers["WatchJob"] = [NOT_FOUND]
+    answer = await web.get(WATCH, headers=headers)
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.json()["details"][0]["reason"] == "JOB_NOT_FOUND"
+
+
+async def test_a_later_error_is_the_last_line(web: httpx.AsyncClient, fake: FakeMinion) -> None:
+    fake.answers["WatchJob"] = [changed("active"), NOT_FOUND]
+    answer = await web.get(WATCH)
+    first, last = (json.loads(line) for line in answer.text.splitlines())
+    assert first["job"]["state"] == "active"
+    assert last["error"]["code"] == 5
+    assert last["error"]["details"][0]["reason"] == "JOB_NOT_FOUND"
+    answer = await web.get(WATCH, headers=EVENTS)
+    name, data = answer.text.split("\n\n")[1].split("\n")
+    assert name == "event: error"
+    assert json.loads(data.removeprefix("data: ")) == last["error"]
+
+
+async def test_a_silent_event_stream_shows_that_it_lives(
+    web: httpx.AsyncClient, fake: FakeMinion
+) -> None:
+    fake.answers["WatchJob"] = [changed("active"), never]
+    seen = []
+    async with asyncio.timeout(PATIENCE), web.stream("GET", WATCH, headers=EVENTS) as answer:
+        async for line in answer.aiter_lines():
+            if line:
+                seen.append(line)
+            if len(seen) == 4:
+                break
+    assert seen[0].startswith("data: ")
+    assert seen[1:] == [": keep-alive"] * 3
+
+
+async def test_a_deadline_ends_a_stream(web: httpx.AsyncClient, fake: FakeMinion) -> None:
+    fake.answers["WatchJob"] = [changed("active"), never]
+    answer = await web.get(WATCH, headers={"Grpc-Timeout": "100m"})
+    assert json.loads(answer.text.splitlines()[-1])["error"]["code"] == 4
+    assert fake.calls[0].seconds_left is not None
+    fake.answers["WatchJob"] = []
+    await web.get(WATCH)
+    assert fake.calls[1].seconds_left is None
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS])
+@pytest.mark.parametrize("answers", [[never], [changed("active"), never]])
+async def test_hanging_up_cancels_an_idle_stream(
+    port: int, fake: FakeMinion, headers: dict[str, str], answers: list[Any]
+) -> None:
+    fake.answers["WatchJob"] = answers
+    await hang_up(port, fake, f"GET {WATCH}", headers)
+
+
+async def test_hanging_up_cancels_a_busy_stream(port: int, fake: FakeMinion) -> None:
+    fake.answers["WatchJob"] = [changed("x" * 10_000)] * 100_000
+    await hang_up(port, fake, f"GET {WATCH}", {})
+
+
+async def test_hanging_up_cancels_a_slow_call(port: int, fake: FakeMinion) -> None:
+    fake.answers["GetStats"] = never
+    await hang_up(port, fake, "GET /v1/stats", {})
+    fake.answers["EnqueueJob"] = never
+    fake.cancelled.clear()
+    await hang_up(port, fake, "POST /v1/jobs", {})
+
+
+async def test_a_slow_call_is_answered(web: httpx.AsyncClient, fake: FakeMinion) -> None:
+    async def slow() -> pb.GetStatsResponse:
+        # Longer than the bridge waits before it begins to watch the client.
+        await asyncio.sleep(0.7)
+        return pb.GetStatsResponse(workers=3)
+
+    fake.answers["GetStats"] = slow
+    for _ in range(2):
+        assert (await web.get("/v1/stats")).json()["workers"] == "3"
+
+
+async def hang_up(port: int, fake: FakeMinion, request: str, headers: dict[str, str]) -> None:
+    """Send a request, wait for the call, hang up, and wait for the call's end."""
+    fake.called.clear()
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = [f"{request} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in headers.items()), "", ""]
+    writer.write("\r\n".join(lines).encode())
+    async with asyncio.timeout(PATIENCE):
+        await fake.called.wait()
+        writer.transport.abort()
+        await fake.cancelled.wait()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"GET /\xff\xfe HTTP/1.1",
+        b"GET /v1/jobs/\x80 HTTP/1.1",
+        b"GET /api/minion/\xe4 HTTP/1.1",
+        b"GET /v1/jobs?\xff=\xfe HTTP/1.1",
+        b"GET http://elsewhere/v1/stats HTTP/1.1",
+        b"GET * HTTP/1.1",
+        b"GET //v1/stats HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"GET /%FF%FE HTTP/1.1",
+        b"GET /v1/jobs/%00:watch HTTP/1.1",
+        b"POST /v1/jobs HTTP/1.1\r\nContent-Length: 99999999999999999999",
+        b"POST /v1/jobs HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz",
+        b"GET /v1/stats HTTP/1.1\r\nAuthorization: Bearer \xff\x80",
+        b"GET /v1/stats HTTP/1.1\r\nGrpc-Timeout: \xff",
+        b"GET /v1/stats HTTP/1.1\r\nAccept: \xff;;;,",
+    ],
+)
+async def test_raw_noise_is_no_defect(
+    port: int, line: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
+    async with asyncio.timeout(PATIENCE):
+        answer = await reader.read()
+    writer.close()
+    assert not answer.startswith(b"HTTP/1.1 5"), answer
+    assert "Traceback" not in caplog.text
+
+
+def test_services_of_the_test_are_not_served_by_default(echo: ServiceDescriptor) -> None:
+    assert echo.full_name not in {service.full_name for service in load_services()}
