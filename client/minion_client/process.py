@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from minion_client.execution import Bounds, Execution, Listener
 from minion_client.frames import FrameDecoder, FrameError, Message, encode_frame
 from minion_client.json_value import MAX_JSON_BYTES
 from minion_client.source import ClaimedJob
+from minion_client.spawn import ended, spawn
 from minion_client.task import Task
 from minion_client.verdict import Verdict, exit_text
 
@@ -72,7 +74,7 @@ class ChildProcess(asyncio.Protocol):
         self._closed = asyncio.Event()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._execution: ProcessExecution | None = None
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._killer: asyncio.TimerHandle | None = None
 
     @property
@@ -81,7 +83,7 @@ class ChildProcess(asyncio.Protocol):
         return self._running.pid
 
     @property
-    def _running(self) -> asyncio.subprocess.Process:
+    def _running(self) -> subprocess.Popen[bytes]:
         assert self._process is not None, "start() sets it"
         return self._process
 
@@ -121,13 +123,8 @@ class ChildProcess(asyncio.Protocol):
         try:
             with theirs:
                 command = (sys.executable, "-P", "-m", "minion_client.child", str(theirs.fileno()))
-                self._process = await asyncio.create_subprocess_exec(
-                    *command,
-                    stdin=asyncio.subprocess.DEVNULL,
-                    pass_fds=(theirs.fileno(),),
-                    env={**os.environ, **self._settings.env},
-                    start_new_session=True,
-                )
+                env = {**os.environ, **self._settings.env}
+                self._process = spawn(command, env=env, fd=theirs.fileno())
             ours.setblocking(False)  # noqa: FBT003 - the signature is socket's
             loop = asyncio.get_running_loop()
             await loop.create_unix_connection(lambda: self, sock=ours)
@@ -135,7 +132,7 @@ class ChildProcess(asyncio.Protocol):
             ours.close()
             if self._process is not None:
                 self.kill()
-                await self._running.wait()
+                self._running.wait()
             raise
         setup = {
             "modules": list(self._settings.modules),
@@ -172,7 +169,7 @@ class ChildProcess(asyncio.Protocol):
             self._kill_group()
 
     async def _wait(self) -> int:
-        returncode = await self._running.wait()
+        returncode = await ended(self._running)
         self.usable = False
         if self._killer is not None:
             self._killer.cancel()

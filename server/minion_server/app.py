@@ -16,7 +16,7 @@ from minion_client.executor import Executor
 from minion_client.pool import ProcessPool
 from minion_client.process import ChildSettings
 from minion_client.task import REGISTRY
-from minion_client.worker import Worker, WorkerSettings
+from minion_client.worker import Worker
 from minion_rest_bridge.app import create_app
 
 from minion_server import keys
@@ -132,7 +132,7 @@ class Server:
             self._stager.start()
             self._repairer.start()
             if not settings.no_scheduler:
-                self._start_worker(modules)
+                await self._start_worker(modules)
         except BaseException:
             await self.stop()
             raise
@@ -143,6 +143,8 @@ class Server:
         if self._worker is not None and self._working is not None:
             self._worker.stop()
             await asyncio.wait([self._working])
+            if error := self._working.exception():
+                logger.error("the worker failed", exc_info=error)
         self._scheduler.close()
         await self._repairer.stop()
         await self._stager.stop()
@@ -153,29 +155,39 @@ class Server:
         await self._storage.close()
         (self._settings.data_dir / ADDRESS_FILE).unlink(missing_ok=True)
 
+    async def failed(self) -> None:
+        """Wait until the worker ends by itself, which it should not, and raise why."""
+        if self._working is None:
+            await asyncio.Event().wait()
+        else:
+            await asyncio.shield(self._working)
+
     def hurry(self) -> None:
         """Cut the grace of `stop` short."""
         if self._worker is not None:
             self._worker.stop()
 
-    def _start_worker(self, modules: Sequence[str]) -> None:
+    async def _start_worker(self, modules: Sequence[str]) -> None:
         settings = self._settings
         pool = ProcessPool(ChildSettings(modules=modules, path=[str(Path.cwd())]))
         self._worker = Worker(
             self._source,
             REGISTRY,
-            WorkerSettings(
-                queues=settings.queues,
-                jobs=settings.jobs,
-                spare=settings.spare,
-                spare_min_priority=settings.spare_min_priority,
-                limits=dict(settings.limit),
-                grace=settings.grace,
-                status={EMBEDDED: True},
-            ),
+            queues=settings.queues,
+            jobs=settings.jobs,
+            spare=settings.spare,
+            spare_min_priority=settings.spare_min_priority,
+            limits=dict(settings.limit),
+            grace=settings.grace,
+            status={EMBEDDED: True},
             executor=Executor(REGISTRY, pool=pool),
         )
         self._working = asyncio.create_task(self._worker.run(), name="worker")
+        registered = asyncio.create_task(self._source.registered.wait())
+        await asyncio.wait([self._working, registered], return_when=asyncio.FIRST_COMPLETED)
+        registered.cancel()
+        if self._working.done():
+            self._working.result()
 
     def _write_addresses(self) -> None:
         path = self._settings.data_dir / ADDRESS_FILE

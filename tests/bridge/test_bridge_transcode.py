@@ -319,7 +319,8 @@ async def test_deadlines(
     assert (await client.get("/v1/stats", headers=headers)).status_code == 200
     left = fake.calls[0].seconds_left
     assert left is not None
-    assert low < left <= high
+    # gRPC sends a deadline with two or three digits, rounded up.
+    assert low < left <= high * 1.01
 
 
 @pytest.mark.parametrize(

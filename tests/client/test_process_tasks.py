@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -278,6 +279,9 @@ async def test_stopping_kills_after_the_grace(tasks: WorkerBench, tmp_path: Path
 
 
 async def test_processes_and_descriptors_do_not_leak(tasks: WorkerBench) -> None:
+    # A loop keeps what it opened for its first process and its first stream.
+    first = await asyncio.create_subprocess_exec("true", stdout=asyncio.subprocess.PIPE)
+    await first.communicate()
     descriptors = open_descriptors()
     children = child_processes()
     worker = tasks.worker(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 
 from minion_server import settings as settings_module
@@ -40,7 +41,10 @@ async def serve(settings: Settings) -> int:
     print(f"gRPC: {server.grpc_address}", flush=True)
     if server.http_address is not None:
         print(f"REST: http://{server.http_address}", flush=True)
-    await wait_for_signal(server.hurry)
+    told = asyncio.create_task(wait_for_signal(server.hurry))
+    failed = asyncio.create_task(server.failed())
+    await asyncio.wait([told, failed], return_when=asyncio.FIRST_COMPLETED)
     logger.info("stopping: running jobs have %g seconds", settings.grace)
+    failed.cancel()
     await server.stop()
-    return 0
+    return 0 if told.done() else 1

@@ -32,7 +32,7 @@ async def wait_for_signal(hurry: Callable[[], None]) -> None:
     """Wait for SIGTERM or SIGINT.
 
     Args:
-        hurry: Called at each further one.
+        hurry: Called at each further one, even when this has returned.
     """
     loop = asyncio.get_running_loop()
     told = asyncio.Event()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,11 @@ class Ended(Protocol):
 
 
 class LocalSource:
-    """Takes jobs from the scheduler, and reports to the store, without a wire between."""
+    """Takes jobs from the scheduler, and reports to the store, without a wire between.
+
+    Attributes:
+        registered: Set once the worker has registered.
+    """
 
     def __init__(self, storage: Storage, scheduler: Scheduler, backoff: Backoff) -> None:
         self._storage = storage
@@ -43,6 +48,7 @@ class LocalSource:
         self._backoff = backoff
         self._worker_id: int | None = None
         self._status: Mapping[str, JsonValue] = {}
+        self.registered = asyncio.Event()
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
         """Register the worker, or tell that it lives."""
@@ -50,6 +56,7 @@ class LocalSource:
         self._worker_id = await self._storage.register_worker(
             self._worker_id, host=socket.gethostname(), pid=os.getpid(), status=status
         )
+        self.registered.set()
         return self._worker_id
 
     async def heartbeat(self) -> None:

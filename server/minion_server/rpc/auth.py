@@ -25,6 +25,7 @@ class KeyInterceptor(Interceptor):
 
     def __init__(self, key: str) -> None:
         self._key = key.encode()
+        self._refusals: dict[Handler, Handler] = {}
 
     async def intercept_service(  # type: ignore[override]  # None: no such method
         self,
@@ -40,7 +41,12 @@ class KeyInterceptor(Interceptor):
         ):
             return await continuation(handler_call_details)
         handler = await continuation(handler_call_details)
-        return None if handler is None else _refusal(handler)
+        if handler is None:
+            return None
+        refusal = self._refusals.get(handler)
+        if refusal is None:
+            refusal = self._refusals[handler] = _refusal(handler)
+        return refusal
 
     def _holds_key(self, metadata: Any) -> bool:
         return any(self._is_key(value) for name, value in metadata or () if name == "authorization")

@@ -37,13 +37,14 @@ CODES: dict[type[MinionError], grpc.StatusCode] = {
     Unavailable: grpc.StatusCode.UNAVAILABLE,
 }
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Context = grpc.aio.ServicerContext[Any, Any]
-
 if TYPE_CHECKING:
+    Handler = grpc.RpcMethodHandler[Any, Any]
+    Context = grpc.aio.ServicerContext[Any, Any]
     Interceptor = grpc.aio.ServerInterceptor[Any, Any]
 else:
     # Generic in the stubs only.
+    Handler = grpc.RpcMethodHandler
+    Context = grpc.aio.ServicerContext
     Interceptor = grpc.aio.ServerInterceptor
 
 
@@ -77,7 +78,8 @@ class ErrorInterceptor(Interceptor):
     """Answers the errors that servicers raise; an unknown one is logged and answered INTERNAL."""
 
     def __init__(self) -> None:
-        self._guarded: dict[str, Handler] = {}
+        # By handler, not by method: what another interceptor answers for a method varies by call.
+        self._guarded: dict[Handler, Handler] = {}
 
     async def intercept_service(  # type: ignore[override]  # None: no such method
         self,
@@ -88,10 +90,9 @@ class ErrorInterceptor(Interceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        method: str = handler_call_details.method
-        guarded = self._guarded.get(method)
+        guarded = self._guarded.get(handler)
         if guarded is None:
-            guarded = self._guarded[method] = _guard(handler)
+            guarded = self._guarded[handler] = _guard(handler)
         return guarded
 
 

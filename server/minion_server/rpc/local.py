@@ -18,7 +18,7 @@ from collections.abc import (
 )
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import grpc
 from grpc.aio import AbortError, AioRpcError, Metadata
@@ -140,13 +140,13 @@ class LocalStreamCall:
         return True
 
 
-class LocalChannel:
-    """Makes calls to a `LocalServer` (the part of `grpc.aio.Channel` that stubs use)."""
+class LocalChannel(grpc.aio.Channel):
+    """Makes calls to a `LocalServer`."""
 
     def __init__(self, server: LocalServer) -> None:
         self._server = server
 
-    def unary_unary(self, method: str, *_: Any, **__: Any) -> Callable[..., LocalUnaryCall]:
+    def unary_unary(self, method: str, *_: Any, **__: Any) -> Any:
         """Answer a callable for a method that answers once."""
 
         def call(
@@ -160,7 +160,7 @@ class LocalChannel:
 
         return call
 
-    def unary_stream(self, method: str, *_: Any, **__: Any) -> Callable[..., LocalStreamCall]:
+    def unary_stream(self, method: str, *_: Any, **__: Any) -> Any:
         """Answer a callable for a method that answers many times."""
 
         def call(
@@ -182,8 +182,29 @@ class LocalChannel:
         """Refuse: streams in both directions need the wire."""
         raise NotImplementedError(method)
 
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc_info: object) -> None:
+        await self.close()
+
     async def close(self, grace: float | None = None) -> None:
         """Do nothing: there is no connection."""
+
+    def get_state(
+        self,
+        try_to_connect: bool = False,  # noqa: ARG002, FBT001, FBT002 - the signature is gRPC's
+    ) -> grpc.ChannelConnectivity:
+        """Answer that it is ready, as it always is."""
+        return grpc.ChannelConnectivity.READY
+
+    async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
+        """Wait for another state than READY, which never comes."""
+        if last_observed_state is grpc.ChannelConnectivity.READY:
+            await asyncio.Event().wait()
+
+    async def channel_ready(self) -> None:
+        """Do not wait: it is ready."""
 
     async def _answer(
         self, method: str, request: Any, seconds: float | None, metadata: MetadataLike

@@ -41,15 +41,15 @@ def add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> Non
 
 
 def _add_v1_descriptor(pool: descriptor_pool.DescriptorPool) -> None:
-    alpha = descriptor_pb2.FileDescriptorProto()
-    reflection_pb2.DESCRIPTOR.CopyToProto(alpha)
-    renamed = alpha.SerializeToString()
-    v1 = descriptor_pb2.FileDescriptorProto.FromString(renamed)
+    v1 = descriptor_pb2.FileDescriptorProto()
+    reflection_pb2.DESCRIPTOR.CopyToProto(v1)
     v1.name = v1.name.replace("v1alpha", "v1")
-    v1.package = "grpc.reflection.v1"
+    v1.package = v1.package.replace("v1alpha", "v1")
     for message in v1.message_type:
         for field in message.field:
-            field.type_name = field.type_name.replace(".v1alpha.", ".v1.")
+            # Set even to nothing, a scalar's would be an error.
+            if field.type_name:
+                field.type_name = field.type_name.replace(".v1alpha.", ".v1.")
     for service in v1.service:
         for method in service.method:
             method.input_type = method.input_type.replace(".v1alpha.", ".v1.")

@@ -60,6 +60,9 @@ async def demonstrate(directory: Path) -> int:
     except Deviation as deviation:
         print(f"\nNOT AS DOCUMENTED: {deviation}", file=sys.stderr)
         return 1
+    except TimeoutError:
+        print(f"\nNO ANSWER within {TIMEOUT_SECONDS:g} s", file=sys.stderr)
+        return 1
     finally:
         await server.stop()
     print(f"\nAll {demo.checks} checks held, in {time.monotonic() - started:.1f} s.")
