@@ -8,7 +8,9 @@ from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from minion.v1 import job_pb2 as _job_pb2
 import builtins as _builtins
 import sys
@@ -697,6 +699,193 @@ class WatchJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015
+
+@_typing.final
+class ExplainJobRequest(_message.Message):
+    """Names the job to explain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Id of the job, from 1."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainJobRequest: _TypeAlias = ExplainJobRequest  # noqa: Y015
+
+@_typing.final
+class ExplainJobResponse(_message.Message):
+    """Why a job does not run yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ExplainJobResponse._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: ExplainJobResponse._Kind.ValueType  # 0
+        """Not used."""
+        KIND_RUNNING: ExplainJobResponse._Kind.ValueType  # 1
+        """The job is not waiting: a worker runs it."""
+        KIND_ENDED: ExplainJobResponse._Kind.ValueType  # 2
+        """The job is not waiting: it finished or failed."""
+        KIND_DELAYED: ExplainJobResponse._Kind.ValueType  # 3
+        """It is not due yet."""
+        KIND_EXPIRED: ExplainJobResponse._Kind.ValueType  # 4
+        """It expired and will not run."""
+        KIND_BLOCKED: ExplainJobResponse._Kind.ValueType  # 5
+        """Parents have to finish first, or one has failed."""
+        KIND_NO_WORKER: ExplainJobResponse._Kind.ValueType  # 6
+        """No worker is registered that is heard of."""
+        KIND_QUEUE_NOT_SERVED: ExplainJobResponse._Kind.ValueType  # 7
+        """No live worker takes jobs from its queue."""
+        KIND_TASK_UNKNOWN: ExplainJobResponse._Kind.ValueType  # 8
+        """No live worker that takes its queue knows its task."""
+        KIND_SLOTS_BUSY: ExplainJobResponse._Kind.ValueType  # 9
+        """All slots that could run it are busy."""
+        KIND_TASK_LIMIT: ExplainJobResponse._Kind.ValueType  # 10
+        """The workers that could run it run as many of its task as they may."""
+        KIND_JOBS_AHEAD: ExplainJobResponse._Kind.ValueType  # 11
+        """Others are to be taken first."""
+        KIND_NEXT: ExplainJobResponse._Kind.ValueType  # 12
+        """Nothing: it is about to be taken."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What kinds of reasons there are."""
+
+    KIND_UNSPECIFIED: ExplainJobResponse.Kind.ValueType  # 0
+    """Not used."""
+    KIND_RUNNING: ExplainJobResponse.Kind.ValueType  # 1
+    """The job is not waiting: a worker runs it."""
+    KIND_ENDED: ExplainJobResponse.Kind.ValueType  # 2
+    """The job is not waiting: it finished or failed."""
+    KIND_DELAYED: ExplainJobResponse.Kind.ValueType  # 3
+    """It is not due yet."""
+    KIND_EXPIRED: ExplainJobResponse.Kind.ValueType  # 4
+    """It expired and will not run."""
+    KIND_BLOCKED: ExplainJobResponse.Kind.ValueType  # 5
+    """Parents have to finish first, or one has failed."""
+    KIND_NO_WORKER: ExplainJobResponse.Kind.ValueType  # 6
+    """No worker is registered that is heard of."""
+    KIND_QUEUE_NOT_SERVED: ExplainJobResponse.Kind.ValueType  # 7
+    """No live worker takes jobs from its queue."""
+    KIND_TASK_UNKNOWN: ExplainJobResponse.Kind.ValueType  # 8
+    """No live worker that takes its queue knows its task."""
+    KIND_SLOTS_BUSY: ExplainJobResponse.Kind.ValueType  # 9
+    """All slots that could run it are busy."""
+    KIND_TASK_LIMIT: ExplainJobResponse.Kind.ValueType  # 10
+    """The workers that could run it run as many of its task as they may."""
+    KIND_JOBS_AHEAD: ExplainJobResponse.Kind.ValueType  # 11
+    """Others are to be taken first."""
+    KIND_NEXT: ExplainJobResponse.Kind.ValueType  # 12
+    """Nothing: it is about to be taken."""
+
+    @_typing.final
+    class Reason(_message.Message):
+        """One reason among several: each of them would have to go."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KIND_FIELD_NUMBER: _builtins.int
+        TEXT_FIELD_NUMBER: _builtins.int
+        TIME_FIELD_NUMBER: _builtins.int
+        PARENTS_FIELD_NUMBER: _builtins.int
+        WORKERS_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        kind: Global___ExplainJobResponse.Kind.ValueType
+        """What kind of reason it is."""
+        text: _builtins.str
+        """The reason in words."""
+        count: _builtins.int
+        """JOBS_AHEAD: how many jobs are to be taken first."""
+        @_builtins.property
+        def time(self) -> _timestamp_pb2.Timestamp:
+            """DELAYED: when the job is due. EXPIRED: when it expired."""
+
+        @_builtins.property
+        def parents(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainJobResponse.Parent]:
+            """BLOCKED: the parents that block it."""
+
+        @_builtins.property
+        def workers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """RUNNING: the worker. SLOTS_BUSY, TASK_LIMIT: the workers that could take it, were they not busy."""
+
+        def __init__(
+            self,
+            *,
+            kind: Global___ExplainJobResponse.Kind.ValueType = ...,
+            text: _builtins.str = ...,
+            time: _timestamp_pb2.Timestamp | None = ...,
+            parents: _abc.Iterable[Global___ExplainJobResponse.Parent] | None = ...,
+            workers: _abc.Iterable[_builtins.int] | None = ...,
+            count: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "kind", b"kind", "parents", b"parents", "text", b"text", "time", b"time", "workers", b"workers"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Parent(_message.Message):
+        """A parent that blocks the job."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ID_FIELD_NUMBER: _builtins.int
+        STATE_FIELD_NUMBER: _builtins.int
+        id: _builtins.int
+        """Id of the parent."""
+        state: _builtins.str
+        """Its state."""
+        def __init__(
+            self,
+            *,
+            id: _builtins.int = ...,
+            state: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "state", b"state"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    STATE_FIELD_NUMBER: _builtins.int
+    SUMMARY_FIELD_NUMBER: _builtins.int
+    REASONS_FIELD_NUMBER: _builtins.int
+    state: _builtins.str
+    """State of the job."""
+    summary: _builtins.str
+    """All reasons in one sentence, for people."""
+    @_builtins.property
+    def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainJobResponse.Reason]:
+        """The reasons, the weightiest first. There is at least one."""
+
+    def __init__(
+        self,
+        *,
+        state: _builtins.str = ...,
+        summary: _builtins.str = ...,
+        reasons: _abc.Iterable[Global___ExplainJobResponse.Reason] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reasons", b"reasons", "state", b"state", "summary", b"summary"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainJobResponse: _TypeAlias = ExplainJobResponse  # noqa: Y015
 
 @_typing.final
 class GetStatsRequest(_message.Message):

@@ -90,6 +90,11 @@ class MinionServiceStub:
                 request_serializer=minion_dot_v1_dot_minion__service__pb2.WatchJobRequest.SerializeToString,
                 response_deserializer=minion_dot_v1_dot_minion__service__pb2.WatchJobResponse.FromString,
                 _registered_method=True)
+        self.ExplainJob = channel.unary_unary(
+                '/minion.v1.MinionService/ExplainJob',
+                request_serializer=minion_dot_v1_dot_minion__service__pb2.ExplainJobRequest.SerializeToString,
+                response_deserializer=minion_dot_v1_dot_minion__service__pb2.ExplainJobResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/minion.v1.MinionService/GetStats',
                 request_serializer=minion_dot_v1_dot_minion__service__pb2.GetStatsRequest.SerializeToString,
@@ -183,6 +188,13 @@ class MinionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainJob(self, request, context):
+        """Tell why a job does not run yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStats(self, request, context):
         """Count jobs, workers, locks and schedules.
         """
@@ -249,6 +261,11 @@ def add_MinionServiceServicer_to_server(servicer, server):
                     servicer.WatchJob,
                     request_deserializer=minion_dot_v1_dot_minion__service__pb2.WatchJobRequest.FromString,
                     response_serializer=minion_dot_v1_dot_minion__service__pb2.WatchJobResponse.SerializeToString,
+            ),
+            'ExplainJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainJob,
+                    request_deserializer=minion_dot_v1_dot_minion__service__pb2.ExplainJobRequest.FromString,
+                    response_serializer=minion_dot_v1_dot_minion__service__pb2.ExplainJobResponse.SerializeToString,
             ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
@@ -537,6 +554,33 @@ class MinionService:
             '/minion.v1.MinionService/WatchJob',
             minion_dot_v1_dot_minion__service__pb2.WatchJobRequest.SerializeToString,
             minion_dot_v1_dot_minion__service__pb2.WatchJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.v1.MinionService/ExplainJob',
+            minion_dot_v1_dot_minion__service__pb2.ExplainJobRequest.SerializeToString,
+            minion_dot_v1_dot_minion__service__pb2.ExplainJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,8 @@ class MinionServiceStub:
     """Follow a job: its present form first, then one message per change, until it finished or failed.
     A client that reads too slowly misses intermediate changes, never the last.
     """
+    ExplainJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.ExplainJobRequest, _minion_service_pb2.ExplainJobResponse]
+    """Tell why a job does not run yet."""
     GetStats: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.GetStatsRequest, _minion_service_pb2.GetStatsResponse]
     """Count jobs, workers, locks and schedules."""
     GetHistory: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.GetHistoryRequest, _minion_service_pb2.GetHistoryResponse]
@@ -103,6 +105,8 @@ class MinionServiceAsyncStub(MinionServiceStub):
     """Follow a job: its present form first, then one message per change, until it finished or failed.
     A client that reads too slowly misses intermediate changes, never the last.
     """
+    ExplainJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.ExplainJobRequest, _minion_service_pb2.ExplainJobResponse]  # type: ignore[assignment]
+    """Tell why a job does not run yet."""
     GetStats: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.GetStatsRequest, _minion_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Count jobs, workers, locks and schedules."""
     GetHistory: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.GetHistoryRequest, _minion_service_pb2.GetHistoryResponse]  # type: ignore[assignment]
@@ -200,6 +204,14 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         """Follow a job: its present form first, then one message per change, until it finished or failed.
         A client that reads too slowly misses intermediate changes, never the last.
         """
+
+    @_abc_1.abstractmethod
+    def ExplainJob(
+        self,
+        request: _minion_service_pb2.ExplainJobRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_minion_service_pb2.ExplainJobResponse, _abc.Awaitable[_minion_service_pb2.ExplainJobResponse]]:
+        """Tell why a job does not run yet."""
 
     @_abc_1.abstractmethod
     def GetStats(

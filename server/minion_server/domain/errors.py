@@ -53,6 +53,15 @@ class JobNotFound(NotFound):
         super().__init__("job", job_id)
 
 
+class WorkerNotFound(NotFound):
+    """A worker that is not registered."""
+
+    reason = "WORKER_NOT_FOUND"
+
+    def __init__(self, worker_id: int) -> None:
+        super().__init__("worker", worker_id)
+
+
 class Conflict(MinionError):
     """A state of things that forbids what was asked for."""
 

@@ -221,17 +221,31 @@ class Claim:
 
     Attributes:
         queues: Only jobs in one of these queues.
-        tasks: Only jobs of one of these tasks.
+        tasks: Only jobs of one of these tasks; None is any.
         min_priority: Only jobs of at least this priority.
         job_id: Only this job.
         max_jobs: At most this many.
+
+    Raises:
+        Invalid: A field is out of its bounds.
     """
 
-    queues: Sequence[str]
-    tasks: Sequence[str]
+    queues: Sequence[str] = (DEFAULT_QUEUE,)
+    tasks: Sequence[str] | None = None
     min_priority: int | None = None
     job_id: int | None = None
     max_jobs: int = 1
+
+    def __post_init__(self) -> None:
+        limits.check_names("queues", self.queues)
+        limits.check_names("tasks", self.tasks or ())
+        if self.min_priority is not None:
+            limits.check_range(
+                "min_priority", self.min_priority, -limits.MAX_INT32 - 1, limits.MAX_INT32
+            )
+        if self.job_id is not None:
+            limits.check_range("job_id", self.job_id, 1, limits.MAX_INT64)
+        limits.check_range("max_jobs", self.max_jobs, 1, limits.MAX_CLAIM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,8 @@ DEFAULT_PAGE_SIZE = 100
 """Jobs in one page of a list, when the request does not say."""
 MAX_FILTER_VALUES = 10_000
 """Values of one filter of a list."""
+MAX_CLAIM = 1_000
+"""Jobs taken in one request."""
 MAX_SPAN = timedelta(days=36_525)
 """Longest delay or expiry: a hundred years."""
 MAX_INT32 = 2**31 - 1

@@ -21,8 +21,15 @@ from minion_server.domain.job import (
     Outcome,
     RetryOptions,
 )
+from minion_server.domain.lock import LockPage, LockRequest
 from minion_server.domain.maintenance import History, RepairReport, Retention, Stats
-from minion_server.domain.worker import Worker
+from minion_server.domain.schedule import (
+    DispatchedSchedule,
+    NewSchedule,
+    ScheduleFilter,
+    SchedulePage,
+)
+from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +73,16 @@ class Changes:
         ready: Jobs that may be taken from now on.
         due_in: Seconds until the first of the jobs that changed becomes due or expires.
         revoked: Running jobs to be stopped.
+        commanded: Ids of workers that have commands to receive.
+        schedule_due_in: Seconds until the first of the schedules that changed is due.
     """
 
     jobs: set[int] = field(default_factory=set)
     ready: ReadyJobs = field(default_factory=dict)
     due_in: float | None = None
     revoked: list[Revocation] = field(default_factory=list)
+    commanded: set[int] = field(default_factory=set)
+    schedule_due_in: float | None = None
 
     def add_ready(self, queue: str, task: str, priority: int) -> None:
         """Note that a job may be taken from now on."""
@@ -150,6 +161,9 @@ class Storage(Protocol):
 
         Only jobs that are due, have not expired and are not blocked by a parent are taken. No job
         is taken twice, whoever asks at the same time.
+
+        Raises:
+            WorkerNotFound: The worker is not registered.
         """
 
     async def end_jobs(self, outcomes: Sequence[Outcome], backoff: Backoff) -> list[bool]:
@@ -208,26 +222,96 @@ class Storage(Protocol):
             JobNotFound: There is none with that id.
         """
 
-    async def register_worker(
-        self, worker_id: int | None, *, host: str, pid: int, status: Mapping[str, JsonValue]
-    ) -> int:
+    async def register_worker(self, registration: Registration) -> int:
         """Register a worker, or note that it was heard of, with its present status.
 
-        Args:
-            worker_id: None for a new one. One that was forgotten is registered under its id again.
-            host: Name of its machine.
-            pid: Its process id.
-            status: What it tells of itself.
+        Returns:
+            Its id: a new one if it had none. One that was forgotten is registered under its id
+            again.
+        """
+
+    async def unregister_worker(self, worker_id: int) -> None:
+        """Forget a worker, if it is known. Its active jobs stay until `repair`."""
+
+    async def list_workers(
+        self,
+        worker_filter: WorkerFilter,
+        *,
+        limit: int,
+        offset: int = 0,
+        below: int | None = None,
+    ) -> WorkerPage:
+        """List workers, the highest id first; the arguments are as `list_jobs`'s."""
+
+    async def broadcast(self, command: Command, worker_ids: Sequence[int]) -> bool:
+        """Put a command into the inbox of each of these workers, or, without ids, of all.
+
+        Returns:
+            Whether there was any such worker.
+        """
+
+    async def receive(self, worker_id: int) -> list[Command]:
+        """Empty a worker's inbox, and answer what was in it, the oldest first.
+
+        A worker that is not registered has none.
+        """
+
+    async def acquire_lock(self, request: LockRequest) -> bool:
+        """Take a lock of a name, unless as many hold it already as may.
+
+        Without a duration nothing is taken: it is told whether it could be.
+        """
+
+    async def release_lock(self, name: str) -> bool:
+        """Release the lock of a name that expires first.
+
+        Returns:
+            Whether there was one that had not expired.
+        """
+
+    async def list_locks(
+        self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
+    ) -> LockPage:
+        """List locks that have not expired, the highest id first; of all names if none is given.
+
+        The other arguments are as `list_jobs`'s.
+        """
+
+    async def put_schedule(self, schedule: NewSchedule) -> int:
+        """Make a schedule, or change the one of that name; it stays paused if it was.
+
+        Its next run is its cron rule's first match after now; one whose rule stays the same keeps
+        its next run.
 
         Returns:
             Its id.
         """
 
-    async def unregister_worker(self, worker_id: int) -> None:
-        """Forget a worker. Its active jobs stay until `repair`."""
+    async def delete_schedule(self, name: str) -> bool:
+        """Delete a schedule; answer whether there was one of that name."""
 
-    async def list_workers(self) -> list[Worker]:
-        """List the workers, the highest id first."""
+    async def pause_schedule(self, name: str, *, paused: bool) -> bool:
+        """Keep a schedule from firing, or let it; answer whether there is one of that name."""
+
+    async def list_schedules(
+        self,
+        schedule_filter: ScheduleFilter,
+        *,
+        limit: int,
+        offset: int = 0,
+        below: int | None = None,
+    ) -> SchedulePage:
+        """List schedules, the highest id first; the arguments are as `list_jobs`'s."""
+
+    async def dispatch_schedules(self) -> list[DispatchedSchedule]:
+        """Enqueue a job for each schedule that is due and not paused, and move its next run.
+
+        The next run is the first match after now, so that a schedule which was missed often fires
+        once. However many ask at the same time, a schedule fires once.
+        """
+
+    async def next_dispatch(self) -> float | None:
+        """Answer in how many seconds the first schedule is due; None if there is none."""
 
     async def stage_due(self) -> float | None:
         """Let in jobs that have become due, and let out those that have expired.
@@ -255,6 +339,15 @@ class Storage(Protocol):
 
     async def history(self) -> History:
         """Count what finished and failed in each of the last 24 hours, oldest first."""
+
+    async def count_ready_before(self, job: Job) -> int:
+        """Count the jobs of a job's queue that may be taken now and come before it."""
+
+    async def reset(self, *, locks_only: bool) -> None:
+        """Delete all jobs, locks, schedules and workers, and count ids from 1 again; or all locks.
+
+        Active jobs are revoked.
+        """
 
     def uptime(self) -> timedelta:
         """Tell how long the store has been open."""
