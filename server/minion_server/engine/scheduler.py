@@ -54,8 +54,8 @@ class Scheduler:
     async def dequeue(self, worker_id: int, claim: Claim, wait: float) -> list[ClaimedJob]:
         """Claim jobs for a worker, waiting for the first.
 
-        Cancelled while a claim is under way, it answers what was claimed, since that is the
-        worker's already.
+        Cancelled while a claim is under way, it answers what was claimed, if anything was, since
+        that is the worker's already.
 
         Args:
             worker_id: The worker, registered.
@@ -120,7 +120,10 @@ class Scheduler:
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            return await claiming
+            jobs = await claiming
+            if not jobs:
+                raise
+            return jobs
 
     def _heed(self, changes: Changes) -> None:
         if changes.ready and self._waiters:
