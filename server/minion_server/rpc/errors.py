@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -97,13 +98,20 @@ class ErrorInterceptor(Interceptor):
 
 
 def _guard(handler: Handler) -> Handler:
-    if handler.request_streaming:
-        # Only server reflection streams requests, and it answers its own errors.
-        return handler
     deserialize = _lenient(handler.request_deserializer)
+    if handler.request_streaming:
+        # Only server reflection streams requests, and it streams its answers too.
+        return grpc.stream_stream_rpc_method_handler(
+            _guard_stream(_with_messages(handler.stream_stream)),
+            deserialize,
+            handler.response_serializer,
+        )
     if handler.response_streaming:
+        # One that is a coroutine, as health's is, hands its answers to the context.
+        is_generator = inspect.isasyncgenfunction(handler.unary_stream)
+        guard = _guard_stream if is_generator else _guard_unary
         return grpc.unary_stream_rpc_method_handler(
-            _guard_stream(handler.unary_stream), deserialize, handler.response_serializer
+            guard(handler.unary_stream), deserialize, handler.response_serializer
         )
     return grpc.unary_unary_rpc_method_handler(
         _guard_unary(handler.unary_unary), deserialize, handler.response_serializer
@@ -149,6 +157,22 @@ def _guard_stream(behaviour: Any) -> Any:
             raise
         except Exception as error:  # noqa: BLE001 - none may reach the client as it is
             await _answer(context, error)
+
+    return run
+
+
+def _with_messages(behaviour: Any) -> Any:
+    """Stop at a malformed request in a stream of them."""
+
+    async def check(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            _require_message(request)
+            yield request
+
+    @functools.wraps(behaviour)
+    async def run(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        async for response in behaviour(check(requests), context):
+            yield response
 
     return run
 
