@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from minion.v1 import minion_service_pb2 as pb
 from minion_server.domain.errors import Conflict, Exhausted, Unavailable
@@ -143,6 +144,42 @@ async def test_a_value_that_was_never_set_is_null(rpc: RpcBench) -> None:
     job = await rpc.job(await rpc.enqueue(args=args, notes=Struct(fields={"a": Value()})))
     assert job.args.values[0].WhichOneof("kind") == "null_value"
     assert not job.notes.fields
+
+
+@pytest.mark.parametrize("wrap", [lambda value: [value], lambda value: {"a": value}])
+async def test_what_is_nested_as_deep_as_allowed_can_be_read(wire: RpcBench, wrap: Any) -> None:
+    value: Any = 1
+    accepted = 0
+    while True:
+        value = wrap(value)
+        try:
+            request = pb.EnqueueJobRequest(task="foo", args=list_value(value))
+        except DecodeError:
+            break
+        try:
+            job_id = (await wire.call("EnqueueJob", request)).id
+        except grpc.aio.AioRpcError as error:
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+            continue
+        accepted += 1
+        job = await wire.job(job_id)
+        assert job.args == request.args
+    assert 30 <= accepted < 50
+    assert len((await wire.call("ListJobs")).jobs) == accepted
+
+
+@pytest.mark.parametrize("size", [1_000, 20_000, 1_000_000])
+@pytest.mark.parametrize("character", ["x", "\u00e4", "\U0001f600"])
+async def test_an_error_about_something_long_arrives(
+    rpc: RpcBench, size: int, character: str
+) -> None:
+    text = character * size
+    state = await rpc.refusal("ListJobs", pb.ListJobsRequest(states=[text]))
+    check_blames(state, "states[0]")
+    long_key = pb.EnqueueJobRequest(task="foo", notes=struct(**{text: 2.0**60}))
+    note = await rpc.refusal("EnqueueJob", long_key)
+    assert (note.code.name, note.reason) == ("INVALID_ARGUMENT", "INVALID_FIELD")
+    assert note.fields[0].startswith(f"notes.{character}")
 
 
 async def test_bytes_that_are_no_message_are_the_callers_fault(

@@ -29,6 +29,10 @@ DOMAIN = "minion"
 DETAILS_KEY = "grpc-status-details-bin"
 """Metadata key that carries a serialized `google.rpc.Status`."""
 INTERNAL_MESSAGE = "internal error"
+MAX_FIELD_BYTES = 300
+MAX_TEXT_BYTES = 500
+"""What may hold what the caller sent: gRPC drops a status whose metadata exceeds 8 KiB, in which
+the message stands twice, percent-encoded and in base64."""
 
 CODES: dict[type[MinionError], grpc.StatusCode] = {
     Invalid: grpc.StatusCode.INVALID_ARGUMENT,
@@ -185,13 +189,15 @@ def _require_message(request: Any) -> None:
 async def _answer(context: Context, error: Exception) -> NoReturn:
     match error:
         case Invalid():
+            field = _clip(error.field, MAX_FIELD_BYTES)
+            description = _clip(error.description, MAX_TEXT_BYTES)
             violation = error_details_pb2.BadRequest.FieldViolation(
-                field=error.field, description=error.description
+                field=field, description=description
             )
             await abort(
                 context,
                 CODES[Invalid],
-                str(error),
+                f"{field}: {description}",
                 error.reason,
                 error_details_pb2.BadRequest(field_violations=[violation]),
             )
@@ -199,7 +205,14 @@ async def _answer(context: Context, error: Exception) -> NoReturn:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error), error.reason)
         case MinionError():
             code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-            await abort(context, code, str(error), error.reason)
+            await abort(context, code, _clip(str(error), MAX_TEXT_BYTES), error.reason)
         case _:
             logger.error("a call failed", exc_info=error)
             await abort(context, grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, "INTERNAL")
+
+
+def _clip(text: str, max_bytes: int) -> str:
+    data = text.encode()
+    if len(data) <= max_bytes:
+        return text
+    return data[:max_bytes].decode(errors="ignore") + "..."
