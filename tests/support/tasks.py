@@ -26,6 +26,14 @@ async def hold(job: Job, path: str) -> str:
 
 
 @task
+async def append(job: Job, path: str, text: str | int) -> None:
+    """Leave a line in a file, as a trace that does not depend on the queue."""
+    trace = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(trace, f"{text}\n".encode())
+    os.close(trace)
+
+
+@task
 async def boom(job: Job, text: str) -> None:
     raise RuntimeError(text)
 
