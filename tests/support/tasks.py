@@ -34,6 +34,21 @@ async def append(job: Job, path: str, text: str | int) -> None:
 
 
 @task
+async def traced(job: Job, path: str, seconds: float) -> None:
+    """Leave a trace of the run, and take a while."""
+    await append(job, path, f"{job.id} {job.retries}")
+    await asyncio.sleep(seconds)
+
+
+@task
+def traced_in_process(job: Job, path: str, seconds: float) -> None:
+    """Do as `traced` does, in a worker process."""
+    with open(path, "a") as trace:  # noqa: PTH123 - one write of one line
+        trace.write(f"{job.id} {job.retries}\n")
+    time.sleep(seconds)
+
+
+@task
 async def boom(job: Job, text: str) -> None:
     raise RuntimeError(text)
 
