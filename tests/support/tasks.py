@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import subprocess
 import time
 from typing import Any
 
@@ -69,6 +70,16 @@ def leave(job: Job, code: int) -> None:
 
 
 @task(timeout=0.5)
+async def never_on_the_loop(job: Job) -> None:
+    await asyncio.Event().wait()
+
+
+@task
+async def forever_on_the_loop(job: Job) -> None:
+    await asyncio.Event().wait()
+
+
+@task(timeout=0.5)
 def never(job: Job) -> None:
     job.note(pid=os.getpid())
     while True:
@@ -90,6 +101,17 @@ def raises(job: Job, text: str) -> None:
 @task
 def unspeakable(job: Job) -> Any:
     return {"a": [object()]}
+
+
+@task
+async def unspeakable_on_the_loop(job: Job) -> Any:
+    return {1, 2}
+
+
+@task
+def orphan(job: Job) -> int:
+    """Leave a process behind."""
+    return subprocess.Popen(["sleep", "600"]).pid  # noqa: S607 - wherever it is
 
 
 @task
