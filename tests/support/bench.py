@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import Claim, ClaimedJob, Job, JobFilter, NewJob, Outcome
+from minion_server.domain.worker import Registration, Worker, WorkerFilter
 from minion_server.storage.base import Changes, Storage
 
 START = 1_600_000_000.0
@@ -35,7 +36,12 @@ class Bench:
         return enqueued.id
 
     async def worker(self) -> int:
-        return await self.storage.register_worker(None, host="h", pid=1, status={})
+        return await self.storage.register_worker(Registration(host="h", pid=1))
+
+    async def workers(self) -> list[Worker]:
+        page = await self.storage.list_workers(WorkerFilter(), limit=1_000)
+        assert page.total == len(page.workers)
+        return list(page.workers)
 
     async def claim(self, worker_id: int, **fields: object) -> list[ClaimedJob]:
         wanted = {"queues": ["default"], "tasks": ["foo"], "max_jobs": 1} | fields
@@ -59,6 +65,10 @@ class Bench:
         page = await self.storage.list_jobs(JobFilter(**fields), limit=1000)  # type: ignore[arg-type]  # the test knows
         assert page.total == len(page.jobs)
         return [job.id for job in page.jobs]
+
+    def commanded(self) -> set[int]:
+        """Answer the workers that listeners were told have commands."""
+        return {worker for changes in self.changes for worker in changes.commanded}
 
     async def _end(self, job_id: int, retries: int, result: object, *, failed: bool) -> bool:
         outcome = Outcome(job_id=job_id, retries=retries, failed=failed, result=result)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,6 +29,10 @@ DOMAIN = "minion"
 DETAILS_KEY = "grpc-status-details-bin"
 """Metadata key that carries a serialized `google.rpc.Status`."""
 INTERNAL_MESSAGE = "internal error"
+MAX_FIELD_BYTES = 300
+MAX_TEXT_BYTES = 500
+"""What may hold what the caller sent: gRPC drops a status whose metadata exceeds 8 KiB, in which
+the message stands twice, percent-encoded and in base64."""
 
 CODES: dict[type[MinionError], grpc.StatusCode] = {
     Invalid: grpc.StatusCode.INVALID_ARGUMENT,
@@ -97,13 +102,20 @@ class ErrorInterceptor(Interceptor):
 
 
 def _guard(handler: Handler) -> Handler:
-    if handler.request_streaming:
-        # Only server reflection streams requests, and it answers its own errors.
-        return handler
     deserialize = _lenient(handler.request_deserializer)
+    if handler.request_streaming:
+        # Whatever streams its requests streams its answers too.
+        return grpc.stream_stream_rpc_method_handler(
+            _guard_stream(_with_messages(handler.stream_stream)),
+            deserialize,
+            handler.response_serializer,
+        )
     if handler.response_streaming:
+        # One that is a coroutine, as health's is, hands its answers to the context.
+        is_generator = inspect.isasyncgenfunction(handler.unary_stream)
+        guard = _guard_stream if is_generator else _guard_unary
         return grpc.unary_stream_rpc_method_handler(
-            _guard_stream(handler.unary_stream), deserialize, handler.response_serializer
+            guard(handler.unary_stream), deserialize, handler.response_serializer
         )
     return grpc.unary_unary_rpc_method_handler(
         _guard_unary(handler.unary_unary), deserialize, handler.response_serializer
@@ -153,6 +165,22 @@ def _guard_stream(behaviour: Any) -> Any:
     return run
 
 
+def _with_messages(behaviour: Any) -> Any:
+    """Stop at a malformed request in a stream of them."""
+
+    async def check(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            _require_message(request)
+            yield request
+
+    @functools.wraps(behaviour)
+    async def run(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        async for response in behaviour(check(requests), context):
+            yield response
+
+    return run
+
+
 def _require_message(request: Any) -> None:
     if isinstance(request, MalformedMessage):
         raise request
@@ -161,13 +189,15 @@ def _require_message(request: Any) -> None:
 async def _answer(context: Context, error: Exception) -> NoReturn:
     match error:
         case Invalid():
+            field = _clip(error.field, MAX_FIELD_BYTES)
+            description = _clip(error.description, MAX_TEXT_BYTES)
             violation = error_details_pb2.BadRequest.FieldViolation(
-                field=error.field, description=error.description
+                field=field, description=description
             )
             await abort(
                 context,
                 CODES[Invalid],
-                str(error),
+                f"{field}: {description}",
                 error.reason,
                 error_details_pb2.BadRequest(field_violations=[violation]),
             )
@@ -175,7 +205,14 @@ async def _answer(context: Context, error: Exception) -> NoReturn:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error), error.reason)
         case MinionError():
             code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-            await abort(context, code, str(error), error.reason)
+            await abort(context, code, _clip(str(error), MAX_TEXT_BYTES), error.reason)
         case _:
             logger.error("a call failed", exc_info=error)
             await abort(context, grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, "INTERNAL")
+
+
+def _clip(text: str, max_bytes: int) -> str:
+    data = text.encode()
+    if len(data) <= max_bytes:
+        return text
+    return data[:max_bytes].decode(errors="ignore") + "..."
