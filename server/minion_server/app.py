@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 DATABASE_FILE = "minion.db"
 SQLITE_SCHEME = "sqlite:///"
+POSTGRESQL_SCHEMES = frozenset({"postgresql", "postgres"})
 LIBRARY_MODULE = "minion_server.library"
 ADDRESS_FILE = "server.json"
 """Tells commands on this machine where the server of a data directory listens."""
@@ -56,9 +57,21 @@ def open_storage(settings: Settings) -> Storage:
     """
     if settings.database is None:
         return SqliteStorage(settings.data_dir / DATABASE_FILE)
+    scheme = settings.database.partition("://")[0]
+    if scheme in POSTGRESQL_SCHEMES:
+        try:
+            from minion_server.storage.postgresql import PostgresStorage  # noqa: PLC0415 - an extra
+        except ModuleNotFoundError as error:
+            raise Invalid(
+                "--database", f"needs the extra minion-server[postgres] ({error})"
+            ) from error
+        return PostgresStorage(settings.database)
     path = settings.database.removeprefix(SQLITE_SCHEME)
     if path == settings.database or not path:
-        raise Invalid("--database", f"must be {SQLITE_SCHEME}PATH, not {settings.database!r}")
+        # It may hold a password.
+        raise Invalid(
+            "--database", f"must be {SQLITE_SCHEME}PATH or postgresql://..., not {scheme}"
+        )
     return SqliteStorage(Path(path))
 
 

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import asyncpg
 
@@ -25,10 +25,10 @@ from minion_server.storage.postgresql.failures import Failure, classify, transla
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Connection = asyncpg.Connection[asyncpg.Record]
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 PATIENCE_SECONDS = 20.0
-"""How long a step is tried for. A restart of PostgreSQL takes a few seconds, a failover some more."""
+"""How long a step is tried for: a restart takes a few seconds, a failover some more."""
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
 CONNECT_SECONDS = 10.0
@@ -129,7 +129,7 @@ class Database:
                     # Within a transaction a pooler keeps to one connection.
                     async with connection.transaction():
                         return await work(connection)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - what it means decides
                 if self._closed or classify(error) is Failure.FINAL or loop.time() >= deadline:
                     raise translate(error) from error.__cause__
                 logger.debug("trying again: %r", error)

@@ -9,6 +9,7 @@ import orjson
 from minion_server.domain.job import EnqueuedJob, JsonValue, NewJob
 from minion_server.storage.base import Changes
 from minion_server.storage.postgresql.database import Database
+from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.tell import read_changes
 
 MAX_JOBS = 1_000
@@ -22,11 +23,6 @@ _NOTE = "SELECT minion_server_note($1::bigint[], $2::text[], $3::text[])"
 
 Tell = Callable[[Changes], None]
 Noting = tuple[int, Mapping[str, JsonValue]]
-
-
-def to_json(value: JsonValue) -> str:
-    """Write a JSON value as text."""
-    return orjson.dumps(value).decode()
 
 
 def without_nulls(notes: Iterable[tuple[str, JsonValue]]) -> dict[str, JsonValue]:

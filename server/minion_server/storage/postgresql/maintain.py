@@ -21,7 +21,8 @@ from minion_server.domain.maintenance import (
 from minion_server.domain.worker import Command, Registration
 from minion_server.storage.base import Changes, Revocation
 from minion_server.storage.postgresql.database import Database
-from minion_server.storage.postgresql.enqueue import Tell, to_json
+from minion_server.storage.postgresql.enqueue import Tell
+from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.perform import end_jobs
 from minion_server.storage.postgresql.tell import read_changes
 
@@ -85,9 +86,7 @@ async def acquire_lock(database: Database, request: LockRequest) -> bool:
 
 async def release_lock(database: Database, name: str) -> bool:
     """Do what `Storage.release_lock` says."""
-    released: str = await database.step(
-        "SELECT minion_server_release_lock($1, $2, $3::text)", name
-    )
+    released: str = await database.step("SELECT minion_server_release_lock($1, $2, $3::text)", name)
     return released == "true"
 
 

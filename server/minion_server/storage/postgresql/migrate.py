@@ -10,7 +10,7 @@ from minion_server.storage.postgresql.database import Connection
 
 MINION_OLDEST = 23
 MINION_NEWEST = 25
-"""Versions of Perl Minion's schema that are served as they are; an empty database gets the newest."""
+"""Versions of Perl Minion's schema that are served as they are; new databases get the newest."""
 OLDEST_SERVER = 130_000
 MIGRATION_SECONDS = 4 * 3_600.0
 """Time for the indexes of a large table."""

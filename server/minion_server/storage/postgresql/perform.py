@@ -12,7 +12,8 @@ from minion_server.domain.job import Claim, ClaimedJob, Outcome
 from minion_server.domain.limits import MAX_INT32
 from minion_server.storage.base import Changes
 from minion_server.storage.postgresql.database import Database
-from minion_server.storage.postgresql.enqueue import Tell, to_json
+from minion_server.storage.postgresql.enqueue import Tell
+from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.tell import read_changes
 
 LOWEST_PRIORITY = -MAX_INT32 - 1

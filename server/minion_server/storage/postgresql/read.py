@@ -53,7 +53,8 @@ _STATS = """
 """
 
 _HISTORY = """
-    WITH hours AS (SELECT extract(EPOCH FROM date_trunc('hour', now(), 'UTC'))::bigint - $1 AS start)
+    WITH hours AS (
+      SELECT extract(EPOCH FROM date_trunc('hour', now(), 'UTC'))::bigint - $1 AS start)
     SELECT start, floor((extract(EPOCH FROM finished) - start) / 3600)::int AS hour,
       count(*) FILTER (WHERE state = 'failed') AS failed_jobs,
       count(*) FILTER (WHERE state = 'finished') AS finished_jobs
@@ -139,7 +140,9 @@ async def list_workers(
         [row["id"] for row in rows],
     )
     jobs = {row["worker"]: row["jobs"] for row in running}
-    return WorkerPage(workers=[to_worker(row, jobs.get(row["id"], [])) for row in rows], total=total)
+    return WorkerPage(
+        workers=[to_worker(row, jobs.get(row["id"], [])) for row in rows], total=total
+    )
 
 
 async def list_locks(

@@ -14,7 +14,8 @@ from minion_server.domain.worker import Worker
 
 JOB_COLUMNS = """
     id, args, attempts,
-    ARRAY (SELECT c.id FROM minion_jobs AS c WHERE c.parents @> ARRAY[j.id] ORDER BY c.id) AS children,
+    ARRAY (SELECT c.id FROM minion_jobs AS c WHERE c.parents @> ARRAY[j.id] ORDER BY c.id)
+      AS children,
     created, delayed, expires, finished, lax, notes, parents, priority, queue, result, retried,
     retries, started, state::text AS state, task, worker, now() AS time
 """

@@ -13,8 +13,8 @@ from minion_server.domain.errors import Invalid
 from minion_server.domain.schedule import DispatchedSchedule, NewSchedule
 from minion_server.storage.base import Changes
 from minion_server.storage.postgresql.database import Connection, Database
-from minion_server.storage.postgresql.enqueue import Tell, to_json, without_nulls
-from minion_server.storage.postgresql.tell import add_schedule_due
+from minion_server.storage.postgresql.enqueue import Tell, without_nulls
+from minion_server.storage.postgresql.json_text import to_json
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('minion.schedules'))"
 _DUE = """
     SELECT id, args, attempts, cron, expire, lax, name, notes, priority, queue, task,
       extract(EPOCH FROM now())::float8 AS now
-    FROM {table} WHERE next_run <= now() AND NOT paused ORDER BY id FOR UPDATE
+    FROM {table} WHERE next_run <= now() AND NOT paused ORDER BY next_run, id FOR UPDATE
 """
 
 _ENQUEUE = """
@@ -129,7 +129,7 @@ async def dispatch_schedules(
 
     dispatched = await database.run(dispatch)
     tell(changes)
-    return [one for one in dispatched if one.job]
+    return dispatched
 
 
 async def _fire(
@@ -154,7 +154,7 @@ async def _fire(
     elif row["expire"] > 0:
         changes.add_ready(row["queue"], row["task"], row["priority"])
         changes.add_due(float(row["expire"]))
-    add_schedule_due(changes, next_run - row["now"])
+    changes.add_schedule_due(next_run - row["now"])
     return DispatchedSchedule(id=row["id"], name=row["name"], job=job_id)
 
 
@@ -169,5 +169,5 @@ def _next_run(cron: Any, now: float) -> float:
 
 def _tell_due(tell: Tell, seconds: float) -> None:
     changes = Changes()
-    add_schedule_due(changes, max(0.0, seconds))
+    changes.add_schedule_due(max(0.0, seconds))
     tell(changes)

@@ -9,7 +9,8 @@ import orjson
 from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import JsonValue, RetryOptions
 from minion_server.storage.postgresql.database import Database
-from minion_server.storage.postgresql.enqueue import Tell, to_json
+from minion_server.storage.postgresql.enqueue import Tell
+from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.tell import read_changes
 
 _RETRY = """

@@ -93,9 +93,7 @@ class PostgresStorage:
         self._notes = Group[enqueue.Noting, bool](
             partial(enqueue.note, database, self._tell), most=enqueue.MAX_JOBS
         )
-        self._jobs = Group[int, Job | None](
-            partial(read.get_jobs, database), most=read.MAX_LOOKUPS
-        )
+        self._jobs = Group[int, Job | None](partial(read.get_jobs, database), most=read.MAX_LOOKUPS)
         self._statuses = Group[int, JobStatus | None](
             partial(read.get_statuses, database), most=read.MAX_LOOKUPS
         )
@@ -104,7 +102,10 @@ class PostgresStorage:
         """Connect, bring our part of the schema up to date, and listen."""
         try:
             connection = await self._database.connect()
-        except (asyncpg.InvalidCatalogNameError, asyncpg.InvalidAuthorizationSpecificationError) as error:
+        except (
+            asyncpg.InvalidCatalogNameError,
+            asyncpg.InvalidAuthorizationSpecificationError,
+        ) as error:
             raise Conflict(f"cannot use the database: {error}") from error
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Unavailable(f"cannot connect to the database: {error}") from error
@@ -165,8 +166,6 @@ class PostgresStorage:
 
     async def claim_jobs(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
         """Make inactive jobs active and the worker's."""
-        if not claim.queues or (claim.tasks is not None and not claim.tasks):
-            return []
         jobs, locked = await perform.claim_jobs(self._database, self._tell, worker_id, claim)
         if len(jobs) < claim.max_jobs and claim.job_id is None:
             self._watch.heed(claim)
@@ -248,9 +247,7 @@ class PostgresStorage:
         self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
     ) -> LockPage:
         """List locks."""
-        return await read.list_locks(
-            self._database, names, limit=limit, offset=offset, below=below
-        )
+        return await read.list_locks(self._database, names, limit=limit, offset=offset, below=below)
 
     # Schedules
 
@@ -278,7 +275,12 @@ class PostgresStorage:
     ) -> SchedulePage:
         """List schedules."""
         return await read.list_schedules(
-            self._database, self._schedules, schedule_filter, limit=limit, offset=offset, below=below
+            self._database,
+            self._schedules,
+            schedule_filter,
+            limit=limit,
+            offset=offset,
+            below=below,
         )
 
     async def dispatch_schedules(self) -> list[DispatchedSchedule]:

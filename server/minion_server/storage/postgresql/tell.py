@@ -41,7 +41,7 @@ def read_changes(told: Mapping[str, Any], changes: Changes | None = None) -> Cha
     if told.get("left"):
         changes.add_due(LEFT_SECONDS)
     if "schedule" in told:
-        add_schedule_due(changes, told["schedule"])
+        changes.add_schedule_due(float(told["schedule"]))
     return changes
 
 
@@ -49,12 +49,6 @@ def add_ready(changes: Changes, queue: str, task: str, priority: int, number: in
     """Note that some jobs may be taken from now on."""
     changes.add_ready(queue, task, priority)
     changes.ready[queue, task].count += number - 1
-
-
-def add_schedule_due(changes: Changes, seconds: float) -> None:
-    """Note that a schedule is due after some seconds."""
-    if changes.schedule_due_in is None or seconds < changes.schedule_due_in:
-        changes.schedule_due_in = seconds
 
 
 def merge(into: Changes, other: Changes) -> None:
@@ -67,7 +61,7 @@ def merge(into: Changes, other: Changes) -> None:
     into.revoked += other.revoked
     into.commanded |= other.commanded
     if other.schedule_due_in is not None:
-        add_schedule_due(into, other.schedule_due_in)
+        into.add_schedule_due(other.schedule_due_in)
 
 
 def is_empty(changes: Changes) -> bool:
@@ -93,9 +87,7 @@ def _parts(changes: Changes) -> Iterator[dict[str, Any]]:
         first["schedule"] = changes.schedule_due_in
     if first:
         yield first
-    ready = [
-        (queue, task, one.priority, one.count) for (queue, task), one in changes.ready.items()
-    ]
+    ready = [(queue, task, one.priority, one.count) for (queue, task), one in changes.ready.items()]
     revoked = [(one.worker_id, one.job_id, one.retries) for one in changes.revoked]
     # Most often it is one notification: a few jobs, and what is ready of them.
     if len(changes.jobs) <= IDS_IN_PAYLOAD // 2 and len(ready) <= READY_IN_PAYLOAD // 4:

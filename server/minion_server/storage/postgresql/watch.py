@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 Key = TypeVar("Key", bound=Hashable)
 
 LOOK_SECONDS = 15.0
-"""How often to look while notifications arrive: one may be lost with the server that was to send it."""
+"""How often to look while notifications arrive: one is lost if its sender dies before it."""
 POLL_SECONDS = 0.5
 """How often to look when they do not."""
 RECONNECT_SECONDS = 0.25
@@ -199,15 +199,12 @@ class Watch:
 
     async def _look_revoked(self) -> list[tuple[int, int, int]]:
         since = time.monotonic() - self._looked_at + _REVOCATION_OVERLAP_SECONDS
-        first = not self._seen
         rows = await self._database.rows(_REVOKED, since)
         self._looked_at = time.monotonic()
         fresh = [row for row in rows if row["id"] not in self._seen]
         self._seen.update((row["id"], None) for row in fresh)
         while len(self._seen) > MAX_INTERESTS:
             self._seen.popitem(last=False)
-        if first and not self._tasks:
-            return []
         return [(row["worker"], row["job"], row["retries"]) for row in fresh]
 
     async def _listen_forever(self) -> None:
@@ -217,7 +214,7 @@ class Watch:
             try:
                 connection = await self._database.connect()
                 closed = asyncio.Event()
-                connection.add_termination_listener(lambda _, closed=closed: closed.set())  # type: ignore[misc]  # a default that binds it
+                connection.add_termination_listener(lambda _, closed=closed: closed.set())
                 await connection.add_listener(CHANNEL, self._hear)
                 await connection.execute("SELECT minion_server_heal()")
                 self._listening = True

@@ -60,7 +60,7 @@ DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
   queues TEXT[];
   tasks  TEXT[];
-  found  BIGINT[];
+  near  BIGINT[];
   plain  BOOL[];
   staged BIGINT[];
   stale  BIGINT[];
@@ -83,16 +83,16 @@ BEGIN
     END IF;
     LOOP
       IF p_job IS NULL THEN
-        SELECT array_agg(c.job), array_agg(c.plain) INTO found, plain
+        SELECT array_agg(c.job), array_agg(c.plain) INTO near, plain
         FROM minion_server_candidates(queues, tasks, p_floor, p_most - cardinality(taken) + slack) AS c;
       ELSE
-        SELECT array_agg(j.id), array_agg(FALSE) INTO found, plain FROM minion_jobs AS j
+        SELECT array_agg(j.id), array_agg(FALSE) INTO near, plain FROM minion_jobs AS j
         WHERE j.id = p_job AND j.state = 'inactive' AND j.queue = ANY (p_queues) AND j.priority >= p_floor
           AND (p_tasks IS NULL OR j.task = ANY (p_tasks));
       END IF;
-      EXIT WHEN found IS NULL;
+      EXIT WHEN near IS NULL;
       IF FALSE = ANY (plain) THEN
-        SELECT array_agg(c.id) INTO staged FROM unnest(found, plain) AS c (id, plain) WHERE NOT c.plain;
+        SELECT array_agg(c.id) INTO staged FROM unnest(near, plain) AS c (id, plain) WHERE NOT c.plain;
         SELECT array_agg(j.id) INTO stale FROM minion_jobs AS j
         WHERE j.id = ANY (staged) AND j.parents <> '{}' AND EXISTS (SELECT 1 FROM minion_jobs AS p
           WHERE p.id = ANY (j.parents) AND minion_server_blocks(p.state, p.expires, j.lax));
@@ -107,7 +107,7 @@ BEGIN
         staged := NULL;
       END IF;
       WITH locked AS (
-        SELECT j.id FROM unnest(found) WITH ORDINALITY AS c (id, place) JOIN minion_jobs AS j ON j.id = c.id
+        SELECT j.id FROM unnest(near) WITH ORDINALITY AS c (id, place) JOIN minion_jobs AS j ON j.id = c.id
         WHERE j.state = 'inactive' AND j.delayed <= now() AND (j.expires IS NULL OR j.expires > now())
         ORDER BY c.place LIMIT p_most - cardinality(taken) FOR UPDATE OF j SKIP LOCKED
       ), took AS (
@@ -121,10 +121,10 @@ BEGIN
           OR NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.id = w.job AND j.state = 'inactive'));
       END IF;
       EXIT WHEN cardinality(taken) >= p_most OR p_job IS NOT NULL;
-      IF cardinality(part) < cardinality(found) THEN
+      IF cardinality(part) < cardinality(near) THEN
         answer := answer || '{"locked": true}';
       END IF;
-      EXIT WHEN cardinality(found) < p_most - cardinality(taken) + cardinality(part) + slack OR slack > 4000;
+      EXIT WHEN cardinality(near) < p_most - cardinality(taken) + cardinality(part) + slack OR slack > 4000;
       slack := slack * 4 + 16;
     END LOOP;
     IF taken <> '{}' THEN
