@@ -16,6 +16,7 @@ from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.rows import (
     JOB_COLUMNS,
     SCHEDULE_COLUMNS,
+    children_of,
     to_job,
     to_lock,
     to_schedule,
@@ -28,7 +29,10 @@ HISTORY_HOURS = 24
 MAX_LOOKUPS = 1_000
 """Jobs looked up by one statement."""
 
-_JOBS = f"SELECT {JOB_COLUMNS} FROM minion_jobs AS j WHERE id = ANY ($1::bigint[])"  # noqa: S608 - a constant
+_JOBS = f"""
+    SELECT {JOB_COLUMNS}, k.children FROM minion_jobs
+    LEFT JOIN ({children_of("$1::bigint[]")}) AS k ON k.parent = id WHERE id = ANY ($1::bigint[])
+"""  # noqa: S608 - of constants
 _STATUSES = """
     SELECT id, state::text AS state, task, notes, result FROM minion_jobs
     WHERE id = ANY ($1::bigint[])
@@ -117,7 +121,7 @@ async def list_jobs(
     if job_filter.before is not None:
         where.add("id < {}", job_filter.before)
     total, rows = await _page(
-        database, "minion_jobs AS j", JOB_COLUMNS, where, limit=limit, offset=offset, below=below
+        database, "minion_jobs", JOB_COLUMNS, where, limit=limit, offset=offset, below=below
     )
     return JobPage(jobs=[to_job(row) for row in rows], total=total)
 
@@ -246,15 +250,21 @@ async def _page(
     below: int | None,
 ) -> tuple[int, list[asyncpg.Record]]:
     counted = str(where)
+    more = join = ""
+    if table == "minion_jobs":
+        more = ", k.children"
+        children = children_of("(SELECT array_agg(id) FROM page)::bigint[]")
+        join = f"LEFT JOIN ({children}) AS k ON k.parent = page.id"
     if below is not None:
         where.add("id < {}", below)
     values = [*where.values, limit, offset]
     rows = await database.rows(
         f"""WITH page AS (
               SELECT {columns} FROM {table} WHERE {where}
-              ORDER BY id DESC LIMIT ${len(values) - 1}::bigint OFFSET ${len(values)}::bigint)
-            SELECT total.count, page.* FROM (SELECT count(*) FROM {table} WHERE {counted}) AS total
-            LEFT JOIN page ON TRUE ORDER BY page.id DESC""",  # noqa: S608 - of constants
+              ORDER BY id DESC LIMIT ${len(values) - 1}::bigint OFFSET ${len(values)}::bigint),
+            total AS (SELECT count(*) FROM {table} WHERE {counted})
+            SELECT total.count, page.*{more}
+            FROM total LEFT JOIN page ON TRUE {join} ORDER BY page.id DESC""",  # noqa: S608 - of constants
         *values,
     )
     return rows[0]["count"], [row for row in rows if row["id"] is not None]
