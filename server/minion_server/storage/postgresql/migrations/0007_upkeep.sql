@@ -107,7 +107,8 @@ $$;
 -- Old finished jobs, from a place in their order on, without those that a child needs still.
 -- Answers {"removed": [job], "last": [finished, job]}, without `last` if there are no more.
 CREATE FUNCTION minion_server_remove_old(p_seconds FLOAT8, p_finished TIMESTAMPTZ, p_job BIGINT, p_most INT) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off SET jit = off AS $$
+  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   jobs   BIGINT[];
   needed BIGINT[];
@@ -127,7 +128,7 @@ BEGIN
       SELECT array_agg(o.id) INTO jobs FROM unnest(jobs) AS o (id) WHERE o.id <> ALL (needed);
     END IF;
     SELECT array_agg(j.id) INTO jobs FROM (
-      SELECT id FROM minion_jobs WHERE id = ANY (jobs) AND state = 'finished' FOR UPDATE SKIP LOCKED) AS j;
+      SELECT id FROM minion_jobs WHERE id = ANY (jobs) AND state::TEXT = 'finished' FOR UPDATE SKIP LOCKED) AS j;
     IF jobs IS NOT NULL THEN
       answer := minion_server_delete(jobs);
     END IF;
@@ -138,7 +139,8 @@ $$;
 
 CREATE FUNCTION minion_server_remove_expired(p_most INT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off
-  SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
+  SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   answer JSONB := minion_server_settled(p_most);
   rows   BIGINT[];
@@ -148,10 +150,10 @@ BEGIN
     ORDER BY w.due LIMIT p_most FOR UPDATE SKIP LOCKED) AS e;
   IF rows IS NOT NULL THEN
     SELECT array_agg(j.id) INTO jobs FROM (SELECT id FROM minion_jobs
-      WHERE id = ANY (rows) AND state = 'inactive' AND expires <= now() FOR UPDATE SKIP LOCKED) AS j;
+      WHERE id = ANY (rows) AND state::TEXT = 'inactive' AND expires <= now() FOR UPDATE SKIP LOCKED) AS j;
     PERFORM minion_server_delete(coalesce(jobs, '{}'));
     DELETE FROM minion_server_waiting AS w WHERE w.job = ANY (rows)
-      AND NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.id = w.job AND j.state = 'inactive');
+      AND NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.id = w.job AND j.state::TEXT = 'inactive');
   END IF;
   RETURN answer || jsonb_build_object('removed', coalesce(to_jsonb(jobs), '[]'));
 END
@@ -182,7 +184,8 @@ $$;
 
 CREATE FUNCTION minion_server_fail_stuck(p_seconds FLOAT8, p_result TEXT, p_most INT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off
-  SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
+  SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   before TIMESTAMPTZ := now() - p_seconds * INTERVAL '1 second';
   jobs   BIGINT[];
@@ -194,7 +197,7 @@ BEGIN
       UNION ALL (SELECT w.job FROM unnest('{ready,delayed,blocked,undecided}'::TEXT[]) AS s (stage)
         CROSS JOIN LATERAL (SELECT w.job FROM minion_server_waiting AS w WHERE w.stage = s.stage AND w.due < before
           ORDER BY w.due LIMIT p_most) AS w)
-    )) AND state = 'inactive' ORDER BY id LIMIT p_most FOR UPDATE SKIP LOCKED
+    )) AND state::TEXT = 'inactive' ORDER BY id LIMIT p_most FOR UPDATE SKIP LOCKED
   ) AS j;
   IF jobs IS NULL THEN
     RETURN '{"failed": []}';
