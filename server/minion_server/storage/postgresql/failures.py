@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import asyncpg
 
-from minion_server.domain.errors import Exhausted, MinionError, Unavailable
+from minion_server.domain.errors import Exhausted, Invalid, MinionError, Unavailable
 
 
 class Failure(StrEnum):
@@ -66,6 +66,8 @@ def translate(error: Exception) -> Exception:
     match error:
         case MinionError():
             return error
+        case asyncpg.UntranslatableCharacterError():
+            return Invalid("json", "must not contain a NUL character, which no database keeps")
         case asyncpg.DiskFullError() | asyncpg.OutOfMemoryError():
             told: Exception = Exhausted("the disk or the memory of the database is full")
         case asyncpg.exceptions.InsufficientResourcesError():
