@@ -39,9 +39,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def test_bad_tasks_fail_clearly_and_alone(
-    serve: Callable[..., MinionProcess], home: Path
-) -> None:
+def test_bad_tasks_fail_clearly_and_alone(serve: Callable[..., MinionProcess], home: Path) -> None:
     server = serve(*FLAGS)
     gate = home / "gate"
     bystander = server.enqueue("hold", str(gate), priority=1)
@@ -51,14 +49,14 @@ def test_bad_tasks_fail_clearly_and_alone(
         for task, args, result in BAD:
             mixed.append((server.enqueue(task, *args), result))
             mixed.append((server.enqueue("add", number, 1), None))
-    for job, result in mixed:
+    for job, text in mixed:
         detail = server.wait(job)
-        if result is None:
+        if text is None:
             assert (detail["state"], detail["result"]) == ("finished", detail["args"][0] + 1)
         else:
-            assert (detail["state"], detail["result"]) == ("failed", result)
+            assert (detail["state"], detail["result"]) == ("failed", text)
             status = server.get(f"/api/minion/{job}", headers={}).json()
-            assert (status["state"], status["error"]) == ("failed", result)
+            assert (status["state"], status["error"]) == ("failed", text)
     assert server.detail(bystander)["state"] == "active"
     gate.touch()
     assert server.wait(bystander)["result"] == "released"
@@ -100,9 +98,7 @@ def test_a_retried_job_is_stopped_and_starts_again(serve: Callable[..., MinionPr
     assert (detail["state"], detail["retries"]) == ("active", 1)
 
 
-def test_a_job_that_fails_is_tried_again_with_backoff(
-    serve: Callable[..., MinionProcess]
-) -> None:
+def test_a_job_that_fails_is_tried_again_with_backoff(serve: Callable[..., MinionProcess]) -> None:
     server = serve()
     job = server.enqueue("boom", "again", attempts=2)
     detail = until(lambda: (d := server.detail(job))["retries"] and d)
@@ -113,7 +109,7 @@ def test_a_job_that_fails_is_tried_again_with_backoff(
 
 
 def test_what_a_task_left_behind_does_not_outlive_a_crash_of_the_server(
-    serve: Callable[..., MinionProcess]
+    serve: Callable[..., MinionProcess],
 ) -> None:
     server = serve()
     jobs = [server.enqueue("forever") for _ in range(2)]
@@ -131,7 +127,7 @@ def test_what_a_task_left_behind_does_not_outlive_a_crash_of_the_server(
 
 
 def test_a_worker_process_that_is_killed_from_outside_fails_its_job_alone(
-    serve: Callable[..., MinionProcess]
+    serve: Callable[..., MinionProcess],
 ) -> None:
     server = serve(*FLAGS)
     one, other = server.enqueue("forever"), server.enqueue("forever")

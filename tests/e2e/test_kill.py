@@ -38,7 +38,9 @@ class Load:
         """Begin to send requests, until the server is gone."""
         threads = [
             threading.Thread(target=self._until_gone, args=(url, random.Random(seed + n), work))
-            for n, work in enumerate((self._enqueue, self._enqueue, self._enqueue_batch, self._look))
+            for n, work in enumerate(
+                (self._enqueue, self._enqueue, self._enqueue_batch, self._look)
+            )
         ]
         for thread in threads:
             thread.start()

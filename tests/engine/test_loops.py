@@ -16,18 +16,11 @@ from minion_server.engine.loop import Loop
 from minion_server.engine.repairer import Repairer
 from minion_server.engine.stager import MAX_WAIT_SECONDS, Stager
 from support.bench import Bench
-
-DEADLINE = 10.0
-
-
-async def reached(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():
-            await asyncio.sleep(0.001)
+from support.waiting import reached
 
 
 class Counting(Loop):
-    def __init__(self, answers: list[float | None | Exception]) -> None:
+    def __init__(self, answers: list[float | Exception | None]) -> None:
         super().__init__()
         self.steps = 0
         self._answers = answers

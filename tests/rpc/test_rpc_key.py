@@ -17,11 +17,16 @@ UNARY = [
     if not method.server_streaming
 ]
 PROTECTED = [name for name in UNARY if name != "GetJob"]
-GOOD = [BEARER, f"bearer {KEY}", f"BEARER   {KEY} ", f"Bearer {base64.b64encode(KEY.encode()).decode()}"]
+GOOD = [
+    BEARER,
+    f"bearer {KEY}",
+    f"BEARER   {KEY} ",
+    f"Bearer {base64.b64encode(KEY.encode()).decode()}",
+]
 BAD = [
     None, "", "Bearer", "Bearer ", KEY, f"Basic {KEY}", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}",
-    f"Bearer {KEY.upper()}", f"Bearer {base64.b64encode(b'other').decode()}", "Bearer =", "Bearer ====",
-    f"Bearer {BEARER}",
+    f"Bearer {KEY.upper()}", f"Bearer {base64.b64encode(b'other').decode()}", "Bearer =",
+    "Bearer ====", f"Bearer {BEARER}",
 ]  # fmt: skip
 
 
@@ -36,7 +41,7 @@ async def answered(rpc: RpcBench, method: str, authorization: str) -> bool:
     try:
         await rpc.call(method, authorization=authorization)
     except grpc.aio.AioRpcError as error:
-        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        return error.code() == grpc.StatusCode.INVALID_ARGUMENT
     return True
 
 

@@ -59,7 +59,8 @@ async def test_filters_combine_with_and_and_their_values_with_or(rpc: RpcBench) 
 
 
 @pytest.mark.parametrize(
-    "text", ["below:0", "below:-1", "below:9223372036854775808", "above:3", "below:", "3", "below:x"]
+    "text",
+    ["below:0", "below:-1", "below:9223372036854775808", "above:3", "below:", "3", "below:x"],
 )
 async def test_a_page_token_that_was_never_given_is_refused(rpc: RpcBench, text: str) -> None:
     token = base64.urlsafe_b64encode(text.encode()).decode()

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2 as reflection
-from support.rpc_bench import RpcBench, stream_refusal
+from support.rpc_bench import RpcBench, raw, stream_refusal
 
 VERSIONS = ["v1", "v1alpha"]
 SERVICES = {
@@ -42,7 +42,9 @@ async def test_services_are_listed_without_a_key(wire: RpcBench, version: str) -
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("symbol", [*sorted(SERVICES), "minion.v1.Job", "minion.v1.MinionService.GetJob"])
+@pytest.mark.parametrize(
+    "symbol", [*sorted(SERVICES), "minion.v1.Job", "minion.v1.MinionService.GetJob"]
+)
 async def test_symbols_are_described(wire: RpcBench, version: str, symbol: str) -> None:
     answer = await ask(wire, version, file_containing_symbol=symbol)
     files = [
@@ -56,9 +58,7 @@ async def test_symbols_are_described(wire: RpcBench, version: str, symbol: str) 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("symbol", ["minion.v1.Nope", "minion.v1.MinionService.Nope", "x", "", "."])
-async def test_what_does_not_exist_is_not_found(
-    wire: RpcBench, version: str, symbol: str
-) -> None:
+async def test_what_does_not_exist_is_not_found(wire: RpcBench, version: str, symbol: str) -> None:
     answer = await ask(wire, version, file_containing_symbol=symbol)
     assert answer.error_response.error_code == 5
 
@@ -71,7 +71,7 @@ async def test_bytes_that_are_no_question_are_the_callers_fault(
         yield b"\xff\xff"
 
     path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
-    refused = await stream_refusal(wire.channel.stream_stream(path)(questions(), timeout=10))
+    refused = await stream_refusal(raw(wire, "stream_stream", path)(questions(), timeout=10))
     assert (refused.code.name, refused.reason) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 

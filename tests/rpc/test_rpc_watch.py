@@ -12,6 +12,7 @@ import pytest
 from minion.v1 import minion_service_pb2 as pb
 from minion_server.domain.job import Job
 from support.rpc_bench import RpcBench, refusal, stream_refusal, struct
+from support.waiting import reached
 
 DEADLINE = 10.0
 
@@ -129,12 +130,5 @@ async def test_a_watcher_that_leaves_is_forgotten(rpc: RpcBench) -> None:
 
 
 async def nobody_watches(rpc: RpcBench) -> None:
-    queue: Any = _queue_of(rpc)
-    async with asyncio.timeout(DEADLINE):
-        while queue._watchers:
-            await asyncio.sleep(0.01)
-
-
-def _queue_of(rpc: RpcBench) -> Any:
-    server: Any = rpc.server
-    return server._queue
+    queue = rpc.server._queue
+    await reached(lambda: not queue._watchers)
