@@ -79,9 +79,7 @@ def answer(one: MinionProcess, method: str, path: str, options: dict[str, Any]) 
     response = httpx.request(
         method, one.url + path, timeout=30, **{"headers": AUTHORIZED} | options
     )
-    kept = {
-        name: value for name, value in response.headers.items() if name not in {"date", "etag"}
-    }
+    kept = {name: value for name, value in response.headers.items() if name not in {"date", "etag"}}
     return response.status_code, kept, TIMES.sub(b"T", response.content)
 
 
@@ -132,9 +130,7 @@ def test_a_bridge_finds_a_server_that_comes_back(serve: Serve, start: Serve) -> 
     begun = time.monotonic()
     # Long enough for the pauses between attempts to connect to have grown.
     until(
-        lambda: (
-            bridge.get(f"/api/minion/{job}").status_code == 503 and time.monotonic() - begun > 6
-        )
+        lambda: bridge.get(f"/api/minion/{job}").status_code == 503 and time.monotonic() - begun > 6
     )
     assert bridge.get("/healthz").status_code == 503
     serve("--no-scheduler", "--grpc-listen", server.grpc)

@@ -14,6 +14,9 @@ from minion_server.engine.queue import Queue
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
 
+MAX_PAGE_BYTES = 3 * 2**20
+"""Size of a page of jobs, unless one alone is larger: most clients refuse more than 4 MiB."""
+
 
 class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     """Serves the verbs of the queue."""
@@ -67,10 +70,17 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
             below=convert.from_page_token(request.page_token) if request.page_token else None,
         )
         response = pb.ListJobsResponse(total=page.total)
+        size = 0
         for job in page.jobs[:limit]:
-            convert.to_job_message(job, response.jobs.add())
-        if len(page.jobs) > limit:
-            response.next_page_token = convert.to_page_token(page.jobs[limit - 1].id)
+            message = response.jobs.add()
+            convert.to_job_message(job, message)
+            size += message.ByteSize()
+            if size > MAX_PAGE_BYTES:
+                break
+        if len(response.jobs) > 1 and size > MAX_PAGE_BYTES:
+            del response.jobs[-1]
+        if len(page.jobs) > len(response.jobs):
+            response.next_page_token = convert.to_page_token(response.jobs[-1].id)
         return response
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:

@@ -14,16 +14,9 @@ from minion_server.rpc.errors import ErrorInterceptor
 from minion_server.rpc.local import LocalChannel, LocalServer
 from minion_server.rpc.minion_service import MinionService
 from minion_server.rpc.reflection import add_reflection
+from minion_server.rpc.wire import WireServer
 
 SERVICE_NAMES = (minion_service_pb2.DESCRIPTOR.services_by_name["MinionService"].full_name,)
-
-_OPTIONS = (
-    # Two servers on one port would each get half of the calls, and neither would know.
-    ("grpc.so_reuseport", 0),
-    # Long-lived streams of clients behind load balancers keep themselves alive.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-)
 
 
 class RpcServer:
@@ -32,15 +25,13 @@ class RpcServer:
     def __init__(self, queue: Queue, key: str) -> None:
         self._queue = queue
         # The error interceptor comes first: it answers for what the others raise too.
-        self._interceptors = (ErrorInterceptor(), KeyInterceptor(key))
-        self._server = grpc.aio.server(interceptors=self._interceptors, options=_OPTIONS)
+        interceptors = (ErrorInterceptor(), KeyInterceptor(key))
         aio: Any = health.aio  # type: ignore[attr-defined]  # not in the stubs
         self._health = aio.HealthServicer()
-        self._local = LocalServer(self._interceptors)
-        for server in (self._server, self._local):
-            self._add_services(server)
-        add_reflection(self._server, [*SERVICE_NAMES, health.SERVICE_NAME])
-        self.channel = LocalChannel(self._local)
+        local = LocalServer(interceptors)
+        self._add_services(local)
+        self.channel = LocalChannel(local)
+        self._wire = WireServer(interceptors, self._add_wire_services)
 
     async def start(self, address: str) -> int:
         """Listen.
@@ -54,11 +45,7 @@ class RpcServer:
         Raises:
             OSError: The address cannot be listened on.
         """
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: {error}") from error
-        await self._server.start()
+        port = await self._wire.start(address)
         await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
         return port
 
@@ -69,11 +56,15 @@ class RpcServer:
             grace: Seconds until running calls are cancelled.
         """
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace)
+        await self._wire.stop(grace)
 
     async def _tell_health(self, status: Any) -> None:
         for name in ("", *SERVICE_NAMES):
             await self._health.set(name, status)
+
+    def _add_wire_services(self, server: grpc.aio.Server) -> None:
+        self._add_services(server)
+        add_reflection(server, [*SERVICE_NAMES, health.SERVICE_NAME])
 
     def _add_services(self, server: Any) -> None:
         minion_service_pb2_grpc.add_MinionServiceServicer_to_server(
