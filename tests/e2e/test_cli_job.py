@@ -153,6 +153,13 @@ def test_what_cannot_be_done_is_told(
     assert text in told(capsys, "job", *arguments)
 
 
+def test_a_key_may_have_any_characters(home: Path, serve: Callable[..., MinionProcess]) -> None:
+    key = "schl\u00fcssel \u2713"
+    server = serve("--no-scheduler", "--api-key", key)
+    result = minion("job", "list", home=home, MINION_TARGET=server.grpc, MINION_API_KEY=key)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_command_on_the_same_machine_finds_server_and_key(
     home: Path, start: Callable[..., MinionProcess]
 ) -> None:

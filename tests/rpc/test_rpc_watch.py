@@ -100,6 +100,11 @@ async def test_a_deadline_ends_a_stream(rpc: RpcBench) -> None:
     await nobody_watches(rpc)
 
 
+async def test_a_deadline_that_has_passed_is_not_met(rpc: RpcBench) -> None:
+    refused = await rpc.refusal("GetJob", pb.GetJobRequest(id=await rpc.enqueue()), timeout=0)
+    assert refused.code == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
 async def test_a_deadline_ends_a_call(rpc: RpcBench, monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled = asyncio.Event()
 

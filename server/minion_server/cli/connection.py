@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,7 +101,9 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
     data_dir: Path = values["data_dir"]
     target = values["target"] or _known_target(data_dir) or DEFAULT_TARGET
     key = values["api_key"] or keys.read_key(values["key_file"] or data_dir / keys.KEY_FILE)
-    metadata = (("authorization", f"Bearer {key}"),) if key else ()
+    # In base64, since gRPC's metadata cannot carry every key as it is.
+    encoded = base64.b64encode(key.encode()).decode() if key else ""
+    metadata = (("authorization", f"Bearer {encoded}"),) if key else ()
     try:
         with grpc.insecure_channel(target, CHANNEL_OPTIONS) as channel:
             yield Connection(
