@@ -130,3 +130,15 @@ async def test_parents_that_no_job_can_be_do_not_block(bench: Bench) -> None:
     child = await bench.enqueue("child", parents=parents)
     assert await bench.claim_ids(await bench.worker(), tasks=["child"]) == [child]
     assert (await bench.job(child)).parents == parents
+
+
+async def test_a_parent_that_comes_later_blocks_from_then_on(bench: Bench) -> None:
+    worker = await bench.worker()
+    first = await bench.enqueue("child", parents=[3])
+    second = await bench.enqueue("child", parents=[3], expire=MINUTE)
+    assert await bench.claim_ids(worker, tasks=["child"], max_jobs=1) == [first]
+    parent = await bench.enqueue()
+    assert parent == 3
+    assert await bench.claim_ids(worker, tasks=["child"]) == []
+    await _run(bench, worker, parent)
+    assert await bench.claim_ids(worker, tasks=["child"]) == [second]

@@ -16,6 +16,8 @@ use constant {MAX_PAGE => 1000, MAX_WAIT => 300};
 # Perl Minion's own settings: who has left them alone gets the server's
 use constant RETENTION => (missing_after => 1800, remove_after => 172800, stuck_after => 172800);
 
+use constant SCHEDULE_OPTIONS => qw(attempts expire lax notes priority queue);
+
 has [qw(key url)];
 has ua => sub { Mojo::UserAgent->new(inactivity_timeout => MAX_WAIT + 30, request_timeout => 0) };
 
@@ -133,7 +135,8 @@ sub retry_job {
 
 sub schedule {
   my ($self, $name, $cron, $task, $args, $options) = (shift, shift, shift, shift, shift || [], shift || {});
-  my $body = {name => $name, cron => $cron, task => $task, args => $args, _job_options($options)};
+  my %known = map { $_ => $options->{$_} } grep { exists $options->{$_} } SCHEDULE_OPTIONS;
+  my $body  = {name => $name, cron => $cron, task => $task, args => $args, _job_options(\%known)};
   return $self->_post('schedules', $body)->{id} + 0;
 }
 
@@ -184,6 +187,7 @@ sub _list {
 
   # An empty list of values selects nothing here, and everything there
   return {total => 0, $what => []} if grep { ref && !@$_ } values %query;
+  return {total => 0, $what => []} if defined $query{before} && $query{before} < 1;
 
   my ($total, $token, @entries) = (0);
   while (@entries < $limit) {
