@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,20 +15,16 @@ from minion_server.domain.maintenance import Retention
 from minion_server.rpc import convert
 from minion_server.rpc.admin_service import AdminService
 from minion_server.rpc.lock_service import LockService
-from minion_server.storage.sqlite import SqliteStorage
-from support.bench import Bench, SettableClock
+from support.bench import Bench
+from support.rpc_bench import RpcBench
 
 CONTEXT: Any = None
 """None of these methods looks at it."""
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    clock = SettableClock()
-    storage = SqliteStorage(tmp_path / "minion.db", clock=clock)
-    await storage.open()
-    yield Bench(storage, clock)
-    await storage.close()
+def bench(local: RpcBench) -> Bench:
+    return local.bench
 
 
 @pytest.mark.parametrize(
