@@ -7,10 +7,7 @@ database, to let time pass. A copy of each is made to use what is there already.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
-
-PERL = Path(__file__).parents[1] / "interop" / "perl"
 
 # From the first mention of the database to the Minion that works on it.
 _OWN_SCHEMA = re.compile(
@@ -52,9 +49,3 @@ def adapt(source: str, *, rest: bool, postgresql: bool, tests: Path) -> str:
     if not postgresql:
         adapted = _BLOCKER.sub("", adapted)
     return _MIGRATION.sub("", adapted)
-
-
-def command(minion: Path, test: Path, libraries: Sequence[Path] = ()) -> list[str]:
-    """Answer the command that runs an adapted test with a certain Minion."""
-    includes = [f"-I{folder}" for folder in (minion / "lib", *libraries, PERL / "lib")]
-    return ["perl", *includes, str(test)]
