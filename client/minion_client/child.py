@@ -7,6 +7,7 @@ answers `ready` or `error`, is then sent one job at a time, and answers any numb
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import faulthandler
@@ -136,6 +137,9 @@ class Performer:
 
 def main() -> None:
     """Run the program."""
+    # Registered first, it runs last: what tasks left running ends with this process, even when
+    # there is nobody any more who would see to it.
+    atexit.register(_end_group)
     faulthandler.enable()
     channel = Channel(int(sys.argv[1]))
     setup = channel.receive()
@@ -199,6 +203,13 @@ def _kill_group() -> NoReturn:
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
+
+
+def _end_group() -> None:
+    _flush()
+    # Not in what a task has forked.
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
 
 
 def _directory() -> str:

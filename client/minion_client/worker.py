@@ -326,13 +326,18 @@ class Worker(Listener):
             await asyncio.wait((claiming,))
             await self._idle.wait()
 
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._grace
         await _first(ended(), self._hurry.wait(), timeout=self._grace)
         for execution in list(self._running.values()):
             execution.stop(WORKER_GONE)
         await _first(self._idle.wait(), timeout=self._executor.bounds.cancel_grace)
         for execution in list(self._running.values()):
             execution.abandon(WORKER_GONE)
-        await _first(self._reporter.delivered(), self._hurry.wait())
+        # A source that is out of reach may come back within the grace, but not keep this for ever.
+        patience = max(deadline - loop.time(), _LAST_CALLS_SECONDS)
+        await _first(self._reporter.delivered(), self._hurry.wait(), timeout=patience)
+        self._reporter.hurry()
         await _first(self._reporter.delivered(), timeout=_LAST_CALLS_SECONDS)
 
     async def _unregister(self) -> None:

@@ -25,7 +25,10 @@ MAX_TIMEOUT: Final = 365 * 86_400.0
 _GRPC_TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _SECONDS: Final = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,9})?")
-_JSON_TYPE: Final = re.compile(rb"application/([\w.!#$&^-]+\+)?json", re.IGNORECASE)
+# The second is what curl calls the body of `-d`, whatever it is.
+_JSON_TYPE: Final = re.compile(
+    rb"application/(?:([\w.!#$&^-]+\+)?json|x-www-form-urlencoded)", re.IGNORECASE
+)
 # What a metadata value may be (gRPC over HTTP/2: ASCII-Value).
 _METADATA_VALUE: Final = re.compile(rb"[\x20-\x7e]*")
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from client.worker_bench import DEADLINE, MemoryJob, MemorySource, WorkerBench
 from minion_client import Job, task
+from minion_client import worker as worker_module
 from minion_client.execution import Bounds
 from minion_client.source import Outcome
 from minion_client.task import Registry
@@ -344,6 +345,21 @@ async def test_stopping_waits_for_the_source_until_told_twice(
     worker.stop()
     await bench.source.until(lambda: bench.source.failures > 5)
     assert not bench.runs[0].done()
+    worker.stop()
+    await bench.finish()
+    assert "1 results are lost" in caplog.text
+
+
+async def test_stopping_waits_for_the_source_no_longer_than_the_grace(
+    bench: WorkerBench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_LAST_CALLS_SECONDS", 0.2)
+    gate = Gate(bench)
+    worker = bench.worker(grace=0.1)
+    job = await bench.source.enqueue("held")
+    await gate.holds(job)
+    bench.source.failing = {"report", "unregister"}
+    gate.let_go(job)
     worker.stop()
     await bench.finish()
     assert "1 results are lost" in caplog.text

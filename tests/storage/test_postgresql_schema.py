@@ -105,9 +105,7 @@ async def test_minions_databases_are_served_as_they_are(
     await again.close()
 
 
-async def test_schedules_move_when_minion_is_upgraded(
-    perl: asyncpg.Connection, url: str
-) -> None:
+async def test_schedules_move_when_minion_is_upgraded(perl: asyncpg.Connection, url: str) -> None:
     await _make_minion(perl, 24)
     storage = PostgresStorage(url)
     await storage.open()
