@@ -236,6 +236,26 @@ async def test_a_crash_of_the_database_makes_no_worker_a_missing_one(
     assert job.state == "active"
 
 
+async def test_after_a_crash_a_worker_is_given_its_own_heartbeats_time(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name))
+    # Perl Minion's are heard of every five minutes, and say so.
+    status = {"heartbeat_interval": 300}
+    perl = await storage.register_worker(Registration(host="h", pid=1, status=status))
+    await storage.enqueue([NewJob(task="foo")])
+    await storage.claim_jobs(perl, ANY)
+    await asyncio.to_thread(server.crash)
+    await asyncio.to_thread(server.start)
+    short = Retention(missing_after=timedelta(seconds=0.1))
+    for _ in range(3):
+        assert await storage.repair(short, minion_backoff) == RepairReport()
+        await asyncio.sleep(0.1)
+    await storage.register_worker(Registration(id=perl, host="h", pid=1, status=status))
+    await storage.unregister_worker(perl)
+    assert (await storage.repair(short, minion_backoff)).abandoned_jobs == 1
+
+
 async def test_perls_workers_get_new_ids_after_a_crash(
     server: PostgresServer, name: str, open_store: Open
 ) -> None:

@@ -159,8 +159,9 @@ BEGIN
 END
 $$;
 
--- Answers [[job, retries, worker]] of active jobs whose worker left, or has been missing for so long.
-CREATE FUNCTION minion_server_abandoned(p_seconds FLOAT8, p_foreground TEXT, p_most INT) RETURNS JSONB
+-- Answers [[job, retries, worker]] of active jobs whose worker left, or has been missing for so long, or for so many of
+-- its own heartbeats.
+CREATE FUNCTION minion_server_abandoned(p_seconds FLOAT8, p_beats INT, p_foreground TEXT, p_most INT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB;
@@ -174,7 +175,9 @@ BEGIN
   SELECT coalesce(jsonb_agg(jsonb_build_array(a.id, a.retries, a.worker) ORDER BY a.id), '[]') INTO answer FROM (
     SELECT j.id, j.retries, coalesce(j.worker, 0) AS worker
     FROM minion_jobs AS j JOIN minion_server_departures AS d ON d.worker = coalesce(j.worker, 0)
-    WHERE j.state = 'active' AND j.queue <> p_foreground AND d.since < now() - p_seconds * INTERVAL '1 second'
+      LEFT JOIN minion_server_heartbeats AS h ON h.worker = d.worker
+    WHERE j.state = 'active' AND j.queue <> p_foreground
+      AND d.since < now() - greatest(p_seconds, p_beats * coalesce(h.seconds, 0)) * INTERVAL '1 second'
       AND NOT EXISTS (SELECT 1 FROM minion_workers AS w WHERE w.id = j.worker)
     ORDER BY j.id LIMIT p_most
   ) AS a;
@@ -218,6 +221,8 @@ BEGIN
   DELETE FROM minion_server_revocations WHERE created < now() - INTERVAL '24 hours';
   DELETE FROM minion_server_departures AS d
   WHERE NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.state = 'active' AND coalesce(j.worker, 0) = d.worker);
+  DELETE FROM minion_server_heartbeats AS h WHERE NOT EXISTS (SELECT 1 FROM minion_workers AS w WHERE w.id = h.worker)
+    AND NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.state = 'active' AND j.worker = h.worker);
   RETURN requests;
 END
 $$;
