@@ -1,6 +1,6 @@
 -- The tasks that jobs of some queues wait for, found by leaping from each to the next.
 CREATE FUNCTION minion_server_tasks(p_queues TEXT[]) RETURNS TABLE (queue TEXT, task TEXT) LANGUAGE plpgsql STABLE
-  SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+  SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
@@ -12,10 +12,11 @@ BEGIN
   FOREACH q IN ARRAY p_queues LOOP
     last := '';
     LOOP
-      SELECT min(j.task) INTO plain FROM minion_jobs AS j WHERE j.state = 'inactive' AND j.delayed <= j.created
-        AND j.parents = '{}' AND j.expires IS NULL AND j.queue = q AND j.task > last;
-      SELECT min(w.task) INTO other FROM minion_server_waiting AS w
-      WHERE w.stage = 'ready' AND w.queue = q AND w.task > last;
+      SELECT j.task INTO plain FROM minion_jobs AS j WHERE j.state = 'inactive' AND j.delayed <= j.created
+        AND j.parents = '{}' AND j.expires IS NULL AND j.queue = q AND j.task > last
+      ORDER BY j.task LIMIT 1;
+      SELECT w.task INTO other FROM minion_server_waiting AS w
+      WHERE w.stage = 'ready' AND w.queue = q AND w.task > last ORDER BY w.task LIMIT 1;
       last := least(plain, other);
       EXIT WHEN last IS NULL;
       queue := q; task := last;
