@@ -390,6 +390,7 @@ async def test_heartbeats_tell_the_status(bench: WorkerBench) -> None:
         "queues": ["default"],
         "spare": 1,
         "spare_min_priority": 1,
+        "tasks": ["held"],
         "type": "Python",
     }
     assert worker.id == 1

@@ -15,7 +15,7 @@ from minion_client.executor import Executor
 from minion_client.json_value import JsonValue
 from minion_client.pool import ProcessPool
 from minion_client.process import ChildSettings
-from minion_client.source import Outcome
+from minion_client.source import Command, Outcome
 from minion_client.task import Registry, Task, TaskKind
 from minion_client.worker import Worker
 
@@ -52,6 +52,8 @@ class MemorySource:
         self.note_calls: list[tuple[int, dict[str, JsonValue]]] = []
         self.statuses: list[dict[str, JsonValue]] = []
         self.unregistered = False
+        self.closed = False
+        self.commands: asyncio.Queue[Command] = asyncio.Queue()
         self.failing: set[str] = set()
         self.failures = 0
         self.refuse: Callable[[Outcome], bool] = lambda outcome: False
@@ -102,6 +104,9 @@ class MemorySource:
     async def unregister(self) -> None:
         self.unregistered = True
         await self._touch("unregister")
+
+    async def close(self) -> None:
+        self.closed = True
 
     async def dequeue(
         self,
@@ -167,6 +172,9 @@ class MemorySource:
 
     async def revoked(self) -> tuple[int, int]:
         return await self._revocations.get()
+
+    async def commanded(self) -> Command:
+        return await self.commands.get()
 
 
 class WorkerBench:
