@@ -23,12 +23,14 @@ from minion_server import keys
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import Retention
+from minion_server.engine.dispatcher import Dispatcher
 from minion_server.engine.queue import Queue
 from minion_server.engine.recovery import EMBEDDED, recover
 from minion_server.engine.repairer import Repairer
 from minion_server.engine.scheduler import Scheduler
 from minion_server.engine.source import LocalSource
 from minion_server.engine.stager import Stager
+from minion_server.engine.workforce import Workforce
 from minion_server.http import HttpServer, join
 from minion_server.rpc.server import RpcServer
 from minion_server.settings import Settings
@@ -95,10 +97,12 @@ class Server:
             remove_after=timedelta(seconds=settings.remove_after),
             stuck_after=timedelta(seconds=settings.stuck_after),
         )
-        self._queue = Queue(self._storage)
+        self._queue = Queue(self._storage, self._retention.missing_after)
         self._scheduler = Scheduler(self._storage)
+        self._workforce = Workforce(self._storage, self._scheduler, minion_backoff)
         self._source = LocalSource(self._storage, self._scheduler, minion_backoff)
         self._stager = Stager(self._storage)
+        self._dispatcher = Dispatcher(self._storage)
         self._repairer = Repairer(
             self._storage,
             retention=self._retention,
@@ -123,13 +127,21 @@ class Server:
         await self._storage.open()
         try:
             await recover(self._storage, self._retention, minion_backoff)
-            self._rpc = RpcServer(self._queue, key)
+            self._rpc = RpcServer(
+                storage=self._storage,
+                queue=self._queue,
+                workforce=self._workforce,
+                retention=self._retention,
+                backoff=minion_backoff,
+                key=key,
+            )
             host, port = settings.grpc_listen
             self.grpc_address = join(host, await self._rpc.start(join(host, port)))
             if not settings.no_http:
                 self._http = HttpServer(create_app(self._rpc.channel), settings.http_listen)
                 self.http_address = await self._http.start()
             self._stager.start()
+            self._dispatcher.start()
             self._repairer.start()
             if not settings.no_scheduler:
                 await self._start_worker(modules)
@@ -147,6 +159,7 @@ class Server:
                 logger.error("the worker failed", exc_info=error)
         self._scheduler.close()
         await self._repairer.stop()
+        await self._dispatcher.stop()
         await self._stager.stop()
         if self._http is not None:
             await self._http.stop(CALL_GRACE_SECONDS)

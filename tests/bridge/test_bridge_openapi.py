@@ -43,7 +43,13 @@ async def test_both_families_of_paths_are_described(description: Any) -> None:
     operations = {
         operation["operationId"] for path in paths.values() for operation in path.values()
     }
-    methods = {method.name for service in load_services() for method in service.methods}
+    methods = {
+        method.name
+        for service in load_services()
+        for method in service.methods
+        # HTTP has no streams in both directions.
+        if not method.client_streaming
+    }
     assert methods | {"GetMinionJobStatus", "QueueMinionJob", "CheckHealth"} <= operations
 
 

@@ -76,7 +76,7 @@ async def test_a_claimed_job_is_active_and_the_workers(bench: Bench) -> None:
     assert (claimed.queue, claimed.notes) == ("default", {"a": 1})
     job = await bench.job(job_id)
     assert (job.state, job.started, job.worker) == (JobState.ACTIVE, START + 5, worker)
-    assert [one.jobs for one in await bench.storage.list_workers()] == [[job_id]]
+    assert [one.jobs for one in await bench.workers()] == [[job_id]]
 
 
 async def test_no_job_is_claimed_twice(bench: Bench) -> None:

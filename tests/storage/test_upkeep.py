@@ -5,6 +5,7 @@ from datetime import timedelta
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import JobFilter, JobState
 from minion_server.domain.maintenance import RepairReport, Retention
+from minion_server.domain.worker import Registration
 from support.bench import START, Bench
 
 RETENTION = Retention(
@@ -19,15 +20,17 @@ async def _repair(bench: Bench) -> RepairReport:
 
 
 async def test_workers_register_and_are_heard_of(bench: Bench) -> None:
-    worker = await bench.storage.register_worker(None, host="a", pid=7, status={"jobs": 4})
+    worker = await bench.storage.register_worker(Registration(host="a", pid=7, status={"jobs": 4}))
     bench.clock.advance(30)
-    again = await bench.storage.register_worker(worker, host="a", pid=7, status={"jobs": 2})
+    again = await bench.storage.register_worker(
+        Registration(id=worker, host="a", pid=7, status={"jobs": 2})
+    )
     assert again == worker
-    (one,) = await bench.storage.list_workers()
+    (one,) = await bench.workers()
     assert (one.host, one.pid, one.status, one.jobs) == ("a", 7, {"jobs": 2}, [])
     assert (one.started, one.notified) == (START, START + 30)
     await bench.storage.unregister_worker(worker)
-    assert await bench.storage.list_workers() == []
+    assert await bench.workers() == []
     assert await bench.worker() > worker
 
 

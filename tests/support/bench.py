@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import Claim, ClaimedJob, Job, JobFilter, NewJob, Outcome
+from minion_server.domain.worker import Registration, Worker, WorkerFilter
 from minion_server.storage.base import Changes, Storage
 
 START = 1_600_000_000.0
@@ -35,7 +36,12 @@ class Bench:
         return enqueued.id
 
     async def worker(self) -> int:
-        return await self.storage.register_worker(None, host="h", pid=1, status={})
+        return await self.storage.register_worker(Registration(host="h", pid=1))
+
+    async def workers(self) -> list[Worker]:
+        page = await self.storage.list_workers(WorkerFilter(), limit=1_000)
+        assert page.total == len(page.workers)
+        return list(page.workers)
 
     async def claim(self, worker_id: int, **fields: object) -> list[ClaimedJob]:
         wanted = {"queues": ["default"], "tasks": ["foo"], "max_jobs": 1} | fields

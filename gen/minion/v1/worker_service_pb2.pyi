@@ -521,7 +521,9 @@ class WorkRequest(_message.Message):
 
     @_typing.final
     class Hello(_message.Message):
-        """Who the worker is. The first request has it; in a later one, only its status counts."""
+        """Who the worker is. The first request has it; a later one, which comes with every heartbeat, brings its
+        present status and what it holds.
+        """
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -542,7 +544,9 @@ class WorkRequest(_message.Message):
 
         @_builtins.property
         def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobKey]:
-            """The jobs it has, from an earlier call."""
+            """The jobs it has: those it runs, and those whose outcome has not been answered. What it was given,
+            has read and does not hold is put back into the queue.
+            """
 
         def __init__(
             self,
@@ -867,8 +871,8 @@ class WorkResponse(_message.Message):
         """The greeting; the first response has it."""
 
     @_builtins.property
-    def jobs(self) -> Global___WorkResponse.Jobs:
-        """The answer to a demand."""
+    def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkResponse.Jobs]:
+        """The answers to demands."""
 
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkResponse.Receipt]:
@@ -887,13 +891,13 @@ class WorkResponse(_message.Message):
         *,
         serial: _builtins.int = ...,
         welcome: Global___WorkResponse.Welcome | None = ...,
-        jobs: Global___WorkResponse.Jobs | None = ...,
+        jobs: _abc.Iterable[Global___WorkResponse.Jobs] | None = ...,
         receipts: _abc.Iterable[Global___WorkResponse.Receipt] | None = ...,
         revoked: _abc.Iterable[Global___JobKey] | None = ...,
         commands: _abc.Iterable[_worker_pb2.Command] | None = ...,
         draining: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["jobs", b"jobs", "welcome", b"welcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["welcome", b"welcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _typing.Literal["commands", b"commands", "draining", b"draining", "jobs", b"jobs", "receipts", b"receipts", "revoked", b"revoked", "serial", b"serial", "welcome", b"welcome"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...

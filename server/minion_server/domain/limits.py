@@ -23,6 +23,8 @@ MAX_FILTER_VALUES = 10_000
 """Values of one filter of a list."""
 MAX_CLAIM = 1_000
 """Jobs taken in one request."""
+MAX_WORKERS = 100_000
+"""Workers that are looked at when all are."""
 MAX_SPAN = timedelta(days=36_525)
 """Longest delay or expiry: a hundred years."""
 MAX_INT32 = 2**31 - 1

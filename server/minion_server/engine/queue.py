@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid, JobNotFound
@@ -19,6 +20,7 @@ from minion_server.domain.job import (
     RetryOptions,
 )
 from minion_server.domain.maintenance import History, Stats
+from minion_server.engine.explain import Explanation, explain_job
 from minion_server.storage.base import Changes, Storage
 
 JOB_CANCELLED = "Job cancelled"
@@ -28,8 +30,15 @@ JOB_CANCELLED = "Job cancelled"
 class Queue:
     """What users of the queue can do, whichever way they come in."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, missing_after: timedelta) -> None:
+        """Set it up.
+
+        Args:
+            storage: Where it is kept.
+            missing_after: A worker not heard of for this long counts for nothing.
+        """
         self._storage = storage
+        self._missing_after = missing_after
         self._watchers: dict[int, set[asyncio.Event]] = {}
         storage.subscribe(self._tell_watchers)
 
@@ -117,6 +126,10 @@ class Queue:
             watchers.discard(changed)
             if not watchers:
                 self._watchers.pop(job_id, None)
+
+    async def explain_job(self, job_id: int) -> Explanation:
+        """Tell why a job does not run yet (see `explain.explain_job`)."""
+        return await explain_job(self._storage, job_id, self._missing_after)
 
     async def stats(self) -> Stats:
         """Count jobs, workers, locks and schedules."""

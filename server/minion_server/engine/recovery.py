@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import socket
 
+from minion_server.domain import limits
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.maintenance import RepairReport, Retention
-from minion_server.domain.worker import Worker
+from minion_server.domain.worker import Worker, WorkerFilter
 from minion_server.storage.base import Storage
 
 EMBEDDED = "embedded"
@@ -19,7 +20,8 @@ async def recover(storage: Storage, retention: Retention, backoff: Backoff) -> R
 
     Call it before this server's own worker registers.
     """
-    for worker in await storage.list_workers():
+    page = await storage.list_workers(WorkerFilter(), limit=limits.MAX_WORKERS)
+    for worker in page.workers:
         if worker.status.get(EMBEDDED) and _is_dead(storage, worker):
             await storage.unregister_worker(worker.id)
     return await storage.repair(retention, backoff)

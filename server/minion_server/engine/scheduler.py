@@ -21,7 +21,7 @@ class _Waiter:
 
     claim: Claim
     queues: frozenset[str]
-    tasks: frozenset[str]
+    tasks: frozenset[str] | None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     told: ReadyJobs = field(default_factory=dict)
 
@@ -29,7 +29,7 @@ class _Waiter:
         floor = self.claim.min_priority
         return (
             queue in self.queues
-            and task in self.tasks
+            and (self.tasks is None or task in self.tasks)
             and (floor is None or priority >= floor)
             and self.claim.job_id is None
         )
@@ -40,13 +40,14 @@ class _Waiter:
 
 
 class Scheduler:
-    """Lets workers wait for jobs, and tells them of jobs to stop."""
+    """Lets workers wait for jobs, and tells them of jobs to stop and of commands."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         # A dict for its order: the longest-waiting first.
         self._waiters: dict[_Waiter, None] = {}
         self._revoked: dict[int, asyncio.Queue[Revocation]] = {}
+        self._commanded: dict[int, asyncio.Event] = {}
         self._closed = False
         storage.subscribe(self._heed)
 
@@ -66,7 +67,8 @@ class Scheduler:
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
-        waiter = _Waiter(claim=claim, queues=frozenset(claim.queues), tasks=frozenset(claim.tasks))
+        tasks = None if claim.tasks is None else frozenset(claim.tasks)
+        waiter = _Waiter(claim=claim, queues=frozenset(claim.queues), tasks=tasks)
         self._waiters[waiter] = None
         before: ReadyJobs = {}
         jobs: list[ClaimedJob] = []
@@ -93,9 +95,19 @@ class Scheduler:
         """Wait for the next job that the worker is to stop."""
         return await self._revoked.setdefault(worker_id, asyncio.Queue()).get()
 
+    async def commanded(self, worker_id: int) -> None:
+        """Wait until commands may have been sent to the worker; the first call does not wait."""
+        event = self._commanded.get(worker_id)
+        if event is None:
+            self._commanded[worker_id] = asyncio.Event()
+            return
+        await event.wait()
+        event.clear()
+
     def forget(self, worker_id: int) -> None:
         """Drop what is kept for a worker that is gone."""
         self._revoked.pop(worker_id, None)
+        self._commanded.pop(worker_id, None)
 
     def close(self) -> None:
         """Answer everyone who waits with no jobs, from now on."""
@@ -117,6 +129,8 @@ class Scheduler:
             queue = self._revoked.get(revocation.worker_id)
             if queue is not None:
                 queue.put_nowait(revocation)
+        for worker_id in changes.commanded & self._commanded.keys():
+            self._commanded[worker_id].set()
 
     def _wake(self, ready: ReadyJobs) -> None:
         for key, jobs in ready.items():

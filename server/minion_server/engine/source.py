@@ -11,6 +11,7 @@ from typing import Protocol
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
+from minion_server.domain.worker import Registration
 from minion_server.engine.scheduler import Scheduler
 from minion_server.storage.base import Storage
 
@@ -54,7 +55,9 @@ class LocalSource:
         """Register the worker, or tell that it lives."""
         self._status = status
         self._worker_id = await self._storage.register_worker(
-            self._worker_id, host=socket.gethostname(), pid=os.getpid(), status=status
+            Registration(
+                id=self._worker_id, host=socket.gethostname(), pid=os.getpid(), status=status
+            )
         )
         self.registered.set()
         return self._worker_id

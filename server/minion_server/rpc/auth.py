@@ -78,8 +78,12 @@ def _refusal(handler: Handler) -> Handler:
         await refuse(_request, context)
         yield
 
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(
-            refuse_stream, None, handler.response_serializer
-        )
-    return grpc.unary_unary_rpc_method_handler(refuse, None, handler.response_serializer)
+    make = {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }[handler.request_streaming, handler.response_streaming]
+    behaviour = refuse_stream if handler.response_streaming else refuse
+    refusal: Handler = make(behaviour, None, handler.response_serializer)
+    return refusal

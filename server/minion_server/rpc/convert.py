@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import math
 from datetime import timedelta
 from typing import Any
@@ -28,6 +26,7 @@ from minion_server.domain.job import (
     parse_state,
 )
 from minion_server.domain.maintenance import History, Stats
+from minion_server.engine.explain import Explanation
 
 # Whole numbers in this range may be ids of 64 bits that were rounded on their way into a double.
 MIN_ROUNDED = 2.0**53
@@ -204,6 +203,24 @@ def to_status_message(status: JobStatus) -> minion_service_pb2.GetJobResponse:
     return message
 
 
+def to_explanation_message(explanation: Explanation) -> minion_service_pb2.ExplainJobResponse:
+    """Write why a job does not run yet."""
+    message = minion_service_pb2.ExplainJobResponse(
+        state=explanation.state, summary=explanation.summary
+    )
+    for reason in explanation.reasons:
+        entry = message.reasons.add(
+            kind=getattr(minion_service_pb2.ExplainJobResponse, f"KIND_{reason.kind.name}"),
+            text=reason.text,
+            workers=reason.workers,
+            count=reason.count,
+        )
+        to_timestamp(reason.time, entry.time)
+        for parent_id, state in reason.parents:
+            entry.parents.add(id=parent_id, state=state)
+    return message
+
+
 def to_stats_message(stats: Stats) -> minion_service_pb2.GetStatsResponse:
     """Write the counts."""
     uptime = Duration()
@@ -245,7 +262,9 @@ def to_timestamp(time: float | None, message: Timestamp) -> None:
         message.nanos = microseconds * 1_000
 
 
-def from_duration(duration: Duration, field: str) -> timedelta:
+def from_duration(
+    duration: Duration, field: str, *, longest: timedelta = limits.MAX_SPAN
+) -> timedelta:
     """Read a span of time.
 
     Raises:
@@ -256,32 +275,9 @@ def from_duration(duration: Duration, field: str) -> timedelta:
         raise Invalid(field, "is not a proper Duration")
     if seconds < 0 or nanos < 0:
         raise Invalid(field, "must not be negative")
-    if seconds > limits.MAX_SPAN.total_seconds():
-        raise Invalid(field, f"must not be longer than {limits.MAX_SPAN.days} days")
+    if seconds > longest.total_seconds():
+        raise Invalid(field, f"must not be longer than {_show_span(longest)}")
     return timedelta(seconds=seconds, microseconds=nanos / 1_000)
-
-
-def to_page_token(job_id: int) -> str:
-    """Write where the next page of a list starts: below this id."""
-    return base64.urlsafe_b64encode(f"below:{job_id}".encode()).decode()
-
-
-def from_page_token(token: str) -> int:
-    """Read what `to_page_token` wrote.
-
-    Raises:
-        Invalid: It did not write that.
-    """
-    try:
-        word, _, number = (
-            base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
-        )
-        job_id = int(number)
-    except (binascii.Error, ValueError):
-        word, job_id = "", 0
-    if word != "below" or not 0 < job_id <= limits.MAX_INT64:
-        raise Invalid("page_token", "is not the next_page_token of an earlier page")
-    return job_id
 
 
 def _from_number(number: float, path: str) -> int | float:
@@ -294,6 +290,10 @@ def _from_number(number: float, path: str) -> int | float:
             path, "is a whole number too large to be kept exactly: send it as a string instead"
         )
     return number if abs(number) > MAX_ROUNDED else int(number)
+
+
+def _show_span(span: timedelta) -> str:
+    return f"{span.days} days" if span.days else f"{span.total_seconds():g} seconds"
 
 
 def _checked_text(text: str, path: str) -> str:

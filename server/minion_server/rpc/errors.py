@@ -97,10 +97,12 @@ class ErrorInterceptor(Interceptor):
 
 
 def _guard(handler: Handler) -> Handler:
-    if handler.request_streaming:
-        # Only server reflection streams requests, and it answers its own errors.
-        return handler
     deserialize = _lenient(handler.request_deserializer)
+    if handler.request_streaming:
+        # No method of ours streams its requests and answers once.
+        return grpc.stream_stream_rpc_method_handler(
+            _guard_exchange(handler.stream_stream), deserialize, handler.response_serializer
+        )
     if handler.response_streaming:
         return grpc.unary_stream_rpc_method_handler(
             _guard_stream(handler.unary_stream), deserialize, handler.response_serializer
@@ -124,6 +126,15 @@ def _lenient(deserialize: Any) -> Any:
     return run
 
 
+def _guard_exchange(behaviour: Any) -> Any:
+    async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            _require_message(request)
+            yield request
+
+    return _guard_answers(lambda requests, context: behaviour(checked(requests), context))
+
+
 def _guard_unary(behaviour: Any) -> Any:
     @functools.wraps(behaviour)
     async def run(request: Any, context: Context) -> Any:
@@ -139,10 +150,17 @@ def _guard_unary(behaviour: Any) -> Any:
 
 
 def _guard_stream(behaviour: Any) -> Any:
-    @functools.wraps(behaviour)
+    async def run(request: Any, context: Context) -> AsyncIterator[Any]:
+        _require_message(request)
+        async for response in behaviour(request, context):
+            yield response
+
+    return _guard_answers(run)
+
+
+def _guard_answers(behaviour: Any) -> Any:
     async def run(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
-            _require_message(request)
             async for response in behaviour(request, context):
                 yield response
         except grpc.aio.AbortError:

@@ -13,6 +13,7 @@ from minion_server.domain.job import NewJob
 from minion_server.engine.queue import Queue
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
+from minion_server.rpc.paging import read_paging
 
 
 class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
@@ -56,21 +57,12 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
         """List jobs, newest first."""
-        limit = request.page_size if request.HasField("page_size") else limits.DEFAULT_PAGE_SIZE
-        limits.check_range("page_size", limit, 1, limits.MAX_PAGE_SIZE)
-        limits.check_range("skip", request.skip, 0, limits.MAX_INT32)
-        page = await self._queue.list_jobs(
-            convert.to_job_filter(request),
-            # One more than asked for tells whether there is another page.
-            limit=limit + 1,
-            offset=request.skip,
-            below=convert.from_page_token(request.page_token) if request.page_token else None,
-        )
-        response = pb.ListJobsResponse(total=page.total)
-        for job in page.jobs[:limit]:
+        paging = read_paging(request)
+        page = await self._queue.list_jobs(convert.to_job_filter(request), **paging.bounds)
+        jobs, token = paging.cut(page.jobs)
+        response = pb.ListJobsResponse(total=page.total, next_page_token=token)
+        for job in jobs:
             convert.to_job_message(job, response.jobs.add())
-        if len(page.jobs) > limit:
-            response.next_page_token = convert.to_page_token(page.jobs[limit - 1].id)
         return response
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
@@ -108,6 +100,12 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
             response = pb.WatchJobResponse()
             convert.to_job_message(job, response.job)
             yield response
+
+    async def ExplainJob(
+        self, request: pb.ExplainJobRequest, context: Context
+    ) -> pb.ExplainJobResponse:
+        """Tell why a job does not run yet."""
+        return convert.to_explanation_message(await self._queue.explain_job(request.id))
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         """Count jobs, workers, locks and schedules."""

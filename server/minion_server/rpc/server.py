@@ -6,16 +6,44 @@ from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from minion.v1 import minion_service_pb2, minion_service_pb2_grpc
+from minion.v1 import (
+    admin_service_pb2,
+    lock_service_pb2,
+    minion_service_pb2,
+    schedule_service_pb2,
+    worker_service_pb2,
+)
+from minion.v1 import admin_service_pb2_grpc as admin_grpc
+from minion.v1 import lock_service_pb2_grpc as lock_grpc
+from minion.v1 import minion_service_pb2_grpc as minion_grpc
+from minion.v1 import schedule_service_pb2_grpc as schedule_grpc
+from minion.v1 import worker_service_pb2_grpc as worker_grpc
 
+from minion_server.domain.backoff import Backoff
+from minion_server.domain.maintenance import Retention
 from minion_server.engine.queue import Queue
+from minion_server.engine.workforce import Workforce
+from minion_server.rpc.admin_service import AdminService
 from minion_server.rpc.auth import KeyInterceptor
 from minion_server.rpc.errors import ErrorInterceptor
 from minion_server.rpc.local import LocalChannel, LocalServer
+from minion_server.rpc.lock_service import LockService
 from minion_server.rpc.minion_service import MinionService
 from minion_server.rpc.reflection import add_reflection
+from minion_server.rpc.schedule_service import ScheduleService
+from minion_server.rpc.worker_service import WorkerService
+from minion_server.storage.base import Storage
 
-SERVICE_NAMES = (minion_service_pb2.DESCRIPTOR.services_by_name["MinionService"].full_name,)
+_FILES = (
+    minion_service_pb2,
+    worker_service_pb2,
+    lock_service_pb2,
+    schedule_service_pb2,
+    admin_service_pb2,
+)
+SERVICE_NAMES = tuple(
+    service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
+)
 
 _OPTIONS = (
     # Two servers on one port would each get half of the calls, and neither would know.
@@ -29,16 +57,33 @@ _OPTIONS = (
 class RpcServer:
     """The gRPC server, and the channel to it for this process."""
 
-    def __init__(self, queue: Queue, key: str) -> None:
-        self._queue = queue
+    def __init__(
+        self,
+        *,
+        storage: Storage,
+        queue: Queue,
+        workforce: Workforce,
+        retention: Retention,
+        backoff: Backoff,
+        key: str,
+    ) -> None:
+        self._workers = WorkerService(storage, workforce, retention.missing_after)
+        minion, locks = MinionService(queue), LockService(storage)
+        schedules, admin = ScheduleService(storage), AdminService(storage, retention, backoff)
         # The error interceptor comes first: it answers for what the others raise too.
         self._interceptors = (ErrorInterceptor(), KeyInterceptor(key))
         self._server = grpc.aio.server(interceptors=self._interceptors, options=_OPTIONS)
         aio: Any = health.aio  # type: ignore[attr-defined]  # not in the stubs
         self._health = aio.HealthServicer()
         self._local = LocalServer(self._interceptors)
-        for server in (self._server, self._local):
-            self._add_services(server)
+        servers: tuple[Any, ...] = self._server, self._local
+        for server in servers:
+            minion_grpc.add_MinionServiceServicer_to_server(minion, server)
+            worker_grpc.add_WorkerServiceServicer_to_server(self._workers, server)
+            lock_grpc.add_LockServiceServicer_to_server(locks, server)
+            schedule_grpc.add_ScheduleServiceServicer_to_server(schedules, server)
+            admin_grpc.add_AdminServiceServicer_to_server(admin, server)
+            health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         add_reflection(self._server, [*SERVICE_NAMES, health.SERVICE_NAME])
         self.channel = LocalChannel(self._local)
 
@@ -69,14 +114,9 @@ class RpcServer:
             grace: Seconds until running calls are cancelled.
         """
         await self._health.enter_graceful_shutdown()
+        self._workers.drain()
         await self._server.stop(grace)
 
     async def _tell_health(self, status: Any) -> None:
         for name in ("", *SERVICE_NAMES):
             await self._health.set(name, status)
-
-    def _add_services(self, server: Any) -> None:
-        minion_service_pb2_grpc.add_MinionServiceServicer_to_server(
-            MinionService(self._queue), server
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)

@@ -99,10 +99,15 @@ class Changes:
         if self.due_in is None or seconds < self.due_in:
             self.due_in = seconds
 
+    def add_schedule_due(self, seconds: float) -> None:
+        """Note that a schedule is due after some seconds."""
+        if self.schedule_due_in is None or seconds < self.schedule_due_in:
+            self.schedule_due_in = seconds
+
 
 Listener = Callable[[Changes], None]
-"""Called on the event loop after each commit that changed jobs, this process's or another's. It
-must not block and must not raise."""
+"""Called on the event loop after each commit that changed something, this process's or another's.
+It must not block and must not raise."""
 
 
 class Storage(Protocol):

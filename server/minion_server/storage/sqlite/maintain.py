@@ -1,11 +1,11 @@
-"""Workers, and keeping the queue in order."""
+"""Keeping the queue in order."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from minion_server.domain.backoff import Backoff
-from minion_server.domain.job import REQUEST_ID_LIFETIME, JsonValue, Outcome
+from minion_server.domain.job import REQUEST_ID_LIFETIME, Outcome
 from minion_server.domain.maintenance import (
     FOREGROUND_QUEUE,
     JOB_STUCK,
@@ -17,16 +17,10 @@ from minion_server.storage.base import Revocation
 from minion_server.storage.sqlite import stages, steer
 from minion_server.storage.sqlite.perform import end_job
 from minion_server.storage.sqlite.rows import to_json
-from minion_server.storage.sqlite.writer import Operation, Transaction, Writer
+from minion_server.storage.sqlite.writer import Transaction, Writer
 
 MAX_REPAIRED = 1_000
 """Jobs repaired in one transaction: bounds how long other writers wait."""
-
-_REGISTER = """
-    INSERT INTO workers (id, host, notified, pid, started, status) VALUES (?, ?, ?, ?, ?, ?)
-    ON CONFLICT (id) DO UPDATE SET notified = excluded.notified, status = excluded.status
-    RETURNING id
-"""
 
 _ABANDONED = """
     SELECT id, retries, worker FROM jobs
@@ -45,30 +39,6 @@ _OLD = """
 _STUCK = """
     SELECT id FROM jobs WHERE stage IN ('ready', 'delayed', 'blocked') AND delayed < ? LIMIT ?
 """
-
-
-def register_worker(
-    worker_id: int | None, *, host: str, pid: int, status: Mapping[str, JsonValue]
-) -> Operation[int]:
-    """Make the operation of `Storage.register_worker`."""
-    text = to_json(dict(status))
-
-    def run(txn: Transaction) -> int:
-        registered: int = txn.connection.execute(
-            _REGISTER, (worker_id, host, txn.now, pid, txn.now, text)
-        ).get
-        return registered
-
-    return run
-
-
-def unregister_worker(worker_id: int) -> Operation[None]:
-    """Make the operation of `Storage.unregister_worker`."""
-
-    def run(txn: Transaction) -> None:
-        txn.connection.execute("DELETE FROM workers WHERE id = ?", (worker_id,))
-
-    return run
 
 
 async def repair(writer: Writer, retention: Retention, backoff: Backoff) -> RepairReport:
@@ -145,3 +115,18 @@ def _fail_stuck(txn: Transaction, before: float) -> int:
     for (job_id,) in found:
         steer.fail(txn, job_id, to_json(JOB_STUCK))
     return len(found)
+
+
+def reset(txn: Transaction, *, locks_only: bool) -> None:
+    """Run `Storage.reset`."""
+    if locks_only:
+        txn.connection.execute("DELETE FROM locks")
+        return
+    for job_id, retries, worker_id in txn.rows(
+        "SELECT id, retries, worker FROM jobs WHERE state = 'active'"
+    ):
+        txn.changes.jobs.add(job_id)
+        txn.changes.revoked.append(Revocation(worker_id=worker_id, job_id=job_id, retries=retries))
+    for table in ("jobs", "dependencies", "requests", "locks", "schedules", "workers"):
+        txn.connection.execute(f"DELETE FROM {table}")  # noqa: S608 - of constants
+    txn.connection.execute("DELETE FROM sqlite_sequence")

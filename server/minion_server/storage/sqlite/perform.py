@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from minion_server.domain.backoff import Backoff
+from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, Outcome
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.rows import CLAIMED_COLUMNS, to_claimed, to_json
@@ -20,9 +21,20 @@ _READY = """
 """
 
 _READY_JOB = """
-    SELECT -priority, id FROM jobs
+    SELECT id FROM jobs
     WHERE id = ? AND stage = 'ready' AND queue IN (SELECT value FROM json_each(?))
-      AND task IN (SELECT value FROM json_each(?)) AND priority >= ?
+      AND (? OR task IN (SELECT value FROM json_each(?))) AND priority >= ?
+"""
+
+# From one task to the next by the index: SELECT DISTINCT would read all that is ready.
+_READY_TASKS = """
+    WITH RECURSIVE ready (task) AS (
+      SELECT min(task) FROM jobs WHERE stage = 'ready' AND queue = :queue
+      UNION ALL
+      SELECT (SELECT min(task) FROM jobs
+        WHERE stage = 'ready' AND queue = :queue AND task > ready.task)
+      FROM ready WHERE ready.task IS NOT NULL)
+    SELECT task FROM ready WHERE task IS NOT NULL
 """
 
 _TAKE = f"""
@@ -49,6 +61,8 @@ def claim_jobs(worker_id: int, claim: Claim) -> Operation[list[ClaimedJob]]:
     """Make the operation of `Storage.claim_jobs`."""
 
     def run(txn: Transaction) -> list[ClaimedJob]:
+        if txn.row("SELECT 1 FROM workers WHERE id = ?", (worker_id,)) is None:
+            raise WorkerNotFound(worker_id)
         stages.stage_due(txn)
         claimed = [
             to_claimed(row)
@@ -100,14 +114,22 @@ def _ready_ids(txn: Transaction, claim: Claim) -> list[int]:
     floor = LOWEST_PRIORITY if claim.min_priority is None else claim.min_priority
     execute = txn.connection.execute
     if claim.job_id is not None:
-        found = execute(
-            _READY_JOB,
-            (claim.job_id, to_json(list(claim.queues)), to_json(list(claim.tasks)), floor),
-        )
-        return [job_id for _, job_id in found][: claim.max_jobs]
+        queues, tasks = to_json(list(claim.queues)), to_json(list(claim.tasks or ()))
+        return [
+            job_id
+            for (job_id,) in execute(
+                _READY_JOB, (claim.job_id, queues, claim.tasks is None, tasks, floor)
+            )
+        ]
     sources: list[Iterator[tuple[int, int]]] = [
         execute(_READY, (queue, task, floor, claim.max_jobs))
         for queue in dict.fromkeys(claim.queues)
-        for task in dict.fromkeys(claim.tasks)
+        for task in _tasks(txn, claim, queue)
     ]
     return [job_id for _, job_id in islice(heapq.merge(*sources), claim.max_jobs)]
+
+
+def _tasks(txn: Transaction, claim: Claim, queue: str) -> Iterable[str]:
+    if claim.tasks is not None:
+        return dict.fromkeys(claim.tasks)
+    return [task for (task,) in txn.connection.execute(_READY_TASKS, {"queue": queue})]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import apsw
 
 from minion_server.domain.job import Job, JobFilter, JobPage, JobStatus
 from minion_server.domain.maintenance import History, HistoryHour, Stats
-from minion_server.domain.worker import Worker
+from minion_server.storage.sqlite.lists import Conditions
 from minion_server.storage.sqlite.rows import (
     JOB_COLUMNS,
     STATUS_COLUMNS,
-    WORKER_COLUMNS,
     Row,
     to_job,
     to_json,
     to_status,
-    to_worker,
 )
 
 HOUR = 3_600
@@ -25,7 +21,10 @@ HISTORY_HOURS = 24
 
 _JOB = f"SELECT {JOB_COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608 - a constant
 _STATUS = f"SELECT {STATUS_COLUMNS} FROM jobs WHERE id = ?"  # noqa: S608 - a constant
-_WORKERS = f"SELECT {WORKER_COLUMNS} FROM workers ORDER BY id DESC"  # noqa: S608 - a constant
+_READY_BEFORE = """
+    SELECT count(*) FROM jobs
+    WHERE stage = 'ready' AND queue = ? AND (-priority, id) < (-?, ?)
+"""
 
 # Whether they have been staged as expired yet or not.
 _EXPIRED = """
@@ -78,25 +77,36 @@ def list_jobs(
     now: float,
 ) -> JobPage:
     """Read a page of jobs, and count all that are selected."""
-    where, values = _conditions(job_filter, now)
-    page_where, page_values = where, list(values)
-    if below is not None:
-        page_where += " AND id < ?"
-        page_values.append(below)
-    with connection:
-        counting = f"SELECT count(*) FROM jobs WHERE {where}"  # noqa: S608 - of constants
-        total: int = connection.execute(counting, values).get
-        rows = connection.execute(
-            f"SELECT {JOB_COLUMNS} FROM jobs WHERE {page_where} "  # noqa: S608 - of constants
-            "ORDER BY id DESC LIMIT ? OFFSET ?",
-            [*page_values, limit, offset],
-        ).fetchall()
+    conditions = Conditions("(state <> 'inactive' OR expires IS NULL OR expires > ?)", now)
+    conditions.add_choice("id", job_filter.ids)
+    conditions.add_choice("queue", job_filter.queues)
+    conditions.add_choice("state", job_filter.states)
+    conditions.add_choice("task", job_filter.tasks)
+    if job_filter.notes:
+        conditions.add(
+            "EXISTS (SELECT 1 FROM json_each(notes) AS note "
+            "WHERE note.key IN (SELECT value FROM json_each(?)))",
+            to_json(list(job_filter.notes)),
+        )
+    conditions.add_before(job_filter.before)
+    rows, total = conditions.page(
+        connection, JOB_COLUMNS, "jobs", limit=limit, offset=offset, below=below
+    )
     return JobPage(jobs=[to_job(row, now) for row in rows], total=total)
 
 
-def list_workers(connection: apsw.Connection) -> list[Worker]:
-    """Read the workers."""
-    return [to_worker(row) for row in connection.execute(_WORKERS)]
+def count_ready_before(connection: apsw.Connection, job: Job) -> int:
+    """Count the jobs of a job's queue that may be taken and come before it."""
+    counted: int = connection.execute(_READY_BEFORE, (job.queue, job.priority, job.id)).get
+    return counted
+
+
+def next_dispatch(connection: apsw.Connection, now: float) -> float | None:
+    """Answer in how many seconds the first schedule is due."""
+    next_run: float | None = connection.execute(
+        "SELECT min(next_run) FROM schedules WHERE NOT paused"
+    ).get
+    return None if next_run is None else max(0.0, next_run - now)
 
 
 def stats(connection: apsw.Connection, *, now: float, uptime: float) -> Stats:
@@ -131,27 +141,3 @@ def history(connection: apsw.Connection, now: float) -> History:
         for hour in range(HISTORY_HOURS)
         for failed, finished in [counts.get(hour, (0, 0))]
     ]
-
-
-def _conditions(job_filter: JobFilter, now: float) -> tuple[str, list[Any]]:
-    conditions = ["(state <> 'inactive' OR expires IS NULL OR expires > ?)"]
-    values: list[Any] = [now]
-    for column, wanted in (
-        ("id", job_filter.ids),
-        ("queue", job_filter.queues),
-        ("state", job_filter.states),
-        ("task", job_filter.tasks),
-    ):
-        if wanted:
-            conditions.append(f"{column} IN (SELECT value FROM json_each(?))")  # noqa: S608 - of constants
-            values.append(to_json(list(wanted)))
-    if job_filter.notes:
-        conditions.append(
-            "EXISTS (SELECT 1 FROM json_each(notes) AS note "
-            "WHERE note.key IN (SELECT value FROM json_each(?)))"
-        )
-        values.append(to_json(list(job_filter.notes)))
-    if job_filter.before is not None:
-        conditions.append("id < ?")
-        values.append(job_filter.before)
-    return " AND ".join(conditions), values

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import orjson
 
 from minion_server.domain.job import ClaimedJob, Job, JobState, JobStatus, JsonValue
+from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Worker
 
 Row = tuple[Any, ...]
@@ -26,6 +28,10 @@ WORKER_COLUMNS = """
     id, host, pid, status, started, notified,
     (SELECT json_group_array(id) FROM
       (SELECT id FROM jobs WHERE state = 'active' AND worker = workers.id ORDER BY id)) AS jobs
+"""
+SCHEDULE_COLUMNS = """
+    id, name, cron, task, args, attempts, expire, lax, notes, priority, queue, paused, created,
+    next_run, last_run, last_job
 """
 
 
@@ -95,4 +101,26 @@ def to_worker(row: Row) -> Worker:
         started=row[4],
         notified=row[5],
         jobs=orjson.loads(row[6]),
+    )
+
+
+def to_schedule(row: Row) -> Schedule:
+    """Read a schedule from a row of `SCHEDULE_COLUMNS`."""
+    return Schedule(
+        id=row[0],
+        name=row[1],
+        cron=row[2],
+        task=row[3],
+        args=orjson.loads(row[4]),
+        attempts=row[5],
+        expire=None if row[6] is None else timedelta(seconds=row[6]),
+        lax=bool(row[7]),
+        notes=orjson.loads(row[8]),
+        priority=row[9],
+        queue=row[10],
+        paused=bool(row[11]),
+        created=row[12],
+        next_run=row[13],
+        last_run=row[14],
+        last_job=row[15],
     )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,10 +31,28 @@ from minion_server.domain.job import (
     Outcome,
     RetryOptions,
 )
+from minion_server.domain.lock import LockPage, LockRequest
 from minion_server.domain.maintenance import History, RepairReport, Retention, Stats
-from minion_server.domain.worker import Worker
+from minion_server.domain.schedule import (
+    DispatchedSchedule,
+    NewSchedule,
+    ScheduleFilter,
+    SchedulePage,
+)
+from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
 from minion_server.storage.base import Changes, Listener
-from minion_server.storage.sqlite import enqueue, maintain, perform, read, stages, steer
+from minion_server.storage.sqlite import (
+    enqueue,
+    lists,
+    locks,
+    maintain,
+    perform,
+    read,
+    schedules,
+    stages,
+    steer,
+    workers,
+)
 from minion_server.storage.sqlite.connection import connect_reader, connect_writer
 from minion_server.storage.sqlite.migrate import migrate
 from minion_server.storage.sqlite.writer import Clock, Transaction, Writer
@@ -152,27 +171,108 @@ class SqliteStorage:
 
     # Workers
 
-    async def register_worker(
-        self, worker_id: int | None, *, host: str, pid: int, status: Mapping[str, JsonValue]
-    ) -> int:
+    async def register_worker(self, registration: Registration) -> int:
         """Register a worker, or note that it was heard of."""
-        return await self._writer.run(
-            maintain.register_worker(worker_id, host=host, pid=pid, status=status)
-        )
+        return await self._writer.run(workers.register_worker(registration))
 
     async def unregister_worker(self, worker_id: int) -> None:
         """Forget a worker."""
-        await self._writer.run(maintain.unregister_worker(worker_id))
+        await self._writer.run(workers.unregister_worker(worker_id))
 
-    async def list_workers(self) -> list[Worker]:
-        """List the workers."""
-        return await self._scan(read.list_workers)
+    async def list_workers(
+        self,
+        worker_filter: WorkerFilter,
+        *,
+        limit: int,
+        offset: int = 0,
+        below: int | None = None,
+    ) -> WorkerPage:
+        """List workers."""
+        return await self._scan(
+            lambda connection: lists.list_workers(
+                connection, worker_filter, limit=limit, offset=offset, below=below
+            )
+        )
+
+    async def broadcast(self, command: Command, worker_ids: Sequence[int]) -> bool:
+        """Put a command into workers' inboxes."""
+        return await self._writer.run(workers.broadcast(command, worker_ids))
+
+    async def receive(self, worker_id: int) -> list[Command]:
+        """Empty a worker's inbox."""
+        return await self._writer.run(workers.receive(worker_id))
+
+    # Locks
+
+    async def acquire_lock(self, request: LockRequest) -> bool:
+        """Take a lock."""
+        return await self._writer.run(locks.acquire_lock(request))
+
+    async def release_lock(self, name: str) -> bool:
+        """Release a lock."""
+        return await self._writer.run(locks.release_lock(name))
+
+    async def list_locks(
+        self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
+    ) -> LockPage:
+        """List locks."""
+        now = self._clock()
+        return await self._scan(
+            lambda connection: lists.list_locks(
+                connection, names, limit=limit, offset=offset, below=below, now=now
+            )
+        )
+
+    # Schedules
+
+    async def put_schedule(self, schedule: NewSchedule) -> int:
+        """Make a schedule, or change the one of that name."""
+        return await self._writer.run(schedules.put_schedule(schedule))
+
+    async def delete_schedule(self, name: str) -> bool:
+        """Delete a schedule."""
+        return await self._writer.run(schedules.delete_schedule(name))
+
+    async def pause_schedule(self, name: str, *, paused: bool) -> bool:
+        """Keep a schedule from firing, or let it."""
+        return await self._writer.run(schedules.pause_schedule(name, paused=paused))
+
+    async def list_schedules(
+        self,
+        schedule_filter: ScheduleFilter,
+        *,
+        limit: int,
+        offset: int = 0,
+        below: int | None = None,
+    ) -> SchedulePage:
+        """List schedules."""
+        return await self._scan(
+            lambda connection: lists.list_schedules(
+                connection, schedule_filter, limit=limit, offset=offset, below=below
+            )
+        )
+
+    async def dispatch_schedules(self) -> list[DispatchedSchedule]:
+        """Fire what is due."""
+        return await self._writer.run(schedules.dispatch_schedules)
+
+    async def next_dispatch(self) -> float | None:
+        """Answer in how many seconds the first schedule is due."""
+        return read.next_dispatch(self._reader, self._clock())
 
     # Keeping in order
 
     async def repair(self, retention: Retention, backoff: Backoff) -> RepairReport:
         """Forget missing workers, rescue their jobs, and remove what is old."""
         return await maintain.repair(self._writer, retention, backoff)
+
+    async def count_ready_before(self, job: Job) -> int:
+        """Count the jobs that come before one."""
+        return await self._scan(lambda connection: read.count_ready_before(connection, job))
+
+    async def reset(self, *, locks_only: bool) -> None:
+        """Delete everything, or all locks."""
+        await self._writer.run(partial(maintain.reset, locks_only=locks_only))
 
     async def stats(self) -> Stats:
         """Count jobs, workers, locks and schedules."""

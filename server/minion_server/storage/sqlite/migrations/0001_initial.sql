@@ -61,6 +61,7 @@ CREATE INDEX requests_created ON requests (created);
 CREATE TABLE workers (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
   host     TEXT NOT NULL,
+  inbox    TEXT NOT NULL DEFAULT '[]',
   notified REAL NOT NULL,
   pid      INTEGER NOT NULL,
   started  REAL NOT NULL,

@@ -1,0 +1,225 @@
+"""Why a job does not run yet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
+
+from minion_server.domain import limits
+from minion_server.domain.errors import JobNotFound
+from minion_server.domain.job import DEFAULT_QUEUE, Job, JobFilter, JobState, JsonValue, blocks
+from minion_server.domain.worker import Worker, WorkerFilter
+from minion_server.storage.base import Storage
+
+
+class ReasonKind(Enum):
+    """What kinds of reasons there are."""
+
+    RUNNING = auto()
+    ENDED = auto()
+    DELAYED = auto()
+    EXPIRED = auto()
+    BLOCKED = auto()
+    NO_WORKER = auto()
+    QUEUE_NOT_SERVED = auto()
+    TASK_UNKNOWN = auto()
+    SLOTS_BUSY = auto()
+    TASK_LIMIT = auto()
+    JOBS_AHEAD = auto()
+    NEXT = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reason:
+    """One reason among several: each of them would have to go.
+
+    Attributes:
+        kind: What kind it is.
+        text: The reason in words.
+        time: When the job is due, or expired, in seconds since the epoch.
+        parents: The parents that block it, with their states.
+        workers: Ids of the workers that it is about.
+        count: How many jobs are to be taken first.
+    """
+
+    kind: ReasonKind
+    text: str
+    time: float | None = None
+    parents: Sequence[tuple[int, JobState]] = ()
+    workers: Sequence[int] = ()
+    count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """Why a job does not run yet.
+
+    Attributes:
+        state: State of the job.
+        reasons: The reasons, the weightiest first; at least one.
+    """
+
+    state: JobState
+    reasons: Sequence[Reason]
+
+    @property
+    def summary(self) -> str:
+        """All reasons in one sentence."""
+        text = "; ".join(reason.text for reason in self.reasons)
+        return text[0].upper() + text[1:] + "."
+
+
+async def explain_job(storage: Storage, job_id: int, missing_after: timedelta) -> Explanation:
+    """Explain a job.
+
+    Args:
+        storage: Where it is kept.
+        job_id: Its id.
+        missing_after: A worker not heard of for this long counts for nothing.
+
+    Raises:
+        Invalid: The id is not one.
+        JobNotFound: There is none with that id.
+    """
+    limits.check_range("id", job_id, 1, limits.MAX_INT64)
+    job = await storage.get_job(job_id)
+    if job is None:
+        raise JobNotFound(job_id)
+    match job.state:
+        case JobState.ACTIVE:
+            text = f"worker {job.worker} has been running it since {_show(job.started or 0.0)}"
+            workers = [] if job.worker is None else [job.worker]
+            reasons: Sequence[Reason] = [
+                Reason(kind=ReasonKind.RUNNING, text=text, workers=workers)
+            ]
+        case JobState.FINISHED | JobState.FAILED:
+            text = f"it {job.state} at {_show(job.finished or 0.0)}"
+            reasons = [Reason(kind=ReasonKind.ENDED, text=text)]
+        case JobState.INACTIVE:
+            reasons = await _explain_inactive(storage, job, missing_after)
+    return Explanation(state=job.state, reasons=reasons)
+
+
+async def _explain_inactive(
+    storage: Storage, job: Job, missing_after: timedelta
+) -> Sequence[Reason]:
+    if job.expires is not None and job.expires <= job.time:
+        text = f"it expired at {_show(job.expires)} and will not run"
+        return [Reason(kind=ReasonKind.EXPIRED, text=text, time=job.expires)]
+    reasons = []
+    if job.delayed > job.time:
+        text = f"it is delayed until {_show(job.delayed)}"
+        reasons.append(Reason(kind=ReasonKind.DELAYED, text=text, time=job.delayed))
+    if blocked := await _blocked(storage, job):
+        reasons.append(blocked)
+    earliest = job.time - missing_after.total_seconds()
+    page = await storage.list_workers(WorkerFilter(), limit=limits.MAX_WORKERS)
+    live = [worker for worker in page.workers if worker.notified >= earliest]
+    able, unable = _able(job, live)
+    if unable is not None:
+        reasons.append(unable)
+    if reasons:
+        return reasons
+    return await _explain_ready(storage, job, able)
+
+
+async def _blocked(storage: Storage, job: Job) -> Reason | None:
+    blocking: list[tuple[int, JobState]] = []
+    for first in range(0, len(job.parents), limits.MAX_PAGE_SIZE):
+        ids = job.parents[first : first + limits.MAX_PAGE_SIZE]
+        # A list leaves out those that have expired.
+        page = await storage.list_jobs(JobFilter(ids=ids), limit=len(ids))
+        blocking += [
+            (parent.id, parent.state)
+            for parent in page.jobs
+            if blocks(parent.state, expired=False, lax=job.lax)
+        ]
+    if not blocking:
+        return None
+    blocking.sort()
+    shown = ", ".join(f"{parent_id} ({state})" for parent_id, state in blocking[:10])
+    more = f" and {len(blocking) - 10} more" if len(blocking) > 10 else ""  # noqa: PLR2004 - shown above
+    text = f"it is blocked by its parents {shown}{more}"
+    return Reason(kind=ReasonKind.BLOCKED, text=text, parents=blocking)
+
+
+def _able(job: Job, live: Sequence[Worker]) -> tuple[Sequence[Worker], Reason | None]:
+    """Answer the workers that could run a job, or why there is none."""
+    if not live:
+        return [], Reason(kind=ReasonKind.NO_WORKER, text="there is no live worker")
+    serving = [worker for worker in live if job.queue in _names(worker.status, "queues")]
+    if not serving:
+        text = f"no live worker takes jobs from the queue {job.queue!r}"
+        return [], Reason(kind=ReasonKind.QUEUE_NOT_SERVED, text=text)
+    # Workers of other makes do not tell what they know.
+    knowing = [
+        worker
+        for worker in serving
+        if "tasks" not in worker.status or job.task in _names(worker.status, "tasks")
+    ]
+    if not knowing:
+        text = f"no live worker of its queue knows the task {job.task!r}"
+        return [], Reason(kind=ReasonKind.TASK_UNKNOWN, text=text)
+    return knowing, None
+
+
+async def _explain_ready(storage: Storage, job: Job, able: Sequence[Worker]) -> Sequence[Reason]:
+    free = [worker for worker in able if len(worker.jobs) < _slots(worker.status, job)]
+    if not free:
+        reasons = [
+            Reason(
+                kind=ReasonKind.SLOTS_BUSY,
+                text="all slots that could run it are busy",
+                workers=[worker.id for worker in able],
+            )
+        ]
+    elif all([await _at_limit(storage, worker, job) for worker in free]):
+        reasons = [
+            Reason(
+                kind=ReasonKind.TASK_LIMIT,
+                text=f"as many jobs of the task {job.task!r} are running as may",
+                workers=[worker.id for worker in free],
+            )
+        ]
+    else:
+        reasons = []
+    if ahead := await storage.count_ready_before(job):
+        text = "1 job is ahead of it" if ahead == 1 else f"{ahead} jobs are ahead of it"
+        reasons.append(Reason(kind=ReasonKind.JOBS_AHEAD, text=text, count=ahead))
+    return reasons or [Reason(kind=ReasonKind.NEXT, text="it is about to be taken")]
+
+
+async def _at_limit(storage: Storage, worker: Worker, job: Job) -> bool:
+    told = worker.status.get("limits")
+    limit = told.get(job.task) if isinstance(told, dict) else None
+    if not isinstance(limit, int):
+        return False
+    if not worker.jobs:
+        return limit <= 0
+    page = await storage.list_jobs(
+        JobFilter(ids=list(worker.jobs), tasks=[job.task], states=[JobState.ACTIVE]), limit=1
+    )
+    return page.total >= limit
+
+
+def _slots(status: Mapping[str, JsonValue], job: Job) -> float:
+    """Answer how many jobs a worker may run for this one to be taken."""
+    jobs = status.get("jobs")
+    if not isinstance(jobs, int | float):
+        return float("inf")
+    spare = status.get("spare", 0)
+    floor = status.get("spare_min_priority", 1)
+    if isinstance(spare, int) and isinstance(floor, int) and job.priority >= floor:
+        return jobs + spare
+    return jobs
+
+
+def _names(status: Mapping[str, JsonValue], key: str) -> Sequence[str]:
+    names = status.get(key)
+    return names if isinstance(names, list) else [DEFAULT_QUEUE]
+
+
+def _show(time: float) -> str:
+    return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

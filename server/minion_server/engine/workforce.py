@@ -1,0 +1,108 @@
+"""What workers elsewhere do: take jobs, and report what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+
+from minion_server.domain import limits
+from minion_server.domain.backoff import Backoff
+from minion_server.domain.errors import JobNotFound
+from minion_server.domain.job import (
+    Claim,
+    ClaimedJob,
+    JobFilter,
+    JobState,
+    JsonValue,
+    Outcome,
+    RetryOptions,
+)
+from minion_server.domain.worker import Registration, WorkerFilter
+from minion_server.engine.scheduler import Scheduler
+from minion_server.storage.base import Storage
+
+JobKey = tuple[int, int]
+"""Id of a job, and the generation that a worker has."""
+
+
+class Workforce:
+    """The verbs of workers that are reached over a wire, which may break at any moment."""
+
+    def __init__(self, storage: Storage, scheduler: Scheduler, backoff: Backoff) -> None:
+        self._storage = storage
+        self._backoff = backoff
+        self.scheduler = scheduler
+
+    async def register(self, registration: Registration) -> int:
+        """Register a worker, or note that it was heard of (see `Storage.register_worker`)."""
+        return await self._storage.register_worker(registration)
+
+    async def unregister(self, worker_id: int) -> None:
+        """Forget a worker (see `Storage.unregister_worker`)."""
+        limits.check_range("id", worker_id, 1, limits.MAX_INT64)
+        self.scheduler.forget(worker_id)
+        await self._storage.unregister_worker(worker_id)
+
+    async def dequeue(self, worker_id: int, claim: Claim, wait: float) -> list[ClaimedJob]:
+        """Take jobs (see `Scheduler.dequeue`); what a caller that is gone was given is put back.
+
+        Raises:
+            Invalid: The id is not one.
+            WorkerNotFound: The worker is not registered.
+        """
+        limits.check_range("id", worker_id, 1, limits.MAX_INT64)
+        jobs = await self.scheduler.dequeue(worker_id, claim, wait)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            await asyncio.shield(self.put_back([(job.id, job.retries) for job in jobs]))
+            raise asyncio.CancelledError
+        return jobs
+
+    async def end(self, outcomes: Sequence[Outcome]) -> list[bool]:
+        """Finish or fail jobs (see `Storage.end_jobs`)."""
+        return await self._storage.end_jobs(outcomes, self._backoff)
+
+    async def end_job(self, outcome: Outcome) -> bool:
+        """Finish or fail one job.
+
+        Raises:
+            Invalid: The id is not one.
+            JobNotFound: There is none with that id.
+        """
+        limits.check_range("id", outcome.job_id, 1, limits.MAX_INT64)
+        limits.check_range("retries", outcome.retries, 0, limits.MAX_INT32)
+        (accepted,) = await self.end([outcome])
+        if not accepted and await self._storage.get_job_status(outcome.job_id) is None:
+            raise JobNotFound(outcome.job_id)
+        return accepted
+
+    async def put_back(self, keys: Iterable[JobKey]) -> None:
+        """Let others take jobs that a worker was given and never got; no attempt is lost."""
+        for job_id, retries in keys:
+            with suppress(JobNotFound):
+                await self._storage.retry_job(job_id, retries, RetryOptions())
+
+    async def running(self, worker_id: int) -> set[JobKey]:
+        """Answer the jobs that a worker has, as the store knows."""
+        page = await self._storage.list_workers(WorkerFilter(ids=[worker_id]), limit=1)
+        ids = [job_id for worker in page.workers for job_id in worker.jobs]
+        keys: set[JobKey] = set()
+        for first in range(0, len(ids), limits.MAX_PAGE_SIZE):
+            part = ids[first : first + limits.MAX_PAGE_SIZE]
+            jobs = await self._storage.list_jobs(
+                JobFilter(ids=part, states=[JobState.ACTIVE]), limit=len(part)
+            )
+            keys.update((job.id, job.retries) for job in jobs.jobs)
+        return keys
+
+    async def note(self, notes: Iterable[tuple[int, Mapping[str, JsonValue]]]) -> None:
+        """Merge notes into jobs', in their order; jobs that are gone are passed over."""
+        merged: dict[int, dict[str, JsonValue]] = {}
+        for job_id, entries in notes:
+            merged.setdefault(job_id, {}).update(entries)
+        await asyncio.gather(*(self._note_one(job_id, merged[job_id]) for job_id in merged))
+
+    async def _note_one(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
+        with suppress(JobNotFound):
+            await self._storage.note_job(job_id, notes)

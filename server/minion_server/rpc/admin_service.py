@@ -1,0 +1,39 @@
+"""AdminService."""
+
+from __future__ import annotations
+
+from minion.v1 import admin_service_pb2 as pb
+from minion.v1 import admin_service_pb2_grpc
+
+from minion_server.domain.backoff import Backoff
+from minion_server.domain.errors import Invalid
+from minion_server.domain.maintenance import Retention
+from minion_server.rpc.errors import Context
+from minion_server.storage.base import Storage
+
+
+class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
+    """Serves what keeps the queue in order."""
+
+    def __init__(self, storage: Storage, retention: Retention, backoff: Backoff) -> None:
+        self._storage = storage
+        self._retention = retention
+        self._backoff = backoff
+
+    async def Repair(self, request: pb.RepairRequest, context: Context) -> pb.RepairResponse:
+        """Repair the queue."""
+        report = await self._storage.repair(self._retention, self._backoff)
+        return pb.RepairResponse(
+            missing_workers=report.missing_workers,
+            abandoned_jobs=report.abandoned_jobs,
+            removed_jobs=report.removed_jobs,
+            expired_jobs=report.expired_jobs,
+            stuck_jobs=report.stuck_jobs,
+        )
+
+    async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.ResetResponse:
+        """Delete everything, or all locks."""
+        if request.all == request.locks:
+            raise Invalid("all", "must be set, or `locks`, but not both")
+        await self._storage.reset(locks_only=request.locks)
+        return pb.ResetResponse()

@@ -1,0 +1,68 @@
+"""Between protobuf messages and the domain's data about schedules (see `convert`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minion.v1 import schedule_service_pb2 as pb
+
+from minion_server.domain.schedule import NewSchedule, Schedule, ScheduleFilter
+from minion_server.rpc import convert
+
+
+def to_new_schedule(request: pb.PutScheduleRequest) -> NewSchedule:
+    """Read a schedule to make, or to change.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    fields: dict[str, Any] = {
+        name: getattr(request, name)
+        for name in ("attempts", "lax", "priority", "queue")
+        if request.HasField(name)
+    }
+    if request.HasField("expire"):
+        fields["expire"] = convert.from_duration(request.expire, "expire")
+    return NewSchedule(
+        name=request.name,
+        cron=request.cron,
+        task=request.task,
+        args=convert.from_list(request.args, "args"),
+        notes=convert.from_struct(request.notes, "notes"),
+        **fields,
+    )
+
+
+def to_schedule_filter(request: pb.ListSchedulesRequest) -> ScheduleFilter:
+    """Read which schedules to list.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    return ScheduleFilter(
+        ids=list(request.ids),
+        names=list(request.names),
+        before=request.before if request.HasField("before") else None,
+    )
+
+
+def to_schedule_message(schedule: Schedule, message: pb.Schedule) -> None:
+    """Write a schedule into a message."""
+    message.id = schedule.id
+    message.name = schedule.name
+    message.cron = schedule.cron
+    message.task = schedule.task
+    convert.to_list(schedule.args, message.args)
+    message.attempts = schedule.attempts
+    if schedule.expire is not None:
+        message.expire.FromTimedelta(schedule.expire)
+    message.lax = schedule.lax
+    convert.to_struct(schedule.notes, message.notes)
+    message.priority = schedule.priority
+    message.queue = schedule.queue
+    message.paused = schedule.paused
+    convert.to_timestamp(schedule.created, message.created)
+    convert.to_timestamp(schedule.next_run, message.next_run)
+    convert.to_timestamp(schedule.last_run, message.last_run)
+    if schedule.last_job is not None:
+        message.last_job = schedule.last_job

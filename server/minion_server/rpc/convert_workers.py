@@ -1,0 +1,155 @@
+"""Between protobuf messages and the domain's data about workers (see `convert`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minion.v1 import worker_pb2, worker_service_pb2
+
+from minion_server.domain import limits
+from minion_server.domain.errors import Invalid
+from minion_server.domain.job import Claim, ClaimedJob, Outcome
+from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter
+from minion_server.rpc import convert
+
+pb = worker_service_pb2
+
+
+def to_registration(request: pb.RegisterWorkerRequest) -> Registration:
+    """Read what a worker tells of itself.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    fields: dict[str, Any] = {
+        name: getattr(request, name) for name in ("id", "host", "pid") if request.HasField(name)
+    }
+    return Registration(status=convert.from_struct(request.status, "status"), **fields)
+
+
+def to_hello_registration(hello: pb.WorkRequest.Hello) -> Registration:
+    """Read who a worker is that says hello.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    try:
+        return Registration(
+            id=hello.id if hello.HasField("id") else None,
+            host=hello.host,
+            pid=hello.pid,
+            status=convert.from_struct(hello.status, "status"),
+        )
+    except Invalid as error:
+        raise error.within("hello") from None
+
+
+def to_worker_filter(request: pb.ListWorkersRequest) -> WorkerFilter:
+    """Read which workers to list.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    return WorkerFilter(
+        ids=list(request.ids), before=request.before if request.HasField("before") else None
+    )
+
+
+def to_claim(request: pb.DequeueJobsRequest) -> Claim:
+    """Read which jobs a worker would take.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    fields: dict[str, Any] = {
+        name: getattr(request, name)
+        for name in ("min_priority", "job_id", "max_jobs")
+        if request.HasField(name)
+    }
+    if request.queues:
+        fields["queues"] = list(request.queues)
+    return Claim(tasks=list(request.tasks) or None, **fields)
+
+
+def to_demand_claim(demand: pb.WorkRequest.Demand) -> Claim:
+    """Read which jobs a demand is for.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    fields: dict[str, Any] = {"queues": list(demand.queues)} if demand.queues else {}
+    try:
+        return Claim(
+            tasks=list(demand.tasks) or None,
+            min_priority=demand.min_priority if demand.HasField("min_priority") else None,
+            max_jobs=min(demand.credits, limits.MAX_CLAIM),
+            **fields,
+        )
+    except Invalid as error:
+        raise error.within("demand") from None
+
+
+def to_outcome(request: pb.FinishJobRequest | pb.FailJobRequest) -> Outcome:
+    """Read how performing a job ended.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    return Outcome(
+        job_id=request.id,
+        retries=request.retries,
+        failed=isinstance(request, pb.FailJobRequest),
+        result=convert.from_value(request.result, "result"),
+    )
+
+
+def to_reported_outcome(outcome: pb.WorkRequest.Outcome, path: str) -> Outcome:
+    """Read how performing a job ended, from a report.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    return Outcome(
+        job_id=outcome.job.id,
+        retries=outcome.job.retries,
+        failed=outcome.failed,
+        result=convert.from_value(outcome.result, f"{path}.result"),
+    )
+
+
+def to_command(request: pb.BroadcastCommandRequest) -> Command:
+    """Read a command.
+
+    Raises:
+        Invalid: A field cannot be accepted.
+    """
+    return Command(command=request.command, args=convert.from_list(request.args, "args"))
+
+
+def to_worker_message(worker: Worker, message: worker_pb2.Worker) -> None:
+    """Write a worker into a message."""
+    message.id = worker.id
+    message.host = worker.host
+    message.pid = worker.pid
+    convert.to_struct(dict(worker.status), message.status)
+    convert.to_timestamp(worker.started, message.started)
+    convert.to_timestamp(worker.notified, message.notified)
+    message.jobs.extend(worker.jobs)
+
+
+def to_claimed_message(job: ClaimedJob, message: worker_pb2.ClaimedJob) -> None:
+    """Write a claimed job into a message."""
+    message.id = job.id
+    message.task = job.task
+    convert.to_list(job.args, message.args)
+    message.retries = job.retries
+    message.attempts = job.attempts
+    convert.to_struct(job.notes, message.notes)
+    message.priority = job.priority
+    message.queue = job.queue
+
+
+def to_command_message(command: Command, message: worker_pb2.Command) -> None:
+    """Write a command into a message."""
+    message.command = command.command
+    convert.to_list(list(command.args), message.args)

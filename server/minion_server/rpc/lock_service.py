@@ -1,0 +1,52 @@
+"""LockService."""
+
+from __future__ import annotations
+
+from minion.v1 import lock_service_pb2 as pb
+from minion.v1 import lock_service_pb2_grpc
+
+from minion_server.domain import limits
+from minion_server.domain.lock import LockRequest
+from minion_server.rpc import convert
+from minion_server.rpc.errors import Context
+from minion_server.rpc.paging import read_paging
+from minion_server.storage.base import Storage
+
+
+class LockService(lock_service_pb2_grpc.LockServiceServicer):
+    """Serves locks."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def AcquireLock(
+        self, request: pb.AcquireLockRequest, context: Context
+    ) -> pb.AcquireLockResponse:
+        """Try to acquire a lock."""
+        lock = LockRequest(
+            name=request.name,
+            duration=convert.from_duration(request.duration, "duration"),
+            limit=request.limit if request.HasField("limit") else 1,
+        )
+        return pb.AcquireLockResponse(acquired=await self._storage.acquire_lock(lock))
+
+    async def ReleaseLock(
+        self, request: pb.ReleaseLockRequest, context: Context
+    ) -> pb.ReleaseLockResponse:
+        """Release a lock."""
+        limits.check_name("name", request.name)
+        return pb.ReleaseLockResponse(released=await self._storage.release_lock(request.name))
+
+    async def ListLocks(
+        self, request: pb.ListLocksRequest, context: Context
+    ) -> pb.ListLocksResponse:
+        """List locks that have not expired, newest first."""
+        limits.check_names("names", request.names)
+        paging = read_paging(request)
+        page = await self._storage.list_locks(list(request.names), **paging.bounds)
+        locks, token = paging.cut(page.locks)
+        response = pb.ListLocksResponse(total=page.total, next_page_token=token)
+        for lock in locks:
+            message = response.locks.add(id=lock.id, name=lock.name)
+            convert.to_timestamp(lock.expires, message.expires)
+        return response

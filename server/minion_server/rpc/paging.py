@@ -1,0 +1,93 @@
+"""Pages of lists: what a request asks for, and where the next page starts."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict, TypeVar
+
+from minion_server.domain import limits
+from minion_server.domain.errors import Invalid
+
+
+class Identified(Protocol):
+    """Something with an id that descends in lists."""
+
+    @property
+    def id(self) -> int:
+        """The id."""
+
+
+T = TypeVar("T", bound=Identified)
+
+
+class Bounds(TypedDict):
+    """The arguments of the store's lists."""
+
+    limit: int
+    offset: int
+    below: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paging:
+    """Which part of a list is asked for.
+
+    Attributes:
+        size: How many entries.
+        skip: How many to pass over first.
+        below: The page starts with the first id lower than this.
+    """
+
+    size: int
+    skip: int
+    below: int | None
+
+    @property
+    def bounds(self) -> Bounds:
+        """What to ask the store for: one more than the page has tells whether there is another."""
+        return {"limit": self.size + 1, "offset": self.skip, "below": self.below}
+
+    def cut(self, entries: Sequence[T]) -> tuple[Sequence[T], str]:
+        """Answer the entries of the page, and the token of the next; "" if there is none."""
+        if len(entries) <= self.size:
+            return entries, ""
+        return entries[: self.size], to_page_token(entries[self.size - 1].id)
+
+
+def read_paging(request: Any) -> Paging:
+    """Read `page_size`, `page_token` and `skip` of a request.
+
+    Raises:
+        Invalid: One cannot be accepted.
+    """
+    size = request.page_size if request.HasField("page_size") else limits.DEFAULT_PAGE_SIZE
+    limits.check_range("page_size", size, 1, limits.MAX_PAGE_SIZE)
+    limits.check_range("skip", request.skip, 0, limits.MAX_INT32)
+    below = from_page_token(request.page_token) if request.page_token else None
+    return Paging(size=size, skip=request.skip, below=below)
+
+
+def to_page_token(job_id: int) -> str:
+    """Write where the next page of a list starts: below this id."""
+    return base64.urlsafe_b64encode(f"below:{job_id}".encode()).decode()
+
+
+def from_page_token(token: str) -> int:
+    """Read what `to_page_token` wrote.
+
+    Raises:
+        Invalid: It did not write that.
+    """
+    try:
+        word, _, number = (
+            base64.b64decode(token, altchars=b"-_", validate=True).decode().partition(":")
+        )
+        job_id = int(number)
+    except (binascii.Error, ValueError):
+        word, job_id = "", 0
+    if word != "below" or not 0 < job_id <= limits.MAX_INT64:
+        raise Invalid("page_token", "is not the next_page_token of an earlier page")
+    return job_id

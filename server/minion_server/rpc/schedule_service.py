@@ -1,0 +1,72 @@
+"""ScheduleService."""
+
+from __future__ import annotations
+
+from minion.v1 import schedule_service_pb2 as pb
+from minion.v1 import schedule_service_pb2_grpc
+
+from minion_server.domain import limits
+from minion_server.rpc import convert_schedules
+from minion_server.rpc.errors import Context
+from minion_server.rpc.paging import read_paging
+from minion_server.storage.base import Storage
+
+
+class ScheduleService(schedule_service_pb2_grpc.ScheduleServiceServicer):
+    """Serves schedules."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    async def PutSchedule(
+        self, request: pb.PutScheduleRequest, context: Context
+    ) -> pb.PutScheduleResponse:
+        """Make a schedule, or change the one of that name."""
+        schedule = convert_schedules.to_new_schedule(request)
+        return pb.PutScheduleResponse(id=await self._storage.put_schedule(schedule))
+
+    async def DeleteSchedule(
+        self, request: pb.DeleteScheduleRequest, context: Context
+    ) -> pb.DeleteScheduleResponse:
+        """Delete a schedule."""
+        limits.check_name("name", request.name)
+        return pb.DeleteScheduleResponse(deleted=await self._storage.delete_schedule(request.name))
+
+    async def PauseSchedule(
+        self, request: pb.PauseScheduleRequest, context: Context
+    ) -> pb.PauseScheduleResponse:
+        """Keep a schedule from firing."""
+        return pb.PauseScheduleResponse(accepted=await self._pause(request.name, paused=True))
+
+    async def ResumeSchedule(
+        self, request: pb.ResumeScheduleRequest, context: Context
+    ) -> pb.ResumeScheduleResponse:
+        """Let a paused schedule fire again."""
+        return pb.ResumeScheduleResponse(accepted=await self._pause(request.name, paused=False))
+
+    async def ListSchedules(
+        self, request: pb.ListSchedulesRequest, context: Context
+    ) -> pb.ListSchedulesResponse:
+        """List schedules, newest first."""
+        paging = read_paging(request)
+        page = await self._storage.list_schedules(
+            convert_schedules.to_schedule_filter(request), **paging.bounds
+        )
+        schedules, token = paging.cut(page.schedules)
+        response = pb.ListSchedulesResponse(total=page.total, next_page_token=token)
+        for schedule in schedules:
+            convert_schedules.to_schedule_message(schedule, response.schedules.add())
+        return response
+
+    async def DispatchSchedules(
+        self, request: pb.DispatchSchedulesRequest, context: Context
+    ) -> pb.DispatchSchedulesResponse:
+        """Fire the schedules that are due."""
+        response = pb.DispatchSchedulesResponse()
+        for fired in await self._storage.dispatch_schedules():
+            response.dispatched.add(id=fired.id, name=fired.name, job=fired.job)
+        return response
+
+    async def _pause(self, name: str, *, paused: bool) -> bool:
+        limits.check_name("name", name)
+        return await self._storage.pause_schedule(name, paused=paused)

@@ -1,0 +1,307 @@
+"""One call of WorkerService.Work: everything between the server and one worker.
+
+Each kind of thing that a worker has to say is served by a loop of its own, so that none waits for
+another; what they answer goes into one response, which takes along all that has come together
+since the one before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+from minion.v1 import worker_service_pb2 as pb
+
+from minion_server.domain.errors import Invalid, Unavailable, WorkerNotFound
+from minion_server.domain.job import ClaimedJob
+from minion_server.domain.worker import Registration
+from minion_server.engine.workforce import JobKey, Workforce
+from minion_server.rpc import convert, convert_workers
+from minion_server.storage.base import Storage
+
+HEARTBEATS = 6
+"""How often in `missing_after` the store is told that a worker lives."""
+LONG_SECONDS = 3_600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Unread:
+    """A response that the worker has not told to have read.
+
+    Attributes:
+        serial: Its number.
+        sent: When it was sent, on the loop's clock.
+        jobs: The jobs in it.
+    """
+
+    serial: int
+    sent: float
+    jobs: AbstractSet[JobKey]
+
+
+class WorkCall:
+    """Serves one worker as long as its call lasts.
+
+    Attributes:
+        over: Done once the call has ended.
+    """
+
+    def __init__(self, storage: Storage, workforce: Workforce, missing_after: timedelta) -> None:
+        self._storage = storage
+        self._workforce = workforce
+        self._missing_after = missing_after.total_seconds()
+        self._loop = asyncio.get_running_loop()
+        self._registration = Registration()
+        self._heartbeat_due = 0.0
+        self._response = pb.WorkResponse()
+        self._pending = asyncio.Event()
+        self._serial = 0
+        self._unread: deque[_Unread] = deque()
+        self._suspects: AbstractSet[JobKey] = frozenset()
+        self._reports: asyncio.Queue[pb.WorkRequest.Report | None] = asyncio.Queue()
+        self._demand: pb.WorkRequest.Demand | None = None
+        self._demanded = asyncio.Event()
+        self._draining = False
+        self._replaced = False
+        self.over: asyncio.Future[None] = self._loop.create_future()
+
+    @property
+    def _id(self) -> int:
+        assert self._registration.id is not None, "it said hello"
+        return self._registration.id
+
+    def drain(self) -> None:
+        """Give the worker no more jobs, and tell it so."""
+        self._draining = True
+        self._response.draining = True
+        self._pending.set()
+        self._demanded.set()
+
+    async def replace(self) -> None:
+        """End the call, since the worker has made another, and wait until it has ended."""
+        self._replaced = True
+        self._pending.set()
+        await asyncio.shield(self.over)
+
+    async def run(self, requests: AsyncIterator[pb.WorkRequest]) -> AsyncIterator[pb.WorkResponse]:
+        """Serve the call, once it has been greeted.
+
+        Raises:
+            Invalid: A request cannot be accepted.
+            Unavailable: The worker has been silent for too long or has made another call, or the
+                store is out of reach.
+        """
+        loops = [
+            asyncio.create_task(self._read(requests), name="work-read"),
+            asyncio.create_task(self._serve_reports(), name="work-reports"),
+            asyncio.create_task(self._serve_demands(), name="work-demands"),
+            asyncio.create_task(self._tell_revoked(), name="work-revoked"),
+            asyncio.create_task(self._tell_commands(), name="work-commands"),
+        ]
+        for loop in loops:
+            loop.add_done_callback(lambda _: self._pending.set())
+        reading, reporting, *_ = loops
+        try:
+            while True:
+                await self._pending.wait()
+                self._pending.clear()
+                if self._replaced:
+                    raise Unavailable("the worker has made another call")
+                for loop in loops:
+                    if loop.done():
+                        loop.result()
+                if self._response.ByteSize():
+                    yield self._take_response()
+                elif reading.done() and reporting.done():
+                    break
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+            # Jobs that were taken for the worker and not sent.
+            await asyncio.shield(self._workforce.put_back(_sent_keys(self._response)))
+            self.over.set_result(None)
+        if not self._draining:
+            await self._workforce.unregister(self._id)
+
+    # What is sent
+
+    def _take_response(self) -> pb.WorkResponse:
+        response, self._response = self._response, pb.WorkResponse()
+        self._serial += 1
+        response.serial = self._serial
+        self._unread.append(
+            _Unread(serial=self._serial, sent=self._loop.time(), jobs=_sent_keys(response))
+        )
+        return response
+
+    # What is read
+
+    async def greet(self, request: pb.WorkRequest) -> int:
+        """Take the first request, and answer the worker's id.
+
+        Raises:
+            Invalid: It cannot be accepted.
+        """
+        hello = request.hello
+        registration = convert_workers.to_hello_registration(hello)
+        worker_id = await self._workforce.register(registration)
+        self._registration = replace(registration, id=worker_id)
+        self._heartbeat_due = self._loop.time() + self._missing_after / HEARTBEATS
+        if registration.id is not None:
+            held = {(key.id, key.retries) for key in hello.holds}
+            await self._workforce.put_back(
+                key for key in await self._workforce.running(worker_id) if key not in held
+            )
+        missing_after = Duration()
+        missing_after.FromTimedelta(timedelta(seconds=self._missing_after))
+        self._response.welcome.id = worker_id
+        self._response.welcome.missing_after.CopyFrom(missing_after)
+        self._pending.set()
+        self._take(request)
+        return worker_id
+
+    async def _read(self, requests: AsyncIterator[pb.WorkRequest]) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._missing_after):
+                    request = await anext(requests, None)
+            except TimeoutError:
+                raise Unavailable("the worker has been silent for too long") from None
+            if request is None:
+                break
+            if request.HasField("hello"):
+                hello = convert_workers.to_hello_registration(request.hello)
+                self._registration = replace(self._registration, status=hello.status)
+                self._heartbeat_due = 0.0
+            self._take(request)
+            await self._note_heartbeat()
+            if request.HasField("hello"):
+                await self._put_back_lost(request.hello)
+        self._reports.put_nowait(None)
+
+    def _take(self, request: pb.WorkRequest) -> None:
+        while self._unread and self._unread[0].serial <= request.read:
+            self._unread.popleft()
+        if request.HasField("report"):
+            self._reports.put_nowait(request.report)
+        if request.HasField("demand"):
+            self._demand = request.demand
+            self._demanded.set()
+
+    async def _note_heartbeat(self) -> None:
+        now = self._loop.time()
+        hears = not self._unread or now - self._unread[0].sent < self._missing_after / 2
+        if now >= self._heartbeat_due and hears:
+            self._heartbeat_due = now + self._missing_after / HEARTBEATS
+            await self._workforce.register(self._registration)
+
+    async def _put_back_lost(self, hello: pb.WorkRequest.Hello) -> None:
+        """Put back jobs that the store says are with the worker, and that it does not know of.
+
+        Another server may have taken them for an earlier call of the worker that broke. One that is
+        being taken just now is missed once, but not twice.
+        """
+        known = {(key.id, key.retries) for key in hello.holds}
+        missed = {
+            key for key in await self._workforce.running(self._id) if key not in known
+        } - self._on_the_way()
+        await self._workforce.put_back(missed & self._suspects)
+        self._suspects = missed
+
+    def _on_the_way(self) -> AbstractSet[JobKey]:
+        return {key for unread in self._unread for key in unread.jobs} | _sent_keys(self._response)
+
+    # What is served
+
+    async def _serve_reports(self) -> None:
+        while (report := await self._reports.get()) is not None:
+            receipt = pb.WorkResponse.Receipt(serial=report.serial)
+            try:
+                receipt.accepted.extend(await self._report(report))
+            except Invalid as error:
+                receipt.refusal = str(error)
+            self._response.receipts.append(receipt)
+            self._pending.set()
+
+    async def _report(self, report: pb.WorkRequest.Report) -> list[bool]:
+        notes = [
+            (note.id, convert.from_struct(note.notes, f"report.notes[{index}].notes"))
+            for index, note in enumerate(report.notes)
+        ]
+        outcomes = [
+            convert_workers.to_reported_outcome(outcome, f"report.outcomes[{index}]")
+            for index, outcome in enumerate(report.outcomes)
+        ]
+        await self._workforce.note(notes)
+        return await self._workforce.end(outcomes) if outcomes else []
+
+    async def _serve_demands(self) -> None:
+        while True:
+            await self._demanded.wait()
+            self._demanded.clear()
+            demand, self._demand = self._demand, None
+            if demand is None:
+                continue
+            jobs = [] if demand.credits <= 0 or self._draining else await self._meet(demand)
+            answer = self._response.jobs.add(serial=demand.serial)
+            for job in jobs:
+                convert_workers.to_claimed_message(job, answer.jobs.add())
+            self._pending.set()
+
+    async def _meet(self, demand: pb.WorkRequest.Demand) -> list[ClaimedJob]:
+        """Take jobs for a demand, until there are some, or another demand takes its place."""
+        claim = convert_workers.to_demand_claim(demand)
+        scheduler = self._workforce.scheduler
+        while not self._demanded.is_set():
+            taking = asyncio.create_task(scheduler.dequeue(self._id, claim, LONG_SECONDS))
+            replaced = asyncio.create_task(self._demanded.wait())
+            try:
+                await asyncio.wait([taking, replaced], return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError:
+                await self._workforce.put_back(_keys(await _withdraw(taking)))
+                raise
+            finally:
+                replaced.cancel()
+            try:
+                jobs = await _withdraw(taking)
+            except WorkerNotFound:
+                # It was silent, and forgotten: what it had is with others.
+                await self._workforce.register(self._registration)
+                continue
+            if jobs:
+                return jobs
+        return []
+
+    async def _tell_revoked(self) -> None:
+        while True:
+            revocation = await self._workforce.scheduler.revoked(self._id)
+            self._response.revoked.add(id=revocation.job_id, retries=revocation.retries)
+            self._pending.set()
+
+    async def _tell_commands(self) -> None:
+        while True:
+            await self._workforce.scheduler.commanded(self._id)
+            for command in await self._storage.receive(self._id):
+                convert_workers.to_command_message(command, self._response.commands.add())
+                self._pending.set()
+
+
+async def _withdraw(taking: asyncio.Task[list[ClaimedJob]]) -> list[ClaimedJob]:
+    """Stop taking jobs, and answer what was taken; a claim under way still answers."""
+    taking.cancel()
+    await asyncio.wait([taking])
+    return [] if taking.cancelled() else taking.result()
+
+
+def _keys(jobs: Iterable[ClaimedJob]) -> set[JobKey]:
+    return {(job.id, job.retries) for job in jobs}
+
+
+def _sent_keys(response: pb.WorkResponse) -> set[JobKey]:
+    return {(job.id, job.retries) for answer in response.jobs for job in answer.jobs}

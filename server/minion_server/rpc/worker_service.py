@@ -1,0 +1,133 @@
+"""WorkerService."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+from minion.v1 import worker_service_pb2 as pb
+from minion.v1 import worker_service_pb2_grpc
+
+from minion_server.domain import limits
+from minion_server.domain.errors import Invalid
+from minion_server.engine.workforce import Workforce
+from minion_server.rpc import convert, convert_workers
+from minion_server.rpc.errors import Context
+from minion_server.rpc.paging import read_paging
+from minion_server.rpc.work_call import WorkCall
+from minion_server.storage.base import Storage
+
+MAX_WAIT = timedelta(minutes=5)
+"""Longest time that one DequeueJobs waits."""
+
+
+class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
+    """Serves workers."""
+
+    def __init__(self, storage: Storage, workforce: Workforce, missing_after: timedelta) -> None:
+        self._storage = storage
+        self._workforce = workforce
+        self._missing_after = missing_after
+        self._calls: dict[int, WorkCall] = {}
+        self._draining = False
+
+    def drain(self) -> None:
+        """Tell the workers that are connected to connect again elsewhere, or later."""
+        self._draining = True
+        for call in self._calls.values():
+            call.drain()
+
+    async def RegisterWorker(
+        self, request: pb.RegisterWorkerRequest, context: Context
+    ) -> pb.RegisterWorkerResponse:
+        """Register a worker, or tell that it lives."""
+        worker_id = await self._workforce.register(convert_workers.to_registration(request))
+        return pb.RegisterWorkerResponse(id=worker_id)
+
+    async def UnregisterWorker(
+        self, request: pb.UnregisterWorkerRequest, context: Context
+    ) -> pb.UnregisterWorkerResponse:
+        """Forget a worker."""
+        await self._workforce.unregister(request.id)
+        return pb.UnregisterWorkerResponse()
+
+    async def ListWorkers(
+        self, request: pb.ListWorkersRequest, context: Context
+    ) -> pb.ListWorkersResponse:
+        """List workers, newest first."""
+        paging = read_paging(request)
+        page = await self._storage.list_workers(
+            convert_workers.to_worker_filter(request), **paging.bounds
+        )
+        workers, token = paging.cut(page.workers)
+        response = pb.ListWorkersResponse(total=page.total, next_page_token=token)
+        for worker in workers:
+            convert_workers.to_worker_message(worker, response.workers.add())
+        return response
+
+    async def DequeueJobs(
+        self, request: pb.DequeueJobsRequest, context: Context
+    ) -> pb.DequeueJobsResponse:
+        """Take jobs, waiting for the first."""
+        wait = convert.from_duration(request.wait, "wait", longest=MAX_WAIT)
+        jobs = await self._workforce.dequeue(
+            request.id, convert_workers.to_claim(request), wait.total_seconds()
+        )
+        response = pb.DequeueJobsResponse()
+        for job in jobs:
+            convert_workers.to_claimed_message(job, response.jobs.add())
+        return response
+
+    async def FinishJob(
+        self, request: pb.FinishJobRequest, context: Context
+    ) -> pb.FinishJobResponse:
+        """Finish an active job."""
+        accepted = await self._workforce.end_job(convert_workers.to_outcome(request))
+        return pb.FinishJobResponse(accepted=accepted)
+
+    async def FailJob(self, request: pb.FailJobRequest, context: Context) -> pb.FailJobResponse:
+        """Fail an active job."""
+        accepted = await self._workforce.end_job(convert_workers.to_outcome(request))
+        return pb.FailJobResponse(accepted=accepted)
+
+    async def BroadcastCommand(
+        self, request: pb.BroadcastCommandRequest, context: Context
+    ) -> pb.BroadcastCommandResponse:
+        """Send a command to workers."""
+        limits.check_ids("ids", request.ids, limits.MAX_FILTER_VALUES)
+        accepted = await self._storage.broadcast(
+            convert_workers.to_command(request), list(request.ids)
+        )
+        return pb.BroadcastCommandResponse(accepted=accepted)
+
+    async def ReceiveCommands(
+        self, request: pb.ReceiveCommandsRequest, context: Context
+    ) -> pb.ReceiveCommandsResponse:
+        """Take the commands that have been sent to a worker."""
+        limits.check_range("id", request.id, 1, limits.MAX_INT64)
+        response = pb.ReceiveCommandsResponse()
+        for command in await self._storage.receive(request.id):
+            convert_workers.to_command_message(command, response.commands.add())
+        return response
+
+    async def Work(
+        self, request_iterator: AsyncIterator[pb.WorkRequest], context: Context
+    ) -> AsyncIterator[pb.WorkResponse]:
+        """Work, on one stream."""
+        first = await anext(aiter(request_iterator), None)
+        if first is None or not first.HasField("hello"):
+            raise Invalid("hello", "must be in the first request")
+        earlier = self._calls.get(first.hello.id)
+        if earlier is not None:
+            await earlier.replace()
+        call = WorkCall(self._storage, self._workforce, self._missing_after)
+        worker_id = await call.greet(first)
+        self._calls[worker_id] = call
+        if self._draining:
+            call.drain()
+        try:
+            async for response in call.run(aiter(request_iterator)):
+                yield response
+        finally:
+            if self._calls.get(worker_id) is call:
+                del self._calls[worker_id]
