@@ -17,8 +17,8 @@ from minion_client.endpoint import Endpoint
 from minion_client.errors import from_rpc_error
 from minion_client.json_value import JsonValue
 from minion_client.outbox import MAX_REPORT_BYTES, Delivery, Outbox
-from minion_client.source import Command, Outcome, SourceRefused
-from minion_client.work_call import Demand, JobKey, TakenJob, WorkCall, WorkState
+from minion_client.source import Outcome, SourceRefused
+from minion_client.work_call import Demand, JobKey, SentCommand, TakenJob, WorkCall, WorkState
 
 _log = logging.getLogger(__name__)
 
@@ -155,7 +155,7 @@ class GrpcSource:
         """Wait for the next job that is to be stopped (see `JobSource`)."""
         return await self._state.revoked.get()
 
-    async def commanded(self) -> Command:
+    async def commanded(self) -> SentCommand:
         """Wait for the next command (see `JobSource`)."""
         return await self._state.commands.get()
 

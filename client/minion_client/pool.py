@@ -115,7 +115,7 @@ class ProcessPool(Processes):
             self._starters.add(starter)
             starter.add_done_callback(self._started)
         # After a resize there may be too many.
-        for _ in range(min(-room, len(self._idle))):
+        while self._idle and len(self._idle) + lasting > self._size:
             self._idle.pop(0).close()
 
     def _started(self, starter: asyncio.Task[None]) -> None:

@@ -62,17 +62,16 @@ class Outcome:
     result: JsonValue
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """Something that a worker is told to do.
+class Command(Protocol):
+    """Something that a worker is told to do."""
 
-    Attributes:
-        command: Name of the command.
-        args: Its arguments.
-    """
+    @property
+    def command(self) -> str:
+        """Name of the command."""
 
-    command: str
-    args: Sequence[JsonValue] = ()
+    @property
+    def args(self) -> Sequence[JsonValue]:
+        """Its arguments."""
 
 
 class SourceRefused(ValueError):

@@ -17,7 +17,6 @@ from minion.v1 import worker_service_pb2 as pb
 from minion_client import values
 from minion_client.json_value import JsonValue
 from minion_client.outbox import Outbox
-from minion_client.source import Command
 from minion_client.waiting import end_all
 
 _log = logging.getLogger(__name__)
@@ -48,6 +47,14 @@ class TakenJob:
     priority: int
     queue: str
     notes: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentCommand:
+    """A command that the server has passed on (see `Command`)."""
+
+    command: str
+    args: list[JsonValue]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -100,9 +107,20 @@ class WorkState:
     held: dict[JobKey, None] = field(default_factory=dict)
     demand: Demand | None = None
     revoked: asyncio.Queue[JobKey] = field(default_factory=asyncio.Queue)
-    commands: asyncio.Queue[Command] = field(default_factory=asyncio.Queue)
+    commands: asyncio.Queue[SentCommand] = field(default_factory=asyncio.Queue)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     closing: bool = False
+
+    def hello(self) -> pb.WorkRequest.Hello:
+        """Say who the worker is, how it does and what it holds."""
+        hello = pb.WorkRequest.Hello(
+            id=self.worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            holds=[pb.JobKey(id=job_id, retries=retries) for job_id, retries in self.held],
+        )
+        values.to_struct(self.status, hello.status)
+        return hello
 
     def answer_demand(self, jobs: Sequence[TakenJob]) -> None:
         """Answer the demand, which is over then."""
@@ -149,14 +167,7 @@ class WorkCall:
         """
         state = self._state
         state.status_due = False
-        hello = pb.WorkRequest.Hello(
-            id=state.worker_id,
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            holds=[pb.JobKey(id=job_id, retries=retries) for job_id, retries in state.held],
-        )
-        values.to_struct(state.status, hello.status)
-        await self._call.write(pb.WorkRequest(hello=hello))
+        await self._call.write(pb.WorkRequest(hello=state.hello()))
         response = await self._call.read()
         if response is _EOF or not response.HasField("welcome"):
             raise DeadCall("the server does not welcome the worker")
@@ -207,11 +218,10 @@ class WorkCall:
         """Answer what there is to say, in one request; None if nothing."""
         state = self._state
         request = pb.WorkRequest(read=self._last_read)
-        wanted = self._beat_due
-        if state.status_due:
+        wanted = self._beat_due or state.status_due
+        if wanted:
             state.status_due = False
-            values.to_struct(state.status, request.hello.status)
-            wanted = True
+            request.hello.CopyFrom(state.hello())
         demand = None if self._draining else self._next_demand()
         if demand is not None:
             request.demand.CopyFrom(demand)
@@ -254,8 +264,8 @@ class WorkCall:
     def _take(self, response: pb.WorkResponse) -> None:
         state = self._state
         self._last_read = response.serial
-        if response.HasField("jobs"):
-            self._take_jobs(response.jobs)
+        for answer in response.jobs:
+            self._take_jobs(answer)
         for receipt in response.receipts:
             for key in state.outbox.take(receipt):
                 state.held.pop(key, None)
@@ -267,13 +277,13 @@ class WorkCall:
             state.revoked.put_nowait(key)
         for command in response.commands:
             args = values.from_list(command.args)
-            state.commands.put_nowait(Command(command=command.command, args=args))
+            state.commands.put_nowait(SentCommand(command=command.command, args=args))
         if response.draining and not self._draining:
             _log.info("The server is going down")
             self._draining = True
             if state.demand is not None and state.demand.withdrawn:
                 state.answer_demand(())
-        elif response.HasField("jobs") or response.receipts:
+        elif response.jobs or response.receipts:
             self.useful = True
 
     def _take_jobs(self, answer: pb.WorkResponse.Jobs) -> None:

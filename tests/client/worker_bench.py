@@ -15,8 +15,9 @@ from minion_client.executor import Executor
 from minion_client.json_value import JsonValue
 from minion_client.pool import ProcessPool
 from minion_client.process import ChildSettings
-from minion_client.source import Command, Outcome
+from minion_client.source import Outcome
 from minion_client.task import Registry, Task, TaskKind
+from minion_client.work_call import SentCommand
 from minion_client.worker import Worker
 
 DEADLINE = 20.0
@@ -53,7 +54,7 @@ class MemorySource:
         self.statuses: list[dict[str, JsonValue]] = []
         self.unregistered = False
         self.closed = False
-        self.commands: asyncio.Queue[Command] = asyncio.Queue()
+        self.commands: asyncio.Queue[SentCommand] = asyncio.Queue()
         self.failing: set[str] = set()
         self.failures = 0
         self.refuse: Callable[[Outcome], bool] = lambda outcome: False
@@ -173,7 +174,7 @@ class MemorySource:
     async def revoked(self) -> tuple[int, int]:
         return await self._revocations.get()
 
-    async def commanded(self) -> Command:
+    async def commanded(self) -> SentCommand:
         return await self.commands.get()
 
 
