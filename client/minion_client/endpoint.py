@@ -6,8 +6,14 @@ import base64
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
+from minion.v1.admin_service_pb2_grpc import AdminServiceStub
+from minion.v1.lock_service_pb2_grpc import LockServiceStub
+from minion.v1.minion_service_pb2_grpc import MinionServiceStub
+from minion.v1.schedule_service_pb2_grpc import ScheduleServiceStub
+from minion.v1.worker_service_pb2_grpc import WorkerServiceStub
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 
@@ -126,3 +132,15 @@ class Endpoint:
                 return grpc.ssl_channel_credentials(authorities)
             case credentials:
                 return credentials
+
+
+def make_stubs(channel: Any) -> dict[str, Any]:
+    """Answer the stubs for a channel of either kind, by the short name of their service."""
+    stubs = (
+        AdminServiceStub,
+        LockServiceStub,
+        MinionServiceStub,
+        ScheduleServiceStub,
+        WorkerServiceStub,
+    )
+    return {stub.__name__.removesuffix("Stub"): stub(channel) for stub in stubs}

@@ -122,6 +122,7 @@ class Worker(Listener):
         self._revoked: set[JobKey] = set()
         self._performed = 0
         self._id: int | None = None
+        self._registered = asyncio.Event()
         self._claim: tuple[Claim, asyncio.Task[Sequence[ClaimedJob]]] | None = None
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
@@ -164,6 +165,12 @@ class Worker(Listener):
     @property
     def id(self) -> int | None:
         """The worker's id, once it is registered."""
+        return self._id
+
+    async def registered(self) -> int:
+        """Wait until the worker is registered, and answer its id."""
+        await self._registered.wait()
+        assert self._id is not None, "it is set before"
         return self._id
 
     def stop(self) -> None:
@@ -405,6 +412,7 @@ class Worker(Listener):
         if worker_id != self._id:
             _log.info("Registered as worker %d", worker_id)
         self._id = worker_id
+        self._registered.set()
         return True
 
     # The end
