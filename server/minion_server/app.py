@@ -123,9 +123,11 @@ class Server:
         """
         settings = self._settings
         modules = load_tasks(settings)
-        key = find_key(settings)
         await self._storage.open()
         try:
+            # Not before the database is this server's alone: a start that is refused must not make
+            # a key beside the one that another server holds.
+            key = find_key(settings)
             await recover(self._storage, self._retention, minion_backoff)
             self._rpc = RpcServer(
                 storage=self._storage,

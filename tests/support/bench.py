@@ -66,6 +66,10 @@ class Bench:
         assert page.total == len(page.jobs)
         return [job.id for job in page.jobs]
 
+    def commanded(self) -> set[int]:
+        """Answer the workers that listeners were told have commands."""
+        return {worker for changes in self.changes for worker in changes.commanded}
+
     async def _end(self, job_id: int, retries: int, result: object, *, failed: bool) -> bool:
         outcome = Outcome(job_id=job_id, retries=retries, failed=failed, result=result)
         (accepted,) = await self.storage.end_jobs([outcome], minion_backoff)

@@ -64,7 +64,7 @@ class WorkCall:
         self._unread: deque[_Unread] = deque()
         self._suspects: AbstractSet[JobKey] = frozenset()
         self._reports: asyncio.Queue[pb.WorkRequest.Report | None] = asyncio.Queue()
-        self._demand: pb.WorkRequest.Demand | None = None
+        self._demands: deque[pb.WorkRequest.Demand] = deque()
         self._demanded = asyncio.Event()
         self._draining = False
         self._replaced = False
@@ -191,7 +191,7 @@ class WorkCall:
         if request.HasField("report"):
             self._reports.put_nowait(request.report)
         if request.HasField("demand"):
-            self._demand = request.demand
+            self._demands.append(request.demand)
             self._demanded.set()
 
     async def _note_heartbeat(self) -> None:
@@ -245,14 +245,16 @@ class WorkCall:
         while True:
             await self._demanded.wait()
             self._demanded.clear()
-            demand, self._demand = self._demand, None
-            if demand is None:
-                continue
-            jobs = [] if demand.credits <= 0 or self._draining else await self._meet(demand)
-            answer = self._response.jobs.add(serial=demand.serial)
-            for job in jobs:
-                convert_workers.to_claimed_message(job, answer.jobs.add())
-            self._pending.set()
+            while self._demands:
+                self._demanded.clear()
+                demand = self._demands.popleft()
+                # Another has taken its place already, or it takes one back.
+                vain = self._demands or demand.credits <= 0 or self._draining
+                jobs = [] if vain else await self._meet(demand)
+                answer = self._response.jobs.add(serial=demand.serial)
+                for job in jobs:
+                    convert_workers.to_claimed_message(job, answer.jobs.add())
+                self._pending.set()
 
     async def _meet(self, demand: pb.WorkRequest.Demand) -> list[ClaimedJob]:
         """Take jobs for a demand, until there are some, or another demand takes its place."""
