@@ -114,12 +114,14 @@ class GrpcSource:
         self._state.wake.set()
         try:
             await asyncio.wait((demand.jobs,), timeout=wait)
+            self._withdraw(demand)
+            await asyncio.wait((demand.jobs,))
         except asyncio.CancelledError:
             # Answered nevertheless, if the server has handed over some meanwhile.
-            if jobs := await self._withdraw(demand):
+            if jobs := await self._late_answer(demand):
                 return jobs
             raise
-        return await self._withdraw(demand)
+        return demand.jobs.result()
 
     async def report(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
         """Finish and fail jobs (see `JobSource`)."""
@@ -159,15 +161,26 @@ class GrpcSource:
         """Wait for the next command (see `JobSource`)."""
         return await self._state.commands.get()
 
-    async def _withdraw(self, demand: Demand) -> Sequence[TakenJob]:
-        """Take a demand back, if it is not answered, and answer what was taken for it."""
-        if not demand.jobs.done():
-            demand.withdrawn = True
-            if demand.sent:
-                self._state.wake.set()
-            else:
-                self._state.answer_demand(())
-        return await demand.jobs
+    def _withdraw(self, demand: Demand) -> None:
+        """Take a demand back, if it is not answered."""
+        if demand.jobs.done():
+            return
+        demand.withdrawn = True
+        if demand.sent:
+            self._state.wake.set()
+        else:
+            self._state.answer_demand(())
+
+    async def _late_answer(self, demand: Demand) -> Sequence[TakenJob]:
+        """Take a demand back, and answer what was taken for it."""
+        self._withdraw(demand)
+        try:
+            await asyncio.wait((demand.jobs,))
+        except asyncio.CancelledError:
+            # Nobody will know of the jobs: they must not be held.
+            demand.jobs.cancel()
+            raise
+        return demand.jobs.result()
 
     # Calls
 

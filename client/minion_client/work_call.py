@@ -293,7 +293,8 @@ class WorkCall:
             withdrawal = demand.withdrawal[0] if demand.withdrawal is not None else None
             if answer.serial in (demand.message.serial, withdrawal):
                 jobs = [_taken(job) for job in answer.jobs]
-                state.held.update(((job.id, job.retries), None) for job in jobs)
+                if not demand.jobs.cancelled():
+                    state.held.update(((job.id, job.retries), None) for job in jobs)
                 state.answer_demand(jobs)
                 return
         if answer.jobs:

@@ -324,7 +324,8 @@ class Worker(Listener):
         return ()
 
     def _withdraw_claim(self) -> None:
-        if self._claim is not None:
+        # Once: cancelled again, the call would not wait for what the source has taken.
+        if self._claim is not None and not self._claim[1].cancelling():
             self._claim[1].cancel()
 
     def _perform(self, jobs: Sequence[ClaimedJob]) -> None:

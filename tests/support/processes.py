@@ -78,7 +78,9 @@ class MinionProcess:
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
             found = dict(
-                re.findall(r"^(gRPC|REST): (?:http://)?(\S+)\n", output.read_text(), re.MULTILINE)
+                re.findall(
+                    r"^(gRPC|REST|worker): (?:http://)?(\S+)\n", output.read_text(), re.MULTILINE
+                )
             )
             self.grpc = found.get("gRPC", "")
             self.url = f"http://{found['REST']}" if "REST" in found else ""

@@ -21,7 +21,7 @@ from minion_server import settings as settings_module
 from minion_server.app import LIBRARY_MODULE, import_tasks
 from minion_server.cli import connection
 from minion_server.cli.connection import CallFailed
-from minion_server.cli.serving import configure_logging, run_loop, wait_for_signal
+from minion_server.cli.serving import configure_logging, heed_signals, run_loop
 from minion_server.domain.errors import Invalid
 from minion_server.settings import OPTIONS, Option, parse_flag, parse_path
 
@@ -108,7 +108,7 @@ async def work(endpoint: Endpoint, modules: list[str], values: dict[str, Any]) -
         grace=values["grace"],
         executor=Executor(REGISTRY, pool=pool),
     )
-    told = asyncio.create_task(wait_for_signal(worker.stop))
+    told = asyncio.create_task(heed_signals(worker.stop).wait())
     announcing = asyncio.create_task(_announce(worker))
     working = asyncio.create_task(worker.run())
     await asyncio.wait([told, working], return_when=asyncio.FIRST_COMPLETED)

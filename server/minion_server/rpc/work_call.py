@@ -106,6 +106,7 @@ class WorkCall:
         for loop in loops:
             loop.add_done_callback(lambda _: self._pending.set())
         reading, reporting, *_ = loops
+        closed = False
         try:
             while True:
                 await self._pending.wait()
@@ -118,6 +119,7 @@ class WorkCall:
                 if self._response.ByteSize():
                     yield self._take_response()
                 elif reading.done() and reporting.done():
+                    closed = True
                     break
         finally:
             for loop in loops:
@@ -125,8 +127,16 @@ class WorkCall:
             await asyncio.gather(*loops, return_exceptions=True)
             # Jobs that were taken for the worker and not sent.
             await asyncio.shield(self._workforce.put_back(_sent_keys(self._response)))
-            self.over.set_result(None)
-        if not self._draining:
+            try:
+                if closed and not self._draining:
+                    await self._forget()
+            finally:
+                # Not before: the worker's next call must not be forgotten.
+                self.over.set_result(None)
+
+    async def _forget(self) -> None:
+        """Forget the worker, unless it has jobs: then the call broke, which can look the same."""
+        if not await self._workforce.running(self._id):
             await self._workforce.unregister(self._id)
 
     # What is sent
