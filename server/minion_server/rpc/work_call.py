@@ -165,9 +165,11 @@ class WorkCall:
         self._heartbeat_due = self._loop.time() + self._missing_after / HEARTBEATS
         if registration.id is not None:
             held = {(key.id, key.retries) for key in hello.holds}
-            await self._workforce.put_back(
-                key for key in await self._workforce.running(worker_id) if key not in held
-            )
+            running = await self._workforce.running(worker_id)
+            await self._workforce.put_back(running - held)
+            # While it was away they were cancelled, or given up and put back.
+            for job_id, retries in sorted(held - running):
+                self._response.revoked.add(id=job_id, retries=retries)
         missing_after = Duration()
         missing_after.FromTimedelta(timedelta(seconds=self._missing_after))
         self._response.welcome.id = worker_id
