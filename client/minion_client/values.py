@@ -16,8 +16,8 @@ from minion_client.json_value import JsonValue, NotJsonError, plain_json
 Seconds = float | timedelta
 """A span of time: a number of seconds, or a timedelta."""
 
-# A double beyond this may have lost digits; it stays one, so that nobody takes it for an exact int.
-_MAX_EXACT = 2.0**53
+# From here on a double may have lost digits; it stays one, lest it be taken for an exact int.
+_MIN_INEXACT = 2.0**53
 _MAX_SECONDS = 315_576_000_000  # google/protobuf/duration.proto
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -76,7 +76,7 @@ def from_value(value: Value) -> JsonValue:
             return value.string_value
         case "number_value":
             number = value.number_value
-            return int(number) if number.is_integer() and abs(number) <= _MAX_EXACT else number
+            return int(number) if number.is_integer() and abs(number) < _MIN_INEXACT else number
         case "bool_value":
             return value.bool_value
         case "struct_value":
