@@ -82,6 +82,9 @@ class MemorySource:
             self._changed.notify_all()
         await self._revocations.put((job.id, retries))
 
+    async def command(self, name: str, *args: JsonValue) -> None:
+        await self.commands.put(SentCommand(command=name, args=list(args)))
+
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(DEADLINE), self._changed:
             await self._changed.wait_for(condition)
