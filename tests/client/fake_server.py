@@ -89,7 +89,7 @@ class FakeCall:
 class FakeServer:
     """Serves Work calls as they come; the test takes each of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self._calls: asyncio.Queue[FakeCall] = asyncio.Queue()
         self._server = grpc.aio.server()
         work = grpc.stream_stream_rpc_method_handler(
@@ -97,7 +97,11 @@ class FakeServer:
         )
         service = grpc.method_handlers_generic_handler("minion.v1.WorkerService", {"Work": work})
         self._server.add_generic_rpc_handlers((service,))
-        self.address = "127.0.0.1:{}".format(self._server.add_insecure_port("127.0.0.1:0"))
+        if credentials is None:
+            port = self._server.add_insecure_port("127.0.0.1:0")
+        else:
+            port = self._server.add_secure_port("127.0.0.1:0", credentials)
+        self.address = f"127.0.0.1:{port}"
 
     async def start(self) -> None:
         await self._server.start()
