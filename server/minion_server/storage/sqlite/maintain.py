@@ -28,9 +28,10 @@ _ABANDONED = """
     LIMIT ?
 """
 
+# By the time of their end: else all that ever finished would be read.
 _OLD = """
-    SELECT id FROM jobs
-    WHERE state = 'finished' AND finished <= ? AND NOT EXISTS (
+    SELECT id FROM jobs INDEXED BY jobs_ended
+    WHERE state IN ('finished', 'failed') AND state = 'finished' AND finished <= ? AND NOT EXISTS (
       SELECT 1 FROM dependencies JOIN jobs AS children ON children.id = dependencies.child
       WHERE dependencies.parent = jobs.id AND children.state <> 'finished')
     LIMIT ?

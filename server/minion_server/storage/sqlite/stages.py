@@ -12,9 +12,9 @@ MAX_STAGED = 10_000
 """Jobs let in or out by one call: bounds how long other writers wait."""
 
 # Any blocking parent would do. A random one makes a job of n parents look for the next about ln(n)
-# times in all, in whatever order they finish.
+# times in all, in whatever order they finish. CROSS JOIN keeps SQLite from reading all jobs first.
 _FIND_BLOCKER = """
-    SELECT parent.id FROM json_each(?) AS given JOIN jobs AS parent ON parent.id = given.value
+    SELECT parent.id FROM json_each(?) AS given CROSS JOIN jobs AS parent ON parent.id = given.value
     WHERE parent.state = 'active'
       OR (parent.state = 'failed' AND NOT ?)
       OR (parent.state = 'inactive' AND (parent.expires IS NULL OR parent.expires > ?))
