@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from client.remote_bench import Proxy, RemoteBench, finished
+from client.remote_bench import MISSING_AFTER, Proxy, RemoteBench, finished
 from minion_client import Client, JobState, NewJob
 from support.processes import KEY, until
 from support.processes import minion as run_minion
@@ -120,9 +120,9 @@ def test_a_frozen_worker_is_replaced_and_its_late_result_refused(
 def test_no_result_is_lost_when_the_server_restarts(bench: RemoteBench, how: int) -> None:
     server = bench.server()
     client = bench.client()
-    ids = client.enqueue_many(mark(bench, 3_000, 0.005))
+    ids = client.enqueue_many(mark(bench, 2_000, 0.005))
     workers = [bench.worker("--jobs", "10") for _ in range(2)]
-    for part in (500, 1_200):
+    for part in (300, 1_000):
         performed_more_than(bench, part)
         server.signal(how)
         server.ended()
@@ -131,6 +131,22 @@ def test_no_result_is_lost_when_the_server_restarts(bench: RemoteBench, how: int
     assert {job.state for job in jobs} == {JobState.FINISHED}
     assert bench.executions() == dict.fromkeys(ids, 1)
     assert [worker.stop() for worker in workers] == [0, 0]
+
+
+def test_no_result_is_lost_when_the_server_is_away_for_long(bench: RemoteBench) -> None:
+    server = bench.server()
+    client = bench.client()
+    gate = bench.home / "gate"
+    worker = bench.worker()
+    job_id = client.enqueue("until_there", [str(gate)])
+    state_is(client, job_id, JobState.ACTIVE)
+    server.kill()
+    gone = time.monotonic()
+    gate.touch()
+    until(lambda: time.monotonic() - gone > MISSING_AFTER * 1.2)
+    bench.server()
+    assert client.wait(job_id, timeout=20) == 0
+    assert worker.stop() == 0
 
 
 def test_connections_that_break_lose_nothing(bench: RemoteBench, client: Client) -> None:
