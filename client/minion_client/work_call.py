@@ -155,7 +155,7 @@ class WorkCall:
         self._last_read = 0
         self._beat_due = False
         self._draining = False
-        self._closed = False
+        self._closed: float | None = None
         self.useful = False
 
     async def greet(self) -> None:
@@ -205,14 +205,20 @@ class WorkCall:
             try:
                 while (request := self._next_request()) is not None:
                     await self._call.write(request)
-                if state.closing and state.outbox.empty and state.demand is None:
-                    self._closed = True
+                if self._may_leave():
+                    self._closed = self._clock()
                     await self._call.done_writing()
                     break
             except asyncio.InvalidStateError:
                 # The call is over; whoever reads learns why.
                 break
         await asyncio.Event().wait()
+
+    def _may_leave(self) -> bool:
+        state = self._state
+        if not state.outbox.empty:
+            return False
+        return self._draining or (state.closing and state.demand is None)
 
     def _next_request(self) -> pb.WorkRequest | None:
         """Answer what there is to say, in one request; None if nothing."""
@@ -256,9 +262,7 @@ class WorkCall:
     async def _read(self) -> None:
         while (response := await self._call.read()) is not _EOF:
             self._take(response)
-            if self._draining and self._state.outbox.empty and not self._state.closing:
-                return
-        if not self._closed:
+        if self._closed is None:
             raise DeadCall("the server ended the call")
 
     def _take(self, response: pb.WorkResponse) -> None:
@@ -281,6 +285,7 @@ class WorkCall:
         if response.draining and not self._draining:
             _log.info("The server is going down")
             self._draining = True
+            state.wake.set()
             if state.demand is not None and state.demand.withdrawn:
                 state.answer_demand(())
         elif response.jobs or response.receipts:
@@ -316,7 +321,7 @@ class WorkCall:
             self._state.wake.set()
 
     def _oldest_unanswered(self) -> float | None:
-        times = [self._state.outbox.oldest]
+        times = [self._state.outbox.oldest, self._closed]
         if self._state.demand is not None and self._state.demand.withdrawal is not None:
             times.append(self._state.demand.withdrawal[1])
         return min((time for time in times if time is not None), default=None)

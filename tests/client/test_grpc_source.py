@@ -307,11 +307,21 @@ async def test_a_server_that_goes_down_is_left_when_all_is_reported(
     call.accept(first)
     call.accept(second)
     assert await soon(reporting) == await soon(late) == [True]
-    assert await call.request() is None
+    while await call.request() is not None:
+        pass
+    call.end()
     again, hello = await next_call(server)
     assert keys(hello.holds) == []
     again.hand_over(await again.demand(), 3)
     assert ids(await soon(taking)) == [3]
+
+
+async def test_a_server_that_goes_down_and_does_not_end_is_left(
+    server: FakeServer, source: GrpcSource
+) -> None:
+    call = await welcomed(server, source, missing_after=0.3)
+    call.send(draining=True)
+    await next_call(server)
 
 
 async def test_what_is_told_to_a_worker_arrives(

@@ -8,6 +8,7 @@ since the one before.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from collections.abc import Set as AbstractSet
@@ -17,12 +18,14 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from minion.v1 import worker_service_pb2 as pb
 
-from minion_server.domain.errors import Invalid, Unavailable, WorkerNotFound
+from minion_server.domain.errors import Invalid, MinionError, Unavailable, WorkerNotFound
 from minion_server.domain.job import ClaimedJob
 from minion_server.domain.worker import Registration
 from minion_server.engine.workforce import JobKey, Workforce
 from minion_server.rpc import convert, convert_workers
 from minion_server.storage.base import Storage
+
+logger = logging.getLogger(__name__)
 
 HEARTBEATS = 6
 """How often in `missing_after` the store is told that a worker lives."""
@@ -125,14 +128,20 @@ class WorkCall:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+            await self._end(closed=closed)
+
+    async def _end(self, *, closed: bool) -> None:
+        try:
             # Jobs that were taken for the worker and not sent.
             await asyncio.shield(self._workforce.put_back(_sent_keys(self._response)))
-            try:
-                if closed and not self._draining:
-                    await self._forget()
-            finally:
-                # Not before: the worker's next call must not be forgotten.
-                self.over.set_result(None)
+            if closed and not self._draining:
+                await self._forget()
+        except MinionError as error:
+            # Its next hello, which does not name the jobs, puts them back.
+            logger.warning("the call of worker %d ended unfinished: %s", self._id, error)
+        finally:
+            # Not before: the worker's next call must not be forgotten.
+            self.over.set_result(None)
 
     async def _forget(self) -> None:
         """Forget the worker, unless it has jobs: then the call broke, which can look the same."""
