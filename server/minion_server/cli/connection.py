@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,9 +98,7 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
         CallFailed: A call within failed.
     """
     values = resolve(CONNECTION_OPTIONS, arguments)
-    data_dir: Path = values["data_dir"]
-    target = values["target"] or _known_target(data_dir) or DEFAULT_TARGET
-    key = values["api_key"] or keys.read_key(values["key_file"] or data_dir / keys.KEY_FILE)
+    target, key = find_target(values), find_key(values)
     # In base64, since gRPC's metadata cannot carry every key as it is.
     encoded = base64.b64encode(key.encode()).decode() if key else ""
     metadata = (("authorization", f"Bearer {encoded}"),) if key else ()
@@ -113,6 +111,18 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
             )
     except grpc.RpcError as error:
         raise CallFailed(_explain(error, target)) from None
+
+
+def find_target(values: Mapping[str, Any]) -> str:
+    """Answer the address given, else that of the data directory's server, else the default."""
+    target: str = values["target"] or _known_target(values["data_dir"]) or DEFAULT_TARGET
+    return target
+
+
+def find_key(values: Mapping[str, Any]) -> str | None:
+    """Answer the key given, else the one kept in a file, if there is one."""
+    key: str | None = values["api_key"]
+    return key or keys.read_key(values["key_file"] or values["data_dir"] / keys.KEY_FILE)
 
 
 def _known_target(data_dir: Path) -> str | None:
