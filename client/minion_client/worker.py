@@ -93,6 +93,7 @@ class Worker(Listener):
             "queues": list(queues),
             "spare": spare,
             "spare_min_priority": spare_min_priority,
+            "tasks": sorted(task.name for task in registry),
             "type": "Python",
         }
         self._reporter = Reporter(

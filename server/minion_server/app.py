@@ -213,18 +213,29 @@ class Server:
 
 
 def load_tasks(settings: Settings) -> list[str]:
-    """Import the modules that define tasks, and answer their names.
+    """Import the modules that define tasks, if any are performed, and answer their names.
 
     Raises:
         Invalid: One cannot be imported.
     """
-    modules = [] if settings.no_library else [LIBRARY_MODULE]
-    modules.extend(settings.tasks)
     if settings.no_scheduler:
         return []
+    modules = settings.tasks if settings.no_library else (LIBRARY_MODULE, *settings.tasks)
+    return import_tasks(modules, settings.library_dir or settings.data_dir / "library")
+
+
+def import_tasks(modules: Sequence[str], library_dir: Path) -> list[str]:
+    """Import modules that define tasks, from `sys.path` or the working directory.
+
+    Args:
+        modules: Their names, which are answered.
+        library_dir: Where the bundled tasks keep archives.
+
+    Raises:
+        Invalid: One cannot be imported.
+    """
     # The bundled tasks, in this process and in those it starts, are told where to work.
-    directory = settings.library_dir or settings.data_dir / "library"
-    os.environ["MINION_LIBRARY_DIR"] = str(directory.absolute())
+    os.environ["MINION_LIBRARY_DIR"] = str(library_dir.absolute())
     working_directory = str(Path.cwd())
     if working_directory not in sys.path:
         sys.path.append(working_directory)
@@ -233,4 +244,4 @@ def load_tasks(settings: Settings) -> list[str]:
             importlib.import_module(module)
         except Exception as error:
             raise Invalid("--tasks", f"cannot import {module}: {error}") from error
-    return modules
+    return list(modules)

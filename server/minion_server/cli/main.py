@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from minion_server.cli import bridge, demo, job, serve
+from minion_server.cli import admin, bridge, demo, job, lock, schedule, serve, stats
+from minion_server.cli.connection import CallFailed
 from minion_server.domain.errors import MinionError
 
-COMMANDS = (serve, bridge, job, demo)
+COMMANDS = (serve, bridge, job, schedule, lock, stats, admin, demo)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -37,7 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.run(arguments)
     except (MinionError, OSError) as error:
         print(f"minion: {error}", file=sys.stderr)
-        return EXIT_USAGE if isinstance(error, MinionError) else EXIT_FAILED
+        is_usage = isinstance(error, MinionError) and not isinstance(error, CallFailed)
+        return EXIT_USAGE if is_usage else EXIT_FAILED
     except KeyboardInterrupt:
         return 130
     return status
