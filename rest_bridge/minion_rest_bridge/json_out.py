@@ -48,8 +48,12 @@ def field_to_json(message: Message, field: FieldDescriptor) -> JsonValue:
 
 
 def struct_to_json(value: Struct) -> dict[str, JsonValue]:
-    """Answer a Struct as the JSON object that it is."""
-    return {key: value_to_json(member) for key, member in value.fields.items()}
+    """Answer a Struct as the JSON object that it is, its keys in order.
+
+    A protobuf map has no order of its own: the same answer would differ from one time to the next.
+    LANraragi's JSON is sorted, too.
+    """
+    return {key: value_to_json(member) for key, member in sorted(value.fields.items())}
 
 
 def list_to_json(value: ListValue) -> list[JsonValue]:

@@ -35,7 +35,8 @@ from minion_server.http import HttpServer, join
 from minion_server.rpc.server import RpcServer
 from minion_server.settings import Settings
 from minion_server.storage.base import Storage
-from minion_server.storage.sqlite import SqliteStorage
+from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer
+from minion_server.storage.transfer import Transfer
 
 logger = logging.getLogger(__name__)
 
@@ -54,12 +55,31 @@ def open_storage(settings: Settings) -> Storage:
     Raises:
         Invalid: There is no such kind of store.
     """
-    if settings.database is None:
-        return SqliteStorage(settings.data_dir / DATABASE_FILE)
-    path = settings.database.removeprefix(SQLITE_SCHEME)
-    if path == settings.database or not path:
-        raise Invalid("--database", f"must be {SQLITE_SCHEME}PATH, not {settings.database!r}")
-    return SqliteStorage(Path(path))
+    return SqliteStorage(_sqlite_path(settings.database or default_database(settings.data_dir)))
+
+
+def open_transfer(database: str) -> Transfer:
+    """Answer what is done to a database as a whole.
+
+    Args:
+        database: Its URL.
+
+    Raises:
+        Invalid: There is no such kind of store.
+    """
+    return SqliteTransfer(_sqlite_path(database))
+
+
+def default_database(data_dir: Path) -> str:
+    """Answer the URL of the embedded database of a data directory."""
+    return f"{SQLITE_SCHEME}{data_dir / DATABASE_FILE}"
+
+
+def _sqlite_path(database: str) -> Path:
+    path = database.removeprefix(SQLITE_SCHEME)
+    if path == database or not path:
+        raise Invalid("--database", f"must be {SQLITE_SCHEME}PATH, not {database!r}")
+    return Path(path)
 
 
 def find_key(settings: Settings) -> str:
@@ -123,9 +143,11 @@ class Server:
         """
         settings = self._settings
         modules = load_tasks(settings)
-        key = find_key(settings)
         await self._storage.open()
         try:
+            # Not before the database is this server's alone: a start that is refused must not make
+            # a key beside the one that another server holds.
+            key = find_key(settings)
             await recover(self._storage, self._retention, minion_backoff)
             self._rpc = RpcServer(
                 storage=self._storage,

@@ -35,6 +35,9 @@ def make_key(path: Path) -> str:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Complete under its name or not there at all, whenever the power fails.
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    # One that was left behind would be in the way of every later process of this id, which in a
+    # container is always the same.
+    unfinished.unlink(missing_ok=True)
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(key + "\n")

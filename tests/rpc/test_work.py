@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,12 @@ import pytest
 from google.protobuf.struct_pb2 import Value
 from minion.v1 import minion_service_pb2, minion_service_pb2_grpc, worker_service_pb2_grpc
 from minion.v1 import worker_service_pb2 as pb
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import NewJob
-from minion_server.domain.maintenance import Retention
 from minion_server.domain.worker import WorkerFilter
-from minion_server.engine.queue import Queue
-from minion_server.engine.scheduler import Scheduler
-from minion_server.engine.workforce import Workforce
 from minion_server.rpc.server import RpcServer
 from minion_server.storage.sqlite import SqliteStorage
+from support.rpc_bench import KEY, rpc_server
 
-KEY = "secret"
 METADATA = (("authorization", f"Bearer {KEY}"),)
 SECONDS = 10
 END: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs
@@ -125,16 +119,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Service]
     async def start(missing_after: float = 60.0) -> Service:
         storage = SqliteStorage(tmp_path / "minion.db")
         await storage.open()
-        scheduler = Scheduler(storage)
-        retention = Retention(missing_after=timedelta(seconds=missing_after))
-        rpc = RpcServer(
-            storage=storage,
-            queue=Queue(storage, retention.missing_after),
-            workforce=Workforce(storage, scheduler, minion_backoff),
-            retention=retention,
-            backoff=minion_backoff,
-            key=KEY,
-        )
+        rpc = rpc_server(storage, missing_after=missing_after)
         port = await rpc.start("127.0.0.1:0")
         channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}")
         service = Service(

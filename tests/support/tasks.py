@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import subprocess
 import time
 from typing import Any
 
@@ -26,6 +27,29 @@ async def hold(job: Job, path: str) -> str:
 
 
 @task
+async def append(job: Job, path: str, text: str | int) -> None:
+    """Leave a line in a file, as a trace that does not depend on the queue."""
+    trace = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(trace, f"{text}\n".encode())
+    os.close(trace)
+
+
+@task
+async def traced(job: Job, path: str, seconds: float) -> None:
+    """Leave a trace of the run, and take a while."""
+    await append(job, path, f"{job.id} {job.retries}")
+    await asyncio.sleep(seconds)
+
+
+@task
+def traced_in_process(job: Job, path: str, seconds: float) -> None:
+    """Do as `traced` does, in a worker process."""
+    with open(path, "a") as trace:  # noqa: PTH123 - one write of one line
+        trace.write(f"{job.id} {job.retries}\n")
+    time.sleep(seconds)
+
+
+@task
 async def boom(job: Job, text: str) -> None:
     raise RuntimeError(text)
 
@@ -43,6 +67,16 @@ def segfault(job: Job) -> None:
 @task
 def leave(job: Job, code: int) -> None:
     os._exit(code)
+
+
+@task(timeout=0.5)
+async def never_on_the_loop(job: Job) -> None:
+    await asyncio.Event().wait()
+
+
+@task
+async def forever_on_the_loop(job: Job) -> None:
+    await asyncio.Event().wait()
 
 
 @task(timeout=0.5)
@@ -67,6 +101,17 @@ def raises(job: Job, text: str) -> None:
 @task
 def unspeakable(job: Job) -> Any:
     return {"a": [object()]}
+
+
+@task
+async def unspeakable_on_the_loop(job: Job) -> Any:
+    return {1, 2}
+
+
+@task
+def orphan(job: Job) -> int:
+    """Leave a process behind."""
+    return subprocess.Popen(["sleep", "600"]).pid
 
 
 @task

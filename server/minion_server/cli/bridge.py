@@ -9,7 +9,7 @@ from minion_rest_bridge.app import create_app
 
 from minion_server import settings as settings_module
 from minion_server.cli.connection import TARGET
-from minion_server.cli.serving import configure_logging, run_loop, wait_for_signal
+from minion_server.cli.serving import configure_logging, heed_signals, run_loop
 from minion_server.http import HttpServer
 from minion_server.settings import LOG_LEVEL, OPTIONS
 
@@ -41,7 +41,8 @@ async def serve(target: str, listen: tuple[str, int]) -> int:
     async with grpc.aio.insecure_channel(target) as channel:
         server = HttpServer(create_app(channel), listen)
         address = await server.start()
+        stop = heed_signals(lambda: None)
         print(f"REST: http://{address}", flush=True)
-        await wait_for_signal(lambda: None)
+        await stop.wait()
         await server.stop(CALL_GRACE_SECONDS)
     return 0

@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from minion_server.cli import admin, bridge, demo, job, lock, schedule, serve, stats
+from minion_server.cli import admin, bridge, db, demo, job, lock, schedule, serve, stats
 from minion_server.cli.connection import CallFailed
 from minion_server.domain.errors import MinionError
 
-COMMANDS = (serve, bridge, job, schedule, lock, stats, admin, demo)
+COMMANDS = (serve, bridge, job, schedule, lock, stats, admin, db, demo)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

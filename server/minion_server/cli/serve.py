@@ -8,7 +8,7 @@ import logging
 
 from minion_server import settings as settings_module
 from minion_server.app import Server
-from minion_server.cli.serving import configure_logging, run_loop, wait_for_signal
+from minion_server.cli.serving import configure_logging, heed_signals, run_loop
 from minion_server.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -38,10 +38,12 @@ async def serve(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; a second one cuts the grace short."""
     server = Server(settings)
     await server.start()
+    # Before the addresses are told: whoever reads them may stop the server at once.
+    stop = heed_signals(server.hurry)
     print(f"gRPC: {server.grpc_address}", flush=True)
     if server.http_address is not None:
         print(f"REST: http://{server.http_address}", flush=True)
-    told = asyncio.create_task(wait_for_signal(server.hurry))
+    told = asyncio.create_task(stop.wait())
     failed = asyncio.create_task(server.failed())
     await asyncio.wait([told, failed], return_when=asyncio.FIRST_COMPLETED)
     logger.info("stopping: running jobs have %g seconds", settings.grace)

@@ -28,11 +28,11 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
         return runner.run(main)
 
 
-async def wait_for_signal(hurry: Callable[[], None]) -> None:
-    """Wait for SIGTERM or SIGINT.
+def heed_signals(hurry: Callable[[], None]) -> asyncio.Event:
+    """Answer an event that SIGTERM or SIGINT sets, from now on.
 
     Args:
-        hurry: Called at each further one, even when this has returned.
+        hurry: Called at each further signal.
     """
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
@@ -44,4 +44,4 @@ async def wait_for_signal(hurry: Callable[[], None]) -> None:
 
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, heed)
-    await told.wait()
+    return told

@@ -117,13 +117,17 @@ class Scheduler:
 
     async def _claim(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
         claiming = asyncio.ensure_future(self._storage.claim_jobs(worker_id, claim))
-        try:
-            return await asyncio.shield(claiming)
-        except asyncio.CancelledError:
-            jobs = await claiming
-            if not jobs:
-                raise
-            return jobs
+        cancelled = False
+        # However often it is cancelled: jobs claimed and not answered would stay active for ever.
+        while not claiming.done():
+            try:
+                await asyncio.wait((claiming,))
+            except asyncio.CancelledError:
+                cancelled = True
+        jobs = claiming.result()
+        if cancelled and not jobs:
+            raise asyncio.CancelledError
+        return jobs
 
     def _heed(self, changes: Changes) -> None:
         if changes.ready and self._waiters:

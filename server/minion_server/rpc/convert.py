@@ -32,20 +32,30 @@ from minion_server.engine.explain import Explanation
 MIN_ROUNDED = 2.0**53
 MAX_ROUNDED = 2.0**64
 
+MAX_DEPTH = 95
+"""How deep the messages of a JSON value may stand in each other.
+
+Protobuf's parsers stop at 100, and an answer holds what was sent a little deeper than the request
+did: what may be enqueued but not read would spoil every list it is in.
+"""
+
 MICROSECONDS = 1_000_000
 
 
-def from_value(value: Value, path: str) -> JsonValue:
+def from_value(value: Value, path: str, depth: int = 0) -> JsonValue:
     """Read a JSON value; whole numbers become ints.
 
     Args:
         value: The message.
         path: Where it stands, for errors.
+        depth: How many messages of the whole value it stands in.
 
     Raises:
-        Invalid: It holds a number that JSON has not, or that may have been rounded, or a NUL
-            character.
+        Invalid: It is nested too deeply, or holds a number that JSON has not, or that may have been
+            rounded, or a NUL character.
     """
+    if depth > MAX_DEPTH:
+        raise Invalid(path, "is nested too deeply")
     match value.WhichOneof("kind"):
         case "string_value":
             return _checked_text(value.string_value, path)
@@ -54,24 +64,28 @@ def from_value(value: Value, path: str) -> JsonValue:
         case "bool_value":
             return value.bool_value
         case "struct_value":
-            return from_struct(value.struct_value, path)
+            return from_struct(value.struct_value, path, depth + 1)
         case "list_value":
-            return from_list(value.list_value, path)
+            return from_list(value.list_value, path, depth + 1)
         case _:
             return None
 
 
-def from_struct(struct: Struct, path: str) -> dict[str, JsonValue]:
+def from_struct(struct: Struct, path: str, depth: int = 0) -> dict[str, JsonValue]:
     """Read a JSON object (see `from_value`)."""
     return {
-        _checked_text(key, path): from_value(value, f"{path}.{key}")
+        # A map's entries are messages of their own.
+        _checked_text(key, path): from_value(value, f"{path}.{key}", depth + 2)
         for key, value in struct.fields.items()
     }
 
 
-def from_list(values: ListValue, path: str) -> list[JsonValue]:
+def from_list(values: ListValue, path: str, depth: int = 0) -> list[JsonValue]:
     """Read a JSON array (see `from_value`)."""
-    return [from_value(value, f"{path}[{index}]") for index, value in enumerate(values.values)]
+    return [
+        from_value(value, f"{path}[{index}]", depth + 1)
+        for index, value in enumerate(values.values)
+    ]
 
 
 def to_value(item: JsonValue, value: Value) -> None:

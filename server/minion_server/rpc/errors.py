@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,6 +29,10 @@ DOMAIN = "minion"
 DETAILS_KEY = "grpc-status-details-bin"
 """Metadata key that carries a serialized `google.rpc.Status`."""
 INTERNAL_MESSAGE = "internal error"
+MAX_FIELD_BYTES = 300
+MAX_TEXT_BYTES = 500
+"""What may hold what the caller sent: gRPC drops a status whose metadata exceeds 8 KiB, in which
+the message stands twice, percent-encoded and in base64."""
 
 CODES: dict[type[MinionError], grpc.StatusCode] = {
     Invalid: grpc.StatusCode.INVALID_ARGUMENT,
@@ -99,13 +104,18 @@ class ErrorInterceptor(Interceptor):
 def _guard(handler: Handler) -> Handler:
     deserialize = _lenient(handler.request_deserializer)
     if handler.request_streaming:
-        # No method of ours streams its requests and answers once.
+        # Whatever streams its requests streams its answers too.
         return grpc.stream_stream_rpc_method_handler(
-            _guard_exchange(handler.stream_stream), deserialize, handler.response_serializer
+            _guard_stream(_with_messages(handler.stream_stream)),
+            deserialize,
+            handler.response_serializer,
         )
     if handler.response_streaming:
+        # One that is a coroutine, as health's is, hands its answers to the context.
+        is_generator = inspect.isasyncgenfunction(handler.unary_stream)
+        guard = _guard_stream if is_generator else _guard_unary
         return grpc.unary_stream_rpc_method_handler(
-            _guard_stream(handler.unary_stream), deserialize, handler.response_serializer
+            guard(handler.unary_stream), deserialize, handler.response_serializer
         )
     return grpc.unary_unary_rpc_method_handler(
         _guard_unary(handler.unary_unary), deserialize, handler.response_serializer
@@ -126,15 +136,6 @@ def _lenient(deserialize: Any) -> Any:
     return run
 
 
-def _guard_exchange(behaviour: Any) -> Any:
-    async def checked(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-        async for request in requests:
-            _require_message(request)
-            yield request
-
-    return _guard_answers(lambda requests, context: behaviour(checked(requests), context))
-
-
 def _guard_unary(behaviour: Any) -> Any:
     @functools.wraps(behaviour)
     async def run(request: Any, context: Context) -> Any:
@@ -150,23 +151,32 @@ def _guard_unary(behaviour: Any) -> Any:
 
 
 def _guard_stream(behaviour: Any) -> Any:
-    async def run(request: Any, context: Context) -> AsyncIterator[Any]:
-        _require_message(request)
-        async for response in behaviour(request, context):
-            yield response
-
-    return _guard_answers(run)
-
-
-def _guard_answers(behaviour: Any) -> Any:
+    @functools.wraps(behaviour)
     async def run(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
+            _require_message(request)
             async for response in behaviour(request, context):
                 yield response
         except grpc.aio.AbortError:
             raise
         except Exception as error:  # noqa: BLE001 - none may reach the client as it is
             await _answer(context, error)
+
+    return run
+
+
+def _with_messages(behaviour: Any) -> Any:
+    """Stop at a malformed request in a stream of them."""
+
+    async def check(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            _require_message(request)
+            yield request
+
+    @functools.wraps(behaviour)
+    async def run(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        async for response in behaviour(check(requests), context):
+            yield response
 
     return run
 
@@ -179,13 +189,15 @@ def _require_message(request: Any) -> None:
 async def _answer(context: Context, error: Exception) -> NoReturn:
     match error:
         case Invalid():
+            field = _clip(error.field, MAX_FIELD_BYTES)
+            description = _clip(error.description, MAX_TEXT_BYTES)
             violation = error_details_pb2.BadRequest.FieldViolation(
-                field=error.field, description=error.description
+                field=field, description=description
             )
             await abort(
                 context,
                 CODES[Invalid],
-                str(error),
+                f"{field}: {description}",
                 error.reason,
                 error_details_pb2.BadRequest(field_violations=[violation]),
             )
@@ -193,7 +205,14 @@ async def _answer(context: Context, error: Exception) -> NoReturn:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error), error.reason)
         case MinionError():
             code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-            await abort(context, code, str(error), error.reason)
+            await abort(context, code, _clip(str(error), MAX_TEXT_BYTES), error.reason)
         case _:
             logger.error("a call failed", exc_info=error)
             await abort(context, grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, "INTERNAL")
+
+
+def _clip(text: str, max_bytes: int) -> str:
+    data = text.encode()
+    if len(data) <= max_bytes:
+        return text
+    return data[:max_bytes].decode(errors="ignore") + "..."

@@ -28,7 +28,7 @@ def add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> Non
     _add_v1_descriptor(pool)
     names = [*service_names, reflection.SERVICE_NAME, V1_NAME]
     aio: Any = reflection.aio  # type: ignore[attr-defined]  # not in the stubs
-    servicer = aio.ReflectionServicer(names, pool)
+    servicer = aio.ReflectionServicer(names, _Pool(pool))
     reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
@@ -38,6 +38,27 @@ def add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> Non
     server.add_generic_rpc_handlers(
         (grpc.method_handlers_generic_handler(V1_NAME, {_METHOD: handler}),)
     )
+
+
+class _Pool:
+    """A pool that finds methods by their names, too, as those of other languages do."""
+
+    def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - the pool's own name
+        """Answer the file that defines a symbol, or raise KeyError."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service_name, _, method = symbol.rpartition(".")
+            service = self._pool.FindServiceByName(service_name)
+            if method not in service.methods_by_name:
+                raise
+            return service.file
 
 
 def _add_v1_descriptor(pool: descriptor_pool.DescriptorPool) -> None:

@@ -1,0 +1,52 @@
+"""Servers as users start them, each in a folder of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.processes import MinionProcess, serve_arguments
+
+Serve = Callable[..., MinionProcess]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+@pytest.fixture
+def start(home: Path) -> Iterator[Serve]:
+    """Start a `minion` command that serves; it ends with the test, and its log has no defects."""
+    started: list[MinionProcess] = []
+
+    def run(*arguments: str, **env: str) -> MinionProcess:
+        started.append(MinionProcess(home, *arguments, **env))
+        return started[-1]
+
+    yield run
+    for one in started:
+        if one.process.poll() is None:
+            one.kill()
+        assert one.tracebacks() == []
+
+
+@pytest.fixture
+def serve(home: Path, start: Serve) -> Serve:
+    """Start `minion serve` on the data in the home."""
+
+    def run(*flags: str, **env: str) -> MinionProcess:
+        return start(*serve_arguments(home, flags), **env)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinionProcess]:
+    """One server for all tests of a module, which leave each other's jobs alone."""
+    home = tmp_path_factory.mktemp("server")
+    one = MinionProcess(home, *serve_arguments(home, ()))
+    yield one
+    assert one.stop() == 0
+    assert one.tracebacks() == []

@@ -1,0 +1,165 @@
+"""The background loops: when they look, and that no error ends them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from minion_server.domain.backoff import minion_backoff
+from minion_server.domain.errors import Unavailable
+from minion_server.domain.job import Claim, JobState
+from minion_server.domain.maintenance import Retention
+from minion_server.domain.worker import Registration
+from minion_server.engine import loop as loop_module
+from minion_server.engine.loop import Loop
+from minion_server.engine.repairer import Repairer
+from minion_server.engine.stager import MAX_WAIT_SECONDS, Stager
+from support.bench import Bench
+
+DEADLINE = 10.0
+
+
+async def reached(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(DEADLINE):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+class Counting(Loop):
+    def __init__(self, answers: list[float | Exception | None]) -> None:
+        super().__init__()
+        self.steps = 0
+        self._answers = answers
+
+    async def step(self) -> float | None:
+        self.steps += 1
+        answer = self._answers.pop(0) if self._answers else None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+async def test_a_loop_steps_when_its_time_comes_and_when_it_is_woken() -> None:
+    loop = Counting([0.01, 3600.0, None])
+    loop.start()
+    await reached(lambda: loop.steps == 2)
+    loop.wake()
+    await reached(lambda: loop.steps == 3)
+    loop.wake()
+    await reached(lambda: loop.steps == 4)
+    await loop.stop()
+    loop.wake()
+    await asyncio.sleep(0.01)
+    assert loop.steps == 4
+
+
+async def test_an_error_does_not_end_a_loop(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loop_module, "RETRY_SECONDS", 0.01)
+    loop = Counting([Unavailable("gone"), None])
+    loop.start()
+    await reached(lambda: loop.steps == 2)
+    await loop.stop()
+    assert "Counting failed; trying again" in caplog.text
+
+
+async def test_a_loop_that_never_started_stops() -> None:
+    await Counting([]).stop()
+
+
+async def test_the_stager_sleeps_until_the_next_job_is_due(bench: Bench) -> None:
+    stager = Stager(bench.storage)
+    assert await stager.step() == MAX_WAIT_SECONDS
+    await bench.enqueue(delay=timedelta(seconds=3600))
+    assert await stager.step() == MAX_WAIT_SECONDS
+    await bench.enqueue(delay=timedelta(seconds=40))
+    await bench.enqueue(expire=timedelta(seconds=30))
+    assert await stager.step() == pytest.approx(30)
+    bench.clock.advance(30)
+    assert await stager.step() == pytest.approx(10)
+    bench.clock.advance(10)
+    assert await stager.step() == MAX_WAIT_SECONDS
+    assert bench.changes[-1].ready.keys() == {("default", "foo")}
+
+
+async def test_the_stager_wakes_for_an_earlier_job_alone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+    stage_due = bench.storage.stage_due
+
+    async def counted() -> float | None:
+        nonlocal looks
+        due_in = await stage_due()
+        looks += 1
+        return due_in
+
+    monkeypatch.setattr(bench.storage, "stage_due", counted)
+    stager = Stager(bench.storage)
+    stager.start()
+    await reached(lambda: looks == 1)
+    await bench.enqueue(delay=timedelta(seconds=50))
+    await reached(lambda: looks == 2)
+    await bench.enqueue(delay=timedelta(seconds=55))
+    await bench.enqueue()
+    await asyncio.sleep(0.02)
+    assert looks == 2
+    await bench.enqueue(delay=timedelta(seconds=20))
+    await reached(lambda: looks == 3)
+    await stager.stop()
+
+
+def repairer(bench: Bench, beat: Callable[[], None], rng: float = 0.5) -> Repairer:
+    async def heartbeat() -> None:
+        beat()
+
+    return Repairer(
+        bench.storage,
+        retention=Retention(),
+        backoff=minion_backoff,
+        interval=60,
+        heartbeat=heartbeat,
+        rng=lambda: rng,
+    )
+
+
+@pytest.mark.parametrize(("rng", "seconds"), [(0.0, 60), (0.5, 45), (0.999, 30)])
+async def test_repairs_come_at_half_to_all_of_the_interval(
+    bench: Bench, rng: float, seconds: float
+) -> None:
+    assert await repairer(bench, lambda: None, rng).step() == pytest.approx(seconds, abs=0.1)
+
+
+async def test_a_repair_rescues_jobs_of_a_worker_that_fell_silent(bench: Bench) -> None:
+    once, twice = await bench.enqueue(), await bench.enqueue(attempts=2)
+    await bench.claim_ids(await bench.worker())
+    bench.clock.advance(91)
+    beats: list[float] = []
+    await repairer(bench, lambda: beats.append(bench.clock.now)).step()
+    assert beats == [bench.clock.now]
+    failed, again = await bench.job(once), await bench.job(twice)
+    assert (failed.state, failed.result) == (JobState.FAILED, "Worker went away")
+    assert (again.state, again.retries, again.attempts) == (JobState.INACTIVE, 1, 1)
+    assert again.delayed == bench.clock.now + 15
+    revoked = {one.job_id for change in bench.changes for one in change.revoked}
+    assert revoked == {once, twice}
+
+
+async def test_a_repair_after_a_long_sleep_spares_the_own_worker(bench: Bench) -> None:
+    job_id = await bench.enqueue()
+    worker = await bench.worker()
+    await bench.claim_ids(worker)
+    bench.clock.advance(3600)
+
+    async def heartbeat() -> None:
+        await bench.storage.register_worker(Registration(id=worker, host="h", pid=1))
+
+    own = repairer(bench, lambda: None)
+    own._heartbeat = heartbeat
+    await own.step()
+    assert (await bench.job(job_id)).state == JobState.ACTIVE
+    claim = Claim(queues=["default"], tasks=["foo"])
+    assert await bench.storage.claim_jobs(worker, claim) == []

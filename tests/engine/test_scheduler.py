@@ -1,0 +1,198 @@
+"""Who is woken for which jobs, and that no job is lost on its way to a worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from minion_server.domain.job import Claim, ClaimedJob, RetryOptions
+from minion_server.engine.scheduler import Scheduler
+from support.bench import Bench
+
+WAIT = 10.0
+
+
+class Desk:
+    """A scheduler, and workers that ask it for jobs; it counts the claims they make."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.claims = 0
+        # Closed, it keeps claims that have been made from being answered.
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.scheduler = Scheduler(bench.storage)
+        self._claim_jobs = bench.storage.claim_jobs
+        bench.storage.claim_jobs = self._counted  # type: ignore[method-assign]  # counts, too
+
+    async def _counted(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
+        self.claims += 1
+        jobs = await self._claim_jobs(worker_id, claim)
+        await self.gate.wait()
+        return jobs
+
+    async def ask(self, wait: float = WAIT, **fields: Any) -> asyncio.Task[list[ClaimedJob]]:
+        """Ask for jobs; answers when the worker has looked once, and waits, or has them."""
+        worker_id = await self.bench.worker()
+        wanted = {"queues": ["default"], "tasks": ["foo"], "max_jobs": 1} | fields
+        before = self.claims
+        asking = asyncio.create_task(self.scheduler.dequeue(worker_id, Claim(**wanted), wait))
+        await reached(lambda: self.claims > before)
+        await self.bench.storage.stats()
+        await settle()
+        return asking
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def reached(condition: Any) -> None:
+    async with asyncio.timeout(WAIT):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+async def taken(asking: asyncio.Task[list[ClaimedJob]]) -> Sequence[int]:
+    async with asyncio.timeout(WAIT):
+        return [job.id for job in await asking]
+
+
+@pytest.fixture
+def desk(bench: Bench) -> Desk:
+    return Desk(bench)
+
+
+async def test_a_job_that_is_there_is_taken_at_once(desk: Desk) -> None:
+    job_id = await desk.bench.enqueue()
+    assert await taken(await desk.ask(wait=0)) == [job_id]
+    assert await taken(await desk.ask(wait=0)) == []
+
+
+async def test_a_job_is_handed_to_the_one_who_waits_longest(desk: Desk) -> None:
+    first, second = await desk.ask(), await desk.ask()
+    claims = desk.claims
+    job_id = await desk.bench.enqueue()
+    assert await taken(first) == [job_id]
+    assert desk.claims == claims + 1
+    assert not second.done()
+    other = await desk.bench.enqueue()
+    assert await taken(second) == [other]
+
+
+async def test_a_batch_wakes_as_many_as_it_needs(desk: Desk) -> None:
+    waiting = [await desk.ask(max_jobs=2) for _ in range(3)]
+    async with asyncio.timeout(WAIT):
+        ids = [await desk.bench.enqueue() for _ in range(6)]
+        jobs = await asyncio.gather(*waiting)
+    assert sorted(job.id for part in jobs for job in part) == sorted(ids)[: sum(map(len, jobs))]
+
+
+async def test_only_who_wants_a_job_is_woken(desk: Desk) -> None:
+    others = [
+        await desk.ask(queues=["other"]),
+        await desk.ask(tasks=["bar"]),
+        await desk.ask(min_priority=5),
+    ]
+    claims = desk.claims
+    job_id = await desk.bench.enqueue(priority=4)
+    await settle()
+    assert desk.claims == claims
+    assert not any(asking.done() for asking in others)
+    assert await taken(await desk.ask()) == [job_id]
+    urgent = await desk.bench.enqueue(priority=5)
+    assert await taken(others[2]) == [urgent]
+    desk.scheduler.close()
+    assert [await taken(asking) for asking in others[:2]] == [[], []]
+
+
+async def test_what_becomes_ready_in_other_ways_wakes_too(desk: Desk) -> None:
+    bench = desk.bench
+    worker = await bench.worker()
+    parent = await bench.enqueue()
+    child = await bench.enqueue(parents=[parent])
+    await bench.claim(worker)
+
+    asking = await desk.ask()
+    await bench.finish(parent)
+    assert await taken(asking) == [child]
+
+    asking = await desk.ask()
+    await bench.storage.retry_job(parent, None, RetryOptions())
+    assert await taken(asking) == [parent]
+
+    delayed = await bench.enqueue(delay=timedelta(seconds=60))
+    asking = await desk.ask()
+    bench.clock.advance(61)
+    await bench.storage.stage_due()
+    assert await taken(asking) == [delayed]
+
+
+async def test_a_wait_ends_without_jobs(desk: Desk) -> None:
+    assert await taken(await desk.ask(wait=0.05)) == []
+    asking = await desk.ask()
+    desk.scheduler.close()
+    assert await taken(asking) == []
+
+
+async def test_who_leaves_passes_the_word_on(desk: Desk) -> None:
+    first, second = await desk.ask(), await desk.ask()
+    # Both are told of the same commit, one by one; the first leaves before it has looked.
+    enqueuing = asyncio.create_task(desk.bench.enqueue())
+    await reached(lambda: any(waiter.told for waiter in desk.scheduler._waiters) or first.done())
+    first.cancel()
+    job_id = await enqueuing
+    found: list[int] = []
+    for asking in (first, second):
+        try:
+            async with asyncio.timeout(0.5):
+                found += [job.id for job in await asyncio.shield(asking)]
+        except (asyncio.CancelledError, TimeoutError):
+            pass
+    assert found == [job_id]
+    second.cancel()
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+async def test_a_claim_under_way_is_answered_however_often_it_is_cancelled(
+    desk: Desk, times: int
+) -> None:
+    job_id = await desk.bench.enqueue()
+    desk.gate.clear()
+    asking = await desk.ask()
+    for _ in range(times):
+        asking.cancel()
+        await settle()
+    desk.gate.set()
+    assert await taken(asking) == [job_id]
+
+
+async def test_a_claim_that_is_cancelled_and_finds_nothing_ends(desk: Desk) -> None:
+    desk.gate.clear()
+    asking = await desk.ask()
+    asking.cancel()
+    await settle()
+    desk.gate.set()
+    await asyncio.wait((asking,), timeout=WAIT / 2)
+    assert asking.cancelled()
+
+
+async def test_a_worker_is_told_of_the_jobs_it_is_to_stop(desk: Desk) -> None:
+    bench = desk.bench
+    mine, other = await bench.worker(), await bench.worker()
+    told = asyncio.create_task(desk.scheduler.revoked(mine))
+    await settle()
+    first, second = await bench.enqueue(), await bench.enqueue()
+    assert await bench.claim_ids(other, 1) == [first]
+    assert await bench.claim_ids(mine, 1) == [second]
+    await bench.storage.cancel_job(first, "no")
+    await settle()
+    assert not told.done()
+    await bench.storage.retry_job(second, None, RetryOptions())
+    async with asyncio.timeout(WAIT):
+        revocation = await told
+    assert (revocation.worker_id, revocation.job_id, revocation.retries) == (mine, second, 0)
