@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from support.rpc_bench import KEY
+
 
 @dataclass(frozen=True, slots=True)
 class Ask:
@@ -14,7 +16,7 @@ class Ask:
     method: str
     target: str
     body: Any = None
-    key: str | None = "s3cret"
+    key: str | None = KEY
 
     def __str__(self) -> str:
         return f"{self.method} {self.target} {self.body if self.body is not None else ''}"[:120]

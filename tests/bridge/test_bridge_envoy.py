@@ -86,12 +86,12 @@ async def sides(echo: ServiceDescriptor) -> AsyncIterator[Sides]:
         echo_port = echoing.add_insecure_port("127.0.0.1:0")
         await echoing.start()
         stack.push_async_callback(echoing.stop, None)
-        ports = dict.fromkeys((service.full_name for service in services), theirs.port)
+        ports = dict.fromkeys((service.full_name for service in services), theirs)
         envoys = await stack.enter_async_context(
             envoy_serving(directory, _descriptors(echo), ports | {echo.full_name: echo_port})
         )
         addresses = []
-        for port, served in ((mine.port, services[:-1]), (echo_port, [echo])):
+        for port, served in ((mine, services[:-1]), (echo_port, [echo])):
             channel = await stack.enter_async_context(
                 grpc.aio.insecure_channel(f"127.0.0.1:{port}")
             )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_every_option_of_a_job_arrives(run: Run) -> None:
     job = run("job", "show", job_id, "--json").json
     assert (job["queue"], job["priority"], job["lax"], job["retries"]) == ("other", 7, False, 1)
     assert run("job", "remove", job_id, parent).status == 0
+
+
+def test_what_real_workers_tell_explains_jobs(run: Run) -> None:
+    assert (
+        "knows the task 'nobody'" in run("job", "explain", run("job", "enqueue", "nobody").id).out
+    )
+    jobs = [run("job", "enqueue", "slow", "[60]").id for _ in range(5)]
+    deadline = time.monotonic() + 20
+    while "all slots that could run it are busy" not in run("job", "explain", jobs[-1]).out:
+        assert time.monotonic() < deadline
+    assert "has been running it since" in run("job", "explain", jobs[0]).out
+    assert run("job", "cancel", *jobs).status == 0
 
 
 def test_jobs_are_listed_filtered_and_paged(run: Run) -> None:
