@@ -47,7 +47,15 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The data directory of a server that runs."""
     directory = tmp_path_factory.mktemp("data")
     command = ["minion_server.cli.main", "serve", "--data-dir", str(directory), "--no-http"]
-    command += ["--grpc-listen", "127.0.0.1:0", "--tasks", "cli_tasks", "--no-library"]
+    command += [
+        "--grpc-listen",
+        "127.0.0.1:0",
+        "--tasks",
+        "cli_tasks",
+        "--no-library",
+        "--grace",
+        "1",
+    ]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
     with subprocess.Popen(
         [sys.executable, "-m", *command],

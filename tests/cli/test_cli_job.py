@@ -44,12 +44,11 @@ def test_every_option_of_a_job_arrives(run: Run) -> None:
 
 
 def test_what_real_workers_tell_explains_jobs(run: Run) -> None:
-    assert (
-        "knows the task 'nobody'" in run("job", "explain", run("job", "enqueue", "nobody").id).out
-    )
+    unknown = run("job", "enqueue", "nobody").id
+    assert "knows the task 'nobody'" in run("job", "explain", unknown).out
     jobs = [run("job", "enqueue", "slow", "[60]").id for _ in range(5)]
     deadline = time.monotonic() + 20
-    while "all slots that could run it are busy" not in run("job", "explain", jobs[-1]).out:
+    while "slots that could run it are busy" not in run("job", "explain", jobs[-1]).out:
         assert time.monotonic() < deadline
     assert "has been running it since" in run("job", "explain", jobs[0]).out
     assert run("job", "cancel", *jobs).status == 0
