@@ -14,7 +14,7 @@ from pathlib import Path
 
 from minion_client.executor import Executor
 from minion_client.pool import ProcessPool
-from minion_client.process import ChildSettings
+from minion_client.process import ChildSettings, ChildStartError
 from minion_client.task import REGISTRY
 from minion_client.worker import Worker
 from minion_rest_bridge.app import create_app
@@ -204,7 +204,8 @@ class Server:
 
     async def _start_worker(self, modules: Sequence[str]) -> None:
         settings = self._settings
-        pool = ProcessPool(ChildSettings(modules=modules, path=[str(Path.cwd())]))
+        # The same path in the same order: a module must not be another one in a process.
+        pool = ProcessPool(ChildSettings(modules=modules, path=sys.path))
         self._worker = Worker(
             self._source,
             REGISTRY,
@@ -222,7 +223,11 @@ class Server:
         await asyncio.wait([self._working, registered], return_when=asyncio.FIRST_COMPLETED)
         registered.cancel()
         if self._working.done():
-            self._working.result()
+            working, self._working = self._working, None
+            try:
+                working.result()
+            except ChildStartError as error:
+                raise Invalid("--tasks", str(error)) from None
 
     def _write_addresses(self) -> None:
         path = self._settings.data_dir / ADDRESS_FILE

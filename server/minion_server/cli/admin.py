@@ -12,7 +12,7 @@ from minion.v1 import admin_service_pb2 as admin
 from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as pb
 
-from minion_server.cli.arguments import json_array
+from minion_server.cli import readers
 from minion_server.cli.connection import CallFailed, Connection
 from minion_server.cli.output import (
     print_fields,
@@ -33,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add = add_verbs(commands, "admin", "see and steer workers, repair and reset the queue")
 
     listing = add("workers", list_workers, "list workers, or show some of them")
-    listing.add_argument("ids", nargs="*", type=int, metavar="ID", help="show these")
+    listing.add_argument("ids", nargs="*", type=readers.job_id, metavar="ID", help="show these")
     add_page_arguments(listing)
 
     add("tasks", list_tasks, "list the tasks that workers know, and their queues")
@@ -42,8 +42,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     sending.add_argument(
         "command", help="name: workers of this project know jobs, spare, kill, stop"
     )
-    sending.add_argument("ids", nargs="*", type=int, metavar="ID", help="of workers; none: all")
-    sending.add_argument("-a", "--args", type=json_array, help="arguments, as a JSON array")
+    sending.add_argument(
+        "ids", nargs="*", type=readers.job_id, metavar="ID", help="of workers; none: all"
+    )
+    sending.add_argument("-a", "--args", type=readers.json_array, help="arguments, as a JSON array")
 
     add("repair", repair, "forget missing workers, fail or retry their jobs, remove what is old")
 

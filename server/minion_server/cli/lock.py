@@ -13,7 +13,7 @@ from typing import Final, Self
 
 from minion.v1 import lock_service_pb2 as pb
 
-from minion_server.cli.arguments import count, duration
+from minion_server.cli import readers
 from minion_server.cli.connection import CallFailed, Connection
 from minion_server.cli.output import (
     print_message,
@@ -48,24 +48,26 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     running = add("run", run_command, "hold a lock while a command runs")
     running.add_argument("name", help="name of the lock")
     _add_lock_options(running)
-    running.add_argument("command", nargs="+", metavar="COMMAND", help="after --, with arguments")
+    running.add_argument(
+        "command", nargs="+", type=str, metavar="COMMAND", help="after --, with its arguments"
+    )
 
 
 def _add_lock_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-D",
         "--duration",
-        type=duration,
+        type=readers.duration,
         default=DEFAULT_DURATION,
         metavar="DURATION",
         help="how long it is held at most: 10s, 5m, 2h, 1d; 0 only asks (default: 1h)",
     )
     parser.add_argument(
-        "--limit", type=count, metavar="N", help="how many may hold it at once (default: 1)"
+        "--limit", type=readers.count, metavar="N", help="how many may hold it at once (default: 1)"
     )
     parser.add_argument(
         "--wait",
-        type=duration,
+        type=readers.duration,
         default=timedelta(),
         metavar="DURATION",
         help="how long to wait for it (default: not at all)",

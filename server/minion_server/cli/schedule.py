@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from minion.v1 import schedule_service_pb2 as pb
 
-from minion_server.cli.arguments import duration, json_array, json_object
+from minion_server.cli import readers
 from minion_server.cli.connection import CallFailed, Connection
 from minion_server.cli.output import (
     print_fields,
@@ -39,18 +39,29 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     putting.add_argument("cron", help="the rule, in UTC, as in '*/5 * * * mon-fri' or @daily")
     putting.add_argument("task", help="name of the task")
     putting.add_argument(
-        "args", nargs="?", type=json_array, help="arguments, as a JSON array (default: none)"
+        "args",
+        nargs="?",
+        type=readers.json_array,
+        help="arguments, as a JSON array (default: none)",
     )
-    putting.add_argument("-n", "--notes", type=json_object, help="metadata, as a JSON object")
-    putting.add_argument("-q", "--queue", help="name of the queue (default: default)")
-    putting.add_argument("-p", "--priority", type=int, metavar="N", help="higher runs first")
     putting.add_argument(
-        "-A", "--attempts", type=int, metavar="N", help="how often each job may be performed"
+        "-n", "--notes", type=readers.json_object, help="metadata, as a JSON object"
+    )
+    putting.add_argument("-q", "--queue", help="name of the queue (default: default)")
+    putting.add_argument(
+        "-p", "--priority", type=readers.int32, metavar="N", help="higher runs first"
+    )
+    putting.add_argument(
+        "-A",
+        "--attempts",
+        type=readers.int32,
+        metavar="N",
+        help="how often each job may be performed",
     )
     putting.add_argument(
         "-E",
         "--expire",
-        type=duration,
+        type=readers.duration,
         metavar="DURATION",
         help="how long each job may wait: 10s, 5m, 2h, 1d",
     )

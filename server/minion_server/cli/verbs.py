@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from minion_server.cli.arguments import count
+from minion_server.cli import readers
 from minion_server.cli.connection import Connection, add_connection_arguments, connect
 from minion_server.cli.output import print_message, print_warning
 
@@ -47,6 +47,8 @@ def add_verbs(
 def add_common(parser: argparse.ArgumentParser, verb: Verb) -> None:
     """Add what every command that calls a server has."""
     parser.set_defaults(run=run, verb=verb)
+    # Of arguments that name no reader.
+    parser.register("type", None, readers.text)
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     add_connection_arguments(parser)
 
@@ -56,13 +58,18 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-l",
         "--limit",
-        type=count,
+        type=readers.count,
         default=100,
         metavar="N",
         help="how many; 0: all (default: 100)",
     )
     parser.add_argument(
-        "-o", "--offset", type=count, default=0, metavar="N", help="how many to pass over first"
+        "-o",
+        "--offset",
+        type=readers.count,
+        default=0,
+        metavar="N",
+        help="how many to pass over first",
     )
 
 

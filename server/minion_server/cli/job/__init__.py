@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from minion_server.cli.arguments import duration, json_array, json_object
+from minion_server.cli import readers
 from minion_server.cli.job.finding import STATES, explain_jobs, list_jobs, show_jobs
 from minion_server.cli.job.following import wait_for_jobs, watch_job
 from minion_server.cli.job.foreground import TASKS, run_job
@@ -36,7 +36,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     listing.add_argument(
         "-n", "--note", action="append", default=[], help="only jobs with this note; repeatable"
     )
-    listing.add_argument("--before", type=int, metavar="ID", help="only jobs before this one")
+    listing.add_argument(
+        "--before", type=readers.job_id, metavar="ID", help="only jobs before this one"
+    )
     add_page_arguments(listing)
 
     _add_ids(add("show", show_jobs, "show everything about jobs"))
@@ -45,9 +47,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     enqueueing = add("enqueue", enqueue_job, "put a job into the queue, and print its id")
     enqueueing.add_argument("task", help="name of the task")
     enqueueing.add_argument(
-        "args", nargs="?", type=json_array, help="arguments, as a JSON array (default: none)"
+        "args",
+        nargs="?",
+        type=readers.json_array,
+        help="arguments, as a JSON array (default: none)",
     )
-    enqueueing.add_argument("-n", "--notes", type=json_object, help="metadata, as a JSON object")
+    enqueueing.add_argument(
+        "-n", "--notes", type=readers.json_object, help="metadata, as a JSON object"
+    )
     enqueueing.add_argument("--request-id", help="enqueue once, however often this is repeated")
     enqueueing.add_argument("--wait", action="store_true", help="wait for it, as `job wait` does")
     _add_job_options(enqueueing)
@@ -66,45 +73,53 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     removing.add_argument("--failed", action="store_true", help="all jobs that failed")
 
     noting = add("note", note_job, "merge notes into a job's; null removes one")
-    noting.add_argument("id", type=int, metavar="ID")
-    noting.add_argument("notes", type=json_object, help="what to merge, as a JSON object")
+    noting.add_argument("id", type=readers.job_id, metavar="ID")
+    noting.add_argument("notes", type=readers.json_object, help="what to merge, as a JSON object")
 
     watching = add("watch", watch_job, "print each change of a job until it finished or failed")
-    watching.add_argument("id", type=int, metavar="ID")
+    watching.add_argument("id", type=readers.job_id, metavar="ID")
 
     waiting = add("wait", wait_for_jobs, "wait until jobs have ended, and print their results")
     _add_ids(waiting)
     waiting.add_argument(
         "--for",
         dest="at_most",
-        type=duration,
+        type=readers.duration,
         metavar="DURATION",
         help="how long at most; then the exit status is 124",
     )
 
     running = add("run", run_job, "retry a job and perform it in this process, for debugging")
-    running.add_argument("id", type=int, metavar="ID")
+    running.add_argument("id", type=readers.job_id, metavar="ID")
     add_option(running, TASKS)
 
 
 def _add_ids(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
-    parser.add_argument("ids", nargs=nargs, type=int, metavar="ID")
+    parser.add_argument("ids", nargs=nargs, type=readers.job_id, metavar="ID")
 
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--queue", help="name of the queue")
-    parser.add_argument("-p", "--priority", type=int, metavar="N", help="higher runs first")
     parser.add_argument(
-        "-A", "--attempts", type=int, metavar="N", help="how often it may be performed"
+        "-p", "--priority", type=readers.int32, metavar="N", help="higher runs first"
     )
     parser.add_argument(
-        "-d", "--delay", type=duration, metavar="DURATION", help="not before: 10s, 5m, 2h, 1d"
+        "-A", "--attempts", type=readers.int32, metavar="N", help="how often it may be performed"
     )
-    parser.add_argument("-E", "--expire", type=duration, metavar="DURATION", help="not after")
+    parser.add_argument(
+        "-d",
+        "--delay",
+        type=readers.duration,
+        metavar="DURATION",
+        help="not before: 10s, 5m, 2h, 1d",
+    )
+    parser.add_argument(
+        "-E", "--expire", type=readers.duration, metavar="DURATION", help="not after"
+    )
     parser.add_argument(
         "-P",
         "--parent",
-        type=int,
+        type=readers.job_id,
         action="append",
         default=[],
         metavar="ID",
