@@ -1,6 +1,7 @@
 // What the worker and the enqueuer have in common: the services, the key, and JSON.
 
 import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { homedir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -9,7 +10,7 @@ import loader from '@grpc/proto-loader';
 
 const PROTO = process.env.MINION_PROTO ?? fileURLToPath(new URL('../../proto', import.meta.url));
 // protobufjs brings google/api/annotations.proto.
-const COMMON = dirname(fileURLToPath(import.meta.resolve('protobufjs/package.json')));
+const COMMON = dirname(createRequire(import.meta.url).resolve('protobufjs/package.json'));
 
 const definition = loader.loadSync(
   ['minion', 'worker'].map((name) => `minion/v1/${name}_service.proto`),

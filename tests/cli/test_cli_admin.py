@@ -112,7 +112,7 @@ def test_nothing_is_reset_unless_it_is_meant(run: Run, monkeypatch: pytest.Monke
         assert len(run("lock", "list").rows) == left
     job_id = run("job", "enqueue", "nobody").id
     assert run("admin", "reset", "--all", "--yes").status == 0
-    assert run("job", "show", job_id).status == 1
+    assert run("job", "show", job_id).status == 2
 
 
 class _Terminal:

@@ -161,8 +161,8 @@ def test_a_job_runs_in_the_foreground(run: Run, monkeypatch: pytest.MonkeyPatch)
         (["job", "enqueue", "echo", "[9007199254740993]"], "write it as a string"),
         (["job", "enqueue", "echo", "[NaN]"], "NaN is no number"),
         (["job", "enqueue", "echo", "-n", "[]"], "argument -n/--notes: must be a JSON object"),
-        (["job", "enqueue", "echo", "-d", "soon"], "argument -d/--delay: must be a duration"),
-        (["job", "enqueue", "echo", "-p", "x"], "argument -p/--priority: invalid int"),
+        (["job", "enqueue", "echo", "-d", "soon"], "argument -d/--delay: must be seconds, or"),
+        (["job", "enqueue", "echo", "-p", "x"], "argument -p/--priority: must be a whole number"),
         (["job", "list", "-S", "lost"], "argument -S/--state: invalid choice: 'lost'"),
         (["job", "list", "-l", "-1"], "argument -l/--limit: must be a whole number"),
         (["job", "retry", "1", "--failed"], "ID: or --failed must be given"),
@@ -176,7 +176,7 @@ def test_what_is_asked_for_wrongly_is_named(run: Run, arguments: list[str], name
 
 def test_what_the_server_refuses_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = run("job", "show", 999_999)
-    assert unknown.status == 1
+    assert unknown.status == 2
     assert "NOT_FOUND" in unknown.err
     assert "attempts" in run("job", "enqueue", "echo", "-A", 0).err
     monkeypatch.setenv("MINION_API_KEY", "wrong")

@@ -13,7 +13,7 @@ from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as pb
 
 from minion_server.cli import readers
-from minion_server.cli.connection import CallFailed, Connection
+from minion_server.cli.connection import Connection
 from minion_server.cli.output import (
     print_fields,
     print_message,
@@ -62,7 +62,8 @@ def list_workers(arguments: argparse.Namespace, connection: Connection) -> int:
     found = {worker.id for worker in response.workers}
     missing = [worker_id for worker_id in arguments.ids if worker_id not in found]
     if missing:
-        raise CallFailed(f"there is no worker {', '.join(map(str, missing))}")
+        print_warning(f"there is no worker {', '.join(map(str, missing))}")
+        return 1
     if arguments.json:
         print_message(response)
         return 0

@@ -14,7 +14,7 @@ from typing import Final, Self
 from minion.v1 import lock_service_pb2 as pb
 
 from minion_server.cli import readers
-from minion_server.cli.connection import CallFailed, Connection
+from minion_server.cli.connection import Connection
 from minion_server.cli.output import (
     print_message,
     print_rest,
@@ -120,7 +120,8 @@ def run_command(arguments: argparse.Namespace, connection: Connection) -> int:
     """Hold a lock while a command runs, and answer the command's exit status."""
     with _Signals() as signals:
         if not _acquire(arguments, connection, signals).acquired:
-            raise CallFailed(f"the lock {arguments.name!r} is held")
+            print_warning(f"the lock {arguments.name!r} is held")
+            return 1
         try:
             return signals.run(arguments.command)
         finally:

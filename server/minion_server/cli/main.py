@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from minion_server.cli import admin, bridge, db, demo, job, lock, schedule, serve, stats
-from minion_server.cli.connection import CallFailed
 from minion_server.domain.errors import MinionError
 
 COMMANDS = (serve, bridge, job, schedule, lock, stats, admin, db, demo)
@@ -38,8 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.run(arguments)
     except (MinionError, OSError) as error:
         print(f"minion: {error}", file=sys.stderr)
-        is_usage = isinstance(error, MinionError) and not isinstance(error, CallFailed)
-        return EXIT_USAGE if is_usage else EXIT_FAILED
+        return EXIT_USAGE if isinstance(error, MinionError) else EXIT_FAILED
     except KeyboardInterrupt:
         return 130
     return status

@@ -7,7 +7,7 @@ import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import ListValue, Struct
@@ -80,7 +80,7 @@ def json_object(argument: str) -> Struct:
 
 def _read_json(argument: str, message: _JsonMessage, kind: type, name: str) -> _JsonMessage:
     try:
-        value: Any = json.loads(text(argument), parse_int=_exact, parse_constant=_no_constant)
+        value = json.loads(text(argument), parse_int=_exact, parse_constant=_no_constant)
     except RecursionError:
         raise ArgumentTypeError("is nested too deeply") from None
     except ValueError as error:
@@ -88,7 +88,8 @@ def _read_json(argument: str, message: _JsonMessage, kind: type, name: str) -> _
     if not isinstance(value, kind):
         raise ArgumentTypeError(f"must be a JSON {name}")
     try:
-        json_format.ParseDict(value, message)
+        # Its stubs know of objects alone.
+        json_format.ParseDict(cast(dict[str, Any], value), message)
     # It may hold half a surrogate pair, which JSON's escapes can make, or be nested too deeply.
     except (json_format.Error, ValueError, RecursionError) as error:
         raise ArgumentTypeError(f"cannot be sent: {error}") from None

@@ -9,12 +9,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from minion.v1 import schedule_service_pb2 as pb
 
 from minion_server.cli import readers
-from minion_server.cli.connection import CallFailed, Connection
+from minion_server.cli.connection import Connection
 from minion_server.cli.output import (
     print_fields,
     print_message,
     print_rest,
     print_table,
+    print_warning,
     show_duration,
     show_json,
     show_time,
@@ -119,7 +120,8 @@ def show_schedules(arguments: argparse.Namespace, connection: Connection) -> int
         request = pb.ListSchedulesRequest(names=[name])
         response = connection.schedules.ListSchedules(request, **connection.call)
         if not response.schedules:
-            raise CallFailed(f"there is no schedule {name!r}")
+            print_warning(_is_unknown(name))
+            return 1
         (schedule,) = response.schedules
         if arguments.json:
             print_message(schedule)

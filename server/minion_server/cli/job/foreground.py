@@ -26,8 +26,9 @@ from minion_client.verdict import Verdict, judge_error, judge_return
 
 from minion_server import settings as settings_module
 from minion_server.app import LIBRARY_MODULE, import_tasks
-from minion_server.cli.connection import CallFailed, Connection
+from minion_server.cli.connection import Connection
 from minion_server.cli.output import print_message, print_warning, show_json
+from minion_server.domain.errors import Invalid
 from minion_server.settings import DATA_DIR, OPTIONS
 
 QUEUE: Final = "minion_foreground"
@@ -44,16 +45,18 @@ def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
         pb.GetJobDetailRequest(id=arguments.id), **connection.call
     )
     if detail.job.task not in REGISTRY:
-        raise CallFailed(f"no module that --tasks names has the task {detail.job.task!r}")
+        raise Invalid("--tasks", f"names no module that has the task {detail.job.task!r}")
     if detail.job.state == "active":
-        raise CallFailed(f"job {arguments.id} is active")
+        print_warning(f"job {arguments.id} is active")
+        return 1
     retry = pb.RetryJobRequest(id=arguments.id, retries=detail.job.retries, attempts=1, queue=QUEUE)
     retried = connection.stub.RetryJob(retry, **connection.call).accepted
     with _registered(connection) as worker_id:
         claim = worker_service.DequeueJobsRequest(id=worker_id, queues=[QUEUE], job_id=arguments.id)
         jobs = connection.workers.DequeueJobs(claim, **connection.call).jobs if retried else ()
         if not jobs:
-            raise CallFailed(f"job {arguments.id} is not ready: see `minion job explain`")
+            print_warning(f"job {arguments.id} is not ready: see `minion job explain`")
+            return 1
         verdict = _perform(jobs[0], connection)
         return _report(jobs[0], verdict, arguments, connection)
 
