@@ -15,7 +15,7 @@ const keyOf = ({ id, retries }) => `${id}/${retries}`;
 
 class Worker {
   id; // Given by the server, kept for later calls.
-  running = new Map(); // What runs: the jobs' AbortControllers, by id and generation.
+  running = new Map(); // What runs, by id and generation.
   unanswered = []; // Outcomes and notes that the server has not confirmed, oldest first.
   serial = 0; // Numbers demands and reports.
   stopping = false;
@@ -86,7 +86,7 @@ class Worker {
       jobs.forEach((job) => this.perform(job));
     }
     for (const receipt of response.receipts) this.confirm(receipt);
-    for (const key of response.revoked) this.running.get(keyOf(key))?.abort();
+    for (const key of response.revoked) this.revoke(this.running.get(keyOf(key)));
     for (const command of response.commands) this.obey(command);
     if (response.draining) this.draining = true;
     this.demand();
@@ -116,9 +116,11 @@ class Worker {
   async perform({ id, retries, task, args, attempts, notes }) {
     const key = keyOf({ id, retries });
     const controller = new AbortController();
-    this.running.set(key, controller);
+    const run = { id, controller, revoked: false };
+    this.running.set(key, run);
     const note = (members) => this.tell({ notes: { id, notes: json.toStruct(members) } });
-    const job = { id, task, retries, attempts, notes: json.fromStruct(notes), note, signal: controller.signal };
+    const { signal } = controller;
+    const job = { id, task, retries, attempts, notes: json.fromStruct(notes), note, signal };
     let failed = false;
     let result;
     try {
@@ -128,12 +130,18 @@ class Worker {
       result = String(error?.message ?? error);
     }
     this.running.delete(key);
-    // What was revoked has moved on: nobody asks how it ended.
-    if (!controller.signal.aborted) {
+    if (!run.revoked) {
       this.tell({ outcome: { key, job: { id, retries }, failed, result: json.toValue(result) } });
     }
     this.demand();
     this.finishIfIdle();
+  }
+
+  /** Stops a job that has moved on: nobody asks how it ends here. */
+  revoke(run) {
+    if (!run) return;
+    run.revoked = true;
+    run.controller.abort();
   }
 
   tell(news) {
@@ -165,7 +173,9 @@ class Worker {
   obey({ command, args }) {
     const [first] = json.fromList(args);
     if (command === 'jobs') this.jobs = first;
-    if (command === 'stop') this.stop();
+    if (command === 'stop') {
+      for (const { id, controller } of this.running.values()) if (id === String(first)) controller.abort();
+    }
   }
 
   isIdle() {

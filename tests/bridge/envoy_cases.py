@@ -8,6 +8,10 @@ from typing import Any
 from support.rpc_bench import KEY
 
 
+FORM = "application/x-www-form-urlencoded"
+"""What curl says of any body."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ask:
     """A request: the method that it is to reach, or to be kept from; body as JSON or as text."""
@@ -17,6 +21,7 @@ class Ask:
     target: str
     body: Any = None
     key: str | None = KEY
+    content_type: str | None = "application/json"
 
     def __str__(self) -> str:
         return f"{self.method} {self.target} {self.body if self.body is not None else ''}"[:120]
@@ -34,6 +39,11 @@ STORY = [
     Ask("EnqueueJob", "POST", "/v1/jobs", {"task": "foo", "parents": [1, "2"], "priority": "7"}),
     Ask("EnqueueJob", "POST", "/v1/jobs", {"task": "foo", "attempts": 1e0, "queue": None}),
     Ask("EnqueueJob", "POST", "/v1/jobs/", {"task": "foo"}),
+    Ask("EnqueueJob", "POST", "/v1/jobs", {"task": "foo"}, content_type=None),
+    Ask("EnqueueJob", "POST", "/v1/jobs", {"task": "foo"}, content_type="text/plain"),
+    Ask("EnqueueJob", "POST", "/v1/jobs", {"task": "foo"}, content_type=FORM),
+    Ask("EnqueueJob", "POST", "/v1/jobs", "task=foo", content_type=FORM),
+    Ask("EnqueueJob", "POST", "/v1/jobs", {"task": "foo"}, content_type="application/json; x=y"),
     Ask("EnqueueJob", "POST", "/v1/jobs", {"task": 'größe \U0001f600 "<&>\u2028'}),
     Ask("EnqueueJob", "POST", "/v1/jobs"),
     Ask("EnqueueJob", "POST", "/v1/jobs", {}),

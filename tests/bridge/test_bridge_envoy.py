@@ -62,7 +62,8 @@ async def _send(client: httpx.AsyncClient, ask: Ask) -> httpx.Response:
     content = None
     if ask.body is not None:
         content = ask.body if isinstance(ask.body, str) else json.dumps(ask.body)
-        headers["content-type"] = "application/json"
+        if ask.content_type is not None:
+            headers["content-type"] = ask.content_type
     # The target goes out as it is written here.
     return await client.request(
         ask.method,

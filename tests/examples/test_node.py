@@ -145,10 +145,19 @@ def test_jobs_fail_are_stopped_and_noted(serve: Callable[..., MinionProcess], st
     assert worker.wait(30) == 0
     assert server.detail(last)["state"] == "finished"
     assert stats(server)["workers"] == "0"
-    told = start(server, "node", "worker.mjs", TASKS)
-    until(lambda: stats(server)["workers"] == "1")
-    server.post("/v1/workers:broadcast", json={"command": "stop"})
-    assert told.wait(30) == 0
+
+
+def test_a_worker_obeys(serve: Callable[..., MinionProcess], start: Start) -> None:
+    server = serve()
+    start(server, "node", "worker.mjs", TASKS, "1")
+    first, second = (server.enqueue("hold", 600_000) for _ in range(2))
+    server.wait(first, "active")
+    server.post("/v1/workers:broadcast", json={"command": "jobs", "args": [2]})
+    server.wait(second, "active")
+    server.post("/v1/workers:broadcast", json={"command": "stop", "args": [second]})
+    stopped = server.wait(second)
+    assert (stopped["state"], stopped["result"]) == ("failed", "The operation was aborted")
+    assert server.detail(first)["state"] == "active"
 
 
 def test_a_worker_outlives_its_server(serve: Callable[..., MinionProcess], start: Start) -> None:
