@@ -7,7 +7,6 @@ from typing import Any
 
 from support.rpc_bench import KEY
 
-
 FORM = "application/x-www-form-urlencoded"
 """What curl says of any body."""
 
