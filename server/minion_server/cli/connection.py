@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from minion.v1 import minion_service_pb2_grpc
+from minion.v1 import (
+    admin_service_pb2_grpc,
+    lock_service_pb2_grpc,
+    minion_service_pb2_grpc,
+    schedule_service_pb2_grpc,
+    worker_service_pb2_grpc,
+)
 
 from minion_server import keys
 from minion_server.domain.errors import MinionError
@@ -74,12 +80,22 @@ class Connection:
     """A connection to a server.
 
     Attributes:
-        stub: Makes calls.
+        target: Address of the server.
+        stub: Makes calls of MinionService.
+        workers: Makes calls of WorkerService.
+        locks: Makes calls of LockService.
+        schedules: Makes calls of ScheduleService.
+        admin: Makes calls of AdminService.
         call: Keyword arguments for each call: metadata and timeout.
         stream: The same for streams, which may last.
     """
 
+    target: str
     stub: minion_service_pb2_grpc.MinionServiceStub
+    workers: worker_service_pb2_grpc.WorkerServiceStub
+    locks: lock_service_pb2_grpc.LockServiceStub
+    schedules: schedule_service_pb2_grpc.ScheduleServiceStub
+    admin: admin_service_pb2_grpc.AdminServiceStub
     call: dict[str, Any]
     stream: dict[str, Any]
 
@@ -105,7 +121,12 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
     try:
         with grpc.insecure_channel(target, CHANNEL_OPTIONS) as channel:
             yield Connection(
+                target=target,
                 stub=minion_service_pb2_grpc.MinionServiceStub(channel),
+                workers=worker_service_pb2_grpc.WorkerServiceStub(channel),
+                locks=lock_service_pb2_grpc.LockServiceStub(channel),
+                schedules=schedule_service_pb2_grpc.ScheduleServiceStub(channel),
+                admin=admin_service_pb2_grpc.AdminServiceStub(channel),
                 call={"metadata": metadata, "timeout": values["timeout"]},
                 stream={"metadata": metadata},
             )
