@@ -113,7 +113,8 @@ class _Operation:
         summary, _, _ = self._comment.partition(". ")
         operation: dict[str, Any] = {
             "operationId": self._method.name,
-            "summary": summary.partition("\n")[0].rstrip("."),
+            # Unlike the description, it is plain text.
+            "summary": summary.partition("\n")[0].rstrip(".").replace("`", ""),
             "description": self._comment,
             "tags": [self._method.containing_service.name],
             "parameters": [*self._path_parameters(), *self._query_parameters()],

@@ -169,6 +169,7 @@ class SchemaBook:
                 "maximum": MAX_EXACT,
                 "items": item,
                 "additionalProperties": item,
+                "examples": ["text"],
             },
         )
         return item
@@ -201,7 +202,8 @@ def _scalar(field: FieldDescriptor) -> Schema:
 
 def _integer(field: FieldDescriptor) -> Schema:
     name, low, high = _INTEGER_RANGES[field.cpp_type]
-    return {"type": "integer", "format": name, "minimum": low, "maximum": high}
+    # Swagger UI would fill in the minimum.
+    return {"type": "integer", "format": name, "minimum": low, "maximum": high, "examples": [1]}
 
 
 def _enum(enum: EnumDescriptor) -> Schema:

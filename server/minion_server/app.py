@@ -11,10 +11,11 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 
 from minion_client.executor import Executor
 from minion_client.pool import ProcessPool
-from minion_client.process import ChildSettings
+from minion_client.process import ChildSettings, ChildStartError
 from minion_client.task import REGISTRY
 from minion_client.worker import Worker
 from minion_rest_bridge.app import create_app
@@ -35,7 +36,8 @@ from minion_server.http import HttpServer, join
 from minion_server.rpc.server import RpcServer
 from minion_server.settings import Settings
 from minion_server.storage.base import Storage
-from minion_server.storage.sqlite import SqliteStorage
+from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer
+from minion_server.storage.transfer import Transfer
 
 logger = logging.getLogger(__name__)
 
@@ -55,24 +57,54 @@ def open_storage(settings: Settings) -> Storage:
     Raises:
         Invalid: There is no such kind of store.
     """
-    if settings.database is None:
-        return SqliteStorage(settings.data_dir / DATABASE_FILE)
-    scheme = settings.database.partition("://")[0]
-    if scheme in POSTGRESQL_SCHEMES:
-        try:
-            from minion_server.storage.postgresql import PostgresStorage  # noqa: PLC0415 - an extra
-        except ModuleNotFoundError as error:
-            raise Invalid(
-                "--database", f"needs the extra minion-server[postgres] ({error})"
-            ) from error
-        return PostgresStorage(settings.database)
-    path = settings.database.removeprefix(SQLITE_SCHEME)
-    if path == settings.database or not path:
+    database = settings.database or default_database(settings.data_dir)
+    if _is_postgresql(database):
+        storage: Storage = _postgresql().PostgresStorage(database)
+        return storage
+    return SqliteStorage(_sqlite_path(database))
+
+
+def open_transfer(database: str) -> Transfer:
+    """Answer what is done to a database as a whole.
+
+    Args:
+        database: Its URL.
+
+    Raises:
+        Invalid: There is no such kind of store.
+    """
+    if _is_postgresql(database):
+        transfer: Transfer = _postgresql().PostgresTransfer(database)
+        return transfer
+    return SqliteTransfer(_sqlite_path(database))
+
+
+def default_database(data_dir: Path) -> str:
+    """Answer the URL of the embedded database of a data directory."""
+    return f"{SQLITE_SCHEME}{data_dir / DATABASE_FILE}"
+
+
+def _is_postgresql(database: str) -> bool:
+    return database.partition("://")[0] in POSTGRESQL_SCHEMES
+
+
+def _postgresql() -> ModuleType:
+    try:
+        from minion_server.storage import postgresql  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise Invalid("--database", f"needs the extra minion-server[postgres] ({error})") from error
+    return postgresql
+
+
+def _sqlite_path(database: str) -> Path:
+    path = database.removeprefix(SQLITE_SCHEME)
+    if path == database or not path:
         # It may hold a password.
+        scheme = database.partition("://")[0]
         raise Invalid(
             "--database", f"must be {SQLITE_SCHEME}PATH or postgresql://..., not {scheme}"
         )
-    return SqliteStorage(Path(path))
+    return Path(path)
 
 
 def find_key(settings: Settings) -> str:
@@ -197,7 +229,8 @@ class Server:
 
     async def _start_worker(self, modules: Sequence[str]) -> None:
         settings = self._settings
-        pool = ProcessPool(ChildSettings(modules=modules, path=[str(Path.cwd())]))
+        # The same path in the same order: a module must not be another one in a process.
+        pool = ProcessPool(ChildSettings(modules=modules, path=sys.path))
         self._worker = Worker(
             self._source,
             REGISTRY,
@@ -215,7 +248,11 @@ class Server:
         await asyncio.wait([self._working, registered], return_when=asyncio.FIRST_COMPLETED)
         registered.cancel()
         if self._working.done():
-            self._working.result()
+            working, self._working = self._working, None
+            try:
+                working.result()
+            except ChildStartError as error:
+                raise Invalid("--tasks", str(error)) from None
 
     def _write_addresses(self) -> None:
         path = self._settings.data_dir / ADDRESS_FILE

@@ -49,14 +49,14 @@ def test_bad_tasks_fail_clearly_and_alone(serve: Callable[..., MinionProcess], h
         for task, args, result in BAD:
             mixed.append((server.enqueue(task, *args), result))
             mixed.append((server.enqueue("add", number, 1), None))
-    for job, result in mixed:
+    for job, text in mixed:
         detail = server.wait(job)
-        if result is None:
+        if text is None:
             assert (detail["state"], detail["result"]) == ("finished", detail["args"][0] + 1)
         else:
-            assert (detail["state"], detail["result"]) == ("failed", result)
+            assert (detail["state"], detail["result"]) == ("failed", text)
             status = server.get(f"/api/minion/{job}", headers={}).json()
-            assert (status["state"], status["error"]) == ("failed", result)
+            assert (status["state"], status["error"]) == ("failed", text)
     assert server.detail(bystander)["state"] == "active"
     gate.touch()
     assert server.wait(bystander)["result"] == "released"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from support.processes import MinionProcess, until
 
@@ -19,14 +20,14 @@ def test_a_backlog_runs_in_order_of_priority_then_id(serve: Serve, home: Path) -
     record = str(home / "order")
     closed = serve("--no-scheduler")
     priorities = [rng.choice([-(2**31), -7, -1, 0, 0, 0, 1, 5, 2**31 - 1]) for _ in range(JOBS)]
-    requests = [
+    requests: list[dict[str, Any]] = [
         {"task": "append", "args": [record, index], "priority": priority}
         for index, priority in enumerate(priorities)
     ]
     batch, single = requests[: JOBS // 2], requests[JOBS // 2 :]
     answer = closed.post("/v1/jobs:batchEnqueue", json={"requests": batch})
     ids = [int(job_id) for job_id in answer.json()["ids"]]
-    ids += [closed.enqueue(r["task"], *r["args"], priority=r["priority"]) for r in single]  # type: ignore[misc]  # JSON
+    ids += [closed.enqueue(r["task"], *r["args"], priority=r["priority"]) for r in single]
     # Above all others, but not to run yet.
     delayed = closed.enqueue("append", record, "delayed", priority=2**31 - 1, delay="3600s")
     parent = closed.enqueue("nobody_knows", priority=2**31 - 1)

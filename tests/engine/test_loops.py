@@ -17,14 +17,7 @@ from minion_server.engine.loop import Loop
 from minion_server.engine.repairer import Repairer
 from minion_server.engine.stager import MAX_WAIT_SECONDS, Stager
 from support.bench import Bench
-
-DEADLINE = 10.0
-
-
-async def reached(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():
-            await asyncio.sleep(0.001)
+from support.waiting import reached
 
 
 class Counting(Loop):

@@ -11,6 +11,7 @@ import pytest
 from minion_server.domain.job import Claim, ClaimedJob, RetryOptions
 from minion_server.engine.scheduler import Scheduler
 from support.bench import Bench
+from support.waiting import reached, settle
 
 WAIT = 10.0
 
@@ -37,24 +38,13 @@ class Desk:
     async def ask(self, wait: float = WAIT, **fields: Any) -> asyncio.Task[list[ClaimedJob]]:
         """Ask for jobs; answers when the worker has looked once, and waits, or has them."""
         worker_id = await self.bench.worker()
-        wanted = {"queues": ["default"], "tasks": ["foo"], "max_jobs": 1} | fields
+        wanted: dict[str, Any] = {"queues": ["default"], "tasks": ["foo"], "max_jobs": 1} | fields
         before = self.claims
         asking = asyncio.create_task(self.scheduler.dequeue(worker_id, Claim(**wanted), wait))
         await reached(lambda: self.claims > before)
         await self.bench.storage.stats()
         await settle()
         return asking
-
-
-async def settle() -> None:
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
-async def reached(condition: Any) -> None:
-    async with asyncio.timeout(WAIT):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 async def taken(asking: asyncio.Task[list[ClaimedJob]]) -> Sequence[int]:

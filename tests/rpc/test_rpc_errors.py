@@ -14,7 +14,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from minion.v1 import minion_service_pb2 as pb
 from minion_server.domain.errors import Conflict, Exhausted, Unavailable
 from support.bench import Bench
-from support.rpc_bench import BEARER, Refusal, RpcBench, list_value, refusal, struct
+from support.rpc_bench import BEARER, Refusal, RpcBench, list_value, raw, refusal, struct
 
 ENQUEUE: list[tuple[dict[str, Any], str]] = [
     ({"task": ""}, "task"),
@@ -31,8 +31,6 @@ ENQUEUE: list[tuple[dict[str, Any], str]] = [
     ({"delay": Duration(seconds=2**62)}, "delay"),
     ({"expire": Duration(seconds=-5)}, "expire"),
     ({"expire": Duration(seconds=315_576_000_000)}, "expire"),
-    ({"parents": [1, 0]}, "parents[1]"),
-    ({"parents": [-3]}, "parents[0]"),
     ({"parents": [1] * 10_001}, "parents"),
     ({"request_id": ""}, "request_id"),
     ({"request_id": "r" * 256}, "request_id"),
@@ -56,7 +54,6 @@ RETRY: list[tuple[dict[str, Any], str]] = [
     ({"attempts": 0}, "attempts"),
     ({"delay": Duration(seconds=-1)}, "delay"),
     ({"expire": Duration(seconds=-1)}, "expire"),
-    ({"parents": [5, 0]}, "parents[1]"),
     ({"queue": ""}, "queue"),
 ]
 # Whole numbers that may have been an id of 64 bits before a client made a double of it.
@@ -152,16 +149,14 @@ async def test_what_is_nested_as_deep_as_allowed_can_be_read(wire: RpcBench, wra
         value = wrap(value)
         try:
             request = pb.EnqueueJobRequest(task="foo", args=list_value(value))
-        except DecodeError:
-            break
-        try:
             job_id = (await wire.call("EnqueueJob", request)).id
-        except grpc.aio.AioRpcError as error:
-            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
-            continue
+        except (DecodeError, grpc.aio.AioRpcError):
+            break
         accepted += 1
         job = await wire.job(job_id)
         assert job.args == request.args
+    refused = await wire.refusal("EnqueueJob", request)
+    assert refused.code == grpc.StatusCode.INVALID_ARGUMENT
     assert 30 <= accepted < 50
     assert len((await wire.call("ListJobs")).jobs) == accepted
 
@@ -191,7 +186,7 @@ async def test_bytes_that_are_no_message_are_the_callers_fault(
             error = await _error_of(wire, path, data, streams=method.server_streaming)
             assert error in {None, "INVALID_ARGUMENT", "NOT_FOUND"}, (method.name, data)
     refused = await refusal(
-        wire.channel.unary_unary("/minion.v1.MinionService/GetJob")(b"\xff", timeout=10)
+        raw(wire, "unary_unary", "/minion.v1.MinionService/GetJob")(b"\xff", timeout=10)
     )
     assert (refused.code.name, refused.reason) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
@@ -201,9 +196,9 @@ async def _error_of(wire: RpcBench, path: str, data: bytes, *, streams: bool) ->
     options: Any = {"metadata": (("authorization", BEARER),), "timeout": 10}
     try:
         if streams:
-            await anext(aiter(wire.channel.unary_stream(path)(data, **options)))
+            await anext(aiter(raw(wire, "unary_stream", path)(data, **options)))
         else:
-            await wire.channel.unary_unary(path)(data, **options)
+            await raw(wire, "unary_unary", path)(data, **options)
     except grpc.aio.AioRpcError as error:
         return error.code().name
     return None

@@ -25,8 +25,8 @@ GOOD = [
 ]
 BAD = [
     None, "", "Bearer", "Bearer ", KEY, f"Basic {KEY}", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}",
-    f"Bearer {KEY.upper()}", f"Bearer {base64.b64encode(b'other').decode()}", "Bearer =", "Bearer ====",
-    f"Bearer {BEARER}",
+    f"Bearer {KEY.upper()}", f"Bearer {base64.b64encode(b'other').decode()}", "Bearer =",
+    "Bearer ====", f"Bearer {BEARER}",
 ]  # fmt: skip
 
 
@@ -41,7 +41,7 @@ async def answered(rpc: RpcBench, method: str, authorization: str) -> bool:
     try:
         await rpc.call(method, authorization=authorization)
     except grpc.aio.AioRpcError as error:
-        assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+        return error.code() == grpc.StatusCode.INVALID_ARGUMENT
     return True
 
 

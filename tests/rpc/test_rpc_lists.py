@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from minion.v1 import minion_service_pb2 as pb
-from support.rpc_bench import RpcBench, struct
+from support.rpc_bench import RpcBench, list_value, struct
 
 
 async def listed(rpc: RpcBench, **fields: Any) -> list[int]:
@@ -39,6 +39,21 @@ async def test_a_last_page_that_is_full_has_no_token(rpc: RpcBench) -> None:
         await rpc.enqueue()
     page = await rpc.call("ListJobs", pb.ListJobsRequest(page_size=4))
     assert (len(page.jobs), page.next_page_token) == (4, "")
+
+
+async def test_a_page_is_no_larger_than_clients_take(rpc: RpcBench) -> None:
+    ids = [await rpc.enqueue(args=list_value("x" * 1_000_000)) for _ in range(7)]
+    ids.append(await rpc.enqueue(args=list_value("x" * 4_000_000)))
+    ids.append(await rpc.enqueue())
+    seen: list[int] = []
+    token = None
+    while token != "":
+        request = pb.ListJobsRequest(page_size=5, page_token=token)
+        page = await rpc.call("ListJobs", request)
+        assert page.total == 9
+        seen += [job.id for job in page.jobs]
+        token = page.next_page_token
+    assert seen == ids[::-1]
 
 
 async def test_filters_combine_with_and_and_their_values_with_or(rpc: RpcBench) -> None:

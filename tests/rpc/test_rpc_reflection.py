@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2 as reflection
-from support.rpc_bench import RpcBench, stream_refusal
+from support.rpc_bench import RpcBench, raw, stream_refusal
 
 VERSIONS = ["v1", "v1alpha"]
 SERVICES = {
@@ -75,7 +75,7 @@ async def test_bytes_that_are_no_question_are_the_callers_fault(
         yield b"\xff\xff"
 
     path = f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"
-    refused = await stream_refusal(wire.channel.stream_stream(path)(questions(), timeout=10))
+    refused = await stream_refusal(raw(wire, "stream_stream", path)(questions(), timeout=10))
     assert (refused.code.name, refused.reason) == ("INVALID_ARGUMENT", "MALFORMED_MESSAGE")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 

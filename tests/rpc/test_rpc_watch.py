@@ -12,6 +12,7 @@ import pytest
 from minion.v1 import minion_service_pb2 as pb
 from minion_server.domain.job import Job
 from support.rpc_bench import RpcBench, refusal, stream_refusal, struct
+from support.waiting import reached
 
 DEADLINE = 10.0
 
@@ -99,6 +100,11 @@ async def test_a_deadline_ends_a_stream(rpc: RpcBench) -> None:
     await nobody_watches(rpc)
 
 
+async def test_a_deadline_that_has_passed_is_not_met(local: RpcBench) -> None:
+    refused = await local.refusal("GetJob", pb.GetJobRequest(id=await local.enqueue()), timeout=0)
+    assert refused.code == grpc.StatusCode.DEADLINE_EXCEEDED
+
+
 async def test_a_deadline_ends_a_call(rpc: RpcBench, monkeypatch: pytest.MonkeyPatch) -> None:
     cancelled = asyncio.Event()
 
@@ -129,6 +135,4 @@ async def test_a_watcher_that_leaves_is_forgotten(rpc: RpcBench) -> None:
 
 
 async def nobody_watches(rpc: RpcBench) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while rpc.queue._watchers:
-            await asyncio.sleep(0.01)
+    await reached(lambda: not rpc.queue._watchers)

@@ -1,4 +1,4 @@
-"""Real `minion` processes, as users start them: free ports, an empty home, everything in one folder."""
+"""Real `minion` processes, as users start them, with free ports and all data in one folder."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ TESTS = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 KEY = "the-key"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
+ADDRESS = re.compile(r"^(gRPC|REST): (?:http://)?(\S+)\n", re.MULTILINE)
 DEADLINE = 30.0
 POLL_SECONDS = 0.01
 
@@ -63,7 +64,7 @@ class MinionProcess:
     def __init__(self, home: Path, *arguments: str, ready: str = "REST", **env: str) -> None:
         self.grpc = self.url = ""
         # Without certificates, which would take long to load and are not used.
-        self._client = httpx.Client(timeout=DEADLINE, verify=False)
+        self.client = httpx.Client(timeout=DEADLINE, verify=False)
         self.log = home / f"log-{len(list(home.glob('log-*')))}"
         output = home / f"{self.log.name}.out"
         with self.log.open("wb") as log, output.open("wb") as out:
@@ -77,9 +78,7 @@ class MinionProcess:
 
         def is_ready() -> bool:
             assert self.process.poll() is None, self.log.read_text()
-            found = dict(
-                re.findall(r"^(gRPC|REST): (?:http://)?(\S+)\n", output.read_text(), re.MULTILINE)
-            )
+            found = dict(ADDRESS.findall(output.read_text()))
             self.grpc = found.get("gRPC", "")
             self.url = f"http://{found['REST']}" if "REST" in found else ""
             return ready in found
@@ -87,10 +86,10 @@ class MinionProcess:
         until(is_ready, arguments)
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return self._client.get(self.url + path, **{"headers": AUTHORIZED} | options)
+        return self.client.get(self.url + path, **{"headers": AUTHORIZED} | options)
 
     def post(self, path: str, **options: Any) -> httpx.Response:
-        return self._client.post(self.url + path, **{"headers": AUTHORIZED} | options)
+        return self.client.post(self.url + path, **{"headers": AUTHORIZED} | options)
 
     def enqueue(self, task: str, *args: Any, **fields: Any) -> int:
         answer = self.post("/v1/jobs", json={"task": task, "args": list(args)} | fields)
@@ -119,7 +118,7 @@ class MinionProcess:
 
     def ended(self, seconds: float = DEADLINE) -> int:
         """Wait for the end, and answer the exit status."""
-        self._client.close()
+        self.client.close()
         return self.process.wait(seconds)
 
     def stop(self) -> int:
@@ -132,10 +131,9 @@ class MinionProcess:
         self.ended()
 
     def tracebacks(self) -> list[str]:
-        """Answer the parts of the log that tell of defects: failing tasks have theirs in it, too."""
-        parts = re.split(
-            r"^(?=\d{4}-\d\d-\d\d )", self.log.read_text(errors="replace"), flags=re.MULTILINE
-        )
+        """Answer what the log tells of defects; tasks that fail leave theirs in it, too."""
+        log = self.log.read_text(errors="replace")
+        parts = re.split(r"^(?=\d{4}-\d\d-\d\d )", log, flags=re.MULTILINE)
         return [part for part in parts if "Traceback" in part and " minion.task." not in part]
 
 

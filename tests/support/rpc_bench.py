@@ -1,4 +1,4 @@
-"""A real gRPC server at a free port, before a real store: what tests of the API do in short forms."""
+"""A real gRPC server before a real store: what tests of the API do all the time, in short forms."""
 
 from __future__ import annotations
 
@@ -120,7 +120,8 @@ async def stream_refusal(stream: AsyncIterator[Any]) -> Refusal:
 
 
 def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
-    trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
+    entries: Any = error.trailing_metadata() or ()
+    trailers: dict[str, Any] = dict(entries)
     status = Status.FromString(trailers.get("grpc-status-details-bin", b""))
     info, blame = ErrorInfo(), BadRequest()
     for detail in status.details:
@@ -136,6 +137,11 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
         domain=info.domain,
         fields=tuple(violation.field for violation in blame.field_violations),
     )
+
+
+def raw(bench: RpcBench, kind: str, path: str) -> Any:
+    """Answer a callable that sends bytes as they are, and answers bytes."""
+    return getattr(bench.channel, kind)(path)
 
 
 def list_value(*items: Any) -> ListValue:

@@ -8,7 +8,7 @@ import grpc
 from minion_rest_bridge.app import create_app
 
 from minion_server import settings as settings_module
-from minion_server.cli.connection import TARGET
+from minion_server.cli.connection import CHANNEL_OPTIONS, TARGET
 from minion_server.cli.serving import configure_logging, heed_signals, run_loop
 from minion_server.http import HttpServer
 from minion_server.settings import LOG_LEVEL, OPTIONS
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def serve(target: str, listen: tuple[str, int]) -> int:
     """Serve until SIGTERM or SIGINT."""
-    async with grpc.aio.insecure_channel(target) as channel:
+    async with grpc.aio.insecure_channel(target, CHANNEL_OPTIONS) as channel:
         server = HttpServer(create_app(channel), listen)
         address = await server.start()
         stop = heed_signals(lambda: None)

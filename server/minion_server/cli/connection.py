@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,17 @@ TIMEOUT = Option(
     default=30.0,
     metavar="SECONDS",
 )
+CHANNEL_OPTIONS = (
+    # A job may be larger than gRPC's default for one message; a server sends what it has taken.
+    ("grpc.max_receive_message_length", -1),
+    # A server that comes back is found at once; by default, up to two minutes may pass.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # A machine that is gone without a word is noticed.
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+"""Of every channel to a server."""
 CONNECTION_OPTIONS = (_TARGET_IF_GIVEN, DATA_DIR, API_KEY, KEY_FILE, TIMEOUT)
 
 
@@ -89,9 +101,11 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
     data_dir: Path = values["data_dir"]
     target = values["target"] or _known_target(data_dir) or DEFAULT_TARGET
     key = values["api_key"] or keys.read_key(values["key_file"] or data_dir / keys.KEY_FILE)
-    metadata = (("authorization", f"Bearer {key}"),) if key else ()
+    # In base64, since gRPC's metadata cannot carry every key as it is.
+    encoded = base64.b64encode(key.encode()).decode() if key else ""
+    metadata = (("authorization", f"Bearer {encoded}"),) if key else ()
     try:
-        with grpc.insecure_channel(target) as channel:
+        with grpc.insecure_channel(target, CHANNEL_OPTIONS) as channel:
             yield Connection(
                 stub=minion_service_pb2_grpc.MinionServiceStub(channel),
                 call={"metadata": metadata, "timeout": values["timeout"]},

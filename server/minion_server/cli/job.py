@@ -6,13 +6,14 @@ import argparse
 import json
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf import json_format
 from google.protobuf.struct_pb2 import ListValue, Struct
 from minion.v1 import job_pb2
 from minion.v1 import minion_service_pb2 as pb
 
+from minion_server.cli import readers
 from minion_server.cli.connection import Connection, add_connection_arguments, connect
 from minion_server.cli.output import (
     print_message,
@@ -45,22 +46,36 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         return one
 
     listing = add("list", list_jobs, "list jobs, newest first")
-    listing.add_argument("--queue", action="append", default=[], help="only jobs of this queue")
+    listing.add_argument(
+        "--queue", type=readers.text, action="append", default=[], help="only jobs of this queue"
+    )
     listing.add_argument("--state", action="append", default=[], choices=STATES)
-    listing.add_argument("--task", action="append", default=[], help="only jobs of this task")
-    listing.add_argument("--note", action="append", default=[], help="only jobs with this note")
-    listing.add_argument("--before", type=int, metavar="ID", help="only jobs before this one")
-    listing.add_argument("--limit", type=int, default=100, help="how many (default: 100)")
-    listing.add_argument("--offset", type=int, default=0, help="how many to pass over first")
+    listing.add_argument(
+        "--task", type=readers.text, action="append", default=[], help="only jobs of this task"
+    )
+    listing.add_argument(
+        "--note", type=readers.text, action="append", default=[], help="only jobs with this note"
+    )
+    listing.add_argument(
+        "--before", type=readers.job_id, metavar="ID", help="only jobs before this one"
+    )
+    listing.add_argument("--limit", type=readers.count, default=100, help="how many (default: 100)")
+    listing.add_argument(
+        "--offset", type=readers.count, default=0, help="how many to pass over first"
+    )
 
     showing = add("show", show_jobs, "show everything about jobs")
     _add_ids(showing)
 
     enqueueing = add("enqueue", enqueue_job, "put a job into the queue, and print its id")
-    enqueueing.add_argument("task", help="name of the task")
-    enqueueing.add_argument("args", nargs="?", default="[]", help="arguments, as a JSON array")
-    enqueueing.add_argument("--notes", help="metadata, as a JSON object")
-    enqueueing.add_argument("--request-id", help="enqueue once, however often this is repeated")
+    enqueueing.add_argument("task", type=readers.text, help="name of the task")
+    enqueueing.add_argument(
+        "args", type=readers.text, nargs="?", default="[]", help="arguments, as a JSON array"
+    )
+    enqueueing.add_argument("--notes", type=readers.text, help="metadata, as a JSON object")
+    enqueueing.add_argument(
+        "--request-id", type=readers.text, help="enqueue once, however often this is repeated"
+    )
     _add_job_options(enqueueing)
 
     retrying = add("retry", retry_jobs, "put jobs back into the queue")
@@ -69,17 +84,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     cancelling = add("cancel", cancel_jobs, "fail jobs for good, stopping them where they run")
     _add_ids(cancelling)
-    cancelling.add_argument("--reason", help="why, for the job's result")
+    cancelling.add_argument("--reason", type=readers.text, help="why, for the job's result")
 
     removing = add("remove", remove_jobs, "remove jobs that are not active")
     _add_ids(removing)
 
     noting = add("note", note_job, "merge notes into a job's; null removes one")
-    noting.add_argument("id", type=int)
-    noting.add_argument("notes", help="what to merge, as a JSON object")
+    noting.add_argument("id", type=readers.job_id, metavar="ID")
+    noting.add_argument("notes", type=readers.text, help="what to merge, as a JSON object")
 
     watching = add("watch", watch_job, "follow a job until it finished or failed")
-    watching.add_argument("id", type=int)
+    watching.add_argument("id", type=readers.job_id, metavar="ID")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -141,9 +156,9 @@ def show_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
 def enqueue_job(arguments: argparse.Namespace, connection: Connection) -> int:
     """Put a job into the queue."""
     args, notes = ListValue(), Struct()
-    json_format.ParseDict(_parse_json("args", arguments.args, list), args)
+    _parse_json("args", arguments.args, args)
     if arguments.notes is not None:
-        json_format.ParseDict(_parse_json("--notes", arguments.notes, dict), notes)
+        _parse_json("--notes", arguments.notes, notes)
     request = pb.EnqueueJobRequest(
         task=arguments.task,
         args=args,
@@ -197,7 +212,7 @@ def remove_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
 def note_job(arguments: argparse.Namespace, connection: Connection) -> int:
     """Merge notes into a job's."""
     notes = Struct()
-    json_format.ParseDict(_parse_json("notes", arguments.notes, dict), notes)
+    _parse_json("notes", arguments.notes, notes)
     response = connection.stub.NoteJob(
         pb.NoteJobRequest(id=arguments.id, notes=notes), **connection.call
     )
@@ -240,17 +255,22 @@ def _each(
 
 
 def _add_ids(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ids", nargs="+", type=int, metavar="ID")
+    parser.add_argument("ids", nargs="+", type=readers.job_id, metavar="ID")
 
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--queue", help="name of the queue")
-    parser.add_argument("--priority", type=int, help="higher runs first")
-    parser.add_argument("--attempts", type=int, help="how often it may be performed")
-    parser.add_argument("--delay", type=float, metavar="SECONDS", help="not before this")
-    parser.add_argument("--expire", type=float, metavar="SECONDS", help="not after this")
+    parser.add_argument("--queue", type=readers.text, help="name of the queue")
+    parser.add_argument("--priority", type=readers.int32, help="higher runs first")
+    parser.add_argument("--attempts", type=readers.int32, help="how often it may be performed")
+    parser.add_argument("--delay", type=readers.seconds, metavar="SECONDS", help="not before this")
+    parser.add_argument("--expire", type=readers.seconds, metavar="SECONDS", help="not after this")
     parser.add_argument(
-        "--parent", type=int, action="append", default=[], metavar="ID", help="a job to wait for"
+        "--parent",
+        type=readers.job_id,
+        action="append",
+        default=[],
+        metavar="ID",
+        help="job to wait for",
     )
     parser.add_argument(
         "--lax", action=argparse.BooleanOptionalAction, help="let it run after failed parents too"
@@ -272,14 +292,23 @@ def _job_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-def _parse_json(name: str, text: str, kind: type[list[Any] | dict[str, Any]]) -> Any:
+def _parse_json(name: str, text: str, message: ListValue | Struct) -> None:
+    """Read a JSON array or object, as the message is, into it."""
+    kind, word = (list, "array") if isinstance(message, ListValue) else (dict, "object")
     try:
-        value = json.loads(text, parse_int=_exact_int, parse_constant=_no_constant)
+        value: Any = json.loads(text, parse_int=_exact_int, parse_constant=_no_constant)
     except ValueError as error:
         raise SystemExit(f"minion: {name} is no JSON: {error}") from None
+    except RecursionError:
+        raise SystemExit(f"minion: {name} is nested too deeply") from None
     if not isinstance(value, kind):
-        raise SystemExit(f"minion: {name} must be a JSON {'array' if kind is list else 'object'}")
-    return value
+        raise SystemExit(f"minion: {name} must be a JSON {word}")
+    try:
+        # Its stubs know of objects alone.
+        json_format.ParseDict(cast(dict[str, Any], value), message)
+    # It may hold half a surrogate pair, which JSON's escapes can make, or be nested too deeply.
+    except (json_format.Error, ValueError, RecursionError) as error:
+        raise SystemExit(f"minion: {name} cannot be sent: {error}") from None
 
 
 def _exact_int(literal: str) -> int:

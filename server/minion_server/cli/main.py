@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from minion_server.cli import bridge, demo, job, serve
+from minion_server.cli import bridge, db, demo, job, serve
 from minion_server.domain.errors import MinionError
 
-COMMANDS = (serve, bridge, job, demo)
+COMMANDS = (serve, bridge, job, db, demo)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -8,19 +8,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from minion_rest_bridge.json_out import message_to_json
 
 
 def print_message(message: Message) -> None:
     """Print a message as the REST API writes it, on one line."""
-    print(
-        json.dumps(
-            MessageToDict(message, always_print_fields_with_no_presence=True), ensure_ascii=False
-        ),
-        flush=True,
-    )
+    print(show_json(message), flush=True)
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -46,5 +41,5 @@ def show_time(time: Timestamp) -> str:
 
 
 def show_json(message: Message) -> str:
-    """Write a Struct, ListValue or Value as JSON."""
-    return json.dumps(MessageToDict(message), ensure_ascii=False)
+    """Write a message as JSON: a Struct, ListValue or Value as what it stands for."""
+    return json.dumps(message_to_json(message), ensure_ascii=False)

@@ -20,6 +20,8 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
     # uvicorn tells of each start and stop, which the commands do themselves.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    # gRPC tells of metadata that is not UTF-8 with a traceback, whoever sends it.
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_fault_of_a_client)
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:
@@ -45,3 +47,7 @@ def heed_signals(hurry: Callable[[], None]) -> asyncio.Event:
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, heed)
     return told
+
+
+def _is_no_fault_of_a_client(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Invalid encoding on")

@@ -62,6 +62,15 @@ class WorkerNotFound(NotFound):
         super().__init__("worker", worker_id)
 
 
+class DatabaseNotFound(NotFound):
+    """A database that does not exist."""
+
+    reason = "DATABASE_NOT_FOUND"
+
+    def __init__(self, where: str) -> None:
+        MinionError.__init__(self, f"there is no database at {where}")
+
+
 class Conflict(MinionError):
     """A state of things that forbids what was asked for."""
 

@@ -211,6 +211,9 @@ class LocalChannel(grpc.aio.Channel):
     ) -> Any:
         handler = await self._find(method, metadata)
         context = LocalContext(metadata)
+        if seconds is not None and seconds <= 0:
+            # Over the wire, too, a deadline that has passed is not met by being fast.
+            raise _deadline_exceeded()
         try:
             if seconds is None:
                 return await handler.unary_unary(request, context)

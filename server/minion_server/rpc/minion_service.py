@@ -13,7 +13,10 @@ from minion_server.domain.job import NewJob
 from minion_server.engine.queue import Queue
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
-from minion_server.rpc.paging import read_paging
+from minion_server.rpc.paging import read_paging, to_page_token
+
+MAX_PAGE_BYTES = 3 * 2**20
+"""Size of a page of jobs, unless one alone is larger: most clients refuse more than 4 MiB."""
 
 
 class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
@@ -59,10 +62,18 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         """List jobs, newest first."""
         paging = read_paging(request)
         page = await self._queue.list_jobs(convert.to_job_filter(request), **paging.bounds)
-        jobs, token = paging.cut(page.jobs)
-        response = pb.ListJobsResponse(total=page.total, next_page_token=token)
-        for job in jobs:
-            convert.to_job_message(job, response.jobs.add())
+        response = pb.ListJobsResponse(total=page.total)
+        size = 0
+        for job in page.jobs[: paging.size]:
+            message = response.jobs.add()
+            convert.to_job_message(job, message)
+            size += message.ByteSize()
+            if size > MAX_PAGE_BYTES:
+                break
+        if len(response.jobs) > 1 and size > MAX_PAGE_BYTES:
+            del response.jobs[-1]
+        if len(page.jobs) > len(response.jobs):
+            response.next_page_token = to_page_token(response.jobs[-1].id)
         return response
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:

@@ -31,6 +31,7 @@ from minion_server.rpc.lock_service import LockService
 from minion_server.rpc.minion_service import MinionService
 from minion_server.rpc.reflection import add_reflection
 from minion_server.rpc.schedule_service import ScheduleService
+from minion_server.rpc.wire import WireServer
 from minion_server.rpc.worker_service import WorkerService
 from minion_server.storage.base import Storage
 
@@ -43,14 +44,6 @@ _FILES = (
 )
 SERVICE_NAMES = tuple(
     service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
-)
-
-_OPTIONS = (
-    # Two servers on one port would each get half of the calls, and neither would know.
-    ("grpc.so_reuseport", 0),
-    # Long-lived streams of clients behind load balancers keep themselves alive.
-    ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
 
 
@@ -68,24 +61,29 @@ class RpcServer:
         key: str,
     ) -> None:
         self._workers = WorkerService(storage, workforce, retention.missing_after)
-        minion, locks = MinionService(queue), LockService(storage)
-        schedules, admin = ScheduleService(storage), AdminService(storage, retention, backoff)
         # The error interceptor comes first: it answers for what the others raise too.
-        self._interceptors = (ErrorInterceptor(), KeyInterceptor(key))
-        self._server = grpc.aio.server(interceptors=self._interceptors, options=_OPTIONS)
+        interceptors = (ErrorInterceptor(), KeyInterceptor(key))
         aio: Any = health.aio  # type: ignore[attr-defined]  # not in the stubs
         self._health = aio.HealthServicer()
-        self._local = LocalServer(self._interceptors)
-        servers: tuple[Any, ...] = self._server, self._local
-        for server in servers:
+        minion, locks = MinionService(queue), LockService(storage)
+        schedules, admin = ScheduleService(storage), AdminService(storage, retention, backoff)
+
+        def add_services(server: Any) -> None:
             minion_grpc.add_MinionServiceServicer_to_server(minion, server)
             worker_grpc.add_WorkerServiceServicer_to_server(self._workers, server)
             lock_grpc.add_LockServiceServicer_to_server(locks, server)
             schedule_grpc.add_ScheduleServiceServicer_to_server(schedules, server)
             admin_grpc.add_AdminServiceServicer_to_server(admin, server)
             health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        add_reflection(self._server, [*SERVICE_NAMES, health.SERVICE_NAME])
-        self.channel = LocalChannel(self._local)
+
+        def add_wire_services(server: grpc.aio.Server) -> None:
+            add_services(server)
+            add_reflection(server, [*SERVICE_NAMES, health.SERVICE_NAME])
+
+        local = LocalServer(interceptors)
+        add_services(local)
+        self.channel = LocalChannel(local)
+        self._wire = WireServer(interceptors, add_wire_services)
 
     async def start(self, address: str) -> int:
         """Listen.
@@ -99,11 +97,7 @@ class RpcServer:
         Raises:
             OSError: The address cannot be listened on.
         """
-        try:
-            port = self._server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address}: {error}") from error
-        await self._server.start()
+        port = await self._wire.start(address)
         await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
         return port
 
@@ -115,7 +109,7 @@ class RpcServer:
         """
         await self._health.enter_graceful_shutdown()
         self._workers.drain()
-        await self._server.stop(grace)
+        await self._wire.stop(grace)
 
     async def _tell_health(self, status: Any) -> None:
         for name in ("", *SERVICE_NAMES):

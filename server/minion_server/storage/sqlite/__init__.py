@@ -1,5 +1,6 @@
-"""The embedded store: one SQLite database, one process."""
+"""The embedded store: SQLite."""
 
 from minion_server.storage.sqlite.store import SqliteStorage
+from minion_server.storage.sqlite.transfer import SqliteTransfer
 
-__all__ = ["SqliteStorage"]
+__all__ = ["SqliteStorage", "SqliteTransfer"]

@@ -25,6 +25,12 @@ def migrations() -> list[str]:
     return [entry.read_text(encoding="utf-8") for entry in files]
 
 
+def version_of(connection: apsw.Connection) -> int:
+    """Answer the version of a database's schema; 0 if it has none."""
+    version: int = connection.pragma("user_version")
+    return version
+
+
 def migrate(connection: apsw.Connection) -> None:
     """Bring a database up to date, in one transaction.
 
@@ -34,7 +40,7 @@ def migrate(connection: apsw.Connection) -> None:
     scripts = migrations()
     with connection:
         application_id = connection.pragma("application_id")
-        version = connection.pragma("user_version")
+        version = version_of(connection)
         tables = connection.execute("SELECT COUNT(*) FROM sqlite_schema").get
         if application_id != APPLICATION_ID and (application_id or tables):
             raise Conflict(f"{connection.filename} is a database of another program")

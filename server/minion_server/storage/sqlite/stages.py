@@ -12,9 +12,9 @@ MAX_STAGED = 10_000
 """Jobs let in or out by one call: bounds how long other writers wait."""
 
 # Any blocking parent would do. A random one makes a job of n parents look for the next about ln(n)
-# times in all, in whatever order they finish.
+# times in all, in whatever order they finish. CROSS JOIN keeps SQLite from reading all jobs first.
 _FIND_BLOCKER = """
-    SELECT parent.id FROM json_each(?) AS given JOIN jobs AS parent ON parent.id = given.value
+    SELECT parent.id FROM json_each(?) AS given CROSS JOIN jobs AS parent ON parent.id = given.value
     WHERE parent.state = 'active'
       OR (parent.state = 'failed' AND NOT ?)
       OR (parent.state = 'inactive' AND (parent.expires IS NULL OR parent.expires > ?))
@@ -34,6 +34,12 @@ _DUE_WITHOUT_PARENTS = """
     WHERE id IN (SELECT id FROM jobs WHERE stage = 'delayed' AND delayed <= ? LIMIT ?)
       AND parents = '[]'
     RETURNING id, queue, task, priority
+"""
+
+# By the children, of which there are few: the + keeps SQLite from going through all that is ready.
+_HOLD = """
+    UPDATE jobs SET stage = 'blocked', blocker = ?
+    WHERE id IN (SELECT child FROM dependencies WHERE parent = ?) AND +stage = 'ready'
 """
 
 _NEXT_DUE = """
@@ -94,12 +100,8 @@ def release(txn: Transaction, parent_id: int) -> None:
 
 
 def hold(txn: Transaction, parent_id: int) -> None:
-    """Block the children of a parent that has become inactive again."""
-    txn.connection.execute(
-        """UPDATE jobs SET stage = 'blocked', blocker = ?
-           WHERE stage = 'ready' AND id IN (SELECT child FROM dependencies WHERE parent = ?)""",
-        (parent_id, parent_id),
-    )
+    """Block the children of a parent that has become inactive, again or for the first time."""
+    txn.connection.execute(_HOLD, (parent_id, parent_id))
 
 
 def stage_due(txn: Transaction) -> None:

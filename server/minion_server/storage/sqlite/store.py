@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +40,7 @@ from minion_server.domain.schedule import (
 from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
 from minion_server.storage.base import Changes, Listener
 from minion_server.storage.sqlite import (
+    closing,
     enqueue,
     lists,
     locks,
@@ -54,6 +53,7 @@ from minion_server.storage.sqlite import (
     workers,
 )
 from minion_server.storage.sqlite.connection import connect_reader, connect_writer
+from minion_server.storage.sqlite.file_lock import FileLock
 from minion_server.storage.sqlite.migrate import migrate
 from minion_server.storage.sqlite.writer import Clock, Transaction, Writer
 
@@ -78,17 +78,16 @@ class SqliteStorage:
         self._path = path
         self._clock = clock
         self._listeners: list[Listener] = []
-        self._lock_file: int | None = None
+        self._lock = FileLock(path)
         self._opened = 0.0
 
     async def open(self) -> None:
         """Lock the database, bring its schema up to date, and start the writer."""
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock()
+        self._lock.acquire()
         try:
             connection = await asyncio.to_thread(self._connect)
         except BaseException:
-            self._unlock()
+            self._lock.release()
             raise
         self._reader = connect_reader(self._path)
         self._scanners = threading.local()
@@ -101,7 +100,7 @@ class SqliteStorage:
         self._scan_pool.shutdown(wait=True, cancel_futures=True)
         await self._writer.close()
         self._reader.close()
-        self._unlock()
+        self._lock.release()
 
     def subscribe(self, listener: Listener) -> None:
         """Tell a listener of every commit from now on."""
@@ -302,28 +301,13 @@ class SqliteStorage:
         try:
             connection = connect_writer(self._path)
             migrate(connection)
+            if closing.is_sealed(connection):
+                raise Conflict(f"{self._path}: {closing.MOVED} (`minion db reopen` would open it)")
         except apsw.NotADBError as error:
             raise Conflict(f"{self._path} is not a database") from error
         except (apsw.CantOpenError, apsw.IOError, apsw.ReadOnlyError) as error:
             raise Unavailable(f"cannot open {self._path}: {error}") from error
         return connection
-
-    def _lock(self) -> None:
-        # SQLite would let several processes write, but one process's jobs are told apart from those
-        # of a dead one by there being no other.
-        lock_path = self._path.with_name(self._path.name + ".lock")
-        descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(descriptor)
-            raise Conflict(f"{self._path} is in use by another server") from None
-        self._lock_file = descriptor
-
-    def _unlock(self) -> None:
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
 
     def _tell(self, changes: Changes) -> None:
         for listener in self._listeners:

@@ -175,9 +175,17 @@ def _translate(error: Exception) -> Exception:
             return error
         case apsw.FullError():
             return Exhausted("the disk that holds the database is full")
+        case apsw.ConstraintError() if _is_raised(error):
+            # The database is closed (see `closing`); the text says why.
+            return Unavailable(str(error))
         case apsw.IOError() | apsw.BusyError() | apsw.CantOpenError() | apsw.ReadOnlyError():
             translated = Unavailable("the database cannot be written")
             translated.__cause__ = error
             return translated
         case _:
             return error
+
+
+def _is_raised(error: apsw.Error) -> bool:
+    # Not in apsw's stubs.
+    return getattr(error, "extendedresult", None) == apsw.SQLITE_CONSTRAINT_TRIGGER

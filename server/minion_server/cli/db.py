@@ -1,0 +1,178 @@
+"""`minion db`: what is done to a database as a whole."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from minion_server.app import default_database, open_transfer
+from minion_server.cli.output import print_warning
+from minion_server.domain.errors import Conflict
+from minion_server.settings import (
+    DATA_DIR,
+    OPTIONS,
+    add_arguments,
+    parse_path,
+    parse_seconds,
+    resolve,
+)
+from minion_server.storage.transfer import Transfer
+
+DATABASE = next(option for option in OPTIONS if option.name == "database")
+DB_OPTIONS = (DATA_DIR, DATABASE)
+DEFAULT_WAIT_SECONDS = 60.0
+POLL_SECONDS = 0.2
+
+Verb = Callable[[argparse.Namespace, str], Coroutine[Any, Any, int]]
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its verbs."""
+    text = "look after the database: upgrade it, copy it, move it"
+    parser = commands.add_parser("db", help=text, description=text[0].upper() + text[1:] + ".")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    def add(name: str, verb: Verb, text: str) -> argparse.ArgumentParser:
+        one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        one.set_defaults(run=run, verb=verb)
+        add_arguments(one, DB_OPTIONS)
+        return one
+
+    status = add("status", show_status, "show the versions, the size and what it holds")
+    status.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    upgrading = add("upgrade", upgrade, "bring the schema up to date, as a server does itself")
+    upgrading.add_argument(
+        "--minion-schema",
+        type=int,
+        metavar="VERSION",
+        help="bring Perl Minion's own schema to this version too: an older Perl Minion cannot use"
+        " the database any more",
+    )
+    backup = add("backup", back_up, "write a copy into a new file, while servers go on")
+    backup.add_argument("file", help="the file: an embedded database of its own")
+    restore = add("restore", restore_backup, "fill an empty database from a file of `backup`")
+    restore.add_argument("file", help="the file")
+    copy = add("copy", move, "move the queue to an empty database, while servers go on")
+    copy.add_argument("target", help="URL of the database to move to")
+    copy.add_argument(
+        "--wait",
+        default=str(DEFAULT_WAIT_SECONDS),
+        metavar="SECONDS",
+        help="how long running jobs are waited for (default: %(default)s); those that remain are"
+        " tried again there, where attempts are left",
+    )
+    add("reopen", reopen, "let servers use the database again after a `copy` away from it")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run the verb."""
+    values = resolve(DB_OPTIONS, arguments)
+    database = values["database"] or default_database(values["data_dir"])
+    status: int = asyncio.run(arguments.verb(arguments, database))
+    return status
+
+
+async def show_status(arguments: argparse.Namespace, database: str) -> int:
+    """Show what there is to know of the database."""
+    status = await open_transfer(database).status()
+    if arguments.json:
+        print(json.dumps(asdict(status)))
+        return 0
+    rows: list[tuple[str, object]] = [("database", database), ("kind", status.kind)]
+    for name, version in status.versions.items():
+        newest = status.newest[name]
+        note = "" if version == newest else f" (this program's: {newest})"
+        rows.append((f"schema {name}", f"{version}{note}"))
+    rows.append(("size", f"{status.bytes:,} bytes"))
+    rows += [(f"{state} jobs", count) for state, count in status.jobs.items()]
+    rows.append(("open", "no: " + status.closed if status.closed else "yes"))
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name.ljust(width)}  {value}")
+    return 0
+
+
+async def upgrade(arguments: argparse.Namespace, database: str) -> int:
+    """Bring the schemas up to date."""
+    transfer = open_transfer(database)
+    await transfer.upgrade(arguments.minion_schema)
+    status = await transfer.status()
+    print(", ".join(f"{name}: version {version}" for name, version in status.versions.items()))
+    return 0
+
+
+async def back_up(arguments: argparse.Namespace, database: str) -> int:
+    """Write a copy into a file."""
+    await open_transfer(database).backup(parse_path(arguments.file))
+    return 0
+
+
+async def restore_backup(arguments: argparse.Namespace, database: str) -> int:
+    """Fill an empty database from a copy."""
+    path = parse_path(arguments.file).absolute()
+    async with open_transfer(_file_url(path)).read() as records:
+        _print_counts(await open_transfer(database).write(records))
+    return 0
+
+
+async def move(arguments: argparse.Namespace, database: str) -> int:
+    """Move the queue to another database.
+
+    No job is lost and none is performed twice: first no jobs are given out any more, then those
+    that run are waited for, and last everything is copied while nobody can write, after which
+    nobody can write here again.
+    """
+    source, target = open_transfer(database), open_transfer(arguments.target)
+    if arguments.target == database:
+        raise Conflict("the queue cannot be moved to where it is")
+    seconds = parse_seconds(arguments.wait)
+    written: Mapping[str, int] | None = None
+    await source.hold()
+    try:
+        remaining = await _wait_for_active(source, seconds)
+        if remaining:
+            print_warning(f"{remaining} jobs are still running: they are moved as they are")
+        seal = f"the queue has been moved to {_without_password(arguments.target)}"
+        async with source.read(seal=seal) as records:
+            written = await target.write(records)
+    except BaseException:
+        # Once it is there, it must not be served from here too, whatever happened after that.
+        if written is None:
+            await source.reopen()
+        raise
+    _print_counts(written)
+    return 0
+
+
+async def reopen(_arguments: argparse.Namespace, database: str) -> int:
+    """Let servers use the database again."""
+    await open_transfer(database).reopen()
+    return 0
+
+
+async def _wait_for_active(source: Transfer, seconds: float) -> int:
+    end = time.monotonic() + seconds
+    # Whoever ends them may be another server, which tells this process nothing.
+    while (active := await source.active_jobs()) and time.monotonic() < end:  # noqa: ASYNC110
+        await asyncio.sleep(POLL_SECONDS)
+    return active
+
+
+def _print_counts(written: Mapping[str, int]) -> None:
+    counts = ", ".join(f"{count:,} {kind}" for kind, count in written.items())
+    print(counts or "nothing")
+
+
+def _file_url(path: Path) -> str:
+    return f"sqlite:///{path}"
+
+
+def _without_password(database: str) -> str:
+    scheme, slashes, rest = database.partition("://")
+    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"

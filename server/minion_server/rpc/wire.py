@@ -1,0 +1,119 @@
+"""The gRPC server on the wire, which is replaced when a client breaks it.
+
+A server of grpc.aio (1.85.3) ends at a call whose path is not UTF-8, whoever sends it: it accepts
+no connection any more, and nothing tells of it. Here another one takes its place within a second;
+calls under way are cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+
+import grpc
+
+from minion_server.rpc.errors import Interceptor
+
+logger = logging.getLogger(__name__)
+
+WATCH_SECONDS = 0.5
+"""Time between two looks at whether the server is well: only its own wait tells."""
+RETRY_SECONDS = 5.0
+"""Time until another start, when one failed."""
+
+_OPTIONS = (
+    # Two servers on one port would each get half of the calls, and neither would know.
+    ("grpc.so_reuseport", 0),
+    # Long-lived streams of clients behind load balancers keep themselves alive.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+)
+
+
+class WireServer:
+    """Serves what is added to it, at one address."""
+
+    def __init__(
+        self, interceptors: Sequence[Interceptor], add_services: Callable[[grpc.aio.Server], None]
+    ) -> None:
+        """Set it up.
+
+        Args:
+            interceptors: What calls pass through.
+            add_services: Adds the services to a server.
+        """
+        self._interceptors = interceptors
+        self._add_services = add_services
+        self._keeper: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
+
+    async def start(self, address: str) -> int:
+        """Listen, and answer the port.
+
+        Raises:
+            OSError: The address cannot be listened on.
+        """
+        port = await self._listen(address)
+        # The one that was free at first is kept.
+        address = f"{address.rpartition(':')[0]}:{port}"
+        self._keeper = asyncio.create_task(self._keep(address), name="wire")
+        return port
+
+    async def stop(self, grace: float) -> None:
+        """Refuse new calls, and give running ones time.
+
+        Args:
+            grace: Seconds until running calls are cancelled.
+        """
+        if self._keeper is None:
+            return
+        self._stopping.set()
+        await _end(self._server, grace)
+        # Not cancelled: gRPC's own calls cannot be, without harm.
+        await asyncio.wait([self._keeper])
+        # Another may have taken its place meanwhile.
+        await _end(self._server, None)
+
+    async def _listen(self, address: str) -> int:
+        server = grpc.aio.server(interceptors=self._interceptors, options=_OPTIONS)
+        self._add_services(server)
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address}: {error}") from error
+        await server.start()
+        self._server = server
+        return port
+
+    async def _keep(self, address: str) -> None:
+        while not self._stopping.is_set():
+            try:
+                while await self._server.wait_for_termination(WATCH_SECONDS):
+                    pass
+            except Exception as error:  # noqa: BLE001 - whatever it is, the server is at its end
+                logger.warning("a call broke the gRPC server: %s", error)
+            if not self._stopping.is_set():
+                await _end(self._server, None)
+                await self._listen_again(address)
+
+    async def _listen_again(self, address: str) -> None:
+        while not self._stopping.is_set():
+            try:
+                await self._listen(address)
+            except OSError as error:
+                logger.error("%s; trying again", error)  # noqa: TRY400 - its text says it all
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(RETRY_SECONDS):
+                        await self._stopping.wait()
+            else:
+                logger.info("serving gRPC again at %s", address)
+                return
+
+
+async def _end(server: grpc.aio.Server, grace: float | None) -> None:
+    try:
+        await server.stop(grace)
+    except Exception:  # noqa: BLE001 - what broke the server comes up once more, at the first stop
+        await server.stop(None)

@@ -1,0 +1,142 @@
+"""Moving a whole queue from one store to another, and keeping copies of it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from minion_server.domain.job import Job
+from minion_server.domain.lock import Lock
+from minion_server.domain.schedule import Schedule
+from minion_server.domain.worker import Command, Worker
+
+BATCH = 1_000
+"""Records that are read and written together."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerRecord:
+    """A worker, and the commands that wait for it."""
+
+    worker: Worker
+    inbox: Sequence[Command]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """A request id that is remembered.
+
+    Attributes:
+        request_id: The request id.
+        job: Id of the job that it enqueued.
+        created: When, in seconds since the epoch.
+    """
+
+    request_id: str
+    job: int
+    created: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastIds:
+    """The highest ids that were ever given: none of them is given again."""
+
+    jobs: int
+    workers: int
+    locks: int
+    schedules: int
+
+
+Record = Job | WorkerRecord | RequestRecord | Lock | Schedule | LastIds
+Records = AsyncIterator[Sequence[Record]]
+"""All of a queue, in batches; jobs in the order of their ids, without their children."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatus:
+    """What there is to know of a database.
+
+    Attributes:
+        kind: What kind of database it is.
+        versions: Versions of its schemas, by name; 0 if there is none yet.
+        newest: What this program would make of them.
+        jobs: Numbers of jobs, by state.
+        bytes: Size of the database.
+        closed: Why it takes no jobs, or nothing at all; "" if it is open.
+    """
+
+    kind: str
+    versions: Mapping[str, int]
+    newest: Mapping[str, int]
+    jobs: Mapping[str, int]
+    bytes: int
+    closed: str
+
+
+class Transfer(Protocol):
+    """What is done to a database as a whole, beside the servers that use it."""
+
+    async def status(self) -> StoreStatus:
+        """Tell what there is to know of the database.
+
+        Raises:
+            NotFound: There is no database.
+        """
+
+    async def upgrade(self, minion_schema: int | None = None) -> None:
+        """Make the database, if there is none, or bring its schemas up to date.
+
+        Args:
+            minion_schema: The version of Perl Minion's own schema to bring it to; None leaves that
+                as it is.
+
+        Raises:
+            Conflict: It cannot be brought there, or is in use.
+            Invalid: The database has no such schema.
+        """
+
+    async def hold(self) -> None:
+        """Let nobody claim jobs any more; all else goes on. It lasts until `reopen`."""
+
+    async def active_jobs(self) -> int:
+        """Count the jobs that are running."""
+
+    def read(self, *, seal: str | None = None) -> AbstractAsyncContextManager[Records]:
+        """Read the whole queue, as it is at one moment.
+
+        Args:
+            seal: If given, nobody can write meanwhile, and nobody can write afterwards, unless the
+                block is left by an exception: who tries is answered this text.
+        """
+
+    async def reopen(self) -> None:
+        """Take back `hold` and a seal."""
+
+    async def write(self, records: Records) -> Mapping[str, int]:
+        """Write a whole queue, all or nothing, and answer what was written, counted by kind.
+
+        Raises:
+            Conflict: There is something in the database, or a server uses it that cannot share it.
+        """
+
+    async def backup(self, path: Path) -> None:
+        """Write a copy, as of one moment, into a new file, which is an embedded database.
+
+        Raises:
+            Conflict: There is a file already.
+        """
+
+
+def batches(records: Iterable[Record]) -> Iterator[Sequence[Record]]:
+    """Cut records into batches."""
+    batch: list[Record] = []
+    for record in records:
+        batch.append(record)
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

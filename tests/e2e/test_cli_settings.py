@@ -1,0 +1,156 @@
+"""Settings: where they come from, how they fail, and what the help says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from minion_server.cli.main import build_parser
+from minion_server.settings import OPTIONS, load
+from support.cli import told
+from support.processes import MinionProcess, minion
+
+FLAGS = ("--data-dir", "data", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
+Refused = Callable[..., str]
+BAD = [
+    ("jobs", "x"),
+    ("jobs", "-1"),
+    ("jobs", "10001"),
+    ("spare", "1.5"),
+    ("spare_min_priority", "2147483648"),
+    ("grpc_listen", "nonsense"),
+    ("http_listen", "127.0.0.1:65536"),
+    ("grace", "soon"),
+    ("grace", "nan"),
+    ("grace", "-1"),
+    ("repair_interval", "0"),
+    ("limit", "foo"),
+    ("limit", "foo=x"),
+    ("log_level", "loud"),
+    ("database", "mysql://x"),
+    ("tasks", "no_such_module"),
+]
+
+
+@pytest.fixture
+def refused(
+    home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Refused:
+    """Start a server that is refused, and answer why, which must be one line."""
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HOME", str(home))
+
+    def run(*arguments: str, **env: str) -> str:
+        with monkeypatch.context() as patch:
+            for name, value in env.items():
+                patch.setenv(name, value)
+            text = told(capsys, "serve", "--data-dir", str(home / "data"), *arguments)
+        assert text.startswith("2: minion: ")
+        assert text.count("\n") == 1
+        return text.removeprefix("2: minion: ").rstrip()
+
+    return run
+
+
+@pytest.mark.parametrize(("name", "value"), BAD)
+def test_a_bad_setting_is_named_wherever_it_comes_from(
+    refused: Refused, home: Path, name: str, value: str
+) -> None:
+    flag, variable = f"--{name.replace('_', '-')}", f"MINION_{name.upper()}"
+    file = home / "minion.toml"
+    assert refused(flag, value).startswith(f"{flag}: ")
+    named = refused(**{variable: value})
+    file.write_text(f'{name} = "{value}"\n')
+    in_file = refused("--config", str(file))
+    # What is found out later, when it is used, is named by its flag.
+    if name not in {"database", "tasks"}:
+        assert named.startswith(f"{variable}: ")
+        assert in_file.startswith(f"{name}: ")
+    assert value in named
+    assert value in in_file
+
+
+def test_no_slot_at_all_is_refused(refused: Refused) -> None:
+    text = refused("--jobs", "0", "--spare", "0")
+    assert text == "--jobs: must be at least 1, unless --no-scheduler is given"
+
+
+def test_a_file_with_a_setting_that_does_not_exist_is_refused(refused: Refused, home: Path) -> None:
+    file = home / "minion.toml"
+    file.write_text("job = 4\n")
+    assert refused("--config", str(file)) == f"{file}: job: is no setting"
+    file.write_text("jobs = \n")
+    assert refused(MINION_CONFIG=str(file)).startswith("--config: cannot read")
+    assert refused("--config", "nope.toml") == "--config: there is no file nope.toml"
+
+
+def test_a_module_that_cannot_be_imported_is_named(home: Path) -> None:
+    (home / "broken.py").write_text("1 / 0\n")
+    result = minion("serve", "--data-dir", "data", "--tasks", "broken", home=home)
+    assert result.returncode == 2
+    assert result.stderr == "minion: --tasks: cannot import broken: division by zero\n"
+
+
+def test_a_module_that_processes_cannot_import_is_named(home: Path) -> None:
+    (home / "mytasks.py").write_text(
+        "import sys\nfrom minion_client import task\n\n\n"
+        "@task\ndef crunch(job):\n    pass\n\n\n"
+        "if 'minion_client.child' in sys.orig_argv:\n    1 / 0\n"
+    )
+    result = minion("serve", *FLAGS, "--tasks", "mytasks", home=home)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "minion: --tasks: cannot import tasks from 'mytasks'" in result.stderr
+    assert result.stderr.rstrip().endswith("ZeroDivisionError: division by zero")
+    assert "the worker failed" not in result.stderr
+
+
+def test_flags_come_before_variables_before_the_file(home: Path) -> None:
+    (home / "minion.toml").write_text(
+        'jobs = 1\nspare = 2\ngrace = 3.5\nqueues = ["a", "b"]\nno_library = true\n'
+        'limit = ["x=1", "y=2"]\ngrpc_listen = "[::1]:0"\n'
+    )
+    arguments = build_parser().parse_args(["serve", "--data-dir", str(home), "--jobs", "7"])
+    settings = load(arguments, {"MINION_JOBS": "5", "MINION_SPARE": "6", "MINION_TASKS": "m,n"})
+    assert (settings.jobs, settings.spare, settings.grace) == (7, 6, 3.5)
+    assert (settings.queues, settings.tasks) == (("a", "b"), ("m", "n"))
+    assert (settings.no_library, settings.limit) == (True, (("x", 1), ("y", 2)))
+    assert settings.grpc_listen == ("::1", 0)
+    assert (settings.http_listen, settings.log_level) == (("127.0.0.1", 8080), "INFO")
+
+
+def test_tasks_are_found_in_the_working_directory(
+    home: Path, start: Callable[..., MinionProcess]
+) -> None:
+    # Its neighbour has a name of the standard library's, which it must not hide.
+    (home / "random.py").write_text("raise ImportError('the wrong one')\n")
+    (home / "mytasks.py").write_text(
+        "import random\n"
+        "from minion_client import Job, task\n\n\n"
+        "@task\n"
+        "def crunch(job: Job, n: int) -> int:\n"
+        "    return n + random.randrange(1, 2)\n"
+    )
+    server = start("serve", *FLAGS, "--tasks", "mytasks", "--api-key", "the-key", PYTHONPATH="")
+    assert server.wait(server.enqueue("crunch", 41))["result"] == 42
+
+
+def test_the_help_names_flag_variable_and_setting(home: Path) -> None:
+    text = " ".join(minion("serve", "--help", home=home, COLUMNS="200").stdout.split())
+    for option in OPTIONS:
+        assert f"({option.variable}, {option.name}" in text
+        assert option.flag in text
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("serve",), ("bridge",), ("job",), ("job", "list"), ("job", "retry"), ("demo",)]
+)
+def test_every_command_has_help(home: Path, command: tuple[str, ...]) -> None:
+    result = minion(*command, "--help", home=home)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("usage: minion")
+
+
+def test_the_version_is_told(home: Path) -> None:
+    assert minion("--version", home=home).stdout.startswith("minion 0.")
+    assert minion(home=home).returncode == 2

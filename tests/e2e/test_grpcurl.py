@@ -1,0 +1,99 @@
+"""grpcurl, which knows nothing of the contract but what reflection tells it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.processes import BIN, DEADLINE, KEY, MinionProcess
+
+SERVICE = "minion.v1.MinionService"
+Grpcurl = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def grpcurl(server: MinionProcess) -> Grpcurl:
+    def run(*words: str, data: object = None, key: bool = True) -> subprocess.CompletedProcess[str]:
+        flags = ["-plaintext", "-max-time", "20"]
+        if key:
+            flags += ["-H", f"authorization: Bearer {KEY}"]
+        if data is not None:
+            flags += ["-d", json.dumps(data)]
+        first, *rest = words
+        # Verbs come after the address, methods too.
+        return subprocess.run(
+            [BIN / "grpcurl", *flags, server.grpc, first, *rest],
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+
+    return run
+
+
+def answer(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert (result.returncode, result.stderr) == (0, "")
+    message: dict[str, Any] = json.loads(result.stdout)
+    return message
+
+
+def test_services_are_listed_and_described(grpcurl: Grpcurl) -> None:
+    listed = grpcurl("list", key=False).stdout.split()
+    assert listed == [
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+        SERVICE,
+    ]
+    methods = grpcurl("list", SERVICE, key=False).stdout.split()
+    assert f"{SERVICE}.WatchJob" in methods
+    assert len(methods) == 12
+    whole = grpcurl("describe", SERVICE, key=False)
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert "rpc GetJob ( .minion.v1.GetJobRequest ) returns ( .minion.v1.GetJobResponse )" in (
+        whole.stdout
+    )
+    assert "google.api.http" in whole.stdout
+    method = grpcurl("describe", f"{SERVICE}.GetJob", key=False)
+    assert (method.returncode, method.stderr) == (0, "")
+    message = grpcurl("describe", "minion.v1.EnqueueJobRequest", key=False)
+    assert "optional int32 priority = 4;" in message.stdout
+
+
+def test_a_job_is_enqueued_watched_and_shown(grpcurl: Grpcurl) -> None:
+    request = {"task": "echo", "args": ["x", {"a": [1, None]}], "priority": 5, "delay": "0.3s"}
+    job = answer(grpcurl(f"{SERVICE}/EnqueueJob", data=request))["id"]
+    watched = grpcurl(f"{SERVICE}/WatchJob", data={"id": job})
+    assert watched.returncode == 0
+    messages = json.loads("[" + watched.stdout.replace("}\n{", "},{") + "]")
+    states = [message["job"]["state"] for message in messages]
+    assert (states[0], states[-1]) == ("inactive", "finished")
+
+    status = answer(grpcurl(f"{SERVICE}/GetJob", data={"id": job}, key=False))
+    assert status == {"state": "finished", "task": "echo", "notes": {}}
+    detail = answer(grpcurl(f"{SERVICE}/GetJobDetail", data={"id": job}))["job"]
+    assert (detail["result"], detail["priority"]) == (["x", {"a": [1, None]}], 5)
+    listed = answer(grpcurl(f"{SERVICE}/ListJobs", data={"ids": [job], "page_size": 10}))
+    assert [one["id"] for one in listed["jobs"]] == [job]
+    assert listed["total"] == "1"
+
+
+def test_without_the_key_all_but_the_state_is_refused(grpcurl: Grpcurl) -> None:
+    for method in ("GetJobDetail", "EnqueueJob", "ListJobs", "WatchJob"):
+        result = grpcurl(f"{SERVICE}/{method}", key=False)
+        assert result.returncode == 64 + 16
+        assert "Code: Unauthenticated" in result.stderr
+        assert "KEY_REQUIRED" in result.stderr
+    missing = grpcurl(f"{SERVICE}/GetJob", data={"id": 999_999}, key=False)
+    assert "Code: NotFound" in missing.stderr
+    assert '"reason":"JOB_NOT_FOUND"' in missing.stderr
+
+
+def test_health_is_asked_and_watched(grpcurl: Grpcurl) -> None:
+    service = "grpc.health.v1.Health"
+    asked = answer(grpcurl(f"{service}/Check", data={"service": SERVICE}, key=False))
+    assert asked == {"status": "SERVING"}

@@ -1,0 +1,36 @@
+"""The server on the wire outlives what clients do to it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import grpc
+import pytest
+from minion.v1 import minion_service_pb2 as pb
+from minion_server.rpc import wire as wire_module
+from support.http2 import send_call
+from support.rpc_bench import RpcBench, refusal
+
+
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_path_that_is_no_text_does_not_end_the_server(
+    wire: RpcBench, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr(wire_module, "WATCH_SECONDS", 0.05)
+    job_id = await wire.enqueue()
+    for _ in range(times):
+        stream = aiter(wire.stream(pb.WatchJobRequest(id=job_id), timeout=30))
+        await anext(stream)
+        await asyncio.to_thread(send_call, wire.address, b"/minion.v1.MinionService/\xff")
+        # Who watched is told, and can watch again.
+        ended = await refusal(anext(stream))
+        assert ended.code in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
+        async with asyncio.timeout(10):
+            await wire.channel.channel_ready()
+        assert (await wire.job(job_id)).id == job_id
+
+
+async def test_a_server_that_broke_down_can_be_stopped(wire: RpcBench) -> None:
+    await asyncio.to_thread(send_call, wire.address, b"/\xff")
+    async with asyncio.timeout(10):
+        await wire.server.stop(0)

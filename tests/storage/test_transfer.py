@@ -1,0 +1,244 @@
+"""Moving a whole queue: what arrives is what was there, and nobody serves it twice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from minion_server.domain.errors import Conflict, NotFound, Unavailable
+from minion_server.domain.job import JobFilter
+from minion_server.domain.lock import LockRequest
+from minion_server.domain.schedule import NewSchedule, ScheduleFilter
+from minion_server.domain.worker import Command, Registration
+from minion_server.storage.base import Storage
+from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
+from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer
+from minion_server.storage.transfer import Record, Transfer
+from support.bench import Bench, SettableClock
+from support.postgresql import PostgresServer
+
+Place = tuple[Callable[[], Storage], Transfer]
+"""A database, empty at first: what opens a store of it, and its transfer."""
+
+NewPlace = Callable[[str], Awaitable[Place]]
+
+
+@pytest.fixture
+def new_place(tmp_path: Path, postgresql: PostgresServer) -> NewPlace:
+    made: list[None] = []
+
+    async def make(kind: str) -> Place:
+        made.append(None)
+        match kind:
+            case "sqlite":
+                path = tmp_path / f"{len(made)}.db"
+                return lambda: SqliteStorage(path), SqliteTransfer(path)
+            case "postgresql":
+                url = postgresql.url(await postgresql.make_database())
+                return lambda: PostgresStorage(url), PostgresTransfer(url)
+            case other:
+                raise AssertionError(other)
+
+    return make
+
+
+@asynccontextmanager
+async def opened(place: Place) -> AsyncIterator[Bench]:
+    storage = place[0]()
+    await storage.open()
+    try:
+        yield Bench(storage, SettableClock())
+    finally:
+        await storage.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def source(request: pytest.FixtureRequest, new_place: NewPlace) -> Place:
+    return await new_place(request.param)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def target(request: pytest.FixtureRequest, new_place: NewPlace) -> Place:
+    return await new_place(request.param)
+
+
+async def fill(bench: Bench) -> None:
+    """Leave something of every kind."""
+    storage = bench.storage
+    worker = await storage.register_worker(Registration(host="h", pid=4, status={"jobs": 2}))
+    await storage.broadcast(Command(command="jobs", args=[3, {"a": None}]), [worker])
+    done = await bench.enqueue(args=[1, "ü", {"a": [None, 1.5]}], notes={"n": True}, priority=9)
+    failed = await bench.enqueue(priority=8)
+    again = await bench.enqueue(priority=7, attempts=3)
+    active = await bench.enqueue(priority=6, request_id="once")
+    assert await bench.claim_ids(worker, max_jobs=4) == [done, failed, again, active]
+    await bench.finish(done, result={"ok": [1]})
+    await bench.fail(failed, result=None)
+    await bench.fail(again, result="later")
+    await bench.enqueue(parents=[done, active], lax=True, queue="other")
+    await bench.enqueue(parents=[failed], priority=-3)
+    await bench.enqueue(parents=[done], priority=2)
+    await bench.enqueue(delay=timedelta(hours=1), expire=timedelta(days=1))
+    await bench.enqueue(priority=5)
+    removed = await bench.enqueue()
+    await storage.remove_job(removed)
+    await storage.acquire_lock(LockRequest(name="l", duration=timedelta(hours=1)))
+    await storage.put_schedule(
+        NewSchedule(name="s", cron="@daily", task="t", args=[1], expire=timedelta(seconds=9))
+    )
+    await storage.put_schedule(NewSchedule(name="p", cron="@hourly", task="t"))
+    await storage.pause_schedule("p", paused=True)
+
+
+async def content(storage: Storage) -> object:
+    """Answer all that can be seen of a queue, but the time of looking."""
+    jobs = await storage.list_jobs(JobFilter(), limit=1_000)
+    bench = Bench(storage, SettableClock())
+    schedules = await storage.list_schedules(ScheduleFilter(), limit=1_000)
+    locks = await storage.list_locks([], limit=1_000)
+    stats = await storage.stats()
+    return (
+        [rounded(replace(job, time=0.0)) for job in jobs.jobs],
+        [rounded(worker) for worker in await bench.workers()],
+        [rounded(schedule) for schedule in schedules.schedules],
+        [rounded(lock) for lock in locks.locks],
+        replace(stats, uptime=0.0),
+    )
+
+
+def rounded(thing: Any) -> dict[str, Any]:
+    """Answer the fields of something, its times to the microsecond that every store keeps."""
+    return {
+        key: round(value, 6) if isinstance(value, float) else value
+        for key, value in asdict(thing).items()
+    }
+
+
+async def move(source: Transfer, target: Transfer, seal: str | None = None) -> None:
+    async with source.read(seal=seal) as records:
+        await target.write(records)
+
+
+async def test_what_arrives_is_what_was_there(source: Place, target: Place) -> None:
+    async with opened(source) as bench:
+        await fill(bench)
+        before = await content(bench.storage)
+    await move(source[1], target[1])
+    async with opened(target) as bench:
+        assert await content(bench.storage) == before
+        # It goes on as it would have there: ids, requests, commands, order, parents.
+        assert await bench.enqueue(request_id="once") == 4
+        assert await bench.enqueue() == 11
+        assert await bench.storage.receive(1) == [Command(command="jobs", args=[3, {"a": None}])]
+        worker = await bench.worker()
+        assert worker == 2
+        assert await bench.claim_ids(worker) == [9, 7, 11]
+        assert await bench.finish(4)
+        assert await bench.claim_ids(worker, queues=["other"]) == [5]
+
+
+async def test_a_held_queue_gives_out_no_jobs_and_takes_all_else(source: Place) -> None:
+    async with opened(source) as bench:
+        first = await bench.enqueue(priority=1)
+        worker = await bench.worker()
+        await bench.claim_ids(worker)
+        await source[1].hold()
+        await bench.enqueue()
+        with pytest.raises(Unavailable, match="being moved"):
+            await bench.claim(worker)
+        assert await source[1].active_jobs() == 1
+        assert await bench.finish(first)
+        assert await source[1].active_jobs() == 0
+        assert "being moved" in (await source[1].status()).closed
+        await source[1].reopen()
+        assert len(await bench.claim_ids(worker)) == 1
+        assert (await source[1].status()).closed == ""
+
+
+async def test_a_sealed_queue_takes_nothing_and_tells_why(source: Place, target: Place) -> None:
+    async with opened(source) as bench:
+        await bench.enqueue()
+        await move(source[1], target[1], seal="it's at home")
+        with pytest.raises(Unavailable, match="it's at home"):
+            await bench.enqueue()
+        with pytest.raises(Unavailable, match="it's at home"):
+            await bench.worker()
+        assert await bench.listed() == [1]
+    with pytest.raises(Conflict, match="moved elsewhere"):
+        await source[0]().open()
+    await source[1].reopen()
+    async with opened(source) as bench:
+        # What was refused may have used up an id.
+        assert await bench.enqueue() > 1
+
+
+async def test_a_move_that_fails_leaves_both_as_they_were(source: Place, target: Place) -> None:
+    async with opened(target) as bench:
+        await bench.enqueue("there")
+    async with opened(source) as bench:
+        await bench.enqueue()
+        with pytest.raises(Conflict, match="not empty"):
+            await move(source[1], target[1], seal="gone")
+        assert await bench.enqueue() > 1
+    async with opened(target) as bench:
+        assert (await bench.job(1)).task == "there"
+
+
+async def test_nothing_is_written_when_reading_fails(target: Place) -> None:
+    async def broken() -> AsyncIterator[Sequence[Record]]:
+        async with AsyncExitStack():
+            yield []
+        raise OSError("the disk is gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await target[1].write(broken())
+    async with opened(target) as bench:
+        assert (await bench.storage.stats()).enqueued_jobs == 0
+
+
+async def test_a_backup_is_a_database_of_its_own(source: Place, tmp_path: Path) -> None:
+    file = tmp_path / "backup.db"
+    async with opened(source) as bench:
+        await fill(bench)
+        before = await content(bench.storage)
+        await source[1].backup(file)
+        await bench.enqueue()
+    with pytest.raises(Conflict, match="already"):
+        await source[1].backup(file)
+    async with opened((lambda: SqliteStorage(file), SqliteTransfer(file))) as bench:
+        assert await content(bench.storage) == before
+
+
+async def test_the_status_counts(source: Place) -> None:
+    async with opened(source) as bench:
+        await fill(bench)
+    status = await source[1].status()
+    assert status.versions == status.newest
+    assert status.jobs == {"inactive": 6, "active": 1, "finished": 1, "failed": 1}
+    assert status.bytes > 0
+    assert status.closed == ""
+
+
+async def test_where_there_is_no_database_none_is_made(tmp_path: Path) -> None:
+    transfer = SqliteTransfer(tmp_path / "none.db")
+    for attempt in (transfer.status, transfer.hold, transfer.reopen, transfer.active_jobs):
+        with pytest.raises(NotFound):
+            await attempt()
+    assert os.listdir(tmp_path) == []  # noqa: PTH208 - at once
+
+
+async def test_an_embedded_server_that_runs_is_not_written_under(new_place: NewPlace) -> None:
+    async def nothing() -> AsyncIterator[Sequence[Record]]:
+        return
+        yield
+
+    place = await new_place("sqlite")
+    async with opened(place):
+        with pytest.raises(Conflict, match="in use"):
+            await place[1].write(nothing())

@@ -1,0 +1,19 @@
+"""Commands that are refused, in this process: most tests need no other to see that."""
+
+from __future__ import annotations
+
+import pytest
+from minion_server.cli.main import main
+
+
+def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that must fail, and answer its status and what it tells."""
+    try:
+        status: object = main(arguments)
+    except SystemExit as error:
+        # A text is what the interpreter would print.
+        status = error.code
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert status not in {0, None}
+    return f"{status}: {captured.err}"
