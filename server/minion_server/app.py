@@ -24,6 +24,7 @@ from minion_server import keys
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import Retention
+from minion_server.domain.worker import MISSED_HEARTBEATS
 from minion_server.engine.dispatcher import Dispatcher
 from minion_server.engine.queue import Queue
 from minion_server.engine.recovery import EMBEDDED, recover
@@ -45,6 +46,8 @@ DATABASE_FILE = "minion.db"
 SQLITE_SCHEME = "sqlite:///"
 POSTGRESQL_SCHEMES = frozenset({"postgresql", "postgres"})
 LIBRARY_MODULE = "minion_server.library"
+HEARTBEAT_SECONDS = 15.0
+"""Longest time between two heartbeats of the worker in the server."""
 ADDRESS_FILE = "server.json"
 """Tells commands on this machine where the server of a data directory listens."""
 CALL_GRACE_SECONDS = 2.0
@@ -240,6 +243,7 @@ class Server:
             spare_min_priority=settings.spare_min_priority,
             limits=dict(settings.limit),
             grace=settings.grace,
+            heartbeat_interval=min(HEARTBEAT_SECONDS, settings.missing_after / MISSED_HEARTBEATS),
             status={EMBEDDED: True},
             executor=Executor(REGISTRY, pool=pool),
         )

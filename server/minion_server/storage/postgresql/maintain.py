@@ -18,7 +18,7 @@ from minion_server.domain.maintenance import (
     RepairReport,
     Retention,
 )
-from minion_server.domain.worker import Command, Registration
+from minion_server.domain.worker import MISSED_HEARTBEATS, Command, Registration
 from minion_server.storage.base import Changes, Revocation
 from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.enqueue import Tell
@@ -28,6 +28,14 @@ from minion_server.storage.postgresql.tell import read_changes
 
 MAX_REPAIRED = 1_000
 """Jobs repaired in one transaction: bounds how long their rows stay locked."""
+
+# As `domain.worker.is_missing` tells: a worker that tells its interval may miss some heartbeats of it.
+_FORGET_MISSING = """
+    DELETE FROM minion_workers WHERE notified < now() - INTERVAL '1 second' * greatest($1::float8,
+      CASE WHEN jsonb_typeof(status -> 'heartbeat_interval') = 'number'
+        THEN $2::float8 * (status ->> 'heartbeat_interval')::float8 END)
+    RETURNING id
+"""
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -123,9 +131,7 @@ async def repair(
 ) -> RepairReport:
     """Do what `Storage.repair` says, in transactions of bounded size."""
     missing = await database.rows(
-        """DELETE FROM minion_workers WHERE notified < now() - $1::float8 * INTERVAL '1 second'
-           RETURNING id""",
-        retention.missing_after.total_seconds(),
+        _FORGET_MISSING, retention.missing_after.total_seconds(), MISSED_HEARTBEATS
     )
     removed = await _remove_old(database, tell, retention.remove_after.total_seconds())
     expired = await _exhaust(
