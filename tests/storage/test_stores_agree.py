@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import MinionError
@@ -29,6 +29,7 @@ RETENTION = Retention(
     stuck_after=timedelta(seconds=200),
 )
 
+integers = st.integers(-(2**53) + 1, 2**53 - 1)
 ids = st.integers(1, 12)
 workers = st.integers(1, 3)
 names = st.sampled_from(["a", "b"])
@@ -46,7 +47,7 @@ new_jobs = st.builds(
     delay=seconds,
     expire=st.none() | seconds,
     lax=st.booleans(),
-    notes=st.dictionaries(names, st.none() | st.integers(), max_size=2),
+    notes=st.dictionaries(names, st.none() | integers, max_size=2),
     parents=parents,
     request_id=st.none() | names,
 )
@@ -59,9 +60,7 @@ claims = st.builds(
     job_id=st.none() | st.none() | ids,
     max_jobs=st.integers(1, 4),
 )
-outcomes = st.builds(
-    Outcome, job_id=ids, retries=retries, failed=st.booleans(), result=st.integers()
-)
+outcomes = st.builds(Outcome, job_id=ids, retries=retries, failed=st.booleans(), result=integers)
 retry_options = st.builds(
     RetryOptions,
     attempts=st.none() | st.integers(1, 3),
@@ -115,7 +114,7 @@ rare = st.one_of(
     step("retry_job", ids, st.none() | retries, retry_options),
     step("cancel_job", ids, st.just("no")),
     step("remove_job", ids),
-    step("note_job", ids, st.dictionaries(names, st.none() | st.integers(), max_size=2)),
+    step("note_job", ids, st.dictionaries(names, st.none() | integers, max_size=2)),
     step("register_worker", st.builds(Registration, id=workers)),
     step("unregister_worker", workers),
     step("broadcast", st.builds(Command, command=names), st.lists(workers, max_size=2)),
@@ -154,6 +153,27 @@ async def _answer(bench: Bench, name: str, arguments: tuple[Any, ...], fixed: An
         return type(error), str(error)
 
 
+def _without_unborn(name: str, drawn: tuple[Any, ...], highest: int) -> tuple[Any, ...]:
+    """Leave out parents that do not exist yet: what those do is nobody's promise."""
+
+    def born(parents: list[int] | None) -> list[int] | None:
+        return None if parents is None else [parent for parent in parents if parent <= highest]
+
+    match name:
+        case "enqueue":
+            return (
+                [dataclasses.replace(job, parents=born(list(job.parents))) for job in drawn[0]],
+            )
+        case "retry_job":
+            options = drawn[2]
+            parents = None if options.parents is None else born(list(options.parents))
+            if parents is not None:
+                parents = [parent for parent in parents if parent != drawn[0]]
+            return (*drawn[:2], dataclasses.replace(options, parents=parents))
+        case _:
+            return drawn
+
+
 async def _everything(storage: Storage) -> dict[str, Any]:
     """Answer all that can be seen, once what is due has been let in."""
     due = await storage.stage_due()
@@ -172,6 +192,7 @@ async def _everything(storage: Storage) -> dict[str, Any]:
 @settings(
     max_examples=100,
     deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(steps=steps)
@@ -182,8 +203,15 @@ async def test_both_stores_answer_the_same(benches: list[Bench], steps: list[Any
         bench.changes.clear()
         for _ in range(2):
             await bench.worker()
-    for name, arguments, fixed in steps:
+    highest = 0
+    for name, drawn, fixed in steps:
+        arguments = _without_unborn(name, drawn, highest)
         one, other = [await _answer(bench, name, arguments, fixed) for bench in benches]
-        assert one == other, (name, arguments)
+        if name == "enqueue":
+            highest = max(highest, *(job.id for job in one))
+        elif name == "dispatch_schedules":
+            highest = max([highest, *(fired.job for fired in one)])
+        assert one == other, f"{name}{arguments}{fixed}: {one} and {other}"
     one, other = [await _everything(bench.storage) for bench in benches]
-    assert one == other
+    for what in one:
+        assert one[what] == other[what], f"{what}: {one[what]} and {other[what]}"

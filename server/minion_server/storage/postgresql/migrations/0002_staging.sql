@@ -1,4 +1,8 @@
 -- What inactive jobs wait for, and how that changes.
+--
+-- The plans of these functions must be right for any number of rows, before the first ANALYZE as after a flood of jobs:
+-- ways that read more than they need are switched off for the time of a function. In PL/pgSQL, a session plans a statement
+-- once, also behind a pooler that lets no server prepare one.
 
 -- Tells whether a parent that exists keeps its child waiting; $1 state, $2 expires of the parent, $3 lax of the child.
 CREATE FUNCTION minion_server_blocks(minion_state, TIMESTAMPTZ, BOOL) RETURNS BOOL LANGUAGE sql STABLE PARALLEL SAFE AS $$
@@ -41,7 +45,8 @@ $$;
 -- Answers what became 'ready' and 'expired', and how many were 'left' undecided, in `priority`.
 CREATE FUNCTION minion_server_settle(most INT)
   RETURNS TABLE (kind TEXT, job BIGINT, queue TEXT, task TEXT, priority INT) LANGUAGE plpgsql
-  SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS $$
+  SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
+  SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
   expired BIGINT[] := '{}';
@@ -101,22 +106,31 @@ END
 $$;
 
 -- Tells whether there is something to settle.
-CREATE FUNCTION minion_server_unsettled() RETURNS BOOL LANGUAGE sql STABLE AS $$
-  SELECT EXISTS (SELECT 1 FROM minion_server_waiting WHERE stage = 'undecided')
+CREATE FUNCTION minion_server_unsettled() RETURNS BOOL LANGUAGE plpgsql STABLE
+  SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+BEGIN
+  RETURN EXISTS (SELECT 1 FROM minion_server_waiting WHERE stage = 'undecided')
     OR EXISTS (SELECT 1 FROM minion_server_waiting WHERE stage = 'delayed' AND due <= now())
     OR EXISTS (SELECT 1 FROM minion_server_waiting
-      WHERE expires IS NOT NULL AND stage <> 'expired' AND expires <= now())
+      WHERE expires IS NOT NULL AND stage <> 'expired' AND expires <= now());
+END
 $$;
 
 -- Settles, and answers {"ready": [[queue, task, highest priority, count]], "expired": [job], "left": count}.
-CREATE FUNCTION minion_server_settled(most INT) RETURNS JSONB LANGUAGE sql AS $$
+CREATE FUNCTION minion_server_settled(most INT) RETURNS JSONB LANGUAGE plpgsql AS $$
+DECLARE
+  answer JSONB;
+BEGIN
   WITH done AS (SELECT * FROM minion_server_settle(most))
   SELECT jsonb_build_object(
     'ready', coalesce((SELECT jsonb_agg(jsonb_build_array(g.queue, g.task, g.top, g.jobs)) FROM (
-      SELECT queue, task, max(priority) AS top, count(*) AS jobs FROM done WHERE kind = 'ready' GROUP BY queue, task
+      SELECT d.queue, d.task, max(d.priority) AS top, count(*) AS jobs FROM done AS d
+      WHERE d.kind = 'ready' GROUP BY d.queue, d.task
     ) AS g), '[]'),
-    'expired', coalesce((SELECT jsonb_agg(job) FROM done WHERE kind = 'expired'), '[]'),
-    'left', coalesce((SELECT max(priority) FROM done WHERE kind = 'left'), 0))
+    'expired', coalesce((SELECT jsonb_agg(d.job) FROM done AS d WHERE d.kind = 'expired'), '[]'),
+    'left', coalesce((SELECT max(d.priority) FROM done AS d WHERE d.kind = 'left'), 0)) INTO answer;
+  RETURN answer;
+END
 $$;
 
 -- The jobs here were there before.

@@ -18,10 +18,14 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION minion_server_remember(p_lane TEXT, p_token BIGINT, p_answer JSONB) RETURNS JSONB LANGUAGE sql AS $$
-  INSERT INTO minion_server_receipts (lane, token, answer, given) VALUES (p_lane, p_token, p_answer, now())
-  ON CONFLICT (lane) DO UPDATE SET token = excluded.token, answer = excluded.answer, given = excluded.given
-  RETURNING answer
+CREATE FUNCTION minion_server_remember(p_lane TEXT, p_token BIGINT, p_answer JSONB) RETURNS JSONB LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE minion_server_receipts SET token = p_token, answer = p_answer, given = now() WHERE lane = p_lane;
+  IF NOT FOUND THEN
+    INSERT INTO minion_server_receipts (lane, token, answer, given) VALUES (p_lane, p_token, p_answer, now());
+  END IF;
+  RETURN p_answer;
+END
 $$;
 
 -- Answers {"ids": [id], "duplicates": [place in the request, from 1]} and what it settled.

@@ -27,7 +27,7 @@ $$;
 -- The first jobs that may be taken, in the order of claims, of pairs of a queue and a task.
 CREATE FUNCTION minion_server_candidates(p_queues TEXT[], p_tasks TEXT[], p_floor INT, p_most INT)
   RETURNS TABLE (job BIGINT, priority INT, plain BOOL) LANGUAGE plpgsql
-  SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+  SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN

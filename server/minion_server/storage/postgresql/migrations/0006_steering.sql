@@ -120,12 +120,18 @@ $$;
 -- Merges notes into those of jobs, each given once; a job that was noted is answered. `p_gone` are keys to remove.
 -- To do so twice changes nothing.
 CREATE FUNCTION minion_server_note(p_jobs BIGINT[], p_notes TEXT[], p_gone TEXT[]) RETURNS JSONB
-  LANGUAGE sql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on'
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+DECLARE
+  answer JSONB;
+BEGIN
   WITH noted AS (
     UPDATE minion_jobs AS j
     SET notes = (j.notes || g.notes::JSONB) - ARRAY (SELECT jsonb_array_elements_text(g.gone::JSONB))
     FROM unnest(p_jobs, p_notes, p_gone) AS g (id, notes, gone) WHERE j.id = g.id
     RETURNING j.id
   )
-  SELECT coalesce(jsonb_agg(id), '[]') FROM noted
+  SELECT coalesce(jsonb_agg(n.id), '[]') INTO answer FROM noted AS n;
+  RETURN answer;
+END
 $$;

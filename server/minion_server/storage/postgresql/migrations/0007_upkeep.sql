@@ -137,7 +137,8 @@ END
 $$;
 
 CREATE FUNCTION minion_server_remove_expired(p_most INT) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off SET jit = off AS $$
+  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off
+  SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE
   answer JSONB := minion_server_settled(p_most);
   rows   BIGINT[];
@@ -180,7 +181,8 @@ END
 $$;
 
 CREATE FUNCTION minion_server_fail_stuck(p_seconds FLOAT8, p_result TEXT, p_most INT) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off SET jit = off AS $$
+  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off
+  SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
 DECLARE
   before TIMESTAMPTZ := now() - p_seconds * INTERVAL '1 second';
   jobs   BIGINT[];
