@@ -29,7 +29,7 @@ from minion_server.storage.postgresql.tell import read_changes
 MAX_REPAIRED = 1_000
 """Jobs repaired in one transaction: bounds how long their rows stay locked."""
 
-# As `domain.worker.is_missing` tells: a worker that tells its interval may miss some heartbeats of it.
+# As `domain.worker.is_missing` tells: a worker that tells its interval may miss some heartbeats.
 _FORGET_MISSING = """
     DELETE FROM minion_workers WHERE notified < now() - INTERVAL '1 second' * greatest($1::float8,
       CASE WHEN jsonb_typeof(status -> 'heartbeat_interval') = 'number'
