@@ -107,3 +107,38 @@ async def test_a_chain_runs_in_its_order(bench: Bench) -> None:
         await bench.finish(found[0])
         ran += found
     assert ran == chain
+
+
+async def test_a_retry_changes_the_parents_or_takes_them_away(bench: Bench) -> None:
+    worker = await bench.worker()
+    first, second = await bench.enqueue(), await bench.enqueue()
+    child = await bench.enqueue("child", parents=[first])
+    assert await bench.storage.retry_job(child, 0, RetryOptions(parents=[second]))
+    assert (await bench.job(first)).children == []
+    assert (await bench.job(second)).children == [child]
+    await _run(bench, worker, first)
+    assert await bench.claim_ids(worker, tasks=["child"]) == []
+    assert await bench.storage.retry_job(child, 1, RetryOptions(lax=True))
+    assert (await bench.job(child)).parents == [second]
+    assert await bench.storage.retry_job(child, 2, RetryOptions(parents=[]))
+    assert (await bench.job(second)).children == (await bench.job(child)).parents == []
+    assert await bench.claim_ids(worker, tasks=["child"]) == [child]
+
+
+async def test_parents_that_no_job_can_be_do_not_block(bench: Bench) -> None:
+    parents = [-1, 0, -(2**63), 2**63 - 1]
+    child = await bench.enqueue("child", parents=parents)
+    assert await bench.claim_ids(await bench.worker(), tasks=["child"]) == [child]
+    assert (await bench.job(child)).parents == parents
+
+
+async def test_a_parent_that_comes_later_blocks_from_then_on(bench: Bench) -> None:
+    worker = await bench.worker()
+    first = await bench.enqueue("child", parents=[3])
+    second = await bench.enqueue("child", parents=[3], expire=MINUTE)
+    assert await bench.claim_ids(worker, tasks=["child"], max_jobs=1) == [first]
+    parent = await bench.enqueue()
+    assert parent == 3
+    assert await bench.claim_ids(worker, tasks=["child"]) == []
+    await _run(bench, worker, parent)
+    assert await bench.claim_ids(worker, tasks=["child"]) == [second]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import JobFilter, JobState
 from minion_server.domain.maintenance import RepairReport, Retention
@@ -158,3 +159,17 @@ async def test_stats_and_history(bench: Bench) -> None:
     assert [(hour.finished_jobs, hour.failed_jobs) for hour in history[-2:]] == [(2, 0), (0, 1)]
     bench.clock.advance(24 * 3600)
     assert all(not hour.finished_jobs + hour.failed_jobs for hour in await bench.storage.history())
+
+
+@pytest.mark.parametrize("interval", [300, 300.5, 10, -1, True, "300", None, [300]])
+async def test_a_worker_may_miss_six_heartbeats_of_those_it_tells(
+    bench: Bench, interval: object
+) -> None:
+    await bench.storage.register_worker(
+        Registration(host="perl", pid=1, status={"heartbeat_interval": interval})
+    )
+    told = interval if isinstance(interval, int | float) else 0
+    bench.clock.advance(max(90, 6 * told))
+    assert not await _repair(bench)
+    bench.clock.advance(0.001)
+    assert await _repair(bench) == RepairReport(missing_workers=1)

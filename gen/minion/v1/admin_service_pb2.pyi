@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 import builtins as _builtins
 import sys
@@ -18,16 +19,35 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RepairRequest(_message.Message):
-    """Asks for repair."""
+    """Asks for repair. What is not given is as the server's settings say."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    MISSING_AFTER_FIELD_NUMBER: _builtins.int
+    REMOVE_AFTER_FIELD_NUMBER: _builtins.int
+    STUCK_AFTER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def missing_after(self) -> _duration_pb2.Duration:
+        """A worker that has not been heard of for this long is missing."""
+
+    @_builtins.property
+    def remove_after(self) -> _duration_pb2.Duration:
+        """Jobs that finished this long ago are removed."""
+
+    @_builtins.property
+    def stuck_after(self) -> _duration_pb2.Duration:
+        """Jobs that nobody took for this long fail."""
+
     def __init__(
         self,
+        *,
+        missing_after: _duration_pb2.Duration | None = ...,
+        remove_after: _duration_pb2.Duration | None = ...,
+        stuck_after: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["missing_after", b"missing_after", "remove_after", b"remove_after", "stuck_after", b"stuck_after"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["missing_after", b"missing_after", "remove_after", b"remove_after", "stuck_after", b"stuck_after"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -67,7 +67,7 @@ class AcquireLockRequest(_message.Message):
     """How many may hold a lock of this name at the same time, from 1. Default: 1."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long it is held at most. 0 or unset: it is only asked whether it could be acquired."""
+        """How long it is held at most. Unset, 0 or negative: it is only asked whether it could be acquired."""
 
     def __init__(
         self,

@@ -178,7 +178,9 @@ class EnqueueJobRequest(_message.Message):
 
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of jobs that must be finished first. Ids of jobs that do not exist do not block."""
+        """Ids of jobs that must be finished first. Any number is taken: one that is the id of no job does not
+        block.
+        """
 
     def __init__(
         self,
@@ -422,6 +424,7 @@ class RetryJobRequest(_message.Message):
     PARENTS_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
+    CLEAR_PARENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Id of the job, from 1."""
     retries: _builtins.int
@@ -436,6 +439,8 @@ class RetryJobRequest(_message.Message):
     """Jobs of higher priority run first."""
     queue: _builtins.str
     """Name of the queue, 1 to 255 characters."""
+    clear_parents: _builtins.bool
+    """Let the job wait for no other: an empty `parents` cannot say so. Not together with `parents`."""
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
         """How long from now the job is not taken. Default: not at all."""
@@ -446,7 +451,9 @@ class RetryJobRequest(_message.Message):
 
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of jobs that must be finished first. None: those it has."""
+        """Ids of jobs that must be finished first, instead of those it has. None: those it has, unless
+        `clear_parents` is set.
+        """
 
     def __init__(
         self,
@@ -460,10 +467,11 @@ class RetryJobRequest(_message.Message):
         parents: _abc.Iterable[_builtins.int] | None = ...,
         priority: _builtins.int | None = ...,
         queue: _builtins.str | None = ...,
+        clear_parents: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_lax", b"_lax", "_priority", b"_priority", "_queue", b"_queue", "_retries", b"_retries", "attempts", b"attempts", "delay", b"delay", "expire", b"expire", "lax", b"lax", "priority", b"priority", "queue", b"queue", "retries", b"retries"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_lax", b"_lax", "_priority", b"_priority", "_queue", b"_queue", "_retries", b"_retries", "attempts", b"attempts", "delay", b"delay", "expire", b"expire", "id", b"id", "lax", b"lax", "parents", b"parents", "priority", b"priority", "queue", b"queue", "retries", b"retries"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_attempts", b"_attempts", "_lax", b"_lax", "_priority", b"_priority", "_queue", b"_queue", "_retries", b"_retries", "attempts", b"attempts", "clear_parents", b"clear_parents", "delay", b"delay", "expire", b"expire", "id", b"id", "lax", b"lax", "parents", b"parents", "priority", b"priority", "queue", b"queue", "retries", b"retries"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__attempts: _TypeAlias = _typing.Literal["attempts"]  # noqa: Y015
     _WhichOneofArgType__attempts: _TypeAlias = _typing.Literal["_attempts", b"_attempts"]  # noqa: Y015

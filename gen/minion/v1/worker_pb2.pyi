@@ -42,7 +42,8 @@ class Worker(_message.Message):
     @_builtins.property
     def status(self) -> _struct_pb2.Struct:
         """What it tells of itself. Workers of this project tell their `queues`, `tasks`, `jobs` and `spare`
-        (numbers of slots), `spare_min_priority`, `limits` and `type`.
+        (numbers of slots), `spare_min_priority`, `limits` and `type`. A worker whose heartbeats are rarer
+        than the server expects tells its `heartbeat_interval` in seconds: it may miss six of them.
         """
 
     @_builtins.property

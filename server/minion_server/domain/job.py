@@ -120,6 +120,17 @@ class ClaimedJob:
     notes: dict[str, JsonValue]
 
 
+def check_parents(parents: Sequence[int]) -> None:
+    """Check the ids of parents. Those of no job are allowed, negative ones too: they do not block.
+
+    Raises:
+        Invalid: There are too many, or one has more than 64 bits.
+    """
+    limits.check_count("parents", parents, limits.MAX_PARENTS)
+    for index, parent in enumerate(parents):
+        limits.check_range(f"parents[{index}]", parent, -limits.MAX_INT64 - 1, limits.MAX_INT64)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
     """A job to put into the queue.
@@ -150,7 +161,7 @@ class NewJob:
         if self.expire is not None:
             limits.check_span("expire", self.expire)
         if self.parents:
-            limits.check_ids("parents", self.parents, limits.MAX_PARENTS)
+            check_parents(self.parents)
         if self.request_id is not None:
             limits.check_name("request_id", self.request_id)
 
@@ -191,7 +202,7 @@ class RetryOptions:
         if self.expire is not None:
             limits.check_span("expire", self.expire)
         if self.parents is not None:
-            limits.check_ids("parents", self.parents, limits.MAX_PARENTS)
+            check_parents(self.parents)
         if self.priority is not None:
             limits.check_range("priority", self.priority, -limits.MAX_INT32 - 1, limits.MAX_INT32)
         if self.queue is not None:

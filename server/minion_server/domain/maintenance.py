@@ -19,7 +19,7 @@ class Retention:
     """When repair steps in.
 
     Attributes:
-        missing_after: A worker not heard of for this long is gone.
+        missing_after: A worker not heard of for this long is gone (see `worker.is_missing`).
         remove_after: A job that finished this long ago is removed.
         stuck_after: A job that could have been taken for this long and was not, fails.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from minion_server.domain import limits
 from minion_server.domain.job import JsonValue
@@ -30,6 +31,28 @@ class Worker:
     started: float
     notified: float
     jobs: Sequence[int]
+
+
+MISSED_HEARTBEATS = 6
+"""How many of its own heartbeats a worker that tells their interval may miss."""
+
+
+def is_missing(
+    status: Mapping[str, JsonValue], *, silent_for: float, missing_after: timedelta
+) -> bool:
+    """Tell whether a worker has been silent for so long that it is gone.
+
+    A worker that tells its `heartbeat_interval`, as Perl Minion's do, may have a longer one than
+    this server expects: Perl's is five minutes, and it takes for gone who has missed six.
+
+    Args:
+        status: What the worker tells of itself.
+        silent_for: For how many seconds it has not been heard of.
+        missing_after: After how long workers are gone that tell nothing.
+    """
+    interval = status.get("heartbeat_interval")
+    told = interval if isinstance(interval, int | float) else 0.0
+    return silent_for > max(missing_after.total_seconds(), MISSED_HEARTBEATS * told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from enum import Enum, auto
 from minion_server.domain import limits
 from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import DEFAULT_QUEUE, Job, JobFilter, JobState, JsonValue, blocks
-from minion_server.domain.worker import Worker, WorkerFilter
+from minion_server.domain.worker import Worker, WorkerFilter, is_missing
 from minion_server.storage.base import Storage
 
 
@@ -114,9 +114,14 @@ async def _explain_inactive(
         reasons.append(Reason(kind=ReasonKind.DELAYED, text=text, time=job.delayed))
     if blocked := await _blocked(storage, job):
         reasons.append(blocked)
-    earliest = job.time - missing_after.total_seconds()
     page = await storage.list_workers(WorkerFilter(), limit=limits.MAX_WORKERS)
-    live = [worker for worker in page.workers if worker.notified >= earliest]
+    live = [
+        worker
+        for worker in page.workers
+        if not is_missing(
+            worker.status, silent_for=job.time - worker.notified, missing_after=missing_after
+        )
+    ]
     able, unable = _able(job, live)
     if unable is not None:
         reasons.append(unable)

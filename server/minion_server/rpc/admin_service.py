@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from minion.v1 import admin_service_pb2 as pb
 from minion.v1 import admin_service_pb2_grpc
 
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import Retention
+from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
 from minion_server.storage.base import Storage
 
@@ -22,7 +25,12 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
 
     async def Repair(self, request: pb.RepairRequest, context: Context) -> pb.RepairResponse:
         """Repair the queue."""
-        report = await self._storage.repair(self._retention, self._backoff)
+        asked = {
+            name: convert.from_duration(getattr(request, name), name)
+            for name in ("missing_after", "remove_after", "stuck_after")
+            if request.HasField(name)
+        }
+        report = await self._storage.repair(replace(self._retention, **asked), self._backoff)
         return pb.RepairResponse(
             missing_workers=report.missing_workers,
             abandoned_jobs=report.abandoned_jobs,

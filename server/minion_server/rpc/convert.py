@@ -158,7 +158,9 @@ def to_retry_options(request: minion_service_pb2.RetryJobRequest) -> RetryOption
         options["delay"] = from_duration(request.delay, "delay")
     if request.HasField("expire"):
         options["expire"] = from_duration(request.expire, "expire")
-    if request.parents:
+    if request.parents and request.clear_parents:
+        raise Invalid("clear_parents", "must not be set together with `parents`")
+    if request.parents or request.clear_parents:
         options["parents"] = list(request.parents)
     return RetryOptions(**options)
 
@@ -195,7 +197,8 @@ def to_job_message(job: Job, message: job_pb2.Job) -> None:
     message.retries = job.retries
     message.state = job.state
     message.task = job.task
-    if job.finished is not None:
+    # Perl Minion gives a job that is stuck a result, but no time.
+    if job.finished is not None or job.result is not None:
         to_value(job.result, message.result)
     if job.worker is not None:
         message.worker = job.worker
@@ -277,20 +280,25 @@ def to_timestamp(time: float | None, message: Timestamp) -> None:
 
 
 def from_duration(
-    duration: Duration, field: str, *, longest: timedelta = limits.MAX_SPAN
+    duration: Duration,
+    field: str,
+    *,
+    shortest: timedelta = timedelta(),
+    longest: timedelta = limits.MAX_SPAN,
 ) -> timedelta:
     """Read a span of time.
 
     Raises:
-        Invalid: It is negative, too long, or no proper Duration.
+        Invalid: It is too short (by default: negative), too long, or no proper Duration.
     """
     seconds, nanos = duration.seconds, duration.nanos
     if not 0 <= abs(nanos) < 10**9 or seconds * nanos < 0:
         raise Invalid(field, "is not a proper Duration")
-    if seconds < 0 or nanos < 0:
-        raise Invalid(field, "must not be negative")
     if seconds > longest.total_seconds():
         raise Invalid(field, f"must not be longer than {_show_span(longest)}")
+    if (seconds, nanos) < (shortest.total_seconds(), 0):
+        least = f"shorter than {_show_span(shortest)}" if shortest else "negative"
+        raise Invalid(field, f"must not be {least}")
     return timedelta(seconds=seconds, microseconds=nanos / 1_000)
 
 
@@ -307,7 +315,8 @@ def _from_number(number: float, path: str) -> int | float:
 
 
 def _show_span(span: timedelta) -> str:
-    return f"{span.days} days" if span.days else f"{span.total_seconds():g} seconds"
+    whole_days = span.days and not span.seconds
+    return f"{span.days} days" if whole_days else f"{span.total_seconds():g} seconds"
 
 
 def _checked_text(text: str, path: str) -> str:

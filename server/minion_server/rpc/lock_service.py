@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from minion.v1 import lock_service_pb2 as pb
 from minion.v1 import lock_service_pb2_grpc
 
@@ -11,6 +13,8 @@ from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
 from minion_server.rpc.paging import read_paging
 from minion_server.storage.base import Storage
+
+NOTHING = timedelta()
 
 
 class LockService(lock_service_pb2_grpc.LockServiceServicer):
@@ -25,7 +29,10 @@ class LockService(lock_service_pb2_grpc.LockServiceServicer):
         """Try to acquire a lock."""
         lock = LockRequest(
             name=request.name,
-            duration=convert.from_duration(request.duration, "duration"),
+            duration=max(
+                NOTHING,
+                convert.from_duration(request.duration, "duration", shortest=-limits.MAX_SPAN),
+            ),
             limit=request.limit if request.HasField("limit") else 1,
         )
         return pb.AcquireLockResponse(acquired=await self._storage.acquire_lock(lock))

@@ -330,7 +330,7 @@ class Storage(Protocol):
     async def repair(self, retention: Retention, backoff: Backoff) -> RepairReport:
         """Forget missing workers, fail or retry jobs whose worker is gone, remove what is old.
 
-        - Workers not heard of for `missing_after` are forgotten.
+        - Workers that are missing (see `domain.worker.is_missing`) are forgotten.
         - Active jobs whose worker is not registered fail as "Worker went away", and are tried
           again while attempts are left; those in `FOREGROUND_QUEUE` are left alone.
         - Finished jobs older than `remove_after` are removed, unless a child is not finished yet.

@@ -87,6 +87,9 @@ def _enqueue_one(txn: Transaction, job: NewJob, args: str, notes: str, parents: 
     txn.changes.jobs.add(job_id)
     if stage == "ready":
         txn.changes.add_ready(job.queue, job.task, job.priority)
+    if stage != "expired":
+        # Who named its id before there was such a job waits for it from now on.
+        stages.hold(txn, job_id)
     return EnqueuedJob(id=job_id, duplicate=False)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import orjson
+
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.job import REQUEST_ID_LIFETIME, Outcome
 from minion_server.domain.maintenance import (
@@ -13,6 +15,7 @@ from minion_server.domain.maintenance import (
     RepairReport,
     Retention,
 )
+from minion_server.domain.worker import is_missing
 from minion_server.storage.base import Revocation
 from minion_server.storage.sqlite import stages, steer
 from minion_server.storage.sqlite.perform import end_job
@@ -53,11 +56,19 @@ async def repair(writer: Writer, retention: Retention, backoff: Backoff) -> Repa
                 return total
 
     def forget_workers(txn: Transaction) -> int:
-        txn.connection.execute(
-            "DELETE FROM workers WHERE notified < ?",
-            (txn.now - retention.missing_after.total_seconds(),),
-        )
-        return txn.connection.changes()
+        missing = [
+            (worker_id,)
+            for worker_id, silent_for, status in txn.rows(
+                "SELECT id, ? - notified, status FROM workers", (txn.now,)
+            )
+            if is_missing(
+                orjson.loads(status),
+                silent_for=silent_for,
+                missing_after=retention.missing_after,
+            )
+        ]
+        txn.connection.executemany("DELETE FROM workers WHERE id = ?", missing)
+        return len(missing)
 
     def forget_requests(txn: Transaction) -> int:
         txn.connection.execute(

@@ -36,6 +36,12 @@ _DUE_WITHOUT_PARENTS = """
     RETURNING id, queue, task, priority
 """
 
+# By the children, of which there are few: the + keeps SQLite from going through all that is ready.
+_HOLD = """
+    UPDATE jobs SET stage = 'blocked', blocker = ?
+    WHERE id IN (SELECT child FROM dependencies WHERE parent = ?) AND +stage = 'ready'
+"""
+
 _NEXT_DUE = """
     SELECT min(time) FROM (
       SELECT min(delayed) AS time FROM jobs WHERE stage = 'delayed'
@@ -94,12 +100,8 @@ def release(txn: Transaction, parent_id: int) -> None:
 
 
 def hold(txn: Transaction, parent_id: int) -> None:
-    """Block the children of a parent that has become inactive again."""
-    txn.connection.execute(
-        """UPDATE jobs SET stage = 'blocked', blocker = ?
-           WHERE stage = 'ready' AND id IN (SELECT child FROM dependencies WHERE parent = ?)""",
-        (parent_id, parent_id),
-    )
+    """Block the children of a parent that has become inactive, again or for the first time."""
+    txn.connection.execute(_HOLD, (parent_id, parent_id))
 
 
 def stage_due(txn: Transaction) -> None:
