@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -18,7 +18,7 @@ from minion_server.domain.maintenance import (
     RepairReport,
     Retention,
 )
-from minion_server.domain.worker import Command, Registration
+from minion_server.domain.worker import Command, Registration, is_missing
 from minion_server.storage.base import Changes, Revocation
 from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.enqueue import Tell
@@ -28,6 +28,20 @@ from minion_server.storage.postgresql.tell import read_changes
 
 MAX_REPAIRED = 1_000
 """Jobs repaired in one transaction: bounds how long their rows stay locked."""
+
+_SILENT = """
+    SELECT id, notified, status::text AS status,
+      extract(EPOCH FROM now() - notified)::float8 AS silent_for
+    FROM minion_workers WHERE notified < now() - $1::float8 * INTERVAL '1 second'
+"""
+
+# Unless it has been heard of since it was looked at.
+_FORGET = """
+    DELETE FROM minion_workers AS w
+    USING unnest($1::bigint[], $2::timestamptz[]) AS m (id, notified)
+    WHERE w.id = m.id AND w.notified = m.notified
+    RETURNING w.id
+"""
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -122,11 +136,7 @@ async def repair(
     database: Database, tell: Tell, retention: Retention, backoff: Backoff
 ) -> RepairReport:
     """Do what `Storage.repair` says, in transactions of bounded size."""
-    missing = await database.rows(
-        """DELETE FROM minion_workers WHERE notified < now() - $1::float8 * INTERVAL '1 second'
-           RETURNING id""",
-        retention.missing_after.total_seconds(),
-    )
+    missing = await _forget_workers(database, retention.missing_after)
     removed = await _remove_old(database, tell, retention.remove_after.total_seconds())
     expired = await _exhaust(
         database, tell, "removed", "SELECT minion_server_remove_expired($1::int)", MAX_REPAIRED
@@ -144,12 +154,29 @@ async def repair(
     while await database.ask("SELECT minion_server_forget($1::int)", MAX_REPAIRED) >= MAX_REPAIRED:
         pass
     return RepairReport(
-        missing_workers=len(missing),
+        missing_workers=missing,
         abandoned_jobs=abandoned,
         removed_jobs=removed,
         expired_jobs=expired,
         stuck_jobs=stuck,
     )
+
+
+async def _forget_workers(database: Database, missing_after: timedelta) -> int:
+    silent = await database.rows(_SILENT, missing_after.total_seconds())
+    missing = [
+        (row["id"], row["notified"])
+        for row in silent
+        if is_missing(
+            orjson.loads(row["status"]),
+            silent_for=row["silent_for"],
+            missing_after=missing_after,
+        )
+    ]
+    if not missing:
+        return 0
+    forgotten = await database.rows(_FORGET, *map(list, zip(*missing, strict=True)))
+    return len(forgotten)
 
 
 async def _exhaust(database: Database, tell: Tell, what: str, sql: str, *arguments: Any) -> int:
