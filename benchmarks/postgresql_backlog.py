@@ -34,7 +34,7 @@ BATCH = 50
 # Inserted as Perl Minion would, so that the triggers are part of it.
 FILL = """
     INSERT INTO minion_jobs (args, delayed, parents, priority, queue, task)
-    SELECT '[]', now() + {delay}, {parents}, (i * 7919) % 5 - 2 + {raise_by}, {queue}, {task}
+    SELECT '[]', now() + {delay}, {parents}, (i % 5) - 2 + {raise_by}, {queue}, {task}
     FROM generate_series(1, $1::int) AS i
 """
 PLAIN = {"delay": "'0'", "parents": "'{}'", "queue": "'default'", "task": "'foo'", "raise_by": "0"}

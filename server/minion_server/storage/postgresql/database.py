@@ -40,13 +40,21 @@ APPLICATION_NAME = "minion-server"
 class Database:
     """A bounded set of connections, opened when they are needed and reopened when they broke."""
 
-    def __init__(self, address: Address, *, patience: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        statement_seconds: float = STATEMENT_SECONDS,
+    ) -> None:
         """Name the database; nothing is opened yet.
 
         Args:
             address: The database.
             patience: Seconds to try a step for before it is answered with `Unavailable`.
+            statement_seconds: When to give a statement up.
         """
+        self._statement_seconds = statement_seconds
         self._address = address
         self._patience = patience
         self._node = uuid.uuid4().hex
@@ -73,7 +81,7 @@ class Database:
         connection: Connection = await asyncpg.connect(
             self._address.dsn,
             timeout=CONNECT_SECONDS,
-            command_timeout=STATEMENT_SECONDS,
+            command_timeout=self._statement_seconds,
             statement_cache_size=0 if pooled else 200,
             server_settings={} if pooled else {"application_name": APPLICATION_NAME},
         )

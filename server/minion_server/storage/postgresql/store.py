@@ -38,7 +38,7 @@ from minion_server.domain.worker import Command, Registration, WorkerFilter, Wor
 from minion_server.storage.base import Changes, Listener
 from minion_server.storage.postgresql import enqueue, maintain, perform, read, schedules, steer
 from minion_server.storage.postgresql.address import parse_address
-from minion_server.storage.postgresql.database import PATIENCE_SECONDS, Database
+from minion_server.storage.postgresql.database import PATIENCE_SECONDS, STATEMENT_SECONDS, Database
 from minion_server.storage.postgresql.failures import Failure, classify
 from minion_server.storage.postgresql.group import Group
 from minion_server.storage.postgresql.migrate import migrate
@@ -61,6 +61,7 @@ class PostgresStorage:
         url: str,
         *,
         patience: float = PATIENCE_SECONDS,
+        statement_seconds: float = STATEMENT_SECONDS,
         look_seconds: float = LOOK_SECONDS,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
@@ -69,13 +70,16 @@ class PostgresStorage:
         Args:
             url: The database (see `parse_address`).
             patience: Seconds to try a step for while the database is out of reach.
+            statement_seconds: When to give a statement up, and its connection for lost.
             look_seconds: How often to look for changes while notifications arrive.
             poll_seconds: How often to look for changes when they do not.
 
         Raises:
             Invalid: The URL is none.
         """
-        self._database = database = Database(parse_address(url), patience=patience)
+        self._database = database = Database(
+            parse_address(url), patience=patience, statement_seconds=statement_seconds
+        )
         self._watch = Watch(
             database, self._tell_here, look_seconds=look_seconds, poll_seconds=poll_seconds
         )

@@ -133,7 +133,7 @@ BEGIN
   ELSE
     SELECT array_agg(id::BIGINT) INTO taken FROM jsonb_array_elements_text(answer -> 'taken') AS id;
   END IF;
-  RETURN answer || jsonb_build_object('jobs', (
+  RETURN (answer - 'taken') || jsonb_build_object('jobs', (
     SELECT coalesce(jsonb_agg(jsonb_build_array(j.id, j.task, j.args, j.retries, j.attempts, j.priority, j.queue, j.notes)
       ORDER BY j.priority DESC, j.id), '[]')
     FROM minion_jobs AS j WHERE j.id = ANY (taken) AND j.state = 'active' AND j.worker = p_worker));
