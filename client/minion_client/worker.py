@@ -108,7 +108,6 @@ class Worker(Listener):
         )
         self._settings = {
             **_checked_status(status or {}),
-            "heartbeat_interval": heartbeat_interval,
             "limits": dict(limits or {}),
             "queues": list(queues),
             "spare_min_priority": spare_min_priority,

@@ -58,7 +58,6 @@ def test_a_worker_tells_of_itself(bench: RemoteBench, client: Client) -> None:
     bench.worker("--jobs", "3", "--queues", "a,b", "--limit", "mark=2", "--spare", "2")
     (worker,) = client.list_workers()
     assert worker.status == {
-        "heartbeat_interval": 15,
         "jobs": 3,
         "limits": {"mark": 2},
         "performed": 0,

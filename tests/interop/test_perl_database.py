@@ -224,7 +224,7 @@ def test_locks_and_notes_cross(minion: PerlMinion, serve_it: Callable[..., Minio
 
     job_id = server.enqueue("add", notes={"a": 1, "b": 2})
     assert minion("note", job_id, {"b": None, "c": {"d": [None, "ü"]}})
-    server._client.patch(
+    server.client.patch(
         f"{server.url}/v1/jobs/{job_id}/notes",
         headers={"Authorization": "Bearer the-key"},
         json={"notes": {"e": 5}},
