@@ -44,13 +44,16 @@ protos: .venv/dev $(PROTO_CACHE)
 gen: .venv/dev $(PROTO_CACHE)
 	PATH="$(abspath $(BIN)):$$PATH" $(PROTOC) --python_out=$(OUT) --mypy_out=quiet:$(OUT) $(PROTOS)
 	PATH="$(abspath $(BIN)):$$PATH" $(PROTOC) --grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) $(SERVICES)
-	$(PROTOC) --include_imports --include_source_info --descriptor_set_out=$(OUT)/minion/v1/minion.binpb $(PROTOS)
+	$(PROTOC) --include_imports --include_source_info --descriptor_set_out=$(OUT)/minion/v1/minion.binpb \
+	  $(PROTOS) google/rpc/error_details.proto
 
-# buf and protoc need the sources of the annotations, which the package of their Python code brings.
-$(PROTO_CACHE): .venv/dev
-	mkdir -p $@/google/api
-	cp $$($(BIN)/python -c 'import google.api; print(google.api.__path__[0])')/annotations.proto \
-	   $$($(BIN)/python -c 'import google.api; print(google.api.__path__[0])')/http.proto $@/google/api/
+# buf and protoc need the sources of the annotations, and transcoders those of the errors' details, which
+# the package of their Python code brings.
+$(PROTO_CACHE): .venv/dev Makefile
+	mkdir -p $@/google/api $@/google/rpc
+	packages=$$($(BIN)/python -c 'import google.api; print(google.api.__path__[0])')/.. && \
+	cp $$packages/api/annotations.proto $$packages/api/http.proto $@/google/api/ && \
+	cp $$packages/rpc/error_details.proto $@/google/rpc/
 	touch $@
 
 wheel: .venv/dev

@@ -36,14 +36,13 @@ _ERRORS: Final[dict[int, str]] = {
     404: "There is nothing with this name or id.",
     409: "The state of things forbids it.",
     413: "The request is too large.",
-    415: "The body is not JSON.",
     429: "A limit is reached for now.",
     500: "The server met a defect.",
     501: "The gRPC server does not know this method.",
     503: "The gRPC server is out of reach.",
     504: "The deadline passed before the answer came.",
 }
-_WITH_BODY: Final = (413, 415)
+_WITH_BODY: Final = (413,)
 _NEED_KEY: Final = (401,)
 
 

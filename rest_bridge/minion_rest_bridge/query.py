@@ -28,6 +28,13 @@ _TEXTUAL: Final = _WRAPPED | {
     "google.protobuf.Timestamp",
 }
 """Message types whose JSON is a string, or can be one."""
+_INTEGERS: Final = {
+    FieldDescriptor.CPPTYPE_INT32,
+    FieldDescriptor.CPPTYPE_INT64,
+    FieldDescriptor.CPPTYPE_UINT32,
+    FieldDescriptor.CPPTYPE_UINT64,
+}
+_INTEGER: Final = re.compile(r"-?[0-9]+", re.ASCII)
 _ENUM_NUMBER: Final = re.compile(r"-?[0-9]{1,10}", re.ASCII)
 _BOOL_VALUE: Final = "google.protobuf.BoolValue"
 
@@ -94,11 +101,12 @@ def bind_query(message: Message, query: bytes, taken: Sequence[Path], *, allowed
             raise unknown_field(name, "query parameter")
         path = ".".join(fields)
         field = chain[-1]
-        value = _to_json(decode_text(raw_value, path), field, path)
         _, owner = _owner(message, fields)
+        if field.is_repeated and takes_text(field):
+            path = f"{path}[{len(getattr(owner, field.name))}]"
+        value = _to_json(decode_text(raw_value, path), field, path)
         if field.is_repeated:
-            index = len(getattr(owner, field.name))
-            add_to_field(value, owner, field, f"{path}[{index}]", len(fields))
+            add_to_field(value, owner, field, path, len(fields))
         elif fields in seen:
             raise invalid_field(path, "is given more than once")
         else:
@@ -127,6 +135,9 @@ def _to_json(text: str, field: FieldDescriptor, path: str) -> JsonValue:
     """Answer the JSON value that a parameter's text stands for."""
     if not takes_text(field):
         raise invalid_field(path, "is an object, which a parameter cannot give")
+    if field.cpp_type in _INTEGERS and _INTEGER.fullmatch(text) is None:
+        # JSON's strings may have fractions and exponents; that would be many URLs for one job.
+        raise invalid_field(path, f"must be an integer, not {text[:40]!r}")
     is_boolean = field.cpp_type == FieldDescriptor.CPPTYPE_BOOL or (
         field.message_type is not None and field.message_type.full_name == _BOOL_VALUE
     )

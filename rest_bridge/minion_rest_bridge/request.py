@@ -25,10 +25,6 @@ MAX_TIMEOUT: Final = 365 * 86_400.0
 _GRPC_TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _SECONDS: Final = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,9})?")
-# The second is what curl calls the body of `-d`, whatever it is.
-_JSON_TYPE: Final = re.compile(
-    rb"application/(?:([\w.!#$&^-]+\+)?json|x-www-form-urlencoded)", re.IGNORECASE
-)
 # What a metadata value may be (gRPC over HTTP/2: ASCII-Value).
 _METADATA_VALUE: Final = re.compile(rb"[\x20-\x7e]*")
 
@@ -94,17 +90,6 @@ def timeout_of(scope: Scope, default: float | None) -> float | None:
                 raise _bad_timeout("X-Server-Timeout", "seconds, as in 2.5")
             timeouts.append(float(value))
     return min(*timeouts, MAX_TIMEOUT) if timeouts else default
-
-
-def check_json_type(scope: Scope) -> None:
-    """Check that a body is JSON, or says nothing of its type.
-
-    Raises:
-        RequestError: It is of another type.
-    """
-    value = header(scope, b"content-type")
-    if value is not None and _JSON_TYPE.fullmatch(value.partition(b";")[0].strip()) is None:
-        raise unsupported_type("the body must be application/json")
 
 
 def unsupported_type(message: str) -> RequestError:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 
 from minion_client.executor import Executor
 from minion_client.pool import ProcessPool
@@ -23,6 +24,7 @@ from minion_server import keys
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import Retention
+from minion_server.domain.worker import MISSED_HEARTBEATS
 from minion_server.engine.dispatcher import Dispatcher
 from minion_server.engine.queue import Queue
 from minion_server.engine.recovery import EMBEDDED, recover
@@ -44,6 +46,8 @@ DATABASE_FILE = "minion.db"
 SQLITE_SCHEME = "sqlite:///"
 POSTGRESQL_SCHEMES = frozenset({"postgresql", "postgres"})
 LIBRARY_MODULE = "minion_server.library"
+HEARTBEAT_SECONDS = 15.0
+"""Longest time between two heartbeats of the worker in the server."""
 ADDRESS_FILE = "server.json"
 """Tells commands on this machine where the server of a data directory listens."""
 CALL_GRACE_SECONDS = 2.0
@@ -57,14 +61,9 @@ def open_storage(settings: Settings) -> Storage:
         Invalid: There is no such kind of store.
     """
     database = settings.database or default_database(settings.data_dir)
-    if database.partition("://")[0] in POSTGRESQL_SCHEMES:
-        try:
-            from minion_server.storage.postgresql import PostgresStorage  # noqa: PLC0415 - an extra
-        except ModuleNotFoundError as error:
-            raise Invalid(
-                "--database", f"needs the extra minion-server[postgres] ({error})"
-            ) from error
-        return PostgresStorage(database)
+    if _is_postgresql(database):
+        storage: Storage = _postgresql().PostgresStorage(database)
+        return storage
     return SqliteStorage(_sqlite_path(database))
 
 
@@ -77,6 +76,9 @@ def open_transfer(database: str) -> Transfer:
     Raises:
         Invalid: There is no such kind of store.
     """
+    if _is_postgresql(database):
+        transfer: Transfer = _postgresql().PostgresTransfer(database)
+        return transfer
     return SqliteTransfer(_sqlite_path(database))
 
 
@@ -85,10 +87,22 @@ def default_database(data_dir: Path) -> str:
     return f"{SQLITE_SCHEME}{data_dir / DATABASE_FILE}"
 
 
+def _is_postgresql(database: str) -> bool:
+    return database.partition("://")[0] in POSTGRESQL_SCHEMES
+
+
+def _postgresql() -> ModuleType:
+    try:
+        from minion_server.storage import postgresql  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise Invalid("--database", f"needs the extra minion-server[postgres] ({error})") from error
+    return postgresql
+
+
 def _sqlite_path(database: str) -> Path:
     path = database.removeprefix(SQLITE_SCHEME)
     if path == database or not path:
-        # What it names instead may hold a password.
+        # It may hold a password.
         scheme = database.partition("://")[0]
         raise Invalid(
             "--database", f"must be {SQLITE_SCHEME}PATH or postgresql://..., not {scheme}"
@@ -188,6 +202,8 @@ class Server:
 
     async def stop(self) -> None:
         """Drain: take no more jobs, give running ones their grace, then end everything."""
+        if hasattr(self, "_rpc"):
+            self._rpc.drain()
         if self._worker is not None and self._working is not None:
             self._worker.stop()
             await asyncio.wait([self._working])
@@ -229,6 +245,7 @@ class Server:
             spare_min_priority=settings.spare_min_priority,
             limits=dict(settings.limit),
             grace=settings.grace,
+            heartbeat_interval=min(HEARTBEAT_SECONDS, settings.missing_after / MISSED_HEARTBEATS),
             status={EMBEDDED: True},
             executor=Executor(REGISTRY, pool=pool),
         )
@@ -254,18 +271,29 @@ class Server:
 
 
 def load_tasks(settings: Settings) -> list[str]:
-    """Import the modules that define tasks, and answer their names.
+    """Import the modules that define tasks, if any are performed, and answer their names.
 
     Raises:
         Invalid: One cannot be imported.
     """
-    modules = [] if settings.no_library else [LIBRARY_MODULE]
-    modules.extend(settings.tasks)
     if settings.no_scheduler:
         return []
+    modules = settings.tasks if settings.no_library else (LIBRARY_MODULE, *settings.tasks)
+    return import_tasks(modules, settings.library_dir or settings.data_dir / "library")
+
+
+def import_tasks(modules: Sequence[str], library_dir: Path) -> list[str]:
+    """Import modules that define tasks, from `sys.path` or the working directory.
+
+    Args:
+        modules: Their names, which are answered.
+        library_dir: Where the bundled tasks keep archives.
+
+    Raises:
+        Invalid: One cannot be imported.
+    """
     # The bundled tasks, in this process and in those it starts, are told where to work.
-    directory = settings.library_dir or settings.data_dir / "library"
-    os.environ["MINION_LIBRARY_DIR"] = str(directory.absolute())
+    os.environ["MINION_LIBRARY_DIR"] = str(library_dir.absolute())
     working_directory = str(Path.cwd())
     if working_directory not in sys.path:
         sys.path.append(working_directory)
@@ -274,4 +302,4 @@ def load_tasks(settings: Settings) -> list[str]:
             importlib.import_module(module)
         except Exception as error:
             raise Invalid("--tasks", f"cannot import {module}: {error}") from error
-    return modules
+    return list(modules)

@@ -348,19 +348,24 @@ def add_arguments(parser: ArgumentParser, options: Sequence[Option]) -> None:
         help=f"TOML file of settings (MINION_CONFIG; default: {CONFIG_FILE} in the data directory)",
     )
     for option in options:
-        names = f"{option.variable}, {option.name}"
-        default = _shown(option.default)
-        help_text = f"{option.help} ({names}{'; default: ' + default if default else ''})"
-        if option.metavar is None:
-            parser.add_argument(option.flag, action="store_const", const="true", help=help_text)
-        else:
-            parser.add_argument(
-                option.flag,
-                metavar=option.metavar,
-                action="append" if option.many else "store",
-                # argparse takes % for its own
-                help=help_text.replace("%", "%%"),
-            )
+        add_option(parser, option)
+
+
+def add_option(parser: ArgumentParser, option: Option) -> None:
+    """Add the flag of an option to a command."""
+    names = f"{option.variable}, {option.name}"
+    default = _shown(option.default)
+    help_text = f"{option.help} ({names}{'; default: ' + default if default else ''})"
+    if option.metavar is None:
+        parser.add_argument(option.flag, action="store_const", const="true", help=help_text)
+    else:
+        parser.add_argument(
+            option.flag,
+            metavar=option.metavar,
+            action="append" if option.many else "store",
+            # argparse takes % for its own
+            help=help_text.replace("%", "%%"),
+        )
 
 
 def resolve(

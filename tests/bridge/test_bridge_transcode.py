@@ -192,23 +192,23 @@ async def test_bad_bodies_are_refused(
 
 
 @pytest.mark.parametrize(
-    ("content_type", "status"),
+    "content_type",
     [
-        ("application/json", 200),
-        ("application/json; charset=utf-8", 200),
-        ("Application/JSON", 200),
-        ("application/merge-patch+json", 200),
-        ("text/plain", 415),
-        ("application/x-www-form-urlencoded", 200),
-        ("", 415),
-        ("json", 415),
+        "application/json; charset=utf-8",
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "",
+        None,
     ],
 )
-async def test_content_types(client: httpx.AsyncClient, content_type: str, status: int) -> None:
-    headers = {"content-type": content_type}
-    answer = await client.put("/echo/all", content=b"{}", headers=headers)
-    assert answer.status_code == status
-    assert (await client.put("/echo/all", content=b"{}")).status_code == 200
+async def test_bodies_are_json_whatever_they_are_called(
+    client: httpx.AsyncClient, content_type: str | None
+) -> None:
+    headers = {} if content_type is None else {"content-type": content_type}
+    answer = await client.put("/echo/all", content=b'{"text": "a"}', headers=headers)
+    assert answer.json()["text"] == "a"
+    refused = await client.put("/echo/all", content=b"text=a", headers=headers)
+    assert refused.status_code == 400
 
 
 async def test_large_requests_are_refused(client: httpx.AsyncClient, fake: FakeMinion) -> None:

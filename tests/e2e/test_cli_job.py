@@ -107,11 +107,11 @@ def test_a_job_is_watched_to_its_end(job: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("enqueue", "foo", "["), "args is no JSON"),
-        (("enqueue", "foo", "{}"), "args must be a JSON array"),
+        (("enqueue", "foo", "["), "args: is no JSON"),
+        (("enqueue", "foo", "{}"), "args: must be a JSON array"),
         (("enqueue", "foo", "[9007199254740993]"), "too large to be kept exactly"),
         (("enqueue", "foo", "[NaN]"), "NaN is no number that JSON has"),
-        (("enqueue", "foo", "--notes", "[]"), "--notes must be a JSON object"),
+        (("enqueue", "foo", "--notes", "[]"), "--notes: must be a JSON object"),
         (("enqueue", ""), "task: must not be empty"),
         (("enqueue", "foo", "--priority", "2147483648"), "--priority"),
         (("enqueue", "foo", "--priority", "high"), "--priority"),
@@ -125,7 +125,6 @@ def test_a_job_is_watched_to_its_end(job: Command) -> None:
         (("enqueue", "foo", "--parent", "99999999999999999999"), "--parent"),
         (("enqueue", "foo", '["\\ud800"]'), "args"),
         (("enqueue", "foo", "[1e400]"), "args"),
-        (("list", "--limit", "1001"), "page_size: must be in 1..1000"),
         (("list", "--limit", "99999999999"), "--limit"),
         (("list", "--offset", "-1"), "--offset"),
         (("list", "--before", "99999999999999999999"), "--before"),

@@ -62,7 +62,7 @@ def test_a_watcher_on_one_sees_what_another_performs(node: Node, tmp_path: Path)
     seen: list[dict[str, Any]] = []
 
     def watch() -> None:
-        with api._client.stream(
+        with api.client.stream(
             "GET", f"{api.url}/v1/jobs/{job_id}:watch", headers={"Authorization": "Bearer the-key"}
         ) as answer:
             seen.extend(json.loads(line) for line in answer.iter_lines() if line)

@@ -12,10 +12,11 @@ from minion_server.domain.errors import Conflict, Invalid
 from minion_server.domain.job import Claim, NewJob
 from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Registration
-from minion_server.storage.postgresql import PostgresStorage
+from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.postgresql.address import parse_address
 from support.postgresql import PostgresServer
 
+SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("minion")
 ANY = Claim(queues=["default"], max_jobs=100)
 # What Minion's versions lack of version 25.
 OLDER = {
@@ -54,8 +55,7 @@ async def perl(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _make_minion(perl: asyncpg.Connection, version: int) -> None:
-    schema = resources.files("minion_server.storage.postgresql") / "minion" / "version_25.sql"
-    await perl.execute(schema.read_text(encoding="utf-8"))
+    await perl.execute(SCHEMAS.joinpath("version_25.sql").read_text(encoding="utf-8"))
     await perl.execute(OLDER.get(version, "SELECT 1"))
     await perl.execute(
         "CREATE TABLE mojo_migrations (name TEXT PRIMARY KEY, version BIGINT NOT NULL);"
@@ -111,16 +111,56 @@ async def test_schedules_move_when_minion_is_upgraded(perl: asyncpg.Connection, 
     await storage.open()
     await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="foo", args=[1]))
     await storage.close()
-    await perl.execute(
-        "CREATE TABLE minion_schedules (LIKE minion_server_schedules INCLUDING ALL);"
-        "UPDATE mojo_migrations SET version = 25"
-    )
+    # As Perl Minion does.
+    await perl.execute(SCHEMAS.joinpath("upgrade_25.sql").read_text(encoding="utf-8"))
+    await perl.execute("UPDATE mojo_migrations SET version = 25")
     storage = PostgresStorage(url)
     await storage.open()
     (moved,) = (await storage.list_schedules(ScheduleFilter(), limit=10)).schedules
     assert (moved.name, moved.args) == ("s", [1])
-    assert await perl.fetchval("SELECT count(*) FROM minion_server_schedules") == 0
+    assert await perl.fetchval("SELECT count(*) FROM minion_schedules") == 1
     await storage.close()
+
+
+@pytest.mark.parametrize("version", [23, 24, 25])
+async def test_minions_schema_is_upgraded_under_a_server_that_runs(
+    perl: asyncpg.Connection, url: str, version: int
+) -> None:
+    await _make_minion(perl, 25)
+    newest = await perl.fetchval(MINIONS)
+    await perl.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await _make_minion(perl, version)
+    storage = PostgresStorage(url)
+    await storage.open()
+    await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="foo", args=[1]))
+    transfer = PostgresTransfer(url)
+    await transfer.upgrade(25)
+    assert await perl.fetchval(MINIONS) == newest
+    assert (await transfer.status()).versions["minion"] == 25
+    assert await perl.fetchval("SELECT name FROM minion_schedules") == "s"
+    await storage.put_schedule(NewSchedule(name="t", cron="@daily", task="foo"))
+    await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="bar"))
+    assert await perl.fetchval("SELECT task FROM minion_schedules WHERE name = 's'") == "bar"
+    await perl.execute("UPDATE minion_schedules SET next_run = now() WHERE name = 's'")
+    assert [fired.name for fired in await storage.dispatch_schedules()] == ["s"]
+    assert await storage.pause_schedule("t", paused=True)
+    assert await storage.delete_schedule("t")
+    assert await perl.fetchval("SELECT count(*) FROM minion_schedules") == 1
+    await storage.reset(locks_only=False)
+    assert await perl.fetchval("SELECT count(*) FROM minion_schedules") == 0
+    await storage.close()
+
+
+async def test_minions_schema_is_brought_to_no_version_that_there_is_not(
+    perl: asyncpg.Connection, url: str
+) -> None:
+    await _make_minion(perl, 24)
+    before = await perl.fetchval(MINIONS)
+    transfer = PostgresTransfer(url)
+    for target in (23, 26):
+        with pytest.raises(Conflict, match=f"not to {target}"):
+            await transfer.upgrade(target)
+    assert await perl.fetchval(MINIONS) == before
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import grpc
-from minion.v1 import minion_service_pb2_grpc
+from minion.v1 import (
+    admin_service_pb2_grpc,
+    lock_service_pb2_grpc,
+    minion_service_pb2_grpc,
+    schedule_service_pb2_grpc,
+    worker_service_pb2_grpc,
+)
 
 from minion_server import keys
 from minion_server.domain.errors import MinionError
@@ -74,12 +80,22 @@ class Connection:
     """A connection to a server.
 
     Attributes:
-        stub: Makes calls.
+        target: Address of the server.
+        stub: Makes calls of MinionService.
+        workers: Makes calls of WorkerService.
+        locks: Makes calls of LockService.
+        schedules: Makes calls of ScheduleService.
+        admin: Makes calls of AdminService.
         call: Keyword arguments for each call: metadata and timeout.
         stream: The same for streams, which may last.
     """
 
+    target: str
     stub: minion_service_pb2_grpc.MinionServiceStub
+    workers: worker_service_pb2_grpc.WorkerServiceStub
+    locks: lock_service_pb2_grpc.LockServiceStub
+    schedules: schedule_service_pb2_grpc.ScheduleServiceStub
+    admin: admin_service_pb2_grpc.AdminServiceStub
     call: dict[str, Any]
     stream: dict[str, Any]
 
@@ -98,21 +114,36 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
         CallFailed: A call within failed.
     """
     values = resolve(CONNECTION_OPTIONS, arguments)
-    data_dir: Path = values["data_dir"]
-    target = values["target"] or _known_target(data_dir) or DEFAULT_TARGET
-    key = values["api_key"] or keys.read_key(values["key_file"] or data_dir / keys.KEY_FILE)
+    target, key = find_target(values), find_key(values)
     # In base64, since gRPC's metadata cannot carry every key as it is.
     encoded = base64.b64encode(key.encode()).decode() if key else ""
     metadata = (("authorization", f"Bearer {encoded}"),) if key else ()
     try:
         with grpc.insecure_channel(target, CHANNEL_OPTIONS) as channel:
             yield Connection(
+                target=target,
                 stub=minion_service_pb2_grpc.MinionServiceStub(channel),
+                workers=worker_service_pb2_grpc.WorkerServiceStub(channel),
+                locks=lock_service_pb2_grpc.LockServiceStub(channel),
+                schedules=schedule_service_pb2_grpc.ScheduleServiceStub(channel),
+                admin=admin_service_pb2_grpc.AdminServiceStub(channel),
                 call={"metadata": metadata, "timeout": values["timeout"]},
                 stream={"metadata": metadata},
             )
     except grpc.RpcError as error:
         raise CallFailed(_explain(error, target)) from None
+
+
+def find_target(values: Mapping[str, Any]) -> str:
+    """Answer the address given, else that of the data directory's server, else the default."""
+    target: str = values["target"] or _known_target(values["data_dir"]) or DEFAULT_TARGET
+    return target
+
+
+def find_key(values: Mapping[str, Any]) -> str | None:
+    """Answer the key given, else the one kept in a file, if there is one."""
+    key: str | None = values["api_key"]
+    return key or keys.read_key(values["key_file"] or values["data_dir"] / keys.KEY_FILE)
 
 
 def _known_target(data_dir: Path) -> str | None:

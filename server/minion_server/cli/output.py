@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from minion_rest_bridge.json_out import message_to_json
+
+MAX_CELL = 60
 
 
 def print_message(message: Message) -> None:
@@ -27,9 +30,28 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         print(line.rstrip())
 
 
+def print_rest(shown: int, total: int) -> None:
+    """Print how much of a list is shown, if it is not all."""
+    if shown < total:
+        print(f"{shown} of {total}")
+
+
+def print_fields(fields: Sequence[tuple[str, Any]]) -> None:
+    """Print one thing, a line for each of its fields."""
+    width = max(len(name) for name, _ in fields)
+    for name, value in fields:
+        print(f"{name.ljust(width)}  {value}")
+    print()
+
+
 def print_warning(text: str) -> None:
     """Print what did not go as asked."""
     print(f"minion: {text}", file=sys.stderr)
+
+
+def shorten(text: str) -> str:
+    """Cut a text so that it fits into a table."""
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
 
 def show_time(time: Timestamp) -> str:
@@ -38,6 +60,12 @@ def show_time(time: Timestamp) -> str:
         return "-"
     local = datetime.fromtimestamp(time.seconds).astimezone()
     return local.isoformat(sep=" ", timespec="seconds")
+
+
+def show_duration(duration: Duration) -> str:
+    """Write a span of time for people: 90s, 2.5s; "-" if it is unset."""
+    seconds = duration.ToTimedelta().total_seconds()
+    return f"{seconds:g}s" if seconds else "-"
 
 
 def show_json(message: Message) -> str:

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-import argparse
+import json
+import re
+from argparse import ArgumentTypeError
 from collections.abc import Callable
+from datetime import timedelta
+from typing import Any, Final, TypeVar, cast
+
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import ListValue, Struct
 
 from minion_server.domain.limits import MAX_INT32, MAX_INT64, MAX_SPAN
+
+MAX_EXACT: Final = 2**53
+_UNITS: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_PART: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[smhdw])", re.ASCII)
+_DURATION: Final = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
+_SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", re.ASCII)
+
+_JsonMessage = TypeVar("_JsonMessage", ListValue, Struct)
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -17,9 +32,7 @@ def integer(low: int, high: int) -> Callable[[str], int]:
         except ValueError:
             number = None
         if number is None or not low <= number <= high:
-            raise argparse.ArgumentTypeError(
-                f"must be a whole number in {low}..{high}, not {text!r}"
-            )
+            raise ArgumentTypeError(f"must be a whole number in {low}..{high}, not {text!r}")
         return number
 
     return read
@@ -30,22 +43,65 @@ int32 = integer(-MAX_INT32 - 1, MAX_INT32)
 count = integer(0, MAX_INT32)
 
 
-def seconds(text: str) -> float:
-    """Read a span of time in seconds."""
-    longest = MAX_SPAN.total_seconds()
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number <= longest:
-        raise argparse.ArgumentTypeError(f"must be 0 to {longest:.0f} seconds, not {text!r}")
-    return number
-
-
 def text(argument: str) -> str:
     """Read a text, which must be Unicode: a shell may give any bytes."""
     try:
         argument.encode()
     except UnicodeEncodeError:
-        raise argparse.ArgumentTypeError(f"must be UTF-8, not {argument!a}") from None
+        raise ArgumentTypeError(f"must be UTF-8, not {argument!a}") from None
     return argument
+
+
+def duration(argument: str) -> timedelta:
+    """Read a span of time: 90 (seconds), 1.5s, 10m, 2h, 1d, 1h30m."""
+    if _SECONDS.fullmatch(argument):
+        seconds = float(argument)
+    elif _DURATION.fullmatch(argument):
+        seconds = sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(argument))
+    else:
+        raise ArgumentTypeError(
+            f"must be seconds, or a duration such as 10s, 5m, 2h or 1d, not {argument!r}"
+        )
+    longest = MAX_SPAN.total_seconds()
+    if seconds > longest:
+        raise ArgumentTypeError(f"must be 0 to {longest:.0f} seconds, not {argument!r}")
+    return timedelta(seconds=seconds)
+
+
+def json_array(argument: str) -> ListValue:
+    """Read a JSON array."""
+    return _read_json(argument, ListValue(), list, "array")
+
+
+def json_object(argument: str) -> Struct:
+    """Read a JSON object."""
+    return _read_json(argument, Struct(), dict, "object")
+
+
+def _read_json(argument: str, message: _JsonMessage, kind: type, name: str) -> _JsonMessage:
+    try:
+        value = json.loads(text(argument), parse_int=_exact, parse_constant=_no_constant)
+    except RecursionError:
+        raise ArgumentTypeError("is nested too deeply") from None
+    except ValueError as error:
+        raise ArgumentTypeError(f"is no JSON: {error}") from None
+    if not isinstance(value, kind):
+        raise ArgumentTypeError(f"must be a JSON {name}")
+    try:
+        # Its stubs know of objects alone.
+        json_format.ParseDict(cast(dict[str, Any], value), message)
+    # It may hold half a surrogate pair, which JSON's escapes can make, or be nested too deeply.
+    except (json_format.Error, ValueError, RecursionError) as error:
+        raise ArgumentTypeError(f"cannot be sent: {error}") from None
+    return message
+
+
+def _exact(literal: str) -> int:
+    number = int(literal)
+    if abs(number) >= MAX_EXACT:
+        raise ValueError(f"{literal} is too large to be kept exactly: write it as a string")
+    return number
+
+
+def _no_constant(literal: str) -> float:
+    raise ValueError(f"{literal} is no number that JSON has")

@@ -28,6 +28,12 @@ class Address:
     pooler: bool = False
     connections: int = DEFAULT_CONNECTIONS
 
+    @property
+    def place(self) -> str:
+        """Where it is, for people: without user and password."""
+        parts = urlsplit(self.dsn)
+        return f"{parts.netloc.rpartition('@')[2]}{parts.path}" or "the local socket"
+
 
 def parse_address(url: str) -> Address:
     """Read a URL as libpq knows it, with two parameters of our own: `pgbouncer`, `connections`.

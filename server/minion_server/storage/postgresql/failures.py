@@ -8,6 +8,9 @@ import asyncpg
 
 from minion_server.domain.errors import Exhausted, Invalid, MinionError, Unavailable
 
+CLOSED_STATE = "MN001"
+"""The SQLSTATE of our own triggers on a database that is closed (see `closing`)."""
+
 
 class Failure(StrEnum):
     """What a failed statement means."""
@@ -68,8 +71,11 @@ def translate(error: Exception) -> Exception:
             return error
         case asyncpg.UntranslatableCharacterError():
             return Invalid("json", "must not contain a NUL character, which no database keeps")
+        case asyncpg.PostgresError() if error.sqlstate == CLOSED_STATE:
+            # The text says why.
+            told: Exception = Unavailable(str(error))
         case asyncpg.DiskFullError() | asyncpg.OutOfMemoryError():
-            told: Exception = Exhausted("the disk or the memory of the database is full")
+            told = Exhausted("the disk or the memory of the database is full")
         case asyncpg.exceptions.InsufficientResourcesError():
             told = Exhausted("the database has no resources left")
         case _ if classify(error) is not Failure.FINAL:

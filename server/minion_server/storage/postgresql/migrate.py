@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 
@@ -32,14 +33,61 @@ _PRESENT = """
       current_setting('server_version_num')::int AS server
 """
 
+# Servers that are running go on using the name they know.
 _MOVE_SCHEDULES = """
     INSERT INTO minion_schedules (args, attempts, created, cron, expire, last_job, last_run, lax,
       name, next_run, notes, paused, priority, queue, task)
     SELECT args, attempts, created, cron, expire, last_job, last_run, lax, name, next_run, notes,
       paused, priority, queue, task
     FROM minion_server_schedules ORDER BY id ON CONFLICT (name) DO NOTHING;
-    DELETE FROM minion_server_schedules;
+    DROP TABLE minion_server_schedules;
+    CREATE VIEW minion_server_schedules AS SELECT * FROM minion_schedules;
 """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaVersions:
+    """Versions of the schemas in a database; 0 is none.
+
+    Attributes:
+        minion: Perl Minion's.
+        own: That of what we need besides.
+    """
+
+    minion: int
+    own: int
+
+
+async def schema_versions(connection: Connection) -> SchemaVersions:
+    """Look at the versions of a database, and change nothing."""
+    present = await connection.fetchrow(_PRESENT)
+    assert present is not None, "it has no FROM"
+    return SchemaVersions(
+        minion=await _minion_version(connection) if present["mojo"] else 0,
+        own=await _own_version(connection) if present["own"] else 0,
+    )
+
+
+async def upgrade_minion(connection: Connection, target: int) -> None:
+    """Bring Perl Minion's own schema to a version, as Perl Minion would.
+
+    Raises:
+        Conflict: There is no such version, or it is older than the database's.
+    """
+    async with connection.transaction():
+        await connection.execute(_MOJO_MIGRATIONS)
+        version = await _minion_version(connection)
+        if not version <= target <= MINION_NEWEST:
+            raise Conflict(
+                f"the database is of Perl Minion's schema version {version}: it can be brought to "
+                f"versions up to {MINION_NEWEST}, not to {target}"
+            )
+        for number in range(version + 1, target + 1):
+            sql = _folder("minion").joinpath(f"upgrade_{number}.sql")
+            await connection.execute(sql.read_text(encoding="utf-8"), timeout=MIGRATION_SECONDS)
+        await connection.execute(
+            "UPDATE mojo_migrations SET version = $1 WHERE name = 'minion'", target
+        )
 
 
 def migrations() -> list[str]:
@@ -112,9 +160,7 @@ async def _migrate_own(connection: Connection) -> None:
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS minion_server_schema (version INT NOT NULL)"
     )
-    version: int = await connection.fetchval(
-        "SELECT coalesce(max(version), 0) FROM minion_server_schema"
-    )
+    version = await _own_version(connection)
     if version > len(scripts):
         raise Conflict(
             f"the database is of schema version {version}, newer than this program's "
@@ -142,7 +188,9 @@ async def _adapt(connection: Connection, version: int) -> str:
         await connection.execute("DROP INDEX IF EXISTS minion_server_jobs_finished")
     if version < MINION_NEWEST:
         return "minion_server_schedules"
-    if await connection.fetchval("SELECT EXISTS (SELECT 1 FROM minion_server_schedules)"):
+    if await connection.fetchval(
+        "SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass('minion_server_schedules')"
+    ):
         await connection.execute(_MOVE_SCHEDULES)
     return "minion_schedules"
 
@@ -152,6 +200,13 @@ async def _minion_version(connection: Connection) -> int:
         "SELECT version FROM mojo_migrations WHERE name = 'minion'"
     )
     return version or 0
+
+
+async def _own_version(connection: Connection) -> int:
+    version: int = await connection.fetchval(
+        "SELECT coalesce(max(version), 0) FROM minion_server_schema"
+    )
+    return version
 
 
 def _folder(name: str) -> Traversable:

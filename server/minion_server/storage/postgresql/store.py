@@ -36,7 +36,15 @@ from minion_server.domain.schedule import (
 )
 from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
 from minion_server.storage.base import Changes, Listener
-from minion_server.storage.postgresql import enqueue, maintain, perform, read, schedules, steer
+from minion_server.storage.postgresql import (
+    closing,
+    enqueue,
+    maintain,
+    perform,
+    read,
+    schedules,
+    steer,
+)
 from minion_server.storage.postgresql.address import parse_address
 from minion_server.storage.postgresql.database import PATIENCE_SECONDS, STATEMENT_SECONDS, Database
 from minion_server.storage.postgresql.failures import Failure, classify
@@ -115,6 +123,7 @@ class PostgresStorage:
             raise Unavailable(f"cannot connect to the database: {error}") from error
         try:
             self._schedules = await migrate(connection)
+            await closing.refuse_moved(connection)
         except asyncpg.InsufficientPrivilegeError as error:
             raise Conflict(f"the user may not do what is needed: {error}") from error
         except Exception as error:

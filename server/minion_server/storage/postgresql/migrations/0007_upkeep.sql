@@ -237,9 +237,11 @@ BEGIN
   SELECT coalesce(jsonb_agg(jsonb_build_array(worker, id, retries)), '[]') INTO revoked
   FROM minion_jobs WHERE state = 'active' AND worker IS NOT NULL;
   TRUNCATE minion_jobs, minion_locks, minion_workers, minion_server_waiting, minion_server_requests,
-    minion_server_departures, minion_server_schedules RESTART IDENTITY;
+    minion_server_departures RESTART IDENTITY;
   IF to_regclass('minion_schedules') IS NOT NULL THEN
     TRUNCATE minion_schedules RESTART IDENTITY;
+  ELSE
+    TRUNCATE minion_server_schedules RESTART IDENTITY;
   END IF;
   UPDATE minion_server_marks SET worker = 0;
   RETURN jsonb_build_object('revoked', revoked);

@@ -1,0 +1,106 @@
+"""`minion job list, show, explain`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from minion.v1 import job_pb2
+from minion.v1 import minion_service_pb2 as pb
+
+from minion_server.cli.connection import Connection
+from minion_server.cli.output import (
+    print_fields,
+    print_message,
+    print_rest,
+    print_table,
+    shorten,
+    show_json,
+    show_time,
+)
+from minion_server.cli.verbs import collect
+
+STATES = ("inactive", "active", "finished", "failed")
+
+
+def list_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
+    """List jobs."""
+    request = pb.ListJobsRequest(
+        queues=arguments.queue,
+        states=arguments.state,
+        tasks=arguments.task,
+        notes=arguments.note,
+        before=arguments.before,
+    )
+    response = collect(
+        lambda page: connection.stub.ListJobs(page, **connection.call),
+        request,
+        arguments.limit,
+        arguments.offset,
+    )
+    if arguments.json:
+        print_message(response)
+        return 0
+    print_table(
+        ("ID", "STATE", "TASK", "QUEUE", "PRIORITY", "RETRIES", "CREATED", "ARGS"),
+        [
+            (
+                job.id,
+                job.state,
+                job.task,
+                job.queue,
+                job.priority,
+                job.retries,
+                show_time(job.created),
+                shorten(show_json(job.args)),
+            )
+            for job in response.jobs
+        ],
+    )
+    print_rest(len(response.jobs), response.total)
+    return 0
+
+
+def show_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Show everything about jobs."""
+    for job_id in arguments.ids:
+        response = connection.stub.GetJobDetail(
+            pb.GetJobDetailRequest(id=job_id), **connection.call
+        )
+        if arguments.json:
+            print_message(response.job)
+        else:
+            print_fields(_fields(response.job))
+    return 0
+
+
+def explain_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Tell why jobs do not run yet."""
+    for job_id in arguments.ids:
+        response = connection.stub.ExplainJob(pb.ExplainJobRequest(id=job_id), **connection.call)
+        if arguments.json:
+            print_message(response)
+        else:
+            print(f"{job_id}  {response.state}  {response.summary}")
+    return 0
+
+
+def _fields(job: job_pb2.Job) -> list[tuple[str, Any]]:
+    times = ("created", "delayed", "expires", "started", "finished", "retried")
+    return [
+        ("id", job.id),
+        ("task", job.task),
+        ("args", show_json(job.args)),
+        ("state", job.state),
+        ("result", show_json(job.result) if job.HasField("result") else "-"),
+        ("notes", show_json(job.notes)),
+        ("queue", job.queue),
+        ("priority", job.priority),
+        ("attempts", job.attempts),
+        ("retries", job.retries),
+        ("parents", ", ".join(map(str, job.parents)) or "-"),
+        ("children", ", ".join(map(str, job.children)) or "-"),
+        ("lax", "yes" if job.lax else "no"),
+        ("worker", job.worker if job.HasField("worker") else "-"),
+        *((name, show_time(getattr(job, name))) for name in times),
+    ]

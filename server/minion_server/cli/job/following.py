@@ -1,0 +1,78 @@
+"""`minion job watch, wait`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+
+import grpc
+from minion.v1 import job_pb2
+from minion.v1 import minion_service_pb2 as pb
+
+from minion_server.cli.connection import Connection
+from minion_server.cli.output import print_message, print_warning, show_json, show_time
+from minion_server.cli.progress import Progress
+
+ENDED = ("finished", "failed")
+EXIT_TIMED_OUT = 124
+"""As of timeout(1)."""
+
+
+def watch_job(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Print each change of a job; the exit status is 1 if it fails."""
+    state = ""
+    for job in _changes(arguments.id, connection, None):
+        state = job.state
+        if arguments.json:
+            print_message(job)
+        else:
+            shown = show_json(job.result if state in ENDED else job.notes)
+            print(f"{show_time(job.time)}  {state}  {shown}", flush=True)
+    return 0 if state == "finished" else 1
+
+
+def wait_for_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Wait until jobs have ended; the exit status is 1 if one fails, 124 if time runs out."""
+    end = None if arguments.at_most is None else time.monotonic() + _seconds(arguments)
+    status = 0
+    for job_id in arguments.ids:
+        left = None if end is None else max(0.001, end - time.monotonic())
+        try:
+            status = max(status, wait_for_job(job_id, arguments, connection, left))
+        except grpc.RpcError as error:
+            if left is None or error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise
+            print_warning(f"job {job_id} has not ended yet")
+            return EXIT_TIMED_OUT
+    return status
+
+
+def wait_for_job(
+    job_id: int,
+    arguments: argparse.Namespace,
+    connection: Connection,
+    seconds: float | None = None,
+) -> int:
+    """Wait until a job has ended, print its result, and answer the exit status."""
+    with Progress() as progress:
+        for job in _changes(job_id, connection, seconds):
+            progress.show(job)
+    if arguments.json:
+        print_message(job)
+    elif job.state == "finished":
+        print(show_json(job.result))
+    else:
+        print_warning(f"job {job_id} failed: {show_json(job.result)}")
+    return 0 if job.state == "finished" else 1
+
+
+def _changes(job_id: int, connection: Connection, seconds: float | None) -> Iterator[job_pb2.Job]:
+    request = pb.WatchJobRequest(id=job_id)
+    for response in connection.stub.WatchJob(request, timeout=seconds, **connection.stream):
+        yield response.job
+
+
+def _seconds(arguments: argparse.Namespace) -> float:
+    seconds: float = arguments.at_most.total_seconds()
+    return seconds

@@ -1,0 +1,149 @@
+"""`minion job run`: a job in this process, where its output is seen and debuggers work."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import inspect
+import os
+import platform
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from minion.v1 import minion_service_pb2 as pb
+from minion.v1 import worker_pb2
+from minion.v1 import worker_service_pb2 as worker_service
+from minion_client.json_value import MAX_JSON_BYTES
+from minion_client.task import REGISTRY, Job
+from minion_client.verdict import Verdict, judge_error, judge_return
+
+from minion_server import settings as settings_module
+from minion_server.app import LIBRARY_MODULE, import_tasks
+from minion_server.cli.connection import Connection
+from minion_server.cli.output import print_message, print_warning, show_json
+from minion_server.domain.errors import Invalid
+from minion_server.settings import DATA_DIR, OPTIONS
+
+QUEUE: Final = "minion_foreground"
+"""Perl Minion's queue for the same purpose, which no other worker takes jobs from."""
+TASKS: Final = next(option for option in OPTIONS if option.name == "tasks")
+HEARTBEAT_SECONDS: Final = 15.0
+
+
+def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Retry a job for one attempt in a queue of its own, and perform it; 1 if it fails."""
+    values = settings_module.resolve((DATA_DIR, TASKS), arguments)
+    import_tasks([LIBRARY_MODULE, *values["tasks"]], values["data_dir"] / "library")
+    detail = connection.stub.GetJobDetail(
+        pb.GetJobDetailRequest(id=arguments.id), **connection.call
+    )
+    if detail.job.task not in REGISTRY:
+        raise Invalid("--tasks", f"names no module that has the task {detail.job.task!r}")
+    if detail.job.state == "active":
+        print_warning(f"job {arguments.id} is active")
+        return 1
+    retry = pb.RetryJobRequest(id=arguments.id, retries=detail.job.retries, attempts=1, queue=QUEUE)
+    retried = connection.stub.RetryJob(retry, **connection.call).accepted
+    with _registered(connection) as worker_id:
+        claim = worker_service.DequeueJobsRequest(id=worker_id, queues=[QUEUE], job_id=arguments.id)
+        jobs = connection.workers.DequeueJobs(claim, **connection.call).jobs if retried else ()
+        if not jobs:
+            print_warning(f"job {arguments.id} is not ready: see `minion job explain`")
+            return 1
+        verdict = _perform(jobs[0], connection)
+        return _report(jobs[0], verdict, arguments, connection)
+
+
+def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
+    def note(notes: Mapping[str, Any]) -> None:
+        message = Struct()
+        json_format.ParseDict(dict(notes), message)
+        connection.stub.NoteJob(pb.NoteJobRequest(id=claimed.id, notes=message), **connection.call)
+
+    job = Job(
+        id=claimed.id,
+        task=claimed.task,
+        args=list(_plain(claimed.args)),
+        retries=claimed.retries,
+        attempts=claimed.attempts,
+        priority=claimed.priority,
+        queue=claimed.queue,
+        notes=_plain(claimed.notes),
+        _note=note,
+    )
+    try:
+        value = REGISTRY[claimed.task].function(job, *job.args)
+        if inspect.isawaitable(value):
+            value = asyncio.run(_await(value))
+        return judge_return(value, limit=MAX_JSON_BYTES)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the job fails with it
+        traceback.print_exc()
+        return judge_error(error, limit=MAX_JSON_BYTES)
+
+
+def _plain(message: ListValue | Struct) -> Any:
+    return json_format.MessageToDict(message)
+
+
+async def _await(value: Any) -> Any:
+    return await value
+
+
+def _report(
+    claimed: worker_pb2.ClaimedJob,
+    verdict: Verdict,
+    arguments: argparse.Namespace,
+    connection: Connection,
+) -> int:
+    result = Value()
+    json_format.ParseDict(verdict.result, result)
+    fields: dict[str, Any] = {"id": claimed.id, "retries": claimed.retries, "result": result}
+    response: worker_service.FailJobResponse | worker_service.FinishJobResponse
+    if verdict.failed:
+        fail = worker_service.FailJobRequest(**fields)
+        response = connection.workers.FailJob(fail, **connection.call)
+        print_warning(f"job {claimed.id} failed: {show_json(result)}")
+    else:
+        finish = worker_service.FinishJobRequest(**fields)
+        response = connection.workers.FinishJob(finish, **connection.call)
+        if not arguments.json:
+            print(show_json(result))
+    if arguments.json:
+        print_message(response)
+    if not response.accepted:
+        print_warning(f"job {claimed.id} has moved on in the meantime")
+    return 0 if response.accepted and not verdict.failed else 1
+
+
+@contextmanager
+def _registered(connection: Connection) -> Iterator[int]:
+    """Register a worker, and keep it alive meanwhile: people take their time in debuggers."""
+    registration = worker_service.RegisterWorkerRequest(host=platform.node(), pid=os.getpid())
+    json_format.ParseDict({"queues": [QUEUE], "jobs": 1, "type": "foreground"}, registration.status)
+    registration.id = connection.workers.RegisterWorker(registration, **connection.call).id
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(HEARTBEAT_SECONDS):
+            try:
+                connection.workers.RegisterWorker(registration, **connection.call)
+            except grpc.RpcError as error:
+                print(f"minion: {error}", file=sys.stderr)
+
+    beating = threading.Thread(target=beat, daemon=True)
+    beating.start()
+    try:
+        yield registration.id
+    finally:
+        ended.set()
+        beating.join()
+        connection.workers.UnregisterWorker(
+            worker_service.UnregisterWorkerRequest(id=registration.id), **connection.call
+        )

@@ -1,0 +1,109 @@
+"""`minion job enqueue, retry, cancel, remove, note`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from minion.v1 import minion_service_pb2 as pb
+
+from minion_server.cli.connection import Connection
+from minion_server.cli.job.following import wait_for_job
+from minion_server.cli.output import print_message
+from minion_server.cli.verbs import each, pages
+from minion_server.domain.errors import Invalid
+
+
+def enqueue_job(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Put a job into the queue."""
+    request = pb.EnqueueJobRequest(
+        task=arguments.task,
+        args=arguments.args,
+        notes=arguments.notes,
+        request_id=arguments.request_id,
+        **_job_options(arguments),
+    )
+    response = connection.stub.EnqueueJob(request, **connection.call)
+    if arguments.wait:
+        return wait_for_job(response.id, arguments, connection)
+    if arguments.json:
+        print_message(response)
+    else:
+        print(response.id)
+    return 0
+
+
+def retry_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Put jobs back into the queue."""
+    options = _job_options(arguments)
+    return each(
+        arguments,
+        _jobs(arguments, connection),
+        lambda job_id: connection.stub.RetryJob(
+            pb.RetryJobRequest(id=job_id, **options), **connection.call
+        ),
+        "accepted",
+        lambda job_id: f"job {job_id} has moved on",
+    )
+
+
+def cancel_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Fail jobs for good."""
+    return each(
+        arguments,
+        arguments.ids,
+        lambda job_id: connection.stub.CancelJob(
+            pb.CancelJobRequest(id=job_id, reason=arguments.reason), **connection.call
+        ),
+        "accepted",
+        lambda job_id: f"job {job_id} has ended already",
+    )
+
+
+def remove_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Remove jobs."""
+    return each(
+        arguments,
+        _jobs(arguments, connection),
+        lambda job_id: connection.stub.RemoveJob(pb.RemoveJobRequest(id=job_id), **connection.call),
+        "removed",
+        lambda job_id: f"job {job_id} is active",
+    )
+
+
+def note_job(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Merge notes into a job's."""
+    response = connection.stub.NoteJob(
+        pb.NoteJobRequest(id=arguments.id, notes=arguments.notes), **connection.call
+    )
+    if arguments.json:
+        print_message(response)
+    return 0
+
+
+def _jobs(arguments: argparse.Namespace, connection: Connection) -> Sequence[int]:
+    """Answer the ids given, or those of all failed jobs."""
+    if bool(arguments.ids) == arguments.failed:
+        raise Invalid("ID", "or --failed must be given, one of them")
+    if not arguments.failed:
+        ids: Sequence[int] = arguments.ids
+        return ids
+    failed = pages(
+        lambda page: connection.stub.ListJobs(page, **connection.call),
+        pb.ListJobsRequest(states=["failed"]),
+        limit=0,
+    )
+    return [job.id for page in failed for job in page.jobs]
+
+
+def _job_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "queue": arguments.queue,
+        "priority": arguments.priority,
+        "attempts": arguments.attempts,
+        "delay": arguments.delay,
+        "expire": arguments.expire,
+        "lax": arguments.lax,
+        "parents": arguments.parent,
+    }

@@ -1,0 +1,239 @@
+"""`minion schedule`: cron rules that enqueue jobs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from minion.v1 import schedule_service_pb2 as pb
+
+from minion_server.cli import readers
+from minion_server.cli.connection import Connection
+from minion_server.cli.output import (
+    print_fields,
+    print_message,
+    print_rest,
+    print_table,
+    print_warning,
+    show_duration,
+    show_json,
+    show_time,
+)
+from minion_server.cli.verbs import add_page_arguments, add_verbs, collect, each
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the command and its verbs."""
+    add = add_verbs(commands, "schedule", "list, make and steer schedules")
+
+    listing = add("list", list_schedules, "list schedules, newest first")
+    listing.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    add_page_arguments(listing)
+
+    add("show", show_schedules, "show everything about schedules").add_argument(
+        "names", nargs="+", metavar="NAME"
+    )
+
+    putting = add("put", put_schedule, "make a schedule, or change the one of that name")
+    putting.add_argument("name", help="name of the schedule")
+    putting.add_argument("cron", help="the rule, in UTC, as in '*/5 * * * mon-fri' or @daily")
+    putting.add_argument("task", help="name of the task")
+    putting.add_argument(
+        "args",
+        nargs="?",
+        type=readers.json_array,
+        help="arguments, as a JSON array (default: none)",
+    )
+    putting.add_argument(
+        "-n", "--notes", type=readers.json_object, help="metadata, as a JSON object"
+    )
+    putting.add_argument("-q", "--queue", help="name of the queue (default: default)")
+    putting.add_argument(
+        "-p", "--priority", type=readers.int32, metavar="N", help="higher runs first"
+    )
+    putting.add_argument(
+        "-A",
+        "--attempts",
+        type=readers.int32,
+        metavar="N",
+        help="how often each job may be performed",
+    )
+    putting.add_argument(
+        "-E",
+        "--expire",
+        type=readers.duration,
+        metavar="DURATION",
+        help="how long each job may wait: 10s, 5m, 2h, 1d",
+    )
+    putting.add_argument(
+        "-x",
+        "--lax",
+        action=argparse.BooleanOptionalAction,
+        help="let each job run after failed parents too",
+    )
+
+    for name, verb, text in (
+        ("delete", delete_schedules, "delete schedules"),
+        ("pause", pause_schedules, "keep schedules from firing until they are resumed"),
+        ("resume", resume_schedules, "let paused schedules fire again"),
+    ):
+        add(name, verb, text).add_argument("names", nargs="+", metavar="NAME")
+
+    add("dispatch", dispatch_schedules, "fire the schedules that are due")
+
+
+def list_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
+    """List schedules."""
+    response = collect(
+        lambda page: connection.schedules.ListSchedules(page, **connection.call),
+        pb.ListSchedulesRequest(names=arguments.names),
+        arguments.limit,
+        arguments.offset,
+    )
+    if arguments.json:
+        print_message(response)
+        return 0
+    print_table(
+        ("ID", "NAME", "CRON", "TASK", "QUEUE", "NEXT RUN", "LAST RUN", "LAST JOB"),
+        [
+            (
+                schedule.id,
+                schedule.name,
+                schedule.cron,
+                schedule.task,
+                schedule.queue,
+                _next_run(schedule),
+                _optional_time(schedule, "last_run"),
+                schedule.last_job if schedule.HasField("last_job") else "-",
+            )
+            for schedule in response.schedules
+        ],
+    )
+    print_rest(len(response.schedules), response.total)
+    return 0
+
+
+def show_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Show everything about schedules."""
+    for name in arguments.names:
+        request = pb.ListSchedulesRequest(names=[name])
+        response = connection.schedules.ListSchedules(request, **connection.call)
+        if not response.schedules:
+            print_warning(_is_unknown(name))
+            return 1
+        (schedule,) = response.schedules
+        if arguments.json:
+            print_message(schedule)
+        else:
+            print_fields(_fields(schedule))
+    return 0
+
+
+def put_schedule(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Make or change a schedule."""
+    request = pb.PutScheduleRequest(
+        name=arguments.name,
+        cron=arguments.cron,
+        task=arguments.task,
+        args=arguments.args,
+        notes=arguments.notes,
+        queue=arguments.queue,
+        priority=arguments.priority,
+        attempts=arguments.attempts,
+        expire=arguments.expire,
+        lax=arguments.lax,
+    )
+    response = connection.schedules.PutSchedule(request, **connection.call)
+    if arguments.json:
+        print_message(response)
+    else:
+        print(response.id)
+    return 0
+
+
+def delete_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Delete schedules."""
+    return each(
+        arguments,
+        arguments.names,
+        lambda name: connection.schedules.DeleteSchedule(
+            pb.DeleteScheduleRequest(name=name), **connection.call
+        ),
+        "deleted",
+        _is_unknown,
+    )
+
+
+def pause_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Pause schedules."""
+    return each(
+        arguments,
+        arguments.names,
+        lambda name: connection.schedules.PauseSchedule(
+            pb.PauseScheduleRequest(name=name), **connection.call
+        ),
+        "accepted",
+        _is_unknown,
+    )
+
+
+def resume_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Resume schedules."""
+    return each(
+        arguments,
+        arguments.names,
+        lambda name: connection.schedules.ResumeSchedule(
+            pb.ResumeScheduleRequest(name=name), **connection.call
+        ),
+        "accepted",
+        _is_unknown,
+    )
+
+
+def dispatch_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Fire what is due."""
+    response = connection.schedules.DispatchSchedules(
+        pb.DispatchSchedulesRequest(), **connection.call
+    )
+    if arguments.json:
+        print_message(response)
+    else:
+        print_table(
+            ("ID", "NAME", "JOB"), [(each.id, each.name, each.job) for each in response.dispatched]
+        )
+    return 0
+
+
+def _is_unknown(name: str) -> str:
+    return f"there is no schedule {name!r}"
+
+
+def _next_run(schedule: pb.Schedule) -> str:
+    return "paused" if schedule.paused else show_time(schedule.next_run)
+
+
+def _optional_time(schedule: pb.Schedule, name: str) -> str:
+    time: Timestamp = getattr(schedule, name)
+    return show_time(time)
+
+
+def _fields(schedule: pb.Schedule) -> list[tuple[str, Any]]:
+    return [
+        ("id", schedule.id),
+        ("name", schedule.name),
+        ("cron", schedule.cron),
+        ("task", schedule.task),
+        ("args", show_json(schedule.args)),
+        ("notes", show_json(schedule.notes)),
+        ("queue", schedule.queue),
+        ("priority", schedule.priority),
+        ("attempts", schedule.attempts),
+        ("expire", show_duration(schedule.expire)),
+        ("lax", "yes" if schedule.lax else "no"),
+        ("paused", "yes" if schedule.paused else "no"),
+        ("created", show_time(schedule.created)),
+        ("next run", show_time(schedule.next_run)),
+        ("last run", show_time(schedule.last_run)),
+        ("last job", schedule.last_job if schedule.HasField("last_job") else "-"),
+    ]

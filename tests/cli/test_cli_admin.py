@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cli.conftest import Run
+
+
+def test_a_schedule_is_put_shown_steered_and_deleted(run: Run) -> None:
+    schedule_id = run(
+        "schedule", "put", "nightly", "0 4 * * *", "nobody", "[1]", "-E", "1h", "-q", "q", "-p", 3
+    ).id
+    assert run("schedule", "put", "nightly", "0 5 * * *", "nobody").id == schedule_id
+    shown = run("schedule", "show", "nightly", "--json").json
+    assert (shown["cron"], shown["queue"], shown["paused"]) == ("0 5 * * *", "default", False)
+    assert "cron      0 5 * * *" in run("schedule", "show", "nightly").out
+    assert run("schedule", "pause", "nightly").status == 0
+    (row,) = run("schedule", "list", "nightly").rows
+    assert row == [schedule_id, "nightly", "0 5 * * *", "nobody", "default", "paused", "-", "-"]
+    assert run("schedule", "resume", "nightly").status == 0
+    assert run("schedule", "dispatch").rows == []
+    assert run("schedule", "delete", "nightly").status == 0
+    gone = run("schedule", "delete", "nightly")
+    assert (gone.status, gone.err) == (1, "minion: there is no schedule 'nightly'\n")
+    assert run("schedule", "show", "nightly").status == 1
+    assert "cron" in run("schedule", "put", "x", "61 * * * *", "nobody").err
+
+
+def test_locks_are_acquired_listed_and_released(run: Run) -> None:
+    assert run("lock", "acquire", "l", "--duration", "1m", "--limit", 2).status == 0
+    assert run("lock", "acquire", "l", "-D", "1m", "--limit", 2, "--json").json["acquired"]
+    held = run("lock", "acquire", "l", "--limit", 2, "--wait", "20ms")
+    assert (held.status, held.err) == (1, "minion: the lock 'l' is held\n")
+    assert [row[1] for row in run("lock", "list", "l").rows] == ["l", "l"]
+    assert run("lock", "release", "l").status == 0
+    assert run("lock", "release", "l").status == 0
+    assert run("lock", "release", "l").err == "minion: nobody holds the lock 'l'\n"
+
+
+def test_a_lock_is_held_while_a_command_runs(run: Run, tmp_path: Path) -> None:
+    script = (
+        "import subprocess, sys; sys.exit(3 + subprocess.run([sys.executable, '-m',"
+        " 'minion_server.cli.main', 'lock', 'acquire', 'r'], stderr=-3).returncode)"
+    )
+    assert run("lock", "run", "r", "--", sys.executable, "-c", script).status == 4
+    assert run("lock", "list", "r").rows == []
+    assert run("lock", "acquire", "r").status == 0
+    refused = run("lock", "run", "r", "--", "touch", tmp_path / "ran")
+    assert refused.status == 1
+    assert "is held" in refused.err
+    assert not (tmp_path / "ran").exists()
+    assert run("lock", "release", "r").status == 0
+    assert run("lock", "run", "r", "--", tmp_path / "missing").status == 1
+    assert run("lock", "list", "r").rows == []
+
+
+def test_a_lock_is_released_when_its_holder_is_told_to_stop(run: Run, data_dir: Path) -> None:
+    command = ["-m", "minion_server.cli.main", "lock", "run", "s", "--", "sleep", "60"]
+    with subprocess.Popen([sys.executable, *command]) as holder:
+        deadline = time.monotonic() + 20
+        while not run("lock", "list", "s").rows:
+            assert time.monotonic() < deadline
+        # Whether or not the command has been started.
+        holder.send_signal(signal.SIGTERM)
+        assert holder.wait(timeout=20) == 128 + signal.SIGTERM
+    assert run("lock", "list", "s").rows == []
+
+
+def test_everything_is_counted(run: Run) -> None:
+    counts = dict(line.split() for line in run("stats").out.splitlines() if line)
+    assert counts["workers"] == "1"
+    assert counts["uptime"].endswith("s")
+    assert run("stats", "--json").json["workers"] == "1"
+    assert len(run("stats", "--history").rows) == 24
+    assert len(run("stats", "-H", "--json").json["daily"]) == 24
+
+
+def test_workers_and_their_tasks_are_listed_and_told(run: Run) -> None:
+    (row,) = run("admin", "workers").rows
+    worker_id = row[0]
+    assert row[4] == "default"
+    assert '"queues": ["default"]' in run("admin", "workers", worker_id).out
+    assert run("admin", "workers", "--json").json["workers"][0]["id"] == worker_id
+    assert run("admin", "workers", 999).status == 1
+    assert ["loud", "1", "default"] in run("admin", "tasks").rows
+    assert '"task": "loud"' in run("admin", "tasks", "--json").out
+    assert run("admin", "broadcast", "jobs", worker_id, "-a", "[4]").status == 0
+    assert run("admin", "broadcast", "jobs", 999).err == "minion: there is no such worker\n"
+
+
+def test_the_queue_is_repaired(run: Run) -> None:
+    assert "missing_workers  0" in run("admin", "repair").out
+    assert run("admin", "repair", "--json").json["expiredJobs"] == "0"
+
+
+def test_nothing_is_reset_unless_it_is_meant(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("lock", "acquire", "l").status == 0
+    monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115, PTH123 - closed below
+    asked_nobody = run("admin", "reset", "--locks")
+    assert (asked_nobody.status, "--yes" in asked_nobody.err) == (2, True)
+    sys.stdin.close()
+    assert run("admin", "reset").status == 2
+    for answer, left in (("n\n", 1), ("y\n", 0)):
+        monkeypatch.setattr(sys, "stdin", _Terminal(answer))
+        asked = run("admin", "reset", "--locks")
+        assert "Delete all locks of 127.0.0.1:" in asked.err
+        assert len(run("lock", "list").rows) == left
+    job_id = run("job", "enqueue", "nobody").id
+    assert run("admin", "reset", "--all", "--yes").status == 0
+    assert run("job", "show", job_id).status == 2
+
+
+class _Terminal:
+    def __init__(self, answer: str) -> None:
+        self._answer = answer
+
+    def isatty(self) -> bool:
+        return True
+
+    def readline(self) -> str:
+        return self._answer

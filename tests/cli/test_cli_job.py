@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cli.conftest import Run
+from minion.v1.job_pb2 import Job
+from minion_server.cli.progress import Progress, describe
+
+
+def test_a_job_is_enqueued_waited_for_and_shown(run: Run) -> None:
+    job_id = run("job", "enqueue", "echo", '[1, "zwei", null, {"a": [0.5]}]').id
+    waited = run("job", "wait", job_id)
+    assert (waited.status, json.loads(waited.out)) == (0, [1, "zwei", None, {"a": [0.5]}])
+    shown = run("job", "show", job_id)
+    assert "state     finished" in shown.out
+    assert run("job", "show", job_id, "--json").json["args"] == [1, "zwei", None, {"a": [0.5]}]
+
+
+def test_every_option_of_a_job_arrives(run: Run) -> None:
+    parent = run("job", "enqueue", "nobody").id
+    options = ["-q", "slow lane", "-p", -5, "-A", 3, "-d", "1h30m", "-E", "2d", "-P", parent]
+    job_id = run(
+        "job", "enqueue", "nobody", "[]", *options, "--lax", "-n", '{"a": 1}', "--request-id", "r"
+    ).id
+    job = run("job", "show", job_id, "--json").json
+    assert (job["queue"], job["priority"], job["attempts"]) == ("slow lane", -5, 3)
+    assert (job["parents"], job["lax"], job["notes"]) == ([parent], True, {"a": 1})
+    again = run("job", "enqueue", "nobody", "--request-id", "r", "--json").json
+    assert again == {"id": job_id, "duplicate": True}
+    explained = run("job", "explain", job_id)
+    assert "delayed until" in explained.out
+    assert "'slow lane'" in explained.out
+    kinds = [r["kind"] for r in run("job", "explain", job_id, "--json").json["reasons"]]
+    assert "KIND_DELAYED" in kinds
+
+    assert run("job", "retry", job_id, "-p", 7, "-q", "other", "--no-lax", "-d", "10s").status == 0
+    job = run("job", "show", job_id, "--json").json
+    assert (job["queue"], job["priority"], job["lax"], job["retries"]) == ("other", 7, False, 1)
+    assert run("job", "remove", job_id, parent).status == 0
+
+
+def test_what_real_workers_tell_explains_jobs(run: Run) -> None:
+    unknown = run("job", "enqueue", "nobody").id
+    assert "knows the task 'nobody'" in run("job", "explain", unknown).out
+    jobs = [run("job", "enqueue", "slow", "[60]").id for _ in range(5)]
+    deadline = time.monotonic() + 20
+    while "slots that could run it are busy" not in run("job", "explain", jobs[-1]).out:
+        assert time.monotonic() < deadline
+    assert "has been running it since" in run("job", "explain", jobs[0]).out
+    assert run("job", "cancel", *jobs).status == 0
+
+
+def test_jobs_are_listed_filtered_and_paged(run: Run) -> None:
+    ids = [run("job", "enqueue", "listed", "-q", q, "-n", '{"k": 1}').id for q in ("a", "b", "a")]
+    assert [row[0] for row in run("job", "list", "-t", "listed").rows] == ids[::-1]
+    assert [row[0] for row in run("job", "list", "-t", "listed", "-q", "a").rows] == [
+        ids[2],
+        ids[0],
+    ]
+    assert run("job", "list", "-t", "listed", "-S", "finished").rows == []
+    page = run("job", "list", "-n", "k", "-t", "listed", "-l", 1, "-o", 1)
+    assert page.rows[0][:5] == [ids[1], "inactive", "listed", "b", "0"]
+    assert page.out.splitlines()[-1] == "1 of 3"
+    assert len(run("job", "list", "-t", "listed", "--before", ids[2], "--json").json["jobs"]) == 2
+    assert len(run("job", "list", "-t", "listed", "-l", 0, "--json").json["jobs"]) == 3
+
+
+def test_a_list_has_as_many_pages_as_it_takes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("minion_server.cli.verbs.MAX_PAGE_SIZE", 2)
+    ids = [run("job", "enqueue", "paged").id for _ in range(5)][::-1]
+
+    def listed(*options: object) -> list[str]:
+        return [
+            job["id"] for job in run("job", "list", "-t", "paged", "--json", *options).json["jobs"]
+        ]
+
+    assert listed("-l", 0) == ids
+    assert listed("-l", 3) == ids[:3]
+    assert listed("-l", 0, "-o", 1) == ids[1:]
+
+
+def test_failed_jobs_are_retried_and_removed_at_once(run: Run) -> None:
+    failed = run("job", "enqueue", "boom", "--wait")
+    assert failed.status == 1
+    assert "oh no" in failed.err
+    assert run("job", "retry", "--failed").status == 0
+    job_id = run("job", "list", "-t", "boom", "--json").json["jobs"][0]["id"]
+    assert run("job", "wait", job_id).status == 1
+    assert run("job", "remove", "--failed").status == 0
+    assert run("job", "list", "-t", "boom").rows == []
+    assert run("job", "remove").status == 2
+
+
+def test_a_job_is_noted_cancelled_and_watched(run: Run) -> None:
+    job_id = run("job", "enqueue", "slow", "[60]").id
+    assert run("job", "note", job_id, '{"a": 1, "b": null}').status == 0
+    assert run("job", "cancel", job_id, "--reason", "enough").status == 0
+    assert "has ended already" in run("job", "cancel", job_id).err
+    watched = run("job", "watch", job_id)
+    assert watched.status == 1
+    assert watched.out.split("  ")[1:] == ["failed", '"Job cancelled: enough"\n']
+
+
+def test_waiting_ends_in_time(run: Run) -> None:
+    job_id = run("job", "enqueue", "nobody").id
+    waited = run("job", "wait", job_id, "--for", "50ms")
+    assert (waited.status, waited.out) == (124, "")
+    assert "has not ended yet" in waited.err
+
+
+def test_progress_is_shown_on_a_terminal_only(capsys: pytest.CaptureFixture[str]) -> None:
+    job = Job(id=5, task="crunch", state="active")
+    assert describe(job) == "job 5 (crunch)  active"
+    job.notes.update({"progress": 50})
+    assert describe(job) == "job 5 (crunch)  active  [##########..........] 50%"
+    job.notes.update({"progress": None, "step": "one"})
+    assert describe(job).endswith('"step": "one"}')
+    with Progress() as progress:
+        progress.show(job)
+    assert capsys.readouterr().err == ""
+
+
+def test_progress_is_drawn_and_wiped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with Progress() as progress:
+        progress.show(Job(id=5, task="crunch", state="active"))
+    written = capsys.readouterr().err
+    assert written.startswith("\r\x1b[K")
+    assert written.endswith("\r\x1b[K")
+
+
+def test_a_job_runs_in_the_foreground(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    job_id = run("job", "enqueue", "loud", '["hey"]', "-q", "nowhere").id
+    done = run("job", "run", job_id, "--tasks", "cli_tasks")
+    assert (done.status, done.out) == (0, 'loud: hey\n"HEY"\n')
+    job = run("job", "show", job_id, "--json").json
+    assert (job["state"], job["result"], job["notes"]) == ("finished", "HEY", {"said": "hey"})
+    assert job["queue"] == "minion_foreground"
+
+    job_id = run("job", "enqueue", "boom", "-q", "nowhere").id
+    failed = run("job", "run", job_id, "--tasks", "cli_tasks")
+    assert failed.status == 1
+    assert "RuntimeError: oh no" in failed.err
+    assert run("job", "show", job_id, "--json").json["result"] == "oh no"
+    job_id = run("job", "enqueue", "nobody").id
+    assert "has the task 'nobody'" in run("job", "run", job_id, "--tasks", "cli_tasks").err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["job", "enqueue", "echo", "{}"], "argument args: must be a JSON array"),
+        (["job", "enqueue", "echo", "[", "-p", 1], "argument args: is no JSON"),
+        (["job", "enqueue", "echo", "[9007199254740993]"], "write it as a string"),
+        (["job", "enqueue", "echo", "[NaN]"], "NaN is no number"),
+        (["job", "enqueue", "echo", "-n", "[]"], "argument -n/--notes: must be a JSON object"),
+        (["job", "enqueue", "echo", "-d", "soon"], "argument -d/--delay: must be seconds, or"),
+        (["job", "enqueue", "echo", "-p", "x"], "argument -p/--priority: must be a whole number"),
+        (["job", "list", "-S", "lost"], "argument -S/--state: invalid choice: 'lost'"),
+        (["job", "list", "-l", "-1"], "argument -l/--limit: must be a whole number"),
+        (["job", "retry", "1", "--failed"], "ID: or --failed must be given"),
+    ],
+)
+def test_what_is_asked_for_wrongly_is_named(run: Run, arguments: list[str], named: str) -> None:
+    refused = run(*arguments)
+    assert refused.status == 2
+    assert named in refused.err
+
+
+def test_what_the_server_refuses_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = run("job", "show", 999_999)
+    assert unknown.status == 2
+    assert "NOT_FOUND" in unknown.err
+    assert "attempts" in run("job", "enqueue", "echo", "-A", 0).err
+    monkeypatch.setenv("MINION_API_KEY", "wrong")
+    assert "UNAUTHENTICATED" in run("job", "list").err
+    assert "no server answers at 127.0.0.1:1" in run("job", "list", "--target", "127.0.0.1:1").err
