@@ -47,7 +47,11 @@ def test_services_are_listed_and_described(grpcurl: Grpcurl) -> None:
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
+        "minion.v1.AdminService",
+        "minion.v1.LockService",
         SERVICE,
+        "minion.v1.ScheduleService",
+        "minion.v1.WorkerService",
     ]
     methods = grpcurl("list", SERVICE, key=False).stdout.split()
     assert f"{SERVICE}.WatchJob" in methods
