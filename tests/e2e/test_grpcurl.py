@@ -55,7 +55,7 @@ def test_services_are_listed_and_described(grpcurl: Grpcurl) -> None:
     ]
     methods = grpcurl("list", SERVICE, key=False).stdout.split()
     assert f"{SERVICE}.WatchJob" in methods
-    assert len(methods) == 12
+    assert len(methods) == 13
     whole = grpcurl("describe", SERVICE, key=False)
     assert (whole.returncode, whole.stderr) == (0, "")
     assert "rpc GetJob ( .minion.v1.GetJobRequest ) returns ( .minion.v1.GetJobResponse )" in (
