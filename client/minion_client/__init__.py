@@ -1,5 +1,69 @@
-"""What applications import to define tasks and to talk to a Minion server."""
+"""What applications import to define tasks, to perform them and to talk to a Minion server."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from minion_client.task import Job, JobCancelled, JobFailed, task
 
-__all__ = ["Job", "JobCancelled", "JobFailed", "task"]
+if TYPE_CHECKING:
+    from minion_client.async_client import AsyncClient
+    from minion_client.client import Client
+    from minion_client.errors import (
+        ConflictError,
+        DeadlineError,
+        ExhaustedError,
+        InvalidError,
+        JobFailedError,
+        KeyRefusedError,
+        LockTakenError,
+        MinionError,
+        NotFoundError,
+        UnavailableError,
+    )
+    from minion_client.records import JobInfo, JobState, NewJob
+    from minion_client.task import Registry
+    from minion_client.worker import Worker
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "ConflictError",
+    "DeadlineError",
+    "ExhaustedError",
+    "InvalidError",
+    "Job",
+    "JobCancelled",
+    "JobFailed",
+    "JobFailedError",
+    "JobInfo",
+    "JobState",
+    "KeyRefusedError",
+    "LockTakenError",
+    "MinionError",
+    "NewJob",
+    "NotFoundError",
+    "Registry",
+    "UnavailableError",
+    "Worker",
+    "task",
+]
+
+# Imported when they are first asked for: processes that perform jobs need tasks alone, and no gRPC.
+_MODULES = {
+    "AsyncClient": "async_client",
+    "Client": "client",
+    "JobInfo": "records",
+    "JobState": "records",
+    "NewJob": "records",
+    "Registry": "task",
+    "Worker": "worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}")
+    return getattr(module, name)

@@ -7,6 +7,7 @@ answers `ready` or `error`, is then sent one job at a time, and answers any numb
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import faulthandler
@@ -21,7 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from minion_client.frames import HEADER, Message, decode_body, encode_frame
 from minion_client.json_value import JsonValue
@@ -29,7 +30,10 @@ from minion_client.task import REGISTRY, Job, JobFailed
 from minion_client.verdict import Verdict, judge_error, judge_return
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
-_PARENT_DIED = signal.SIGUSR2
+_TASK_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that do nothing until a task has a use for them."""
+_RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, *_TASK_SIGNALS)
+"""Signals that a task may handle, and the next job must find as they were."""
 _EXIT_SECONDS = 2.0
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [job %(job)s]: %(message)s"
 
@@ -88,10 +92,15 @@ class Performer:
         self._channel = channel
         self._max_json_bytes = max_json_bytes
         self._directory = _directory()
+        self._handlers: dict[signal.Signals, Any] = {}
         self.job: Job | None = None
 
     def serve(self) -> None:
         """Perform what arrives, until the other side is closed or the process is spoilt."""
+        for number in _TASK_SIGNALS:
+            # Not SIG_IGN, which the programs that tasks start would inherit.
+            signal.signal(number, _do_nothing)
+        self._handlers = {number: signal.getsignal(number) for number in _RESET_SIGNALS}
         process = os.getpid()
         spoilt = False
         while not spoilt and (message := self._channel.receive()) is not None:
@@ -126,6 +135,8 @@ class Performer:
     def _restored(self) -> bool:
         """Undo what the next job would suffer from; false if that can't be done."""
         signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         try:
             if _directory() != self._directory:
                 os.chdir(self._directory)
@@ -136,6 +147,9 @@ class Performer:
 
 def main() -> None:
     """Run the program."""
+    # Registered first, it runs last: what tasks left running ends with this process, even when
+    # there is nobody any more who would see to it.
+    atexit.register(_end_group)
     faulthandler.enable()
     channel = Channel(int(sys.argv[1]))
     setup = channel.receive()
@@ -191,14 +205,27 @@ def _die_with_parent(channel: Channel, performer: Performer) -> None:
 
     threading.Thread(target=watch, name="minion-parent-watch", daemon=True).start()
     if sys.platform == "linux":
-        signal.signal(_PARENT_DIED, lambda _signal, _frame: _kill_group())
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(_PARENT_DIED), 0, 0, 0)
+        # One that neither tasks nor those who steer them have a use for.
+        parent_died = signal.SIGRTMAX
+        signal.signal(parent_died, lambda _signal, _frame: _kill_group())
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(parent_died), 0, 0, 0)
+
+
+def _do_nothing(_signal: int, _frame: object) -> None:
+    pass
 
 
 def _kill_group() -> NoReturn:
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
+
+
+def _end_group() -> None:
+    _flush()
+    # Not in what a task has forked.
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
 
 
 def _directory() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from dataclasses import dataclass
 from minion_client.json_value import MAX_JSON_BYTES, JsonValue
 from minion_client.source import ClaimedJob, Outcome
 from minion_client.task import Job, JobFailed, Task
-from minion_client.verdict import Verdict, judge_error, judge_return, timeout_text
+from minion_client.verdict import Verdict, exit_text, judge_error, judge_return, timeout_text
+
+_STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGKILL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +93,14 @@ class Execution(ABC):
         if self._reason is None and not self._ended:
             self._reason = reason
             self._interrupt()
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Do what the signal would do to a process that performs the job.
+
+        What has no process of its own is stopped by INT, TERM and KILL, and ignores others.
+        """
+        if number in _STOP_SIGNALS:
+            self.stop(exit_text(-number))
 
     def abandon(self, reason: str) -> None:
         """Stop the job and end it at once, whether or not it has stopped."""

@@ -54,6 +54,11 @@ class Executor:
             await self._pool.start(slots)
             self._processes = self._pool
 
+    def resize(self, slots: int) -> None:
+        """Prepare for another number of jobs at a time."""
+        if self._processes is not None:
+            self._processes.resize(slots)
+
     async def stop(self) -> None:
         """Stop what `start` started. What is still performed in processes fails."""
         if self._processes is not None:

@@ -20,7 +20,8 @@ MAX_DEPTH = 30
 Protobuf parsers stop at 100 nested messages, and each object of a Struct takes three of them.
 """
 
-_MAX_EXACT = 2**53
+# 2^53 itself is what 2^53 + 1 becomes as a double: nobody who reads it can tell.
+_MAX_EXACT = 2**53 - 1
 _MAX_ROUNDED_ID = float(2**64)
 _UNSTORABLE = re.compile("[\\x00\\ud800-\\udfff]")
 _MAX_BYTES_PER_COUNT = 26  # a float of 24 characters, a comma and one to spare
@@ -44,7 +45,7 @@ def plain_json(value: object, *, limit: int = MAX_JSON_BYTES) -> JsonValue:
 
     Raises:
         NotJsonError: Something in it is no JSON value, nests too deep, is too large, or would be
-            changed on the way: a whole number beyond 2^53, a NUL character or half a surrogate
+            changed on the way: a whole number from 2^53 on, a NUL character or half a surrogate
             pair. The text starts with the path, as in `$.a[0]: set`.
     """
     if value is None or value is True or value is False:

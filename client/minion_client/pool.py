@@ -68,6 +68,12 @@ class ProcessPool(Processes):
         self._stopping = False
         self._add(await ChildProcess.start(self._settings, self._release))
 
+    def resize(self, size: int) -> None:
+        """Change how many processes there may be; those too many end when they are idle."""
+        # One at least: a job may be waiting for it.
+        self._size = max(size, 1)
+        self._dispatch()
+
     async def stop(self) -> None:
         """End all processes, the busy ones at once, and wait until they have ended."""
         self._stopping = True
@@ -108,6 +114,9 @@ class ProcessPool(Processes):
             starter = asyncio.get_running_loop().create_task(self._start_child())
             self._starters.add(starter)
             starter.add_done_callback(self._started)
+        # After a resize there may be too many.
+        while self._idle and len(self._idle) + lasting > self._size:
+            self._idle.pop(0).close()
 
     def _started(self, starter: asyncio.Task[None]) -> None:
         self._starters.discard(starter)

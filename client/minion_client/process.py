@@ -168,6 +168,10 @@ class ChildProcess(asyncio.Protocol):
         if self._running.returncode is None:
             self._kill_group()
 
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process alone."""
+        self._running.send_signal(number)
+
     async def _wait(self) -> int:
         returncode = await ended(self._running)
         self.usable = False
@@ -288,6 +292,13 @@ class ProcessExecution(Execution):
         self._start_timer()
         frame, self._frame = self._frame, b""
         child.perform(self, frame)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process; what it does then is the task's business, but for KILL."""
+        if self._child is None or number == signal.SIGKILL:
+            super().send_signal(number)
+        else:
+            self._child.send_signal(number)
 
     def noted(self, notes: Message) -> None:
         """Take notes that the process sent."""

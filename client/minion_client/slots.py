@@ -32,6 +32,11 @@ class Slots:
         spare_min_priority: The lowest priority that is high.
         limits: How many jobs of a task it may run at a time, for those that have a limit.
 
+    Attributes:
+        jobs: As above.
+        spare: As above.
+        running: How many jobs it runs.
+
     Raises:
         ValueError: A number is negative, or there is no slot.
     """
@@ -50,32 +55,47 @@ class Slots:
         )
         if jobs + spare < 1:
             raise ValueError("jobs and spare must not both be 0")
-        self.total = jobs + spare
+        self.jobs = jobs
+        self.spare = spare
         self.running = 0
-        self._jobs = jobs
         self._spare_min_priority = spare_min_priority
         self._tasks = tuple(tasks)
-        # A limit that all slots together can't exceed needs no counting.
-        self._limits = {
-            task: limits[task] for task in self._tasks if limits.get(task, self.total) < self.total
-        }
+        self._all_limits = {task: limits[task] for task in self._tasks if task in limits}
         self._limited: Counter[str] = Counter()
+        self._limits = self._limits_that_bind()
+
+    @property
+    def total(self) -> int:
+        """How many jobs it may run in all."""
+        return self.jobs + self.spare
+
+    def resize(self, *, jobs: int | None = None, spare: int | None = None) -> None:
+        """Change the number of slots; what runs is not stopped. With none, the worker pauses.
+
+        Raises:
+            ValueError: A number is negative.
+        """
+        changed = {"jobs": self.jobs if jobs is None else jobs}
+        changed["spare"] = self.spare if spare is None else spare
+        _check_counts(changed)
+        self.jobs, self.spare = changed["jobs"], changed["spare"]
+        self._limits = self._limits_that_bind()
 
     def take(self, task: str) -> None:
         """Count a job of the task as running."""
         self.running += 1
-        if task in self._limits:
+        if task in self._all_limits:
             self._limited[task] += 1
 
     def release(self, task: str) -> None:
         """Count a job of the task as ended."""
         self.running -= 1
-        if task in self._limits:
+        if task in self._all_limits:
             self._limited[task] -= 1
 
     def next_claim(self) -> Claim | None:
         """Answer what to ask for now, or None if no slot is free for any task."""
-        ordinary = self._jobs - self.running
+        ordinary = self.jobs - self.running
         max_jobs = ordinary if ordinary > 0 else self.total - self.running
         tasks = self._tasks
         if self._limits:
@@ -90,9 +110,13 @@ class Slots:
 
     def outdates(self, claim: Claim) -> bool:
         """Answer whether a claim made now would reach jobs that an earlier one does not."""
-        if claim.min_priority is not None and self.running < self._jobs:
+        if claim.min_priority is not None and self.running < self.jobs:
             return True
         return any(self._room(task) > 0 for task in self._limits if task not in claim.tasks)
+
+    def _limits_that_bind(self) -> dict[str, int]:
+        # A limit that all slots together can't exceed says nothing.
+        return {task: n for task, n in self._all_limits.items() if n < self.total}
 
     def _room(self, task: str) -> int:
         limit = self._limits.get(task)

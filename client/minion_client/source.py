@@ -62,21 +62,44 @@ class Outcome:
     result: JsonValue
 
 
+class Command(Protocol):
+    """Something that a worker is told to do."""
+
+    @property
+    def command(self) -> str:
+        """Name of the command."""
+
+    @property
+    def args(self) -> Sequence[JsonValue]:
+        """Its arguments."""
+
+
+class SourceRefused(ValueError):
+    """A source will not have the worker, now or later; the text says why."""
+
+
 class JobSource(Protocol):
     """What a worker asks of the queue.
 
     Any exception but ValueError means that the source is out of reach for now: the worker waits and
-    asks again. ValueError means that it will never take what it was given.
+    asks again. ValueError means that it will never take what it was given. A source may as well
+    wait itself until it is in reach.
     """
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
         """Register the worker, or, from the second call on, tell that it is alive.
 
         Answers its id, which is a new one if the server had forgotten the worker.
+
+        Raises:
+            SourceRefused: The worker can't work for this source.
         """
 
     async def unregister(self) -> None:
         """Tell that the worker has ended. What it still has is given to others."""
+
+    async def close(self) -> None:
+        """Let go of what is held open. Called at the end, however the worker ends."""
 
     async def dequeue(
         self,
@@ -121,4 +144,10 @@ class JobSource(Protocol):
 
         It was cancelled, retried or given to another worker. Answers its id and the generation that
         is to stop. What is revoked between two calls is not lost.
+        """
+
+    async def commanded(self) -> Command:
+        """Wait for the next command that was sent to the worker.
+
+        What is sent between two calls is not lost.
         """

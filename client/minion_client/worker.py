@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from asyncio import FIRST_COMPLETED
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TypedDict, Unpack
 
 from minion_client.backoff import Backoff
+from minion_client.commands import Commander, CommandHandler
+from minion_client.endpoint import Endpoint, Tls
 from minion_client.execution import Execution, Listener
 from minion_client.executor import Executor
+from minion_client.grpc_source import GrpcSource
 from minion_client.json_value import JsonValue, NotJsonError, plain_json
 from minion_client.reporter import JobKey, Reporter
 from minion_client.slots import Claim, Slots
-from minion_client.source import ClaimedJob, JobSource, Outcome
-from minion_client.task import Registry
+from minion_client.source import ClaimedJob, JobSource, Outcome, SourceRefused
+from minion_client.task import REGISTRY, Registry
 from minion_client.verdict import WORKER_GONE
+from minion_client.waiting import end_all, endless, first, pause
 
 _log = logging.getLogger(__name__)
 
 _REVOKED = "Job was revoked"
 _LAST_CALLS_SECONDS = 5.0
 _MAX_UNDELIVERED = 1_000
+
+
+class WorkerOptions(TypedDict, total=False):
+    """What a worker can be told besides its source and its tasks (see `Worker`)."""
+
+    queues: Sequence[str]
+    jobs: int
+    spare: int
+    spare_min_priority: int
+    limits: Mapping[str, int] | None
+    heartbeat_interval: float
+    dequeue_wait: float
+    grace: float
+    status: Mapping[str, JsonValue] | None
+    backoff: Backoff | None
+    executor: Executor | None
 
 
 class Worker(Listener):
@@ -88,10 +109,8 @@ class Worker(Listener):
         self._settings = {
             **_checked_status(status or {}),
             "heartbeat_interval": heartbeat_interval,
-            "jobs": jobs,
             "limits": dict(limits or {}),
             "queues": list(queues),
-            "spare": spare,
             "spare_min_priority": spare_min_priority,
             "tasks": sorted(task.name for task in registry),
             "type": "Python",
@@ -103,6 +122,7 @@ class Worker(Listener):
         self._revoked: set[JobKey] = set()
         self._performed = 0
         self._id: int | None = None
+        self._registered = asyncio.Event()
         self._claim: tuple[Claim, asyncio.Task[Sequence[ClaimedJob]]] | None = None
         self._changed = asyncio.Event()
         self._idle = asyncio.Event()
@@ -110,10 +130,47 @@ class Worker(Listener):
         self._heartbeat_due = asyncio.Event()
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._commander = Commander(
+            self, source, backoff=self._backoff, obeyed=self._heartbeat_due.set
+        )
+
+    @classmethod
+    def connect(
+        cls,
+        target: str,
+        registry: Registry = REGISTRY,
+        *,
+        key: str | None = None,
+        tls: Tls = False,
+        **options: Unpack[WorkerOptions],
+    ) -> Worker:
+        """Make a worker that takes its jobs from a server, over gRPC.
+
+        It connects when it is run, and again whenever the connection is lost.
+
+        Args:
+            target: `HOST:PORT` of the server.
+            registry: The tasks.
+            key: The server's key.
+            tls: Whether to use TLS, and whom to trust (see `minion_client.endpoint.Tls`).
+            options: As the class takes them.
+
+        Raises:
+            ValueError: An argument is out of its range; the text names it.
+        """
+        endpoint = Endpoint(target=target, key=key, tls=tls)
+        source = GrpcSource(endpoint, backoff=options.get("backoff"))
+        return cls(source, registry, **options)
 
     @property
     def id(self) -> int | None:
         """The worker's id, once it is registered."""
+        return self._id
+
+    async def registered(self) -> int:
+        """Wait until the worker is registered, and answer its id."""
+        await self._registered.wait()
+        assert self._id is not None, "it is set before"
         return self._id
 
     def stop(self) -> None:
@@ -128,21 +185,62 @@ class Worker(Listener):
         self._changed.set()
         self._withdraw_claim()
 
+    def add_command(self, name: str, handler: CommandHandler) -> None:
+        """Have the worker carry out a command of its own when it is broadcast.
+
+        Args:
+            name: Name of the command.
+            handler: Called with the command's arguments on the worker's event loop; it may be a
+                coroutine function, and the next command waits for it. TypeError and ValueError mean
+                that the arguments are wrong.
+
+        Raises:
+            ValueError: The name is `jobs`, `spare`, `kill` or `stop`, which every worker knows.
+        """
+        self._commander.add(name, handler)
+
+    def resize(self, *, jobs: int | None = None, spare: int | None = None) -> None:
+        """Change how many jobs are run at a time; those that run are not stopped.
+
+        With no slot at all the worker pauses.
+
+        Raises:
+            ValueError: A number is negative.
+        """
+        self._slots.resize(jobs=jobs, spare=spare)
+        self._executor.resize(self._slots.total)
+        self._changed.set()
+        self._withdraw_claim()
+
+    def signal_job(self, job_id: int, number: signal.Signals) -> None:
+        """Send a signal to a job, if it runs here.
+
+        A job in a process of its own gets the signal. Other jobs are stopped by INT, TERM and KILL.
+        """
+        for key, execution in list(self._running.items()):
+            if key[0] == job_id:
+                execution.send_signal(number)
+
     async def run(self) -> None:
         """Work until stopped.
 
         Raises:
             ChildStartError: A child process could not import the tasks.
+            SourceRefused: The source will not have the worker, as with a wrong key.
         """
         await self._executor.start(self._slots.total)
         try:
-            await _first(self._register(), self._stopping.wait())
-            if self._id is not None:
+            registering = asyncio.create_task(self._register())
+            await first(asyncio.wait((registering,)), self._stopping.wait())
+            if registering.done():
+                registering.result()
                 await self._work()
+            await end_all((registering,))
         finally:
             for execution in list(self._running.values()):
                 execution.abandon(WORKER_GONE)
             await self._executor.stop()
+            await self._source.close()
 
     async def _work(self) -> None:
         claiming = asyncio.create_task(self._take_jobs())
@@ -151,16 +249,17 @@ class Worker(Listener):
             asyncio.create_task(self._reporter.run()),
             asyncio.create_task(self._send_heartbeats()),
             asyncio.create_task(self._stop_revoked()),
+            asyncio.create_task(self._commander.run()),
         ]
         try:
-            await _first(self._stopping.wait(), asyncio.wait(loops, return_when=FIRST_COMPLETED))
+            await first(self._stopping.wait(), asyncio.wait(loops, return_when=FIRST_COMPLETED))
             for loop in loops:
                 # Only a defect ends one before; then the worker must end too, and say why.
                 if loop.done():
                     loop.result()
             await self._drain(claiming)
         finally:
-            await _end_all(loops)
+            await end_all(loops)
         await self._unregister()
 
     # Claiming
@@ -180,7 +279,7 @@ class Worker(Listener):
                 await self._changed.wait()
                 continue
             if self._reporter.undelivered > _MAX_UNDELIVERED:
-                await _first(self._reporter.delivered(), self._stopping.wait())
+                await first(self._reporter.delivered(), self._stopping.wait())
                 continue
             try:
                 jobs = await self._dequeue(claim)
@@ -190,7 +289,7 @@ class Worker(Listener):
                     _log.warning("Can't take jobs, trying again: %s", error, exc_info=error)
                 # It may be that the source has forgotten the worker.
                 self._heartbeat_due.set()
-                await _pause(self._backoff.delay(failures), self._stopping)
+                await pause(self._backoff.delay(failures), self._stopping)
                 continue
             if failures:
                 _log.info("Taking jobs again after %d failures", failures)
@@ -225,7 +324,8 @@ class Worker(Listener):
         return ()
 
     def _withdraw_claim(self) -> None:
-        if self._claim is not None:
+        # Once: cancelled again, the call would not wait for what the source has taken.
+        if self._claim is not None and not self._claim[1].cancelling():
             self._claim[1].cancel()
 
     def _perform(self, jobs: Sequence[ClaimedJob]) -> None:
@@ -268,17 +368,8 @@ class Worker(Listener):
     # Background loops
 
     async def _stop_revoked(self) -> None:
-        failures = 0
-        while True:
-            try:
-                key = await self._source.revoked()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
-                failures += 1
-                if failures == 1:
-                    _log.warning("Can't learn of revoked jobs: %s", error, exc_info=error)
-                await asyncio.sleep(self._backoff.delay(failures))
-                continue
-            failures = 0
+        revoked = endless(self._source.revoked, "learn of revoked jobs", self._backoff)
+        async for key in revoked:
             execution = self._running.get(key)
             if execution is not None:
                 execution.revoked = True
@@ -293,7 +384,7 @@ class Worker(Listener):
             delay = self._heartbeat_interval
             if failures:
                 delay = min(delay, self._backoff.delay(failures))
-            await _pause(delay, self._heartbeat_due)
+            await pause(delay, self._heartbeat_due)
             self._heartbeat_due.clear()
             failures = 0 if await self._beat(failures) else failures + 1
 
@@ -306,8 +397,15 @@ class Worker(Listener):
     async def _beat(self, failures: int) -> bool:
         try:
             worker_id = await self._source.register(
-                {**self._settings, "performed": self._performed}
+                {
+                    **self._settings,
+                    "jobs": self._slots.jobs,
+                    "spare": self._slots.spare,
+                    "performed": self._performed,
+                }
             )
+        except SourceRefused:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
             if not failures:
                 _log.warning("Can't register, trying again: %s", error, exc_info=error)
@@ -315,6 +413,7 @@ class Worker(Listener):
         if worker_id != self._id:
             _log.info("Registered as worker %d", worker_id)
         self._id = worker_id
+        self._registered.set()
         return True
 
     # The end
@@ -327,14 +426,21 @@ class Worker(Listener):
             await asyncio.wait((claiming,))
             await self._idle.wait()
 
-        await _first(ended(), self._hurry.wait(), timeout=self._grace)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._grace
+        await first(ended(), self._hurry.wait(), timeout=self._grace)
         for execution in list(self._running.values()):
             execution.stop(WORKER_GONE)
-        await _first(self._idle.wait(), timeout=self._executor.bounds.cancel_grace)
+        await first(self._idle.wait(), timeout=self._executor.bounds.cancel_grace)
         for execution in list(self._running.values()):
             execution.abandon(WORKER_GONE)
-        await _first(self._reporter.delivered(), self._hurry.wait())
-        await _first(self._reporter.delivered(), timeout=_LAST_CALLS_SECONDS)
+        # A source that is out of reach may come back within the grace, but not keep this for ever.
+        patience = max(deadline - loop.time(), _LAST_CALLS_SECONDS)
+        await first(self._reporter.delivered(), self._hurry.wait(), timeout=patience)
+        self._reporter.hurry()
+        await first(self._reporter.delivered(), timeout=_LAST_CALLS_SECONDS)
+        if self._reporter.undelivered:
+            _log.error("%d results are lost: no answer", self._reporter.undelivered)
 
     async def _unregister(self) -> None:
         try:
@@ -342,26 +448,6 @@ class Worker(Listener):
                 await self._source.unregister()
         except Exception as error:  # noqa: BLE001 - the worker ends whatever the source says
             _log.warning("Can't unregister: %s", error)
-
-
-async def _pause(seconds: float, until: asyncio.Event) -> None:
-    """Wait, but not longer than until an event."""
-    await _first(until.wait(), timeout=seconds)
-
-
-async def _first(*waits: Coroutine[Any, Any, object], timeout: float | None = None) -> None:  # noqa: ASYNC109 - the timeout is no failure here
-    """Wait until one of them ends, or the seconds have passed; the others are cancelled."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, timeout=timeout, return_when=FIRST_COMPLETED)
-    finally:
-        await _end_all(tasks)
-
-
-async def _end_all(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from client.worker_bench import DEADLINE, MemoryJob, MemorySource, WorkerBench
 from minion_client import Job, task
+from minion_client import worker as worker_module
 from minion_client.execution import Bounds
-from minion_client.source import Outcome
+from minion_client.source import Outcome, SourceRefused
 from minion_client.task import Registry
 from minion_client.worker import Worker
 
@@ -349,6 +350,21 @@ async def test_stopping_waits_for_the_source_until_told_twice(
     assert "1 results are lost" in caplog.text
 
 
+async def test_stopping_waits_for_the_source_no_longer_than_the_grace(
+    bench: WorkerBench, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_module, "_LAST_CALLS_SECONDS", 0.2)
+    gate = Gate(bench)
+    worker = bench.worker(grace=0.1)
+    job = await bench.source.enqueue("held")
+    await gate.holds(job)
+    bench.source.failing = {"report", "unregister"}
+    gate.let_go(job)
+    worker.stop()
+    await bench.finish()
+    assert "1 results are lost" in caplog.text
+
+
 async def test_stopping_before_the_source_answers_ends(bench: WorkerBench) -> None:
     class Mute(MemorySource):
         async def register(self, status: Any) -> int:
@@ -390,6 +406,7 @@ async def test_heartbeats_tell_the_status(bench: WorkerBench) -> None:
         "queues": ["default"],
         "spare": 1,
         "spare_min_priority": 1,
+        "tasks": ["held"],
         "type": "Python",
     }
     assert worker.id == 1
@@ -439,6 +456,111 @@ async def test_claims_pause_while_results_pile_up(
     assert sum(job.state == "active" for job in jobs) <= 5 + 4
     bench.source.failing = set()
     await bench.source.ended(*jobs)
+
+
+async def test_slots_are_changed_from_afar(bench: WorkerBench) -> None:
+    gate = Gate(bench)
+    jobs = [await bench.source.enqueue("held") for _ in range(4)]
+    bench.worker(jobs=1, spare=0)
+    await gate.holds(jobs[0])
+    await bench.source.command("jobs", 2)
+    await bench.source.until(lambda: bench.source.statuses[-1]["jobs"] == 2)
+    await gate.holds(*jobs[:2])
+    await bench.source.command("jobs", "0")
+    await bench.source.until(lambda: bench.source.statuses[-1]["jobs"] == 0)
+    gate.let_go(*jobs)
+    await bench.source.ended(*jobs[:2])
+    await settle()
+    assert [job.state for job in jobs[2:]] == ["inactive", "inactive"]
+    jobs[3].priority = 1
+    await bench.source.command("spare", 1)
+    await bench.source.ended(jobs[3])
+    assert jobs[2].state == "inactive"
+
+
+async def test_jobs_are_stopped_from_afar(bench: WorkerBench) -> None:
+    gate = Gate(bench)
+    jobs = [await bench.source.enqueue("held") for _ in range(4)]
+    bench.worker()
+    await gate.holds(*jobs)
+    await bench.source.command("kill", "USR1", 1)
+    await bench.source.command("kill", "INT", "2")
+    await bench.source.command("kill", "TERM", 3)
+    await bench.source.command("stop", 4)
+    await bench.source.ended(*jobs[1:])
+    assert jobs[0].state == "active"
+    text = "Job terminated unexpectedly (exit code: 0, signal: {})"
+    assert [job.result for job in jobs[1:]] == [text.format(n) for n in (2, 15, 9)]
+
+
+async def test_a_worker_can_have_commands_of_its_own(
+    bench: WorkerBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    received: list[Any] = []
+
+    async def slow(*args: Any) -> None:
+        await asyncio.sleep(0)
+        received.append(args)
+
+    def broken() -> None:
+        raise RuntimeError("oh no")
+
+    worker = bench.worker()
+    worker.add_command("own", slow)
+    worker.add_command("broken", broken)
+    with pytest.raises(ValueError, match="every worker has a command 'stop'"):
+        worker.add_command("stop", slow)
+    await bench.source.command("broken")
+    await bench.source.command("unknown", 1)
+    await bench.source.command("own", 1, "a")
+    await bench.until(lambda: received)
+    assert received == [(1, "a")]
+    assert "The command 'broken' failed" in caplog.text
+    assert "Ignored the unknown command 'unknown'" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [
+        ("jobs", []),
+        ("jobs", [-1]),
+        ("jobs", [1.5]),
+        ("jobs", [True]),
+        ("jobs", [100_000]),
+        ("spare", ["many"]),
+        ("spare", [1, 2]),
+        ("kill", ["STOP", 1]),
+        ("kill", [["TERM"], 1]),
+        ("kill", ["TERM"]),
+        ("stop", [None]),
+        ("stop", [[]]),
+    ],
+)
+async def test_commands_that_make_no_sense_are_ignored(
+    bench: WorkerBench, caplog: pytest.LogCaptureFixture, command: str, args: list[Any]
+) -> None:
+    gate = Gate(bench)
+    bench.worker()
+    job = await bench.source.enqueue("held")
+    await gate.holds(job)
+    await bench.source.command(command, *args)
+    await bench.until(lambda: f"Ignored '{command}'" in caplog.text)
+    assert job.state == "active"
+    assert bench.source.statuses[-1]["jobs"] == 4
+
+
+async def test_a_source_that_refuses_the_worker_ends_it(bench: WorkerBench) -> None:
+    class Closed(MemorySource):
+        async def register(self, status: Any) -> int:
+            raise SourceRefused("not you")
+
+    source = bench.source = Closed()
+    bench.worker()
+    run = bench.runs.pop()
+    with pytest.raises(SourceRefused, match="not you"):
+        async with asyncio.timeout(DEADLINE):
+            await run
+    assert source.closed
 
 
 async def test_lost_races_are_no_errors(

@@ -129,6 +129,26 @@ async def test_an_idle_process_that_dies_is_replaced(bench: WorkerBench) -> None
     assert (await bench.perform("pid")).result != before
 
 
+async def test_a_pool_grows_and_shrinks(bench: WorkerBench) -> None:
+    bench.module("tasks", PID + "\n@task\ndef wait(job):\n    while True: pass\n", "pid", "wait")
+    pool = bench.process_pool("tasks")
+    worker = bench.worker(pool=pool, jobs=1, spare=0)
+    jobs = [await bench.source.enqueue("wait") for _ in range(2)]
+    await bench.source.until(lambda: jobs[0].state == "active")
+    worker.resize(jobs=3)
+    await bench.source.until(lambda: jobs[1].state == "active")
+    # The third, ready for what may come.
+    await bench.until(lambda: len(pool._busy) == 2 and len(pool._idle) == 1)
+    worker.resize(jobs=2)
+    await bench.until(lambda: not pool._idle)
+    worker.resize(jobs=0)
+    for job in jobs:
+        await bench.source.cancel(job)
+    worker.resize(jobs=1)
+    assert (await bench.perform("pid")).state == "finished"
+    await bench.until(lambda: len(pool._idle) + len(pool._busy) == 1)
+
+
 async def test_what_waits_for_a_process_can_be_cancelled(bench: WorkerBench) -> None:
     bench.module("tasks", PID + "\n@task\ndef wait(job):\n    while True: pass\n", "pid", "wait")
     pool = bench.process_pool("tasks")

@@ -76,6 +76,27 @@ def test_numbers_out_of_range_are_refused(
         slots(jobs, spare, **limits)
 
 
+def test_slots_can_be_changed_while_jobs_run() -> None:
+    made = slots(jobs=1, spare=0, a=2)
+    made.take("a")
+    assert made.next_claim() is None
+    made.resize(jobs=3, spare=1)
+    assert (made.jobs, made.spare, made.total) == (3, 1, 4)
+    # The limit, which no one slot could exceed, counts what ran before.
+    assert made.next_claim() == Claim(tasks=TASKS, min_priority=None, max_jobs=1)
+    made.take("a")
+    assert made.next_claim() == Claim(tasks=("b", "c"), min_priority=None, max_jobs=1)
+    made.resize(jobs=0)
+    assert made.next_claim() is None
+    made.release("a")
+    made.release("a")
+    assert made.next_claim() == Claim(tasks=TASKS, min_priority=5, max_jobs=1)
+    made.resize(spare=0)
+    assert made.next_claim() is None
+    with pytest.raises(ValueError, match="jobs must not be negative"):
+        made.resize(jobs=-1)
+
+
 class SlotsMachine(RuleBasedStateMachine):
     """Any source, answering any jobs that a claim allows, and jobs ending in any order."""
 

@@ -17,6 +17,7 @@ from minion_client.pool import ProcessPool
 from minion_client.process import ChildSettings
 from minion_client.source import Outcome
 from minion_client.task import Registry, Task, TaskKind
+from minion_client.work_call import SentCommand
 from minion_client.worker import Worker
 
 DEADLINE = 20.0
@@ -52,6 +53,8 @@ class MemorySource:
         self.note_calls: list[tuple[int, dict[str, JsonValue]]] = []
         self.statuses: list[dict[str, JsonValue]] = []
         self.unregistered = False
+        self.closed = False
+        self.commands: asyncio.Queue[SentCommand] = asyncio.Queue()
         self.failing: set[str] = set()
         self.failures = 0
         self.refuse: Callable[[Outcome], bool] = lambda outcome: False
@@ -79,6 +82,9 @@ class MemorySource:
             self._changed.notify_all()
         await self._revocations.put((job.id, retries))
 
+    async def command(self, name: str, *args: JsonValue) -> None:
+        await self.commands.put(SentCommand(command=name, args=list(args)))
+
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(DEADLINE), self._changed:
             await self._changed.wait_for(condition)
@@ -102,6 +108,9 @@ class MemorySource:
     async def unregister(self) -> None:
         self.unregistered = True
         await self._touch("unregister")
+
+    async def close(self) -> None:
+        self.closed = True
 
     async def dequeue(
         self,
@@ -167,6 +176,9 @@ class MemorySource:
 
     async def revoked(self) -> tuple[int, int]:
         return await self._revocations.get()
+
+    async def commanded(self) -> SentCommand:
+        return await self.commands.get()
 
 
 class WorkerBench:

@@ -97,6 +97,14 @@ def test_the_form_may_carry_the_parameters(server: MinionProcess) -> None:
         assert (detail["args"], detail["priority"]) == (["f"], -2)
 
 
+def test_a_first_job_by_curl(server: MinionProcess) -> None:
+    # What `curl -d` says of its body, unless it is told otherwise.
+    headers = AUTHORIZED | {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = server.post("/v1/jobs", content=b'{"task": "echo"}', headers=headers)
+    job = answer.json()["id"]
+    assert (answer.status_code, answer.text) == (200, f'{{"id":"{job}","duplicate":false}}')
+
+
 @pytest.mark.parametrize("headers", [AUTHORIZED, BASE64, {"Authorization": f"bearer {KEY}"}])
 def test_the_key_is_taken_in_both_forms(server: MinionProcess, headers: dict[str, str]) -> None:
     assert server.get("/api/minion/999999/detail", headers=headers).status_code == 404

@@ -45,7 +45,7 @@ def test_after_the_grace_jobs_fail_or_are_tried_again(serve: Serve, task: str) -
         server.wait(job, "active")
     begun = time.monotonic()
     assert server.stop() == 0
-    assert time.monotonic() - begun < 8
+    assert time.monotonic() - begun < 15
 
     again = serve("--no-scheduler")
     failed, retried = again.detail(once), again.detail(twice)
@@ -63,7 +63,7 @@ def test_a_second_signal_cuts_the_grace_short(serve: Serve, number: int) -> None
     until(lambda: "stopping" in server.log.read_text())
     assert server.detail(job)["state"] == "active"
     server.signal(number)
-    assert server.ended(10) == 0
+    assert server.ended(20) == 0
     again = serve("--no-scheduler")
     assert again.detail(job)["result"] == "Worker went away"
 
@@ -78,8 +78,8 @@ def test_open_streams_do_not_keep_a_server_from_stopping(serve: Serve) -> None:
         assert "inactive" in next(stream.iter_lines())
         begun = time.monotonic()
         server.signal(signal.SIGTERM)
-        assert server.ended(10) == 0
-        assert time.monotonic() - begun < 8
+        assert server.ended(20) == 0
+        assert time.monotonic() - begun < 15
 
 
 def test_a_signal_at_any_moment_of_the_start_stops_the_server(home: Path, serve: Serve) -> None:

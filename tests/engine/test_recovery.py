@@ -53,6 +53,20 @@ async def test_the_workers_of_an_exclusive_store_are_dead(bench: Bench) -> None:
     assert [worker.jobs for worker in await bench.workers()] == [[remote]]
 
 
+async def test_workers_elsewhere_have_time_to_come_back(bench: Bench) -> None:
+    job_id = await worker_with_job(bench, "elsewhere", 1, embedded=False)
+    (before,) = await bench.workers()
+    bench.clock.advance(100_000)
+    assert await failed_after_recovery(bench) == []
+    (after,) = await bench.workers()
+    assert (after.id, after.host, after.pid) == (before.id, "elsewhere", 1)
+    assert after.jobs == [job_id]
+    # Not for ever.
+    bench.clock.advance(100)
+    report = await bench.storage.repair(Retention(), minion_backoff)
+    assert report.missing_workers == report.abandoned_jobs == 1
+
+
 async def test_of_a_shared_store_only_the_dead_of_this_machine_are_known(
     bench: Bench, dead_pid: int
 ) -> None:

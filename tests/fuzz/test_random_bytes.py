@@ -13,7 +13,7 @@ from minion.v1 import minion_service_pb2 as pb
 from support.http2 import send_call
 from support.processes import AUTHORIZED, KEY, MinionProcess
 
-SEEDS = range(4)
+SEEDS = range(3)
 PATHS = [
     ("GET", "/api/minion/1"),
     ("GET", "/api/minion/1/detail"),

@@ -14,7 +14,7 @@ from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from support.processes import AUTHORIZED, MinionProcess
 
-EXAMPLES = 50
+EXAMPLES = 30
 
 # Not that all is accepted which the description allows: it does not tell every bound.
 CHECKED = (

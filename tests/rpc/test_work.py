@@ -277,6 +277,39 @@ async def test_what_a_worker_does_not_hold_when_it_comes_back_is_put_back(
     assert await again.jobs() == (serial, [lost])
 
 
+async def test_what_a_worker_holds_and_no_longer_has_is_revoked_when_it_comes_back(
+    service: Service,
+) -> None:
+    held, cancelled = await service.enqueue(), await service.enqueue()
+    call = service.call()
+    worker_id = await call.welcomed()
+    call.demand(2)
+    await call.jobs()
+    call.call.cancel()
+    await service.storage.cancel_job(cancelled, "no")
+    again = service.call()
+    again.hello((held, 0), (cancelled, 0), worker_id=worker_id)
+    (revoked,) = await again.until("revoked")
+    assert (revoked.id, revoked.retries) == (cancelled, 0)
+
+
+async def test_a_worker_that_closes_and_has_jobs_may_come_back(service: Service) -> None:
+    job_id = await service.enqueue()
+    call = service.call()
+    worker_id = await call.welcomed()
+    call.demand(1)
+    await call.jobs()
+    # As a connection that breaks may look.
+    call.requests.put_nowait(None)
+    assert await call.end() == grpc.StatusCode.OK
+    assert (await service.storage.list_workers(WorkerFilter(), limit=9)).total == 1
+    again = service.call()
+    assert await again.welcomed((job_id, 0), worker_id=worker_id) == worker_id
+    again.report(1, (job_id, 0))
+    (receipt,) = await again.until("receipts")
+    assert list(receipt.accepted) == [True]
+
+
 async def test_another_call_of_a_worker_ends_the_one_before(service: Service) -> None:
     first = service.call()
     worker_id = await first.welcomed()

@@ -18,7 +18,7 @@ TESTS = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 KEY = "the-key"
 AUTHORIZED = {"Authorization": f"Bearer {KEY}"}
-ADDRESS = re.compile(r"^(gRPC|REST): (?:http://)?(\S+)\n", re.MULTILINE)
+ADDRESS = re.compile(r"^(gRPC|REST|worker): (?:http://)?(\S+)\n", re.MULTILINE)
 DEADLINE = 30.0
 POLL_SECONDS = 0.01
 

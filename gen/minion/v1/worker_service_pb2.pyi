@@ -863,8 +863,8 @@ class WorkResponse(_message.Message):
     serial: _builtins.int
     """Counts the responses of this call, from 1."""
     draining: _builtins.bool
-    """The server is going down: the worker should finish its reports and connect again elsewhere, or
-    later. No more jobs come in this call.
+    """The server is going down: the worker should finish its reports, close its side and connect again
+    elsewhere, or later; it is not forgotten. No more jobs come in this call.
     """
     @_builtins.property
     def welcome(self) -> Global___WorkResponse.Welcome:

@@ -155,7 +155,7 @@ class WorkerServiceServicer:
     def Work(self, request_iterator, context):
         """Work: the first request says hello, the first response welcomes. After that both sides send what
         they have, in batches, until the worker closes its side; the server then ends the call when it has
-        answered everything, and forgets the worker.
+        answered everything, and forgets the worker, unless it still has jobs: it may come back for those.
 
         A call that breaks leaves the worker registered until it has been silent for the server's
         `missing_after`: it connects again, names its id and what it runs, and sends what was not

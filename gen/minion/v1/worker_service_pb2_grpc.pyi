@@ -61,7 +61,7 @@ class WorkerServiceStub:
     Work: _grpc.StreamStreamMultiCallable[_worker_service_pb2.WorkRequest, _worker_service_pb2.WorkResponse]
     """Work: the first request says hello, the first response welcomes. After that both sides send what
     they have, in batches, until the worker closes its side; the server then ends the call when it has
-    answered everything, and forgets the worker.
+    answered everything, and forgets the worker, unless it still has jobs: it may come back for those.
 
     A call that breaks leaves the worker registered until it has been silent for the server's
     `missing_after`: it connects again, names its id and what it runs, and sends what was not
@@ -101,7 +101,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     Work: _aio.StreamStreamMultiCallable[_worker_service_pb2.WorkRequest, _worker_service_pb2.WorkResponse]  # type: ignore[assignment]
     """Work: the first request says hello, the first response welcomes. After that both sides send what
     they have, in batches, until the worker closes its side; the server then ends the call when it has
-    answered everything, and forgets the worker.
+    answered everything, and forgets the worker, unless it still has jobs: it may come back for those.
 
     A call that breaks leaves the worker registered until it has been silent for the server's
     `missing_after`: it connects again, names its id and what it runs, and sends what was not
@@ -192,7 +192,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.WorkResponse], _abc.AsyncIterator[_worker_service_pb2.WorkResponse]]:
         """Work: the first request says hello, the first response welcomes. After that both sides send what
         they have, in batches, until the worker closes its side; the server then ends the call when it has
-        answered everything, and forgets the worker.
+        answered everything, and forgets the worker, unless it still has jobs: it may come back for those.
 
         A call that breaks leaves the worker registered until it has been silent for the server's
         `missing_after`: it connects again, names its id and what it runs, and sends what was not

@@ -8,7 +8,7 @@ import socket
 from minion_server.domain import limits
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.maintenance import RepairReport, Retention
-from minion_server.domain.worker import Worker, WorkerFilter
+from minion_server.domain.worker import Registration, Worker, WorkerFilter
 from minion_server.storage.base import Storage
 
 EMBEDDED = "embedded"
@@ -24,6 +24,11 @@ async def recover(storage: Storage, retention: Retention, backoff: Backoff) -> R
     for worker in page.workers:
         if worker.status.get(EMBEDDED) and _is_dead(storage, worker):
             await storage.unregister_worker(worker.id)
+        elif storage.exclusive:
+            # Nobody was here to hear it: it has all its time to come back.
+            await storage.register_worker(
+                Registration(id=worker.id, host=worker.host, pid=worker.pid, status=worker.status)
+            )
     return await storage.repair(retention, backoff)
 
 

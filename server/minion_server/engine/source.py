@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
-from minion_server.domain.worker import Registration
+from minion_server.domain.worker import Command, Registration
 from minion_server.engine.scheduler import Scheduler
 from minion_server.storage.base import Storage
 
@@ -49,6 +50,7 @@ class LocalSource:
         self._backoff = backoff
         self._worker_id: int | None = None
         self._status: Mapping[str, JsonValue] = {}
+        self._commands: deque[Command] = deque()
         self.registered = asyncio.Event()
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
@@ -73,6 +75,9 @@ class LocalSource:
             worker_id, self._worker_id = self._worker_id, None
             self._scheduler.forget(worker_id)
             await self._storage.unregister_worker(worker_id)
+
+    async def close(self) -> None:
+        """Do nothing: there is no connection."""
 
     async def dequeue(
         self,
@@ -111,6 +116,13 @@ class LocalSource:
         """Wait for the next job, and its generation, that is to be stopped where it runs."""
         revocation = await self._scheduler.revoked(self._registered())
         return revocation.job_id, revocation.retries
+
+    async def commanded(self) -> Command:
+        """Wait for the next command that was sent to the worker."""
+        while not self._commands:
+            await self._scheduler.commanded(self._registered())
+            self._commands.extend(await self._storage.receive(self._registered()))
+        return self._commands.popleft()
 
     def _registered(self) -> int:
         assert self._worker_id is not None, "register first"

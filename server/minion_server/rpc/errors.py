@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import logging
@@ -144,6 +145,8 @@ def _guard_unary(behaviour: Any) -> Any:
             return await behaviour(request, context)
         except grpc.aio.AbortError:
             raise
+        except grpc.aio.InternalError as error:
+            raise _call_ended() from error
         except Exception as error:  # noqa: BLE001 - none may reach the client as it is
             await _answer(context, error)
 
@@ -159,6 +162,8 @@ def _guard_stream(behaviour: Any) -> Any:
                 yield response
         except grpc.aio.AbortError:
             raise
+        except grpc.aio.InternalError as error:
+            raise _call_ended() from error
         except Exception as error:  # noqa: BLE001 - none may reach the client as it is
             await _answer(context, error)
 
@@ -186,7 +191,19 @@ def _require_message(request: Any) -> None:
         raise request
 
 
+def _call_ended() -> asyncio.CancelledError:
+    """Answer what ends a call that nothing could be sent to: its client has hung up."""
+    return asyncio.CancelledError("the client has hung up")
+
+
 async def _answer(context: Context, error: Exception) -> NoReturn:
+    try:
+        await _abort(context, error)
+    except grpc.aio.InternalError as failure:
+        raise _call_ended() from failure
+
+
+async def _abort(context: Context, error: Exception) -> NoReturn:
     match error:
         case Invalid():
             field = _clip(error.field, MAX_FIELD_BYTES)

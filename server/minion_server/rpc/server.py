@@ -101,6 +101,10 @@ class RpcServer:
         await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
         return port
 
+    def drain(self) -> None:
+        """Give workers elsewhere no more jobs, and tell them so."""
+        self._workers.drain()
+
     async def stop(self, grace: float) -> None:
         """Tell health that the end is near, refuse new calls, and give running ones time.
 
@@ -108,7 +112,7 @@ class RpcServer:
             grace: Seconds until running calls are cancelled.
         """
         await self._health.enter_graceful_shutdown()
-        self._workers.drain()
+        self.drain()
         await self._wire.stop(grace)
 
     async def _tell_health(self, status: Any) -> None:

@@ -8,6 +8,7 @@ since the one before.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from collections.abc import Set as AbstractSet
@@ -17,12 +18,14 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from minion.v1 import worker_service_pb2 as pb
 
-from minion_server.domain.errors import Invalid, Unavailable, WorkerNotFound
+from minion_server.domain.errors import Invalid, MinionError, Unavailable, WorkerNotFound
 from minion_server.domain.job import ClaimedJob
 from minion_server.domain.worker import Registration
 from minion_server.engine.workforce import JobKey, Workforce
 from minion_server.rpc import convert, convert_workers
 from minion_server.storage.base import Storage
+
+logger = logging.getLogger(__name__)
 
 HEARTBEATS = 6
 """How often in `missing_after` the store is told that a worker lives."""
@@ -106,6 +109,7 @@ class WorkCall:
         for loop in loops:
             loop.add_done_callback(lambda _: self._pending.set())
         reading, reporting, *_ = loops
+        closed = False
         try:
             while True:
                 await self._pending.wait()
@@ -118,15 +122,30 @@ class WorkCall:
                 if self._response.ByteSize():
                     yield self._take_response()
                 elif reading.done() and reporting.done():
+                    closed = True
                     break
         finally:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
+            await self._end(closed=closed)
+
+    async def _end(self, *, closed: bool) -> None:
+        try:
             # Jobs that were taken for the worker and not sent.
             await asyncio.shield(self._workforce.put_back(_sent_keys(self._response)))
+            if closed and not self._draining:
+                await self._forget()
+        except MinionError as error:
+            # Its next hello, which does not name the jobs, puts them back.
+            logger.warning("the call of worker %d ended unfinished: %s", self._id, error)
+        finally:
+            # Not before: the worker's next call must not be forgotten.
             self.over.set_result(None)
-        if not self._draining:
+
+    async def _forget(self) -> None:
+        """Forget the worker, unless it has jobs: then the call broke, which can look the same."""
+        if not await self._workforce.running(self._id):
             await self._workforce.unregister(self._id)
 
     # What is sent
@@ -155,9 +174,11 @@ class WorkCall:
         self._heartbeat_due = self._loop.time() + self._missing_after / HEARTBEATS
         if registration.id is not None:
             held = {(key.id, key.retries) for key in hello.holds}
-            await self._workforce.put_back(
-                key for key in await self._workforce.running(worker_id) if key not in held
-            )
+            running = await self._workforce.running(worker_id)
+            await self._workforce.put_back(running - held)
+            # While it was away they were cancelled, or given up and put back.
+            for job_id, retries in sorted(held - running):
+                self._response.revoked.add(id=job_id, retries=retries)
         missing_after = Duration()
         missing_after.FromTimedelta(timedelta(seconds=self._missing_after))
         self._response.welcome.id = worker_id

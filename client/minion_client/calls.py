@@ -1,0 +1,374 @@
+"""The calls of a server, as data: what to send where, and how to read the answer.
+
+Both clients, the one that waits and the one for coroutines, make these calls.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+from minion.v1 import (
+    admin_service_pb2,
+    lock_service_pb2,
+    minion_service_pb2,
+    schedule_service_pb2,
+    worker_service_pb2,
+)
+
+from minion_client import answers
+from minion_client.errors import InvalidError
+from minion_client.json_value import JsonValue
+from minion_client.records import (
+    Dispatched,
+    Explanation,
+    HistoryHour,
+    JobInfo,
+    JobState,
+    JobStatus,
+    LockInfo,
+    NewJob,
+    RepairReport,
+    ScheduleInfo,
+    Stats,
+    WorkerInfo,
+)
+from minion_client.values import Seconds, checked_json, to_duration, to_list, to_struct
+
+_T = TypeVar("_T")
+
+_PAGE_SIZE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[_T]):
+    """One call.
+
+    Attributes:
+        service: Short name of the service.
+        method: Name of the method.
+        request: What to send.
+        read: Reads the answer, or each answer of a stream.
+    """
+
+    service: str
+    method: str
+    request: Message
+    read: Callable[[Any], _T]
+
+    @property
+    def path(self) -> str:
+        """The method's name on the wire."""
+        return f"/minion.v1.{self.service}/{self.method}"
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[_T]):
+    """One page of a list.
+
+    Attributes:
+        items: What is on it.
+        token: Asks for the next page; empty if this is the last.
+    """
+
+    items: Sequence[_T]
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Listing(Generic[_T]):
+    """A list, which is asked for page by page; see `Call` for the attributes."""
+
+    call: Call[Page[_T]]
+
+    def page(self, token: str) -> Call[Page[_T]]:
+        """Answer the call for a page; the first one's token is empty."""
+        call = self.call
+        request: Any = type(call.request)()
+        request.CopyFrom(call.request)
+        request.page_size = _PAGE_SIZE
+        if token:
+            # What is passed over has been.
+            request.ClearField("skip")
+            request.page_token = token
+        return Call(call.service, call.method, request, call.read)
+
+
+def _listing(service: str, method: str, request: Message, field: str, read: Any) -> Listing[Any]:
+    def read_page(response: Any) -> Page[Any]:
+        return Page([read(item) for item in getattr(response, field)], response.next_page_token)
+
+    return Listing(Call(service, method, request, read_page))
+
+
+# MinionService
+
+
+def enqueue(job: NewJob) -> Call[int]:
+    """Put a job into the queue."""
+    return Call("MinionService", "EnqueueJob", _to_request(job), answers.field_of("id"))
+
+
+def enqueue_many(jobs: Iterable[NewJob]) -> Call[list[int]]:
+    """Put jobs into the queue, all or none."""
+    requests = []
+    for index, job in enumerate(jobs):
+        try:
+            requests.append(_to_request(job))
+        except InvalidError as error:
+            what = str(error).removeprefix(f"{error.field}: ")
+            raise InvalidError(what, field=f"requests[{index}].{error.field}") from None
+    request = minion_service_pb2.EnqueueJobsRequest(requests=requests)
+    return Call("MinionService", "EnqueueJobs", request, lambda response: list(response.ids))
+
+
+def get_job_status(job_id: int) -> Call[JobStatus]:
+    """Tell the public part of a job."""
+    request = minion_service_pb2.GetJobRequest(id=_id(job_id))
+    return Call("MinionService", "GetJob", request, answers.to_job_status)
+
+
+def get_job(job_id: int) -> Call[JobInfo]:
+    """Tell everything about a job."""
+    request = minion_service_pb2.GetJobDetailRequest(id=_id(job_id))
+    return Call("MinionService", "GetJobDetail", request, lambda r: answers.to_job(r.job))
+
+
+def list_jobs(
+    *,
+    ids: Sequence[int],
+    queues: Sequence[str],
+    states: Sequence[JobState | str],
+    tasks: Sequence[str],
+    notes: Sequence[str],
+    before: int | None,
+) -> Listing[JobInfo]:
+    """List jobs."""
+    request = minion_service_pb2.ListJobsRequest(
+        ids=ids, queues=queues, states=states, tasks=tasks, notes=notes, before=before
+    )
+    return _listing("MinionService", "ListJobs", request, "jobs", answers.to_job)
+
+
+def watch_job(job_id: int) -> Call[JobInfo]:
+    """Follow a job."""
+    request = minion_service_pb2.WatchJobRequest(id=_id(job_id))
+    return Call("MinionService", "WatchJob", request, lambda r: answers.to_job(r.job))
+
+
+def retry_job(
+    job_id: int,
+    *,
+    retries: int | None,
+    attempts: int | None,
+    delay: Seconds | None,
+    expire: Seconds | None,
+    lax: bool | None,
+    parents: Sequence[int],
+    priority: int | None,
+    queue: str | None,
+) -> Call[bool]:
+    """Put a job back into the queue."""
+    request = minion_service_pb2.RetryJobRequest(
+        id=_id(job_id),
+        retries=retries,
+        attempts=attempts,
+        delay=None if delay is None else to_duration(delay, "delay"),
+        expire=None if expire is None else to_duration(expire, "expire"),
+        lax=lax,
+        parents=parents,
+        priority=priority,
+        queue=queue,
+    )
+    return Call("MinionService", "RetryJob", request, answers.field_of("accepted"))
+
+
+def cancel_job(job_id: int, reason: str | None) -> Call[bool]:
+    """Fail a job for good."""
+    request = minion_service_pb2.CancelJobRequest(id=_id(job_id), reason=reason)
+    return Call("MinionService", "CancelJob", request, answers.field_of("accepted"))
+
+
+def remove_job(job_id: int) -> Call[bool]:
+    """Remove a job."""
+    request = minion_service_pb2.RemoveJobRequest(id=_id(job_id))
+    return Call("MinionService", "RemoveJob", request, answers.field_of("removed"))
+
+
+def note_job(job_id: int, notes: Mapping[str, JsonValue]) -> Call[bool]:
+    """Merge notes into a job's."""
+    request = minion_service_pb2.NoteJobRequest(id=_id(job_id))
+    to_struct(checked_json(dict(notes), "notes"), request.notes)
+    return Call("MinionService", "NoteJob", request, answers.field_of("accepted"))
+
+
+def explain_job(job_id: int) -> Call[Explanation]:
+    """Tell why a job does not run yet."""
+    request = minion_service_pb2.ExplainJobRequest(id=_id(job_id))
+    return Call("MinionService", "ExplainJob", request, answers.to_explanation)
+
+
+def get_stats() -> Call[Stats]:
+    """Count jobs, workers, locks and schedules."""
+    request = minion_service_pb2.GetStatsRequest()
+    return Call("MinionService", "GetStats", request, answers.to_stats)
+
+
+def get_history() -> Call[Sequence[HistoryHour]]:
+    """Count what was performed in each of the last 24 hours."""
+    request = minion_service_pb2.GetHistoryRequest()
+    return Call("MinionService", "GetHistory", request, answers.to_history)
+
+
+# WorkerService
+
+
+def list_workers(*, ids: Sequence[int], before: int | None) -> Listing[WorkerInfo]:
+    """List workers."""
+    request = worker_service_pb2.ListWorkersRequest(ids=ids, before=before)
+    return _listing("WorkerService", "ListWorkers", request, "workers", answers.to_worker)
+
+
+def broadcast(command: str, args: Sequence[JsonValue], worker_ids: Sequence[int]) -> Call[bool]:
+    """Send a command to workers."""
+    request = worker_service_pb2.BroadcastCommandRequest(command=command, ids=worker_ids)
+    to_list(_list(args, "args"), request.args)
+    return Call("WorkerService", "BroadcastCommand", request, answers.field_of("accepted"))
+
+
+# LockService
+
+
+def acquire_lock(name: str, duration: Seconds, limit: int) -> Call[bool]:
+    """Try to acquire a lock."""
+    request = lock_service_pb2.AcquireLockRequest(
+        name=name, duration=to_duration(duration, "duration"), limit=limit
+    )
+    return Call("LockService", "AcquireLock", request, answers.field_of("acquired"))
+
+
+def release_lock(name: str) -> Call[bool]:
+    """Release a lock."""
+    request = lock_service_pb2.ReleaseLockRequest(name=name)
+    return Call("LockService", "ReleaseLock", request, answers.field_of("released"))
+
+
+def list_locks(*, names: Sequence[str]) -> Listing[LockInfo]:
+    """List locks."""
+    request = lock_service_pb2.ListLocksRequest(names=names)
+    return _listing("LockService", "ListLocks", request, "locks", answers.to_lock)
+
+
+# ScheduleService
+
+
+def put_schedule(
+    name: str,
+    cron: str,
+    task: str,
+    args: Sequence[JsonValue],
+    *,
+    attempts: int,
+    expire: Seconds | None,
+    lax: bool,
+    notes: Mapping[str, JsonValue],
+    priority: int,
+    queue: str,
+) -> Call[int]:
+    """Make or change a schedule."""
+    request = schedule_service_pb2.PutScheduleRequest(
+        name=name,
+        cron=cron,
+        task=task,
+        attempts=attempts,
+        expire=None if expire is None else to_duration(expire, "expire"),
+        lax=lax,
+        priority=priority,
+        queue=queue,
+    )
+    to_list(_list(args, "args"), request.args)
+    to_struct(checked_json(dict(notes), "notes"), request.notes)
+    return Call("ScheduleService", "PutSchedule", request, answers.field_of("id"))
+
+
+def delete_schedule(name: str) -> Call[bool]:
+    """Delete a schedule."""
+    request = schedule_service_pb2.DeleteScheduleRequest(name=name)
+    return Call("ScheduleService", "DeleteSchedule", request, answers.field_of("deleted"))
+
+
+def pause_schedule(name: str) -> Call[bool]:
+    """Keep a schedule from firing."""
+    request = schedule_service_pb2.PauseScheduleRequest(name=name)
+    return Call("ScheduleService", "PauseSchedule", request, answers.field_of("accepted"))
+
+
+def resume_schedule(name: str) -> Call[bool]:
+    """Let a schedule fire again."""
+    request = schedule_service_pb2.ResumeScheduleRequest(name=name)
+    return Call("ScheduleService", "ResumeSchedule", request, answers.field_of("accepted"))
+
+
+def list_schedules(
+    *, ids: Sequence[int], names: Sequence[str], before: int | None
+) -> Listing[ScheduleInfo]:
+    """List schedules."""
+    request = schedule_service_pb2.ListSchedulesRequest(ids=ids, names=names, before=before)
+    return _listing("ScheduleService", "ListSchedules", request, "schedules", answers.to_schedule)
+
+
+def dispatch_schedules() -> Call[Sequence[Dispatched]]:
+    """Fire the schedules that are due."""
+    request = schedule_service_pb2.DispatchSchedulesRequest()
+    return Call("ScheduleService", "DispatchSchedules", request, answers.to_dispatched)
+
+
+# AdminService
+
+
+def repair() -> Call[RepairReport]:
+    """Repair the queue."""
+    request = admin_service_pb2.RepairRequest()
+    return Call("AdminService", "Repair", request, answers.to_repair_report)
+
+
+def reset(*, everything: bool) -> Call[None]:
+    """Delete everything, or all locks."""
+    request = admin_service_pb2.ResetRequest(all=everything, locks=not everything)
+    return Call("AdminService", "Reset", request, lambda _: None)
+
+
+def _to_request(job: NewJob) -> minion_service_pb2.EnqueueJobRequest:
+    request = minion_service_pb2.EnqueueJobRequest(
+        task=job.task,
+        queue=job.queue,
+        priority=job.priority,
+        attempts=job.attempts,
+        lax=job.lax,
+        parents=job.parents,
+        request_id=job.request_id or str(uuid.uuid4()),
+    )
+    if job.delay:
+        request.delay.CopyFrom(to_duration(job.delay, "delay"))
+    if job.expire is not None:
+        request.expire.CopyFrom(to_duration(job.expire, "expire"))
+    to_list(_list(job.args, "args"), request.args)
+    if job.notes:
+        to_struct(checked_json(dict(job.notes), "notes"), request.notes)
+    return request
+
+
+def _list(items: Sequence[JsonValue], field: str) -> list[JsonValue]:
+    if isinstance(items, (str, bytes)):
+        raise InvalidError("must be a list", field=field)
+    copy: list[JsonValue] = checked_json(list(items), field)
+    return copy
+
+
+def _id(job_id: int) -> int:
+    if not 0 < job_id < 2**63:
+        raise InvalidError(f"must be in 1..2^63-1, not {job_id}", field="id")
+    return job_id
