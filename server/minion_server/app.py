@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from types import ModuleType
 
 from minion_client.executor import Executor
 from minion_client.pool import ProcessPool
@@ -23,6 +24,7 @@ from minion_server import keys
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import Retention
+from minion_server.domain.worker import MISSED_HEARTBEATS
 from minion_server.engine.dispatcher import Dispatcher
 from minion_server.engine.queue import Queue
 from minion_server.engine.recovery import EMBEDDED, recover
@@ -42,7 +44,10 @@ logger = logging.getLogger(__name__)
 
 DATABASE_FILE = "minion.db"
 SQLITE_SCHEME = "sqlite:///"
+POSTGRESQL_SCHEMES = frozenset({"postgresql", "postgres"})
 LIBRARY_MODULE = "minion_server.library"
+HEARTBEAT_SECONDS = 15.0
+"""Longest time between two heartbeats of the worker in the server."""
 ADDRESS_FILE = "server.json"
 """Tells commands on this machine where the server of a data directory listens."""
 CALL_GRACE_SECONDS = 2.0
@@ -55,7 +60,11 @@ def open_storage(settings: Settings) -> Storage:
     Raises:
         Invalid: There is no such kind of store.
     """
-    return SqliteStorage(_sqlite_path(settings.database or default_database(settings.data_dir)))
+    database = settings.database or default_database(settings.data_dir)
+    if _is_postgresql(database):
+        storage: Storage = _postgresql().PostgresStorage(database)
+        return storage
+    return SqliteStorage(_sqlite_path(database))
 
 
 def open_transfer(database: str) -> Transfer:
@@ -67,6 +76,9 @@ def open_transfer(database: str) -> Transfer:
     Raises:
         Invalid: There is no such kind of store.
     """
+    if _is_postgresql(database):
+        transfer: Transfer = _postgresql().PostgresTransfer(database)
+        return transfer
     return SqliteTransfer(_sqlite_path(database))
 
 
@@ -75,10 +87,26 @@ def default_database(data_dir: Path) -> str:
     return f"{SQLITE_SCHEME}{data_dir / DATABASE_FILE}"
 
 
+def _is_postgresql(database: str) -> bool:
+    return database.partition("://")[0] in POSTGRESQL_SCHEMES
+
+
+def _postgresql() -> ModuleType:
+    try:
+        from minion_server.storage import postgresql  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        raise Invalid("--database", f"needs the extra minion-server[postgres] ({error})") from error
+    return postgresql
+
+
 def _sqlite_path(database: str) -> Path:
     path = database.removeprefix(SQLITE_SCHEME)
     if path == database or not path:
-        raise Invalid("--database", f"must be {SQLITE_SCHEME}PATH, not {database!r}")
+        # It may hold a password.
+        scheme = database.partition("://")[0]
+        raise Invalid(
+            "--database", f"must be {SQLITE_SCHEME}PATH or postgresql://..., not {scheme}"
+        )
     return Path(path)
 
 
@@ -217,6 +245,7 @@ class Server:
             spare_min_priority=settings.spare_min_priority,
             limits=dict(settings.limit),
             grace=settings.grace,
+            heartbeat_interval=min(HEARTBEAT_SECONDS, settings.missing_after / MISSED_HEARTBEATS),
             status={EMBEDDED: True},
             executor=Executor(REGISTRY, pool=pool),
         )

@@ -216,7 +216,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="database",
         parse=parse_text,
-        help="the database, if not the embedded one: sqlite:///PATH",
+        help="the database, if not the embedded one: sqlite:///PATH or postgresql://...",
         metavar="URL",
     ),
     Option(

@@ -137,5 +137,4 @@ async def test_a_watcher_that_leaves_is_forgotten(rpc: RpcBench) -> None:
 
 
 async def nobody_watches(rpc: RpcBench) -> None:
-    queue = rpc.server._queue
-    await reached(lambda: not queue._watchers)
+    await reached(lambda: not rpc.queue._watchers)

@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from minion_server.storage.base import Storage
+from minion_server.storage.postgresql import PostgresStorage
 from minion_server.storage.sqlite import SqliteStorage
 from support.bench import Bench, SettableClock
+from support.postgresql import (
+    DatabaseClock,
+    PostgresServer,
+    make_clocked,
+    make_clocked_template,
+    serving,
+)
+
+TEMPLATE = "minion_template"
 
 
-@pytest.fixture(params=["sqlite"])
-async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
-    clock = SettableClock()
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgresServer]:
+    """A PostgreSQL server."""
+    with serving() as server:
+        yield server
+
+
+async def make_database(server: PostgresServer) -> tuple[str, DatabaseClock]:
+    """Make a database that is up to date and heeds a clock, from a template that is made once."""
+    if TEMPLATE not in server.templates:
+        server.templates.add(TEMPLATE)
+        await make_clocked_template(server, TEMPLATE)
+        storage = PostgresStorage(server.url(TEMPLATE))
+        await storage.open()
+        await storage.close()
+    return await make_clocked(server, TEMPLATE)
+
+
+@asynccontextmanager
+async def make_bench(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> AsyncIterator[Bench]:
+    clock: SettableClock
     storage: Storage
-    match request.param:
+    match kind:
         case "sqlite":
+            clock = SettableClock()
             storage = SqliteStorage(tmp_path / "minion.db", clock=clock)
+        case "postgresql":
+            server: PostgresServer = request.getfixturevalue("postgresql")
+            name, clock = await make_database(server)
+            # What is told in between would be in the way of what a test expects to be told.
+            storage = PostgresStorage(server.url(name), look_seconds=3_600)
         case other:
             raise AssertionError(other)
     await storage.open()
@@ -25,3 +62,11 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     storage.subscribe(one.changes.append)
     yield one
     await storage.close()
+    if kind == "postgresql":
+        await server.drop_database(name)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
+    async with make_bench(request.param, tmp_path, request) as one:
+        yield one

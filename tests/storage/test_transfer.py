@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from minion_server.domain.errors import Conflict, NotFound, Unavailable
@@ -16,9 +17,11 @@ from minion_server.domain.lock import LockRequest
 from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Command, Registration
 from minion_server.storage.base import Storage
+from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer
 from minion_server.storage.transfer import Record, Transfer
 from support.bench import Bench, SettableClock
+from support.postgresql import PostgresServer
 
 Place = tuple[Callable[[], Storage], Transfer]
 """A database, empty at first: what opens a store of it, and its transfer."""
@@ -27,7 +30,7 @@ NewPlace = Callable[[str], Awaitable[Place]]
 
 
 @pytest.fixture
-def new_place(tmp_path: Path) -> NewPlace:
+def new_place(tmp_path: Path, postgresql: PostgresServer) -> NewPlace:
     made: list[None] = []
 
     async def make(kind: str) -> Place:
@@ -36,6 +39,9 @@ def new_place(tmp_path: Path) -> NewPlace:
             case "sqlite":
                 path = tmp_path / f"{len(made)}.db"
                 return lambda: SqliteStorage(path), SqliteTransfer(path)
+            case "postgresql":
+                url = postgresql.url(await postgresql.make_database())
+                return lambda: PostgresStorage(url), PostgresTransfer(url)
             case other:
                 raise AssertionError(other)
 
@@ -52,12 +58,12 @@ async def opened(place: Place) -> AsyncIterator[Bench]:
         await storage.close()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 async def source(request: pytest.FixtureRequest, new_place: NewPlace) -> Place:
     return await new_place(request.param)
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 async def target(request: pytest.FixtureRequest, new_place: NewPlace) -> Place:
     return await new_place(request.param)
 
@@ -98,12 +104,20 @@ async def content(storage: Storage) -> object:
     locks = await storage.list_locks([], limit=1_000)
     stats = await storage.stats()
     return (
-        [replace(job, time=0.0) for job in jobs.jobs],
-        await bench.workers(),
-        schedules.schedules,
-        locks.locks,
+        [rounded(replace(job, time=0.0)) for job in jobs.jobs],
+        [rounded(worker) for worker in await bench.workers()],
+        [rounded(schedule) for schedule in schedules.schedules],
+        [rounded(lock) for lock in locks.locks],
         replace(stats, uptime=0.0),
     )
+
+
+def rounded(thing: Any) -> dict[str, Any]:
+    """Answer the fields of something, its times to the microsecond that every store keeps."""
+    return {
+        key: round(value, 6) if isinstance(value, float) else value
+        for key, value in asdict(thing).items()
+    }
 
 
 async def move(source: Transfer, target: Transfer, seal: str | None = None) -> None:
@@ -160,7 +174,8 @@ async def test_a_sealed_queue_takes_nothing_and_tells_why(source: Place, target:
         await source[0]().open()
     await source[1].reopen()
     async with opened(source) as bench:
-        assert await bench.enqueue() == 2
+        # What was refused may have used up an id.
+        assert await bench.enqueue() > 1
 
 
 async def test_a_move_that_fails_leaves_both_as_they_were(source: Place, target: Place) -> None:
@@ -170,7 +185,7 @@ async def test_a_move_that_fails_leaves_both_as_they_were(source: Place, target:
         await bench.enqueue()
         with pytest.raises(Conflict, match="not empty"):
             await move(source[1], target[1], seal="gone")
-        assert await bench.enqueue() == 2
+        assert await bench.enqueue() > 1
     async with opened(target) as bench:
         assert (await bench.job(1)).task == "there"
 
@@ -218,11 +233,12 @@ async def test_where_there_is_no_database_none_is_made(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []  # noqa: PTH208 - at once
 
 
-async def test_a_server_that_runs_is_not_written_under(target: Place) -> None:
+async def test_an_embedded_server_that_runs_is_not_written_under(new_place: NewPlace) -> None:
     async def nothing() -> AsyncIterator[Sequence[Record]]:
         return
         yield
 
-    async with opened(target):
+    place = await new_place("sqlite")
+    async with opened(place):
         with pytest.raises(Conflict, match="in use"):
-            await target[1].write(nothing())
+            await place[1].write(nothing())

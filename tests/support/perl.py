@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -85,7 +86,11 @@ class PerlWorker:
     def __init__(self, backend: str, address: str, log: Path) -> None:
         with log.open("wb") as output:
             self.process = subprocess.Popen(
-                command(backend, address, "work"), stdout=output, stderr=output, env=environment()
+                command(backend, address, "work"),
+                stdout=output,
+                stderr=output,
+                env=environment(),
+                start_new_session=True,
             )
 
     def stop(self) -> None:
@@ -94,7 +99,9 @@ class PerlWorker:
         assert self.process.wait(DEADLINE) == 0
 
     def kill(self) -> None:
-        self.process.kill()
+        """Kill it, and the processes of its jobs."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(DEADLINE)
 
 

@@ -11,13 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from minion_server.app import default_database, open_storage, open_transfer
+from minion_server.app import default_database, open_transfer
 from minion_server.cli.output import print_warning
 from minion_server.domain.errors import Conflict
 from minion_server.settings import (
     DATA_DIR,
     OPTIONS,
-    Settings,
     add_arguments,
     parse_path,
     parse_seconds,
@@ -47,7 +46,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     status = add("status", show_status, "show the versions, the size and what it holds")
     status.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    add("upgrade", upgrade, "bring the schema up to date, as a server does when it starts")
+    upgrading = add("upgrade", upgrade, "bring the schema up to date, as a server does itself")
+    upgrading.add_argument(
+        "--minion-schema",
+        type=int,
+        metavar="VERSION",
+        help="bring Perl Minion's own schema to this version too: an older Perl Minion cannot use"
+        " the database any more",
+    )
     backup = add("backup", back_up, "write a copy into a new file, while servers go on")
     backup.add_argument("file", help="the file: an embedded database of its own")
     restore = add("restore", restore_backup, "fill an empty database from a file of `backup`")
@@ -92,13 +98,11 @@ async def show_status(arguments: argparse.Namespace, database: str) -> int:
     return 0
 
 
-async def upgrade(_arguments: argparse.Namespace, database: str) -> int:
-    """Bring the schema up to date."""
-    defaults = {option.name: option.default for option in OPTIONS}
-    storage = open_storage(Settings(**defaults | {"database": database}))
-    await storage.open()
-    await storage.close()
-    status = await open_transfer(database).status()
+async def upgrade(arguments: argparse.Namespace, database: str) -> int:
+    """Bring the schemas up to date."""
+    transfer = open_transfer(database)
+    await transfer.upgrade(arguments.minion_schema)
+    status = await transfer.status()
     print(", ".join(f"{name}: version {version}" for name, version in status.versions.items()))
     return 0
 

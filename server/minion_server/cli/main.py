@@ -7,7 +7,18 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata
 
-from minion_server.cli import admin, bridge, db, demo, job, lock, schedule, serve, stats, worker
+from minion_server.cli import (
+    admin,
+    bridge,
+    db,
+    demo,
+    job,
+    lock,
+    schedule,
+    serve,
+    stats,
+    worker,
+)
 from minion_server.domain.errors import MinionError
 
 COMMANDS = (serve, bridge, worker, job, schedule, lock, stats, admin, db, demo)

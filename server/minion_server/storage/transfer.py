@@ -86,6 +86,18 @@ class Transfer(Protocol):
             NotFound: There is no database.
         """
 
+    async def upgrade(self, minion_schema: int | None = None) -> None:
+        """Make the database, if there is none, or bring its schemas up to date.
+
+        Args:
+            minion_schema: The version of Perl Minion's own schema to bring it to; None leaves that
+                as it is.
+
+        Raises:
+            Conflict: It cannot be brought there, or is in use.
+            Invalid: The database has no such schema.
+        """
+
     async def hold(self) -> None:
         """Let nobody claim jobs any more; all else goes on. It lasts until `reopen`."""
 

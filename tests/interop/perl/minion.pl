@@ -35,7 +35,7 @@ $minion->add_task(boom => sub ($job, $text) { die "$text\n" });
 if (($what // '') eq 'work') {
   my $worker = $minion->worker;
   my $status = $worker->status;
-  $status->{command_interval} = $status->{dequeue_timeout} = 1;
+  $status->{command_interval} = $status->{dequeue_timeout} = $status->{heartbeat_interval} = 1;
   $worker->run;
   exit;
 }

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 import apsw
 import orjson
 
-from minion_server.domain.errors import Conflict, DatabaseNotFound
+from minion_server.domain.errors import Conflict, DatabaseNotFound, Invalid
 from minion_server.domain.job import Job, JobState
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
@@ -75,6 +75,19 @@ class SqliteTransfer:
             connection.execute("COMMIT")
         finally:
             connection.close()
+
+    async def upgrade(self, minion_schema: int | None = None) -> None:
+        """Bring the schema up to date."""
+        if minion_schema is not None:
+            raise Invalid("--minion-schema", "is for PostgreSQL databases alone")
+
+        def run() -> None:
+            with FileLock(self._path):
+                connection = connect_writer(self._path)
+                migrate(connection)
+                connection.close()
+
+        await asyncio.to_thread(run)
 
     async def reopen(self) -> None:
         """Take back `hold` and a seal."""

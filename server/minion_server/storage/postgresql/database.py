@@ -1,0 +1,179 @@
+"""Connections to a database that may restart, fail over or be out of reach at any time.
+
+A step is one call of a function in the database. It is asked for again when its connection breaks,
+on another one, until it is answered or the time is up. Steps that must not be taken twice carry a
+lane and a token, by which the database knows them again (see its table minion_server_receipts).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any, TypeAlias, TypeVar
+
+import asyncpg
+
+from minion_server.domain.errors import Unavailable
+from minion_server.storage.postgresql.address import Address
+from minion_server.storage.postgresql.failures import Failure, classify, translate
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+PATIENCE_SECONDS = 20.0
+"""How long a step is tried for: a restart takes a few seconds, a failover some more."""
+FIRST_PAUSE_SECONDS = 0.02
+LONGEST_PAUSE_SECONDS = 1.0
+CONNECT_SECONDS = 10.0
+STATEMENT_SECONDS = 60.0
+"""A statement that takes longer is given up: its connection may have been cut without a word."""
+APPLICATION_NAME = "minion-server"
+
+
+class Database:
+    """A bounded set of connections, opened when they are needed and reopened when they broke."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        patience: float = PATIENCE_SECONDS,
+        statement_seconds: float = STATEMENT_SECONDS,
+    ) -> None:
+        """Name the database; nothing is opened yet.
+
+        Args:
+            address: The database.
+            patience: Seconds to try a step for before it is answered with `Unavailable`.
+            statement_seconds: When to give a statement up.
+        """
+        self._statement_seconds = statement_seconds
+        self._address = address
+        self._patience = patience
+        self._node = uuid.uuid4().hex
+        self._tokens = count(1)
+        self._lanes: list[int] = []
+        self._next_lane = count(1)
+        self._idle: list[Connection] = []
+        self._slots = asyncio.Semaphore(address.connections)
+        self._closed = False
+
+    @property
+    def node(self) -> str:
+        """Tells this store's notifications from those of others."""
+        return self._node
+
+    @property
+    def pooler(self) -> bool:
+        """Whether no connection can be relied on from one transaction to the next."""
+        return self._address.pooler
+
+    async def connect(self) -> Connection:
+        """Open a connection that is the caller's to close."""
+        pooled = self._address.pooler
+        connection: Connection = await asyncpg.connect(
+            self._address.dsn,
+            timeout=CONNECT_SECONDS,
+            command_timeout=self._statement_seconds,
+            statement_cache_size=0 if pooled else 200,
+            server_settings={} if pooled else {"application_name": APPLICATION_NAME},
+        )
+        return connection
+
+    async def close(self) -> None:
+        """Close what is idle, and what is in use as soon as it is not."""
+        self._closed = True
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            try:
+                await connection.close(timeout=2)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                connection.terminate()
+
+    async def step(self, sql: str, *arguments: Any) -> Any:
+        """Take a step once; `$1` and `$2` of its SQL are the lane and the token.
+
+        Returns:
+            The first column of the first row.
+        """
+        lane = self._lanes.pop() if self._lanes else next(self._next_lane)
+        name, token = f"{self._node}:{lane}", next(self._tokens)
+        try:
+            return await self.ask(sql, name, token, *arguments)
+        finally:
+            # If it was given up its lane knows a higher token before the step can come late.
+            self._lanes.append(lane)
+
+    async def ask(self, sql: str, *arguments: Any) -> Any:
+        """Run a statement that may be run again, and answer the first column of its first row."""
+        return await self.run(lambda connection: connection.fetchval(sql, *arguments))
+
+    async def rows(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Run a statement that may be run again, and answer its rows."""
+        return await self.run(lambda connection: connection.fetch(sql, *arguments))
+
+    async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """Do work that may be done again on a connection, until it is done.
+
+        Raises:
+            Unavailable: It was not done in time.
+            Exhausted: The database has no room left.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._patience
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                async with self._connection(deadline) as connection:
+                    if not self._address.pooler or connection.is_in_transaction():
+                        return await work(connection)
+                    # Within a transaction a pooler keeps to one connection.
+                    async with connection.transaction():
+                        return await work(connection)
+            except Exception as error:  # noqa: BLE001 - what it means decides
+                if self._closed or classify(error) is Failure.FINAL or loop.time() >= deadline:
+                    raise translate(error) from error.__cause__
+                logger.debug("trying again: %r", error)
+            await asyncio.sleep(min(pause * (0.5 + random.random()), deadline - loop.time()))  # noqa: S311 - a pause
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    @asynccontextmanager
+    async def _connection(self, deadline: float) -> AsyncIterator[Connection]:
+        if self._closed:
+            raise Unavailable("the database is closed")
+        async with asyncio.timeout_at(deadline):
+            await self._slots.acquire()
+        connection: Connection | None = None
+        try:
+            connection = await self._take()
+            yield connection
+        except BaseException as error:
+            # Cancelled or timed out in the middle of a statement: the connection is of no use.
+            broken = not isinstance(error, Exception) or classify(error) is Failure.LOST
+            if connection is not None and (broken or connection.is_in_transaction()):
+                connection.terminate()
+            raise
+        finally:
+            if connection is not None and not connection.is_closed():
+                self._give_back(connection)
+            self._slots.release()
+
+    async def _take(self) -> Connection:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.is_closed():
+                return connection
+        return await self.connect()
+
+    def _give_back(self, connection: Connection) -> None:
+        if self._closed:
+            connection.terminate()
+        else:
+            self._idle.append(connection)

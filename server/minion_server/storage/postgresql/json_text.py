@@ -1,0 +1,39 @@
+"""JSON as text that JSONB gives back as the same values."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+from typing import Any
+
+import orjson
+
+from minion_server.domain.job import JsonValue
+
+# May be a number with an exponent, or part of a string that looks like one.
+_EXPONENT = re.compile(rb"[0-9]e\+?[0-9]")
+_LEAST_WITH_EXPONENT = 1e15
+
+
+def to_json(value: JsonValue) -> str:
+    """Write a JSON value as text.
+
+    JSONB keeps numbers as decimals and forgets exponents: 1e17 would come back as a whole number.
+    Written with a fraction it stays a float, and the same one.
+    """
+    text = orjson.dumps(value)
+    if _EXPONENT.search(text):
+        text = orjson.dumps(_spelled_out(value))
+    return text.decode()
+
+
+def _spelled_out(value: JsonValue) -> Any:
+    match value:
+        case float() if abs(value) >= _LEAST_WITH_EXPONENT:
+            return orjson.Fragment(f"{Decimal(repr(value)):f}.0".encode())
+        case dict():
+            return {key: _spelled_out(entry) for key, entry in value.items()}
+        case list() | tuple():
+            return [_spelled_out(entry) for entry in value]
+        case _:
+            return value

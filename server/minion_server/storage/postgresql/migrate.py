@@ -1,0 +1,213 @@
+"""Brings a database to the schema of this program, beside Perl Minion's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+from minion_server.domain.errors import Conflict
+from minion_server.storage.postgresql.database import Connection
+
+MINION_OLDEST = 23
+MINION_NEWEST = 25
+"""Versions of Perl Minion's schema that are served as they are; new databases get the newest."""
+OLDEST_SERVER = 130_000
+MIGRATION_SECONDS = 4 * 3_600.0
+"""Time for the indexes of a large table."""
+
+# As Mojo::Pg::Migrations makes it.
+_MOJO_MIGRATIONS = """
+    CREATE TABLE IF NOT EXISTS mojo_migrations (
+      name    TEXT PRIMARY KEY,
+      version BIGINT NOT NULL CHECK (version >= 0)
+    );
+    LOCK TABLE mojo_migrations IN EXCLUSIVE MODE;
+"""
+
+_PRESENT = """
+    SELECT to_regclass('minion_jobs') IS NOT NULL AS jobs,
+      to_regclass('mojo_migrations') IS NOT NULL AS mojo,
+      to_regclass('minion_server_schema') IS NOT NULL AS own,
+      to_regclass('minion_schedules') IS NOT NULL AS schedules,
+      current_setting('server_version_num')::int AS server
+"""
+
+# Servers that are running go on using the name they know.
+_MOVE_SCHEDULES = """
+    INSERT INTO minion_schedules (args, attempts, created, cron, expire, last_job, last_run, lax,
+      name, next_run, notes, paused, priority, queue, task)
+    SELECT args, attempts, created, cron, expire, last_job, last_run, lax, name, next_run, notes,
+      paused, priority, queue, task
+    FROM minion_server_schedules ORDER BY id ON CONFLICT (name) DO NOTHING;
+    DROP TABLE minion_server_schedules;
+    CREATE VIEW minion_server_schedules AS SELECT * FROM minion_schedules;
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchemaVersions:
+    """Versions of the schemas in a database; 0 is none.
+
+    Attributes:
+        minion: Perl Minion's.
+        own: That of what we need besides.
+    """
+
+    minion: int
+    own: int
+
+
+async def schema_versions(connection: Connection) -> SchemaVersions:
+    """Look at the versions of a database, and change nothing."""
+    present = await connection.fetchrow(_PRESENT)
+    assert present is not None, "it has no FROM"
+    return SchemaVersions(
+        minion=await _minion_version(connection) if present["mojo"] else 0,
+        own=await _own_version(connection) if present["own"] else 0,
+    )
+
+
+async def upgrade_minion(connection: Connection, target: int) -> None:
+    """Bring Perl Minion's own schema to a version, as Perl Minion would.
+
+    Raises:
+        Conflict: There is no such version, or it is older than the database's.
+    """
+    async with connection.transaction():
+        await connection.execute(_MOJO_MIGRATIONS)
+        version = await _minion_version(connection)
+        if not version <= target <= MINION_NEWEST:
+            raise Conflict(
+                f"the database is of Perl Minion's schema version {version}: it can be brought to "
+                f"versions up to {MINION_NEWEST}, not to {target}"
+            )
+        for number in range(version + 1, target + 1):
+            sql = _folder("minion").joinpath(f"upgrade_{number}.sql")
+            await connection.execute(sql.read_text(encoding="utf-8"), timeout=MIGRATION_SECONDS)
+        await connection.execute(
+            "UPDATE mojo_migrations SET version = $1 WHERE name = 'minion'", target
+        )
+
+
+def migrations() -> list[str]:
+    """Answer the SQL of every migration of ours, the first one first.
+
+    Version N of our part of the schema is what the first N of them make.
+    """
+    files = sorted(_folder("migrations").iterdir(), key=lambda entry: entry.name)
+    return [entry.read_text(encoding="utf-8") for entry in files if entry.name.endswith(".sql")]
+
+
+async def migrate(connection: Connection) -> str:
+    """Bring a database up to date, in one transaction; several servers may do so at the same time.
+
+    Returns:
+        The name of the table of schedules: Minion's, or ours where Minion's version has none.
+
+    Raises:
+        Conflict: The database is of a version, Minion's or ours, that this program cannot serve.
+    """
+    async with connection.transaction():
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtextextended('minion_server migration', 0))",
+            timeout=MIGRATION_SECONDS,
+        )
+        version = await _migrate_minion(connection)
+        await _migrate_own(connection)
+        return await _adapt(connection, version)
+
+
+async def _migrate_minion(connection: Connection) -> int:
+    present = await connection.fetchrow(_PRESENT)
+    assert present is not None
+    if present["server"] < OLDEST_SERVER:
+        raise Conflict("the database is older than PostgreSQL 13: upgrade it")
+    version = await _minion_version(connection) if present["mojo"] else 0
+    if not version and not present["jobs"]:
+        await connection.execute(_MOJO_MIGRATIONS)
+        # A Perl Minion may have been faster.
+        version = await _minion_version(connection)
+        if not version:
+            sql = _folder("minion").joinpath(f"version_{MINION_NEWEST}.sql")
+            await connection.execute(sql.read_text(encoding="utf-8"))
+            await connection.execute(
+                "INSERT INTO mojo_migrations (name, version) VALUES ('minion', $1) "
+                "ON CONFLICT (name) DO UPDATE SET version = $1",
+                MINION_NEWEST,
+            )
+            version = MINION_NEWEST
+    if not version:
+        raise Conflict(
+            "the database has a table minion_jobs, but mojo_migrations does not say of which "
+            "version of Perl Minion: start Perl Minion on it once, or use another database"
+        )
+    if version < MINION_OLDEST:
+        raise Conflict(
+            f"the database is of Perl Minion's schema version {version}, older than "
+            f"{MINION_OLDEST}: start Perl Minion 10.23 or later on it once, which upgrades it"
+        )
+    if version > MINION_NEWEST:
+        raise Conflict(
+            f"the database is of Perl Minion's schema version {version}, newer than this "
+            f"program's {MINION_NEWEST}: use a later version of this program"
+        )
+    return version
+
+
+async def _migrate_own(connection: Connection) -> None:
+    scripts = migrations()
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS minion_server_schema (version INT NOT NULL)"
+    )
+    version = await _own_version(connection)
+    if version > len(scripts):
+        raise Conflict(
+            f"the database is of schema version {version}, newer than this program's "
+            f"{len(scripts)}: use the program that wrote it, or a later one"
+        )
+    if version == len(scripts):
+        return
+    for script in scripts[version:]:
+        await connection.execute(script, timeout=MIGRATION_SECONDS)
+    await connection.execute("DELETE FROM minion_server_schema")
+    await connection.execute("INSERT INTO minion_server_schema VALUES ($1)", len(scripts))
+    # The planner knows nothing of the new table yet.
+    await connection.execute("ANALYZE minion_server_waiting")
+
+
+async def _adapt(connection: Connection, version: int) -> str:
+    """Have what Minion's version lacks in objects of ours, and no longer than it lacks it."""
+    if version < 24:  # noqa: PLR2004 - Minion's version that brings the index
+        await connection.execute(
+            "CREATE INDEX IF NOT EXISTS minion_server_jobs_finished "
+            "ON minion_jobs (finished, state)",
+            timeout=MIGRATION_SECONDS,
+        )
+    else:
+        await connection.execute("DROP INDEX IF EXISTS minion_server_jobs_finished")
+    if version < MINION_NEWEST:
+        return "minion_server_schedules"
+    if await connection.fetchval(
+        "SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass('minion_server_schedules')"
+    ):
+        await connection.execute(_MOVE_SCHEDULES)
+    return "minion_schedules"
+
+
+async def _minion_version(connection: Connection) -> int:
+    version: int | None = await connection.fetchval(
+        "SELECT version FROM mojo_migrations WHERE name = 'minion'"
+    )
+    return version or 0
+
+
+async def _own_version(connection: Connection) -> int:
+    version: int = await connection.fetchval(
+        "SELECT coalesce(max(version), 0) FROM minion_server_schema"
+    )
+    return version
+
+
+def _folder(name: str) -> Traversable:
+    return resources.files(__package__).joinpath(name)

@@ -1,0 +1,137 @@
+-- What is done to single jobs, and notes. All answer {"missing": true} if there is no such job.
+
+-- Answers [[worker, job, retries]] for a job that was active, having recorded that it was taken away; else [].
+CREATE FUNCTION minion_server_revoke(p_state minion_state, p_worker BIGINT, p_job BIGINT, p_retries INT) RETURNS JSONB
+  LANGUAGE plpgsql AS $$
+BEGIN
+  IF p_state <> 'active' OR p_worker IS NULL THEN
+    RETURN '[]';
+  END IF;
+  INSERT INTO minion_server_revocations (worker, job, retries) VALUES (p_worker, p_job, p_retries);
+  RETURN jsonb_build_array(jsonb_build_array(p_worker, p_job, p_retries));
+END
+$$;
+
+CREATE FUNCTION minion_server_retry(
+  p_lane TEXT, p_token BIGINT, p_job BIGINT, p_retries INT, p_attempts INT, p_delay FLOAT8, p_expire FLOAT8, p_lax BOOL,
+  p_parents BIGINT[], p_priority INT, p_queue TEXT
+) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+DECLARE
+  answer JSONB := minion_server_recall(p_lane, p_token);
+  old    RECORD;
+  now_is RECORD;
+BEGIN
+  IF answer IS NOT NULL THEN
+    RETURN answer;
+  END IF;
+  SELECT j.state, j.retries, j.worker INTO old FROM minion_jobs AS j WHERE j.id = p_job FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN '{"missing": true}';
+  ELSIF old.retries <> p_retries THEN
+    RETURN '{"accepted": false}';
+  END IF;
+  UPDATE minion_jobs AS j SET attempts = coalesce(p_attempts, j.attempts), delayed = now() + p_delay * INTERVAL '1 second',
+    expires = coalesce(now() + p_expire * INTERVAL '1 second', j.expires), lax = coalesce(p_lax, j.lax),
+    parents = coalesce(p_parents, j.parents), priority = coalesce(p_priority, j.priority),
+    queue = coalesce(p_queue, j.queue), retried = now(), retries = j.retries + 1, state = 'inactive'
+  WHERE j.id = p_job
+  RETURNING j.queue, j.task, j.priority, j.parents, extract(EPOCH FROM j.expires - now())::FLOAT8 AS expires_in INTO now_is;
+  PERFORM minion_server_place(ARRAY[p_job]);
+  PERFORM minion_server_release(ARRAY[p_job]);
+  answer := jsonb_build_object('accepted', TRUE, 'revoked', minion_server_revoke(old.state, old.worker, p_job, old.retries));
+  IF now_is.expires_in > 0 THEN
+    answer := answer || jsonb_build_object('due', now_is.expires_in);
+  END IF;
+  IF minion_server_unsettled() THEN
+    answer := answer || minion_server_settled(1000);
+  END IF;
+  IF p_delay = 0 AND now_is.parents = '{}' AND coalesce(now_is.expires_in > 0, TRUE) THEN
+    answer := answer || jsonb_build_object('ready', coalesce(answer -> 'ready', '[]')
+      || jsonb_build_array(jsonb_build_array(now_is.queue, now_is.task, now_is.priority, 1)));
+  END IF;
+  RETURN minion_server_remember(p_lane, p_token, answer);
+END
+$$;
+
+CREATE FUNCTION minion_server_cancel(p_lane TEXT, p_token BIGINT, p_job BIGINT, p_result TEXT) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+DECLARE
+  answer JSONB := minion_server_recall(p_lane, p_token);
+  old    RECORD;
+BEGIN
+  IF answer IS NOT NULL THEN
+    RETURN answer;
+  END IF;
+  SELECT j.state, j.retries, j.worker INTO old FROM minion_jobs AS j WHERE j.id = p_job FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN '{"missing": true}';
+  ELSIF old.state NOT IN ('inactive', 'active') THEN
+    RETURN '{"accepted": false}';
+  END IF;
+  answer := jsonb_build_object('accepted', TRUE, 'revoked', minion_server_revoke(old.state, old.worker, p_job, old.retries))
+    || minion_server_fail(ARRAY[p_job], p_result);
+  RETURN minion_server_remember(p_lane, p_token, answer);
+END
+$$;
+
+-- Makes these jobs failed, whatever they were, without another attempt.
+CREATE FUNCTION minion_server_fail(p_jobs BIGINT[], p_result TEXT) RETURNS JSONB LANGUAGE plpgsql AS $$
+BEGIN
+  UPDATE minion_jobs SET state = 'failed', finished = now(), result = p_result::JSONB WHERE id = ANY (p_jobs);
+  DELETE FROM minion_server_waiting WHERE job = ANY (p_jobs);
+  IF minion_server_release(p_jobs) THEN
+    RETURN minion_server_settled(1000);
+  END IF;
+  RETURN '{}';
+END
+$$;
+
+CREATE FUNCTION minion_server_remove(p_lane TEXT, p_token BIGINT, p_job BIGINT) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+DECLARE
+  answer JSONB := minion_server_recall(p_lane, p_token);
+  old    minion_state;
+BEGIN
+  IF answer IS NOT NULL THEN
+    RETURN answer;
+  END IF;
+  SELECT j.state INTO old FROM minion_jobs AS j WHERE j.id = p_job FOR UPDATE;
+  IF NOT FOUND THEN
+    RETURN '{"missing": true}';
+  ELSIF old = 'active' THEN
+    RETURN '{"accepted": false}';
+  END IF;
+  RETURN minion_server_remember(p_lane, p_token, '{"accepted": true}' || minion_server_delete(ARRAY[p_job]));
+END
+$$;
+
+-- Deletes these jobs, whatever they are.
+CREATE FUNCTION minion_server_delete(p_jobs BIGINT[]) RETURNS JSONB LANGUAGE plpgsql AS $$
+BEGIN
+  DELETE FROM minion_jobs WHERE id = ANY (p_jobs);
+  DELETE FROM minion_server_waiting WHERE job = ANY (p_jobs);
+  IF minion_server_release(p_jobs) THEN
+    RETURN minion_server_settled(1000);
+  END IF;
+  RETURN '{}';
+END
+$$;
+
+-- Merges notes into those of jobs, each given once; a job that was noted is answered. `p_gone` are keys to remove.
+-- To do so twice changes nothing.
+CREATE FUNCTION minion_server_note(p_jobs BIGINT[], p_notes TEXT[], p_gone TEXT[]) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on'
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+DECLARE
+  answer JSONB;
+BEGIN
+  WITH noted AS (
+    UPDATE minion_jobs AS j
+    SET notes = (j.notes || g.notes::JSONB) - ARRAY (SELECT jsonb_array_elements_text(g.gone::JSONB))
+    FROM unnest(p_jobs, p_notes, p_gone) AS g (id, notes, gone) WHERE j.id = g.id
+    RETURNING j.id
+  )
+  SELECT coalesce(jsonb_agg(n.id), '[]') INTO answer FROM noted AS n;
+  RETURN answer;
+END
+$$;

@@ -1,0 +1,116 @@
+"""Claiming jobs, and ending them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from minion_server.domain.backoff import Backoff
+from minion_server.domain.errors import WorkerNotFound
+from minion_server.domain.job import Claim, ClaimedJob, Outcome
+from minion_server.domain.limits import MAX_INT32
+from minion_server.storage.base import Changes
+from minion_server.storage.postgresql.database import Database
+from minion_server.storage.postgresql.enqueue import Tell
+from minion_server.storage.postgresql.json_text import to_json
+from minion_server.storage.postgresql.tell import read_changes
+
+LOWEST_PRIORITY = -MAX_INT32 - 1
+MAX_OUTCOMES = 1_000
+"""Outcomes of one statement, if they come in several requests."""
+
+_CLAIM = """
+    SELECT minion_server_claim($1, $2, $3::bigint, $4::text[], $5::text[], $6::int, $7::bigint,
+      $8::int)
+"""
+_END = """
+    SELECT minion_server_end($1, $2, $3::bigint[], $4::int[], $5::bool[], $6::text[], $7::float8[])
+"""
+
+Ending = tuple[Sequence[Outcome], Backoff]
+
+
+async def claim_jobs(
+    database: Database, tell: Tell, worker_id: int, claim: Claim
+) -> tuple[list[ClaimedJob], bool]:
+    """Do what `Storage.claim_jobs` says.
+
+    Returns:
+        The jobs, and whether there may be others, which somebody was just changing.
+    """
+    answer = orjson.loads(
+        await database.step(
+            _CLAIM,
+            worker_id,
+            list(dict.fromkeys(claim.queues)),
+            None if claim.tasks is None else list(dict.fromkeys(claim.tasks)),
+            LOWEST_PRIORITY if claim.min_priority is None else claim.min_priority,
+            claim.job_id,
+            claim.max_jobs,
+        )
+    )
+    if answer.get("unknown"):
+        raise WorkerNotFound(worker_id)
+    jobs = [
+        ClaimedJob(
+            id=job_id,
+            task=task,
+            args=args,
+            retries=retries,
+            attempts=attempts,
+            priority=priority,
+            queue=queue,
+            notes=notes,
+        )
+        for job_id, task, args, retries, attempts, priority, queue, notes in answer.pop("jobs")
+    ]
+    changes = read_changes(answer)
+    changes.jobs.update(job.id for job in jobs)
+    tell(changes)
+    return jobs, bool(answer.get("locked"))
+
+
+async def end_jobs(database: Database, tell: Tell, requests: Sequence[Ending]) -> list[list[bool]]:
+    """Do what `Storage.end_jobs` says for several callers, in one step."""
+    outcomes = [(outcome, backoff) for some, backoff in requests for outcome in some]
+    if not outcomes:
+        return [[] for _ in requests]
+    # In one order in every server, so that two of them do not wait for each other.
+    order = sorted(range(len(outcomes)), key=lambda place: outcomes[place][0].job_id)
+    given = [outcomes[place][0] for place in order]
+    delays = [
+        backoff(outcome.retries).total_seconds() if outcome.failed else None
+        for outcome, backoff in (outcomes[place] for place in order)
+    ]
+    answer = orjson.loads(
+        await database.step(
+            _END,
+            [outcome.job_id for outcome in given],
+            [min(outcome.retries, MAX_INT32) for outcome in given],
+            [outcome.failed for outcome in given],
+            [to_json(outcome.result) for outcome in given],
+            delays,
+        )
+    )
+    accepted = [False] * len(outcomes)
+    again = set(answer["again"])
+    changes = read_changes(answer)
+    for place in answer["accepted"]:
+        outcome = given[place - 1]
+        accepted[order[place - 1]] = True
+        changes.jobs.add(outcome.job_id)
+        if outcome.job_id in again:
+            changes.add_due(delays[place - 1] or 0.0)
+    tell(changes)
+    rest = iter(accepted)
+    return [[next(rest) for _ in some] for some, _ in requests]
+
+
+def unfilled(claim: Claim) -> Changes:
+    """Answer what to tell those who wait for a claim's jobs, when there may be some after all."""
+    changes = Changes()
+    for queue in claim.queues:
+        for task in claim.tasks or ():
+            changes.add_ready(queue, task, MAX_INT32)
+    return changes

@@ -1,0 +1,173 @@
+"""Schedules, kept in Minion's table so that Perl Minion and this server never both fire one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import asyncpg
+import orjson
+
+from minion_server.domain.cron import parse_cron
+from minion_server.domain.errors import Invalid
+from minion_server.domain.schedule import DispatchedSchedule, NewSchedule
+from minion_server.storage.base import Changes
+from minion_server.storage.postgresql.database import Connection, Database
+from minion_server.storage.postgresql.enqueue import Tell, without_nulls
+from minion_server.storage.postgresql.json_text import to_json
+
+logger = logging.getLogger(__name__)
+
+UNREADABLE_SECONDS = 3_600.0
+"""A schedule whose rule cannot be read, or never matches, is looked at again so much later."""
+
+_PUT = """
+    INSERT INTO {table} AS s (args, attempts, created, cron, expire, lax, name, next_run, notes,
+      priority, queue, task)
+    VALUES ($1::text::jsonb, $2, now(), $3, $4, $5, $6, to_timestamp($7::float8), $8::text::jsonb,
+      $9, $10, $11)
+    ON CONFLICT (name) DO UPDATE SET args = excluded.args, attempts = excluded.attempts,
+      cron = excluded.cron, expire = excluded.expire, lax = excluded.lax, notes = excluded.notes,
+      priority = excluded.priority, queue = excluded.queue, task = excluded.task,
+      next_run = CASE WHEN s.cron = excluded.cron THEN s.next_run ELSE excluded.next_run END
+    RETURNING id, extract(EPOCH FROM next_run - now())::float8 AS due_in, paused
+"""
+
+# The lock that Perl Minion takes, too.
+_TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('minion.schedules'))"
+
+_DUE = """
+    SELECT id, args, attempts, cron, expire, lax, name, notes, priority, queue, task,
+      extract(EPOCH FROM now())::float8 AS now
+    FROM {table} WHERE next_run <= now() AND NOT paused ORDER BY next_run, id FOR UPDATE
+"""
+
+_ENQUEUE = """
+    INSERT INTO minion_jobs (args, attempts, created, delayed, expires, lax, notes, priority, queue,
+      task)
+    VALUES ($1::text::jsonb, $2, now(), now(), now() + $3::float8 * INTERVAL '1 second', $4,
+      $5::text::jsonb, $6, $7, $8)
+    RETURNING id
+"""
+
+_MOVE = """
+    UPDATE {table} SET last_job = $2, last_run = now(), next_run = to_timestamp($3::float8)
+    WHERE id = $1
+"""
+
+
+async def put_schedule(database: Database, tell: Tell, table: str, schedule: NewSchedule) -> int:
+    """Do what `Storage.put_schedule` says. To do so twice changes nothing."""
+    now: float = await database.ask("SELECT extract(EPOCH FROM now())::float8")
+    (row,) = await database.rows(
+        _PUT.format(table=table),
+        to_json(list(schedule.args)),
+        schedule.attempts,
+        schedule.cron,
+        None if schedule.expire is None else int(schedule.expire.total_seconds()),
+        schedule.lax,
+        schedule.name,
+        _next_run(schedule.cron, now),
+        to_json(without_nulls(schedule.notes.items())),
+        schedule.priority,
+        schedule.queue,
+        schedule.task,
+    )
+    if not row["paused"]:
+        _tell_due(tell, row["due_in"])
+    schedule_id: int = row["id"]
+    return schedule_id
+
+
+async def delete_schedule(database: Database, table: str, name: str) -> bool:
+    """Do what `Storage.delete_schedule` says."""
+    deleted = await database.ask(
+        f"DELETE FROM {table} WHERE name = $1 RETURNING 1",  # noqa: S608 - a constant
+        name,
+    )
+    return deleted is not None
+
+
+async def pause_schedule(
+    database: Database, tell: Tell, table: str, name: str, *, paused: bool
+) -> bool:
+    """Do what `Storage.pause_schedule` says."""
+    due_in: float | None = await database.ask(
+        f"UPDATE {table} SET paused = $2 WHERE name = $1 "  # noqa: S608 - a constant
+        "RETURNING extract(EPOCH FROM next_run - now())::float8",
+        name,
+        paused,
+    )
+    if due_in is not None and not paused:
+        _tell_due(tell, due_in)
+    return due_in is not None
+
+
+async def next_dispatch(database: Database, table: str) -> float | None:
+    """Do what `Storage.next_dispatch` says."""
+    due_in: float | None = await database.ask(
+        f"SELECT extract(EPOCH FROM min(next_run) - now())::float8 FROM {table} "  # noqa: S608 - a constant
+        "WHERE NOT paused"
+    )
+    return None if due_in is None else max(0.0, due_in)
+
+
+async def dispatch_schedules(
+    database: Database, tell: Tell, table: str
+) -> list[DispatchedSchedule]:
+    """Do what `Storage.dispatch_schedules` says."""
+    changes = Changes()
+
+    async def dispatch(connection: Connection) -> list[DispatchedSchedule]:
+        nonlocal changes
+        changes = Changes()
+        async with connection.transaction():
+            if not await connection.fetchval(_TRY_LOCK):
+                return []
+            due = await connection.fetch(_DUE.format(table=table))
+            return [await _fire(connection, changes, table, row) for row in due]
+
+    dispatched = await database.run(dispatch)
+    tell(changes)
+    return dispatched
+
+
+async def _fire(
+    connection: Connection, changes: Changes, table: str, row: asyncpg.Record
+) -> DispatchedSchedule:
+    job_id: int = await connection.fetchval(
+        _ENQUEUE,
+        row["args"],
+        row["attempts"],
+        row["expire"],
+        row["lax"],
+        to_json(without_nulls(orjson.loads(row["notes"]).items())),
+        row["priority"],
+        row["queue"],
+        row["task"],
+    )
+    next_run = _next_run(row["cron"], row["now"])
+    await connection.execute(_MOVE.format(table=table), row["id"], job_id, next_run)
+    changes.jobs.add(job_id)
+    if row["expire"] is None:
+        changes.add_ready(row["queue"], row["task"], row["priority"])
+    elif row["expire"] > 0:
+        changes.add_ready(row["queue"], row["task"], row["priority"])
+        changes.add_due(float(row["expire"]))
+    changes.add_schedule_due(next_run - row["now"])
+    return DispatchedSchedule(id=row["id"], name=row["name"], job=job_id)
+
+
+def _next_run(cron: Any, now: float) -> float:
+    try:
+        found = parse_cron(cron).next_time(now)
+    except Invalid:
+        logger.warning("the cron rule %r, of another program, cannot be read", cron)
+        found = None
+    return now + UNREADABLE_SECONDS if found is None else found
+
+
+def _tell_due(tell: Tell, seconds: float) -> None:
+    changes = Changes()
+    changes.add_schedule_due(max(0.0, seconds))
+    tell(changes)

@@ -1,0 +1,327 @@
+"""Several servers, and Perl Minion, on one PostgreSQL database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+
+import asyncpg
+import pytest
+from minion_server.domain.backoff import minion_backoff
+from minion_server.domain.job import Claim, NewJob, Outcome, RetryOptions
+from minion_server.domain.maintenance import Retention
+from minion_server.domain.schedule import NewSchedule
+from minion_server.domain.worker import Command, Registration
+from minion_server.storage.base import Changes
+from minion_server.storage.postgresql import PostgresStorage
+from support.postgresql import PostgresServer
+
+FOO = Claim(queues=["default"], tasks=["foo"], max_jobs=100)
+
+# What Perl Minion sends, in its words.
+PERL_ENQUEUE = """
+    INSERT INTO minion_jobs (args, attempts, delayed, expires, lax, notes, parents, priority, queue,
+      task)
+    VALUES ('[]', 1, now() + $1 * interval '1 second', now() + $2 * interval '1 second', false,
+      '{}', $3, 0, 'default', 'foo') RETURNING id
+"""
+PERL_DEQUEUE = """
+    WITH cte AS (
+      SELECT id FROM minion_jobs AS j
+      WHERE delayed <= now() AND (parents = '{}' OR NOT EXISTS (
+        SELECT 1 FROM minion_jobs WHERE id = ANY (j.parents) AND (state = 'active'
+          OR (state = 'failed' AND NOT j.lax)
+          OR (state = 'inactive' AND (expires IS NULL OR expires > now())))))
+        AND state = 'inactive' AND (expires IS NULL OR expires > now())
+      ORDER BY priority DESC, id LIMIT 1 FOR UPDATE SKIP LOCKED)
+    UPDATE minion_jobs SET started = now(), state = 'active', worker = 77
+    WHERE id = (SELECT id FROM cte) RETURNING id
+"""
+PERL_FINISH = """
+    UPDATE minion_jobs SET finished = now(), result = '1', state = 'finished'
+    WHERE id = $1 AND state = 'active' RETURNING attempts
+"""
+PERL_RETRY = """
+    UPDATE minion_jobs SET delayed = now() + $2 * interval '1 second', retried = now(),
+      retries = retries + 1, state = 'inactive' WHERE id = $1 RETURNING 1
+"""
+
+
+class Node:
+    """A store, and what it was told."""
+
+    def __init__(self, url: str, **settings: float) -> None:
+        self.storage = PostgresStorage(url, **settings)
+        self.changes: list[Changes] = []
+        self._told = asyncio.Event()
+        self.storage.subscribe(self._hear)
+
+    def _hear(self, changes: Changes) -> None:
+        self.changes.append(changes)
+        self._told.set()
+
+    async def hears(self, what: Callable[[Changes], object]) -> None:
+        """Wait until it was told something."""
+        async with asyncio.timeout(10):
+            while not any(map(what, self.changes)):
+                self._told.clear()
+                await self._told.wait()
+
+    async def listens(self) -> None:
+        async with asyncio.timeout(10):
+            while not self.storage._watch._listening:  # noqa: ASYNC110 - no event tells of it
+                await asyncio.sleep(0.005)
+
+    async def enqueue(self, **fields: object) -> int:
+        (one,) = await self.storage.enqueue([NewJob(task="foo", **fields)])  # type: ignore[arg-type]  # the test knows
+        return one.id
+
+
+@pytest.fixture
+async def url(postgresql: PostgresServer) -> AsyncIterator[str]:
+    name = await postgresql.make_database()
+    yield postgresql.url(name)
+    await postgresql.drop_database(name)
+
+
+@pytest.fixture(params=["listening", "polling"])
+async def nodes(url: str, request: pytest.FixtureRequest) -> AsyncIterator[list[Node]]:
+    """Two servers; in the second run, behind a pooler that knows no LISTEN."""
+    if request.param == "listening":
+        nodes = [Node(url, look_seconds=3_600, poll_seconds=3_600) for _ in range(2)]
+    else:
+        nodes = [Node(url + "&pgbouncer=true", poll_seconds=0.05) for _ in range(2)]
+    for node in nodes:
+        await node.storage.open()
+    if request.param == "listening":
+        for node in nodes:
+            await node.listens()
+    yield nodes
+    for node in nodes:
+        await node.storage.close()
+
+
+@pytest.fixture
+async def perl(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    yield connection
+    await connection.close()
+
+
+async def _work(node: Node) -> int:
+    return await node.storage.register_worker(Registration(host="h", pid=1))
+
+
+async def test_a_node_hears_what_another_does(nodes: list[Node]) -> None:
+    here, there = nodes
+    worker = await _work(there)
+    assert await there.storage.claim_jobs(worker, FOO) == []
+    job_id = await here.enqueue(priority=4)
+    await there.hears(lambda c: c.ready.get(("default", "foo")))
+    (job,) = await there.storage.claim_jobs(worker, FOO)
+    assert job.id == job_id
+    await here.storage.get_job(job_id)
+    here.changes.clear()
+    await there.storage.end_jobs(
+        [Outcome(job_id=job_id, retries=0, failed=False, result=1)], minion_backoff
+    )
+    await here.hears(lambda c: job_id in c.jobs)
+    found = await here.storage.get_job(job_id)
+    assert found is not None
+    assert found.state == "finished"
+
+
+async def test_a_node_hears_of_revocations_and_commands(nodes: list[Node]) -> None:
+    here, there = nodes
+    worker = await _work(there)
+    await there.storage.receive(worker)
+    job_id = await here.enqueue()
+    await there.storage.claim_jobs(worker, FOO)
+    await here.storage.cancel_job(job_id, "no")
+    await there.hears(lambda c: [r for r in c.revoked if r.job_id == job_id])
+    await here.storage.broadcast(Command(command="stop"), [])
+    await there.hears(lambda c: worker in c.commanded)
+    assert await there.storage.receive(worker) == [Command(command="stop", args=[])]
+
+
+async def test_nodes_hear_what_perl_does(nodes: list[Node], perl: asyncpg.Connection) -> None:
+    here, _ = nodes
+    worker = await _work(here)
+    assert await here.storage.claim_jobs(worker, FOO) == []
+    job_id = await perl.fetchval(PERL_ENQUEUE, 0, None, [])
+    await here.hears(lambda c: c.ready.get(("default", "foo")))
+    await here.storage.get_job(job_id)
+    here.changes.clear()
+    assert await perl.fetchval(PERL_DEQUEUE) == job_id
+    await here.hears(lambda c: job_id in c.jobs)
+    assert await here.storage.claim_jobs(worker, FOO) == []
+    await here.storage.get_job(job_id)
+    here.changes.clear()
+    await perl.fetchval(PERL_FINISH, job_id)
+    await here.hears(lambda c: job_id in c.jobs)
+    running = await perl.fetchval(PERL_ENQUEUE, 0, None, [])
+    await here.storage.claim_jobs(worker, FOO)
+    await perl.fetchval(PERL_RETRY, running, 60)
+    await here.hears(lambda c: [r for r in c.revoked if r.job_id == running])
+
+
+async def test_what_perl_changes_is_staged(url: str, perl: asyncpg.Connection) -> None:
+    node = Node(url, look_seconds=3_600)
+    await node.storage.open()
+    worker = await _work(node)
+    storage = node.storage
+
+    async def claim() -> list[int]:
+        return [job.id for job in await storage.claim_jobs(worker, FOO)]
+
+    parent = await perl.fetchval(PERL_ENQUEUE, 0, None, [])
+    assert await perl.fetchval(PERL_DEQUEUE) == parent
+    child = await perl.fetchval(PERL_ENQUEUE, 0, None, [parent])
+    delayed = await perl.fetchval(PERL_ENQUEUE, 60, None, [])
+    expired = await perl.fetchval(PERL_ENQUEUE, 0, 0, [])
+    expiring = await perl.fetchval(PERL_ENQUEUE, 0, 60, [])
+    assert await claim() == [expiring]
+    await perl.fetchval(PERL_FINISH, parent)
+    assert await claim() == [child]
+    await perl.fetchval(PERL_RETRY, delayed, 0)
+    assert await claim() == [delayed]
+    await perl.fetchval(PERL_RETRY, parent, 0)
+    await perl.fetchval(PERL_RETRY, child, 0)
+    assert await claim() == [parent]
+    await perl.execute("DELETE FROM minion_jobs WHERE id = $1", parent)
+    assert await claim() == [child]
+    assert (await storage.repair(Retention(), minion_backoff)).expired_jobs == 1
+    assert await storage.get_job(expired) is None
+    first, second = await node.enqueue(), await node.enqueue()
+    await perl.execute("UPDATE minion_jobs SET priority = 7 WHERE id = $1", second)
+    assert await claim() == [second, first]
+    assert await perl.fetchval("SELECT count(*) FROM minion_server_waiting") == 0
+    await storage.close()
+
+
+async def test_perl_takes_what_a_node_enqueued(url: str, perl: asyncpg.Connection) -> None:
+    node = Node(url, look_seconds=3_600)
+    await node.storage.open()
+    heard = asyncio.Event()
+    await perl.add_listener("minion.job", lambda *_: heard.set())
+    job_id = await node.enqueue(args=[1.5, 10**17, 1e17, "ä"])
+    async with asyncio.timeout(5):
+        await heard.wait()
+    assert await perl.fetchval(PERL_DEQUEUE) == job_id
+    assert await perl.fetchval("SELECT args::text FROM minion_jobs") == (
+        '[1.5, 100000000000000000, 100000000000000000.0, "ä"]'
+    )
+    await node.storage.retry_job(job_id, None, RetryOptions(expire=timedelta(minutes=5)))
+    assert await perl.fetchval(PERL_DEQUEUE) == job_id
+    assert await perl.fetchval("SELECT count(*) FROM minion_server_waiting") == 0
+    await node.storage.close()
+
+
+async def test_claims_of_many_nodes_take_each_job_once_in_order(url: str) -> None:
+    nodes = [Node(url, look_seconds=3_600) for _ in range(3)]
+    await asyncio.gather(*(node.storage.open() for node in nodes))
+    await nodes[0].storage.enqueue([NewJob(task="foo", priority=n % 3) for n in range(900)])
+    taken: list[list[int]] = []
+
+    async def drain(node: Node) -> None:
+        worker = await _work(node)
+        claim = Claim(queues=["default"], tasks=["foo"], max_jobs=7)
+        while jobs := await node.storage.claim_jobs(worker, claim):
+            assert [job.id for job in jobs] == [
+                job.id for job in sorted(jobs, key=lambda job: (-job.priority, job.id))
+            ]
+            taken.append([job.id for job in jobs])
+            assert all(
+                await node.storage.end_jobs(
+                    [Outcome(job_id=job.id, retries=0, failed=False, result=None) for job in jobs],
+                    minion_backoff,
+                )
+            )
+
+    await asyncio.gather(*(drain(node) for node in nodes for _ in range(3)))
+    assert sorted(job for jobs in taken for job in jobs) == list(range(1, 901))
+    for node in nodes:
+        await node.storage.close()
+
+
+async def test_children_of_parents_that_end_at_once_are_never_left(url: str) -> None:
+    """The parents of one child end on different nodes at the same moment, over and over."""
+    nodes = [Node(url, look_seconds=3_600) for _ in range(2)]
+    await asyncio.gather(*(node.storage.open() for node in nodes))
+    worker = await _work(nodes[0])
+    for _ in range(60):
+        parents = [await nodes[0].enqueue() for _ in range(4)]
+        await nodes[0].storage.claim_jobs(worker, FOO)
+        ends = [
+            nodes[n % 2].storage.end_jobs(
+                [Outcome(job_id=job_id, retries=0, failed=False, result=None)], minion_backoff
+            )
+            for n, job_id in enumerate(parents)
+        ]
+        children = [nodes[n].enqueue(parents=parents, queue="q") for n in range(2)]
+        *_, first, second = await asyncio.gather(*ends, *children)
+        found: set[int] = set()
+        async with asyncio.timeout(5):
+            while len(found) < 2:
+                jobs = await nodes[1].storage.claim_jobs(
+                    worker, Claim(queues=["q"], tasks=["foo"], max_jobs=2)
+                )
+                found |= {job.id for job in jobs}
+        assert found == {first, second}
+    for node in nodes:
+        await node.storage.close()
+
+
+async def test_a_schedule_fires_once_whoever_asks(url: str, perl: asyncpg.Connection) -> None:
+    nodes = [Node(url, look_seconds=3_600) for _ in range(3)]
+    await asyncio.gather(*(node.storage.open() for node in nodes))
+    for name in "ab":
+        await nodes[0].storage.put_schedule(NewSchedule(name=name, cron="* * * * *", task="foo"))
+    await perl.execute("UPDATE minion_schedules SET next_run = now() - interval '10 minutes'")
+    fired = await asyncio.gather(*(n.storage.dispatch_schedules() for n in nodes for _ in "123"))
+    assert sorted(one.name for some in fired for one in some) == ["a", "b"]
+    # While Perl Minion dispatches, nobody else does.
+    await perl.execute("UPDATE minion_schedules SET next_run = now() - interval '10 minutes'")
+    async with perl.transaction():
+        assert await perl.fetchval("SELECT pg_try_advisory_xact_lock(hashtext('minion.schedules'))")
+        assert await nodes[0].storage.dispatch_schedules() == []
+    for node in nodes:
+        await node.storage.close()
+
+
+async def test_what_was_told_while_it_could_not_hear_is_found_out(
+    url: str, perl: asyncpg.Connection
+) -> None:
+    here, there = Node(url, look_seconds=3_600, poll_seconds=3_600), Node(url, look_seconds=3_600)
+    for node in (here, there):
+        await node.storage.open()
+        await node.listens()
+    worker = await _work(here)
+    await here.storage.claim_jobs(worker, FOO)
+    await perl.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+        "AND application_name = 'minion-server' AND datname = current_database()"
+    )
+    job_id = await there.enqueue()
+    await here.hears(lambda c: c.ready.get(("default", "foo")))
+    assert [job.id for job in await here.storage.claim_jobs(worker, FOO)] == [job_id]
+    for node in (here, there):
+        await node.storage.close()
+
+
+async def test_more_than_a_notification_holds_is_heard_all_the_same(url: str) -> None:
+    here, there = (Node(url, look_seconds=3_600, poll_seconds=3_600) for _ in range(2))
+    for node in (here, there):
+        await node.storage.open()
+        await node.listens()
+    worker = await _work(there)
+    wanted = Claim(queues=["default"], tasks=["t" * 255], max_jobs=1)
+    await there.storage.claim_jobs(worker, wanted)
+    jobs = [NewJob(task="t" * 255, queue=f"q{n}" + "\U0001f600" * 240) for n in range(100)]
+    await here.storage.enqueue([*jobs, *(NewJob(task="x") for _ in range(5_000))])
+    await here.enqueue()
+    await here.storage.enqueue([NewJob(task="t" * 255)])
+    await there.hears(lambda c: c.ready.get(("default", "t" * 255)))
+    for node in (here, there):
+        await node.storage.close()

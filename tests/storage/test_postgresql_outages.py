@@ -1,0 +1,252 @@
+"""The PostgreSQL store while PostgreSQL restarts, crashes, ends sessions or is out of reach."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from datetime import timedelta
+
+import asyncpg
+import pytest
+from minion_server.domain.backoff import minion_backoff
+from minion_server.domain.errors import Conflict, Unavailable
+from minion_server.domain.job import Claim, JobFilter, JobState, NewJob, Outcome, RetryOptions
+from minion_server.domain.maintenance import RepairReport, Retention
+from minion_server.domain.worker import Registration
+from minion_server.storage.postgresql import PostgresStorage
+from support.postgresql import PostgresServer, serving
+from support.proxy import Proxy
+
+JOBS = 600
+ANY = Claim(queues=["default"], tasks=["foo"], max_jobs=5)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server of these tests' own, since they break it."""
+    with serving() as server:
+        yield server
+
+
+Open = Callable[..., Awaitable[PostgresStorage]]
+
+
+@pytest.fixture
+async def open_store() -> AsyncIterator[Open]:
+    """Opens stores, and closes them in the end."""
+    opened: list[PostgresStorage] = []
+
+    async def open_one(url: str, **settings: float) -> PostgresStorage:
+        storage = PostgresStorage(url, **settings)
+        await storage.open()
+        opened.append(storage)
+        return storage
+
+    yield open_one
+    for storage in opened:
+        await storage.close()
+
+
+@pytest.fixture
+async def name(server: PostgresServer) -> AsyncIterator[str]:
+    name = await server.make_database()
+    yield name
+    await server.drop_database(name)
+
+
+async def _end_sessions(server: PostgresServer, name: str) -> None:
+    await server.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        f"WHERE datname = '{name}' AND application_name = 'minion-server'"
+    )
+
+
+async def _work(
+    storage: PostgresStorage, break_it: Callable[[], Awaitable[None]], breaks: int
+) -> None:
+    """Enqueue and perform jobs while it breaks; each is to end once."""
+    ended: Counter[int] = Counter()
+    acknowledged: list[int] = []
+
+    async def enqueue(number: int) -> None:
+        for _ in range(number):
+            enqueued = await storage.enqueue([NewJob(task="foo"), NewJob(task="foo", attempts=2)])
+            acknowledged.extend(one.id for one in enqueued)
+
+    async def perform() -> None:
+        worker = await storage.register_worker(Registration(host="h", pid=1))
+        while len(ended) < JOBS:
+            jobs = await storage.claim_jobs(worker, ANY)
+            if not jobs:
+                await asyncio.sleep(0.005)
+                continue
+            accepted = await storage.end_jobs(
+                [Outcome(job_id=j.id, retries=j.retries, failed=False, result=1) for j in jobs],
+                minion_backoff,
+            )
+            assert accepted == [True] * len(jobs)
+            ended.update(job.id for job in jobs)
+
+    async def break_often() -> None:
+        for _ in range(breaks):
+            await asyncio.sleep(random.uniform(0.02, 0.1))
+            await break_it()
+
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+        for _ in range(10):
+            group.create_task(enqueue(JOBS // 20))
+        for _ in range(4):
+            group.create_task(perform())
+        group.create_task(break_often())
+    page = await storage.list_jobs(JobFilter(), limit=1_000)
+    assert page.total == JOBS
+    assert {job.id for job in page.jobs} == set(acknowledged) == set(ended)
+    assert {job.state for job in page.jobs} == {JobState.FINISHED}
+    assert set(ended.values()) == {1}
+
+
+async def test_sessions_that_end_lose_and_double_nothing(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name))
+    await _work(storage, lambda: _end_sessions(server, name), 15)
+
+
+async def test_a_restart_loses_and_doubles_nothing(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name))
+    await _work(storage, lambda: asyncio.to_thread(server.restart), 2)
+
+
+async def test_a_network_that_breaks_loses_and_doubles_nothing(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    async with Proxy(server.port) as proxy:
+
+        async def cut() -> None:
+            if random.random() < 0.5:
+                proxy.reset()
+                return
+            proxy.cut()
+            await asyncio.sleep(0.7)
+            proxy.mend()
+
+        url = f"postgresql://minion@127.0.0.1:{proxy.port}/{name}"
+        storage = await open_store(url, statement_seconds=0.5)
+        await _work(storage, cut, 6)
+
+
+async def test_who_cannot_reach_it_is_told_so_in_time(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name), patience=0.3)
+    await asyncio.to_thread(server.stop)
+    try:
+        for call in (storage.enqueue([NewJob(task="foo")]), storage.stats(), storage.get_job(1)):
+            with pytest.raises(Unavailable):
+                await call
+    finally:
+        await asyncio.to_thread(server.start)
+    assert (await storage.stats()).inactive_jobs == 0
+    (enqueued,) = await storage.enqueue([NewJob(task="foo")])
+    assert await storage.get_job(enqueued.id) is not None
+    await storage.close()
+    with pytest.raises(Unavailable):
+        await storage.enqueue([NewJob(task="foo")])
+
+
+async def test_a_database_that_is_not_there_is_told_so(server: PostgresServer) -> None:
+    with pytest.raises(Conflict, match="nothing_here"):
+        await PostgresStorage(server.url("nothing_here")).open()
+    with pytest.raises(Unavailable):
+        await PostgresStorage("postgresql://minion@127.0.0.1:1/x").open()
+
+
+async def test_few_connections_serve_many_callers(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name) + "&connections=1")
+    answers = await asyncio.gather(
+        *(storage.enqueue([NewJob(task="foo")]) for _ in range(50)),
+        *(storage.stats() for _ in range(50)),
+    )
+    assert len(answers) == 100
+
+
+async def test_a_step_whose_answer_is_lost_is_taken_once(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    """As after a commit whose answer was lost, each step is asked for a second time."""
+    storage = await open_store(server.url(name))
+    database = storage._database
+    ask = database.ask
+
+    async def ask_twice(sql: str, *arguments: object) -> object:
+        first = await ask(sql, *arguments)
+        second = await ask(sql, *arguments)
+        assert first == second
+        return second
+
+    database.ask = ask_twice  # type: ignore[method-assign]  # what is tested
+    (one,) = await storage.enqueue([NewJob(task="foo")])
+    assert (await storage.stats()).enqueued_jobs == 1
+    worker = await storage.register_worker(Registration(id=5, host="h", pid=1))
+    assert [job.id for job in await storage.claim_jobs(worker, ANY)] == [one.id]
+    outcome = Outcome(job_id=one.id, retries=0, failed=True, result="no")
+    assert await storage.end_jobs([outcome], minion_backoff) == [True]
+    assert await storage.retry_job(one.id, None, RetryOptions())
+    job = await storage.get_job(one.id)
+    assert job is not None
+    assert job.retries == 1
+    assert await storage.cancel_job(one.id, "x")
+    assert await storage.remove_job(one.id)
+
+
+async def test_a_crash_of_the_database_makes_no_worker_a_missing_one(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    """Minion's table of workers is unlogged: after a crash it is empty."""
+    storage = await open_store(server.url(name))
+    lost = await storage.register_worker(Registration(host="h", pid=1))
+    alive = await storage.register_worker(Registration(host="h", pid=2))
+    await storage.enqueue([NewJob(task="foo") for _ in range(10)])
+    (of_lost, *_) = await storage.claim_jobs(lost, ANY)
+    (of_alive, *_) = await storage.claim_jobs(alive, ANY)
+    await asyncio.to_thread(server.crash)
+    await asyncio.to_thread(server.start)
+    assert (await storage.stats()).workers == 0
+
+    short = Retention(missing_after=timedelta(seconds=0.4))
+    assert await storage.repair(short, minion_backoff) == RepairReport()
+    # No new worker may take the place of one that may still live.
+    assert await storage.register_worker(Registration(host="h", pid=3)) > alive
+    await storage.register_worker(Registration(id=alive, host="h", pid=2))
+    await asyncio.sleep(0.5)
+    await storage.register_worker(Registration(id=alive, host="h", pid=2))
+    report = await storage.repair(short, minion_backoff)
+    assert report.abandoned_jobs == 5
+    job = await storage.get_job(of_lost.id)
+    assert job is not None
+    assert (job.state, job.result) == ("failed", "Worker went away")
+    job = await storage.get_job(of_alive.id)
+    assert job is not None
+    assert job.state == "active"
+
+
+async def test_perls_workers_get_new_ids_after_a_crash(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name))
+    for _ in range(3):
+        last = await storage.register_worker(Registration(host="h", pid=1))
+    await asyncio.to_thread(server.crash)
+    await asyncio.to_thread(server.start)
+    async with asyncio.timeout(10):
+        while not storage._watch._listening:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.01)
+    connection = await asyncpg.connect(server.url(name))
+    assert await connection.fetchval("SELECT nextval('minion_workers_id_seq')") > last
+    await connection.close()

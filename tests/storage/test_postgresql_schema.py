@@ -1,0 +1,223 @@
+"""The PostgreSQL store on databases that are new, Perl Minion's of several versions, or neither."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from importlib import resources
+
+import asyncpg
+import pytest
+from minion_server.domain.errors import Conflict, Invalid
+from minion_server.domain.job import Claim, NewJob
+from minion_server.domain.schedule import NewSchedule, ScheduleFilter
+from minion_server.domain.worker import Registration
+from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
+from minion_server.storage.postgresql.address import parse_address
+from support.postgresql import PostgresServer
+
+SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("minion")
+ANY = Claim(queues=["default"], max_jobs=100)
+# What Minion's versions lack of version 25.
+OLDER = {
+    25: "SELECT 1",
+    24: "DROP TABLE minion_schedules",
+    23: "DROP TABLE minion_schedules; DROP INDEX minion_jobs_finished_state_idx",
+}
+# Of Minion's objects, all that says what they are.
+MINIONS = """
+    SELECT string_agg(it, E'\n' ORDER BY it) FROM (
+      SELECT table_name || column_name || data_type || is_nullable || coalesce(column_default, '')
+      FROM information_schema.columns
+      WHERE table_name LIKE 'minion\\_%' AND table_name NOT LIKE 'minion\\_server%'
+      UNION ALL SELECT indexdef FROM pg_indexes
+      WHERE indexname LIKE 'minion\\_%' AND indexname NOT LIKE 'minion\\_server%'
+      UNION ALL SELECT pg_get_functiondef(oid) FROM pg_proc
+      WHERE proname LIKE 'minion\\_%' AND proname NOT LIKE 'minion\\_server%'
+      UNION ALL SELECT name || version FROM mojo_migrations
+    ) AS them (it)
+"""
+
+
+@pytest.fixture
+async def perl(postgresql: PostgresServer) -> AsyncIterator[asyncpg.Connection]:
+    """A connection to a database with nothing in it."""
+    name = await postgresql.make_database()
+    connection = await asyncpg.connect(postgresql.url(name))
+    yield connection
+    await connection.close()
+    await postgresql.drop_database(name)
+
+
+def _url(perl: asyncpg.Connection, postgresql: PostgresServer) -> str:
+    return postgresql.url(perl._params.database)
+
+
+async def _make_minion(perl: asyncpg.Connection, version: int) -> None:
+    await perl.execute(SCHEMAS.joinpath("version_25.sql").read_text(encoding="utf-8"))
+    await perl.execute(OLDER.get(version, "SELECT 1"))
+    await perl.execute(
+        "CREATE TABLE mojo_migrations (name TEXT PRIMARY KEY, version BIGINT NOT NULL);"
+        f"INSERT INTO mojo_migrations VALUES ('minion', {version})"
+    )
+
+
+async def test_a_new_database_gets_minions_newest_schema(
+    perl: asyncpg.Connection, postgresql: PostgresServer
+) -> None:
+    stores = [PostgresStorage(_url(perl, postgresql)) for _ in range(5)]
+    await asyncio.gather(*(storage.open() for storage in stores))
+    assert await perl.fetch("SELECT name, version FROM mojo_migrations") == [("minion", 25)]
+    for storage in stores:
+        await storage.close()
+
+
+@pytest.mark.parametrize("version", [23, 24, 25])
+async def test_minions_databases_are_served_as_they_are(
+    perl: asyncpg.Connection, postgresql: PostgresServer, version: int
+) -> None:
+    await _make_minion(perl, version)
+    before = await perl.fetchval(MINIONS)
+    await perl.execute("""
+        INSERT INTO minion_jobs (args, delayed, parents, priority, task, state, expires) VALUES
+          ('[]', now(), '{}', 0, 'a', 'inactive', NULL),
+          ('[]', now(), '{1}', 0, 'b', 'inactive', NULL),
+          ('[]', now() + interval '1 hour', '{}', 0, 'c', 'inactive', NULL),
+          ('[]', now(), '{}', 0, 'd', 'finished', NULL),
+          ('[]', now(), '{4}', 9, 'e', 'inactive', NULL),
+          ('[]', now(), '{}', 0, 'f', 'inactive', now() + interval '1 hour')
+    """)
+    await perl.execute("INSERT INTO minion_workers (id, host, pid) VALUES (7, 'h', 1)")
+    storage = PostgresStorage(_url(perl, postgresql))
+    await storage.open()
+    assert await perl.fetchval(MINIONS) == before
+    worker = await storage.register_worker(Registration(host="h", pid=1))
+    assert worker == 8
+    assert [job.task for job in await storage.claim_jobs(worker, ANY)] == ["e", "a", "f"]
+    await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="foo"))
+    assert (await storage.stats()).schedules == 1
+    await storage.close()
+    again = PostgresStorage(_url(perl, postgresql))
+    await again.open()
+    assert (await again.list_schedules(ScheduleFilter(), limit=1)).total == 1
+    assert await perl.fetchval(MINIONS) == before
+    await again.close()
+
+
+async def test_schedules_move_when_minion_is_upgraded(
+    perl: asyncpg.Connection, postgresql: PostgresServer
+) -> None:
+    await _make_minion(perl, 24)
+    storage = PostgresStorage(_url(perl, postgresql))
+    await storage.open()
+    await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="foo", args=[1]))
+    await storage.close()
+    # As Perl Minion does.
+    await perl.execute(SCHEMAS.joinpath("upgrade_25.sql").read_text(encoding="utf-8"))
+    await perl.execute("UPDATE mojo_migrations SET version = 25")
+    storage = PostgresStorage(_url(perl, postgresql))
+    await storage.open()
+    (moved,) = (await storage.list_schedules(ScheduleFilter(), limit=10)).schedules
+    assert (moved.name, moved.args) == ("s", [1])
+    assert await perl.fetchval("SELECT count(*) FROM minion_schedules") == 1
+    await storage.close()
+
+
+@pytest.mark.parametrize("version", [23, 24, 25])
+async def test_minions_schema_is_upgraded_under_a_server_that_runs(
+    perl: asyncpg.Connection, postgresql: PostgresServer, version: int
+) -> None:
+    await _make_minion(perl, 25)
+    newest = await perl.fetchval(MINIONS)
+    await perl.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await _make_minion(perl, version)
+    storage = PostgresStorage(_url(perl, postgresql))
+    await storage.open()
+    await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="foo", args=[1]))
+    transfer = PostgresTransfer(_url(perl, postgresql))
+    await transfer.upgrade(25)
+    assert await perl.fetchval(MINIONS) == newest
+    assert (await transfer.status()).versions["minion"] == 25
+    assert await perl.fetchval("SELECT name FROM minion_schedules") == "s"
+    await storage.put_schedule(NewSchedule(name="t", cron="@daily", task="foo"))
+    await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="bar"))
+    assert await perl.fetchval("SELECT task FROM minion_schedules WHERE name = 's'") == "bar"
+    await perl.execute("UPDATE minion_schedules SET next_run = now() WHERE name = 's'")
+    assert [fired.name for fired in await storage.dispatch_schedules()] == ["s"]
+    assert await storage.pause_schedule("t", paused=True)
+    assert await storage.delete_schedule("t")
+    assert await perl.fetchval("SELECT count(*) FROM minion_schedules") == 1
+    await storage.reset(locks_only=False)
+    assert await perl.fetchval("SELECT count(*) FROM minion_schedules") == 0
+    await storage.close()
+
+
+async def test_minions_schema_is_brought_to_no_version_that_there_is_not(
+    perl: asyncpg.Connection, postgresql: PostgresServer
+) -> None:
+    await _make_minion(perl, 24)
+    before = await perl.fetchval(MINIONS)
+    transfer = PostgresTransfer(_url(perl, postgresql))
+    for target in (23, 26):
+        with pytest.raises(Conflict, match=f"not to {target}"):
+            await transfer.upgrade(target)
+    assert await perl.fetchval(MINIONS) == before
+
+
+@pytest.mark.parametrize(
+    ("version", "text"), [(22, "older than 23"), (26, "newer than this program's 25")]
+)
+async def test_other_versions_are_refused(
+    perl: asyncpg.Connection, postgresql: PostgresServer, version: int, text: str
+) -> None:
+    await _make_minion(perl, version)
+    before = await perl.fetchval(MINIONS)
+    with pytest.raises(Conflict, match=text):
+        await PostgresStorage(_url(perl, postgresql)).open()
+    assert await perl.fetchval(MINIONS) == before
+    assert await perl.fetchval("SELECT to_regclass('minion_server_waiting')") is None
+
+
+async def test_what_is_not_minions_or_is_newer_than_we_is_refused(
+    perl: asyncpg.Connection, postgresql: PostgresServer
+) -> None:
+    await perl.execute("CREATE TABLE minion_jobs (id INT)")
+    with pytest.raises(Conflict, match="does not say of which version"):
+        await PostgresStorage(_url(perl, postgresql)).open()
+    await perl.execute("DROP TABLE minion_jobs; CREATE TABLE another_programs (id INT)")
+    storage = PostgresStorage(_url(perl, postgresql))
+    await storage.open()
+    await storage.enqueue([NewJob(task="foo")])
+    await storage.close()
+    await perl.execute("UPDATE minion_server_schema SET version = version + 1")
+    with pytest.raises(Conflict, match="newer than this program's"):
+        await PostgresStorage(_url(perl, postgresql)).open()
+
+
+async def test_a_schema_of_its_own_is_found_by_the_search_path(
+    perl: asyncpg.Connection, postgresql: PostgresServer
+) -> None:
+    await perl.execute("CREATE SCHEMA one; CREATE SCHEMA two")
+    for schema in ("one", "two"):
+        url = f"{_url(perl, postgresql)}&search_path={schema}"
+        storage = PostgresStorage(url)
+        await storage.open()
+        await storage.enqueue([NewJob(task=schema)])
+        worker = await storage.register_worker(Registration(host="h", pid=1))
+        assert [job.task for job in await storage.claim_jobs(worker, ANY)] == [schema]
+        await storage.close()
+    # What others do to it, whatever their own search path.
+    await perl.execute("UPDATE one.minion_jobs SET state = 'inactive', delayed = now()")
+    await perl.execute("DELETE FROM two.minion_jobs")
+    assert await perl.fetchval("SELECT count(*) FROM one.minion_server_waiting") == 1
+
+
+def test_addresses() -> None:
+    address = parse_address("postgresql://u:p@h:5/d?sslmode=require&pgbouncer=true&connections=3")
+    assert address.dsn == "postgresql://u:p@h:5/d?sslmode=require"
+    assert (address.pooler, address.connections) == (True, 3)
+    assert parse_address("postgresql:///d?host=/run").dsn == "postgresql:///d?host=%2Frun"
+    assert parse_address("postgres://h").dsn == "postgres://h"
+    for wrong in ("mysql://h/d", "postgresql://h/d?connections=0"):
+        with pytest.raises(Invalid):
+            parse_address(wrong)

@@ -1,0 +1,217 @@
+"""Random sequences of verbs on both stores, at the same times: every answer is the same."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from minion_server.domain.backoff import minion_backoff
+from minion_server.domain.errors import MinionError
+from minion_server.domain.job import Claim, JobFilter, JobState, NewJob, Outcome, RetryOptions
+from minion_server.domain.lock import LockRequest
+from minion_server.domain.maintenance import Retention
+from minion_server.domain.schedule import NewSchedule, ScheduleFilter
+from minion_server.domain.worker import Command, Registration, WorkerFilter
+from minion_server.storage.base import Storage
+from storage.conftest import make_bench
+from support.bench import START, Bench
+
+RETENTION = Retention(
+    missing_after=timedelta(seconds=90),
+    remove_after=timedelta(seconds=50),
+    stuck_after=timedelta(seconds=200),
+)
+
+integers = st.integers(-(2**53) + 1, 2**53 - 1)
+ids = st.integers(1, 12)
+workers = st.integers(1, 3)
+names = st.sampled_from(["a", "b"])
+some_names = st.lists(names, min_size=1, max_size=2)
+priorities = st.integers(-1, 2)
+retries = st.integers(0, 2)
+seconds = st.sampled_from([0, 0, 1, 20, 100]).map(lambda n: timedelta(seconds=n))
+parents = st.lists(ids, max_size=3)
+new_jobs = st.builds(
+    NewJob,
+    task=names,
+    queue=names,
+    priority=priorities,
+    attempts=st.integers(1, 2),
+    delay=seconds,
+    expire=st.none() | seconds,
+    lax=st.booleans(),
+    notes=st.dictionaries(names, st.none() | integers, max_size=2),
+    parents=parents,
+    request_id=st.none() | names,
+)
+simple_jobs = st.builds(NewJob, task=names, queue=names, priority=priorities)
+claims = st.builds(
+    Claim,
+    queues=some_names,
+    tasks=st.none() | some_names,
+    min_priority=st.none() | priorities,
+    job_id=st.none() | st.none() | ids,
+    max_jobs=st.integers(1, 4),
+)
+outcomes = st.builds(Outcome, job_id=ids, retries=retries, failed=st.booleans(), result=integers)
+retry_options = st.builds(
+    RetryOptions,
+    attempts=st.none() | st.integers(1, 3),
+    delay=seconds,
+    expire=st.none() | seconds,
+    lax=st.none() | st.booleans(),
+    parents=st.none() | parents,
+    priority=st.none() | priorities,
+    queue=st.none() | names,
+)
+filters = st.builds(
+    JobFilter,
+    ids=st.lists(ids, max_size=3),
+    queues=st.lists(names, max_size=1),
+    states=st.lists(st.sampled_from(JobState), max_size=2),
+    tasks=st.lists(names, max_size=1),
+    notes=st.lists(names, max_size=1),
+    before=st.none() | ids,
+)
+schedules = st.builds(
+    NewSchedule,
+    name=names,
+    cron=st.sampled_from(["* * * * *", "*/2 * * * *"]),
+    task=names,
+    queue=names,
+    expire=st.none() | st.just(timedelta(seconds=30)),
+)
+locks = st.builds(
+    LockRequest,
+    name=names,
+    duration=seconds | st.just(timedelta(seconds=0.5)),
+    limit=retries.map(lambda n: n + 1),
+)
+
+Step = Callable[[Bench], Awaitable[Any]]
+
+
+def step(name: str, *arguments: st.SearchStrategy[Any], **fixed: Any) -> st.SearchStrategy[Any]:
+    """Draw a call of a verb."""
+    return st.tuples(st.just(name), st.tuples(*arguments), st.just(fixed))
+
+
+frequent = st.one_of(
+    step("enqueue", st.lists(new_jobs, min_size=1, max_size=3)),
+    step("enqueue", st.lists(simple_jobs, min_size=1, max_size=3)),
+    step("claim_jobs", workers, claims),
+    step("end_jobs", st.lists(outcomes, min_size=1, max_size=3), st.just(minion_backoff)),
+    step("advance", st.sampled_from([0.5, 1, 15, 60])),
+)
+rare = st.one_of(
+    step("retry_job", ids, st.none() | retries, retry_options),
+    step("cancel_job", ids, st.just("no")),
+    step("remove_job", ids),
+    step("note_job", ids, st.dictionaries(names, st.none() | integers, max_size=2)),
+    step("register_worker", st.builds(Registration, id=workers)),
+    step("unregister_worker", workers),
+    step("broadcast", st.builds(Command, command=names), st.lists(workers, max_size=2)),
+    step("receive", workers),
+    step("acquire_lock", locks),
+    step("release_lock", names),
+    step("put_schedule", schedules),
+    step("pause_schedule", names, paused=True),
+    step("pause_schedule", names, paused=False),
+    step("delete_schedule", names),
+    step("dispatch_schedules"),
+    step("next_dispatch"),
+    step("stage_due"),
+    step("repair", st.just(RETENTION), st.just(minion_backoff)),
+    step("list_jobs", filters, limit=5),
+    step("history"),
+)
+steps = st.lists(frequent | frequent | rare, min_size=10, max_size=40)
+
+
+@pytest.fixture
+async def benches(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[list[Bench]]:
+    async with AsyncExitStack() as stack:
+        yield [
+            await stack.enter_async_context(make_bench(kind, tmp_path, request))
+            for kind in ("sqlite", "postgresql")
+        ]
+
+
+async def _answer(bench: Bench, name: str, arguments: tuple[Any, ...], fixed: Any) -> Any:
+    if name == "advance":
+        return bench.clock.advance(*arguments)
+    try:
+        return await getattr(bench.storage, name)(*arguments, **fixed)
+    except MinionError as error:
+        return type(error), str(error)
+
+
+def _without_unborn(name: str, drawn: tuple[Any, ...], highest: int) -> tuple[Any, ...]:
+    """Leave out parents that do not exist yet: what those do is nobody's promise."""
+
+    def born(parents: list[int] | None) -> list[int] | None:
+        return None if parents is None else [parent for parent in parents if parent <= highest]
+
+    match name:
+        case "enqueue":
+            return (
+                [dataclasses.replace(job, parents=born(list(job.parents))) for job in drawn[0]],
+            )
+        case "retry_job":
+            options = drawn[2]
+            parents = None if options.parents is None else born(list(options.parents))
+            if parents is not None:
+                parents = [parent for parent in parents if parent != drawn[0]]
+            return (*drawn[:2], dataclasses.replace(options, parents=parents))
+        case _:
+            return drawn
+
+
+async def _everything(storage: Storage) -> dict[str, Any]:
+    """Answer all that can be seen, once what is due has been let in."""
+    due = await storage.stage_due()
+    jobs = (await storage.list_jobs(JobFilter(), limit=1_000)).jobs
+    return {
+        "due": None if due is None else round(due, 5),
+        "jobs": [dataclasses.asdict(job) for job in jobs],
+        "before": [await storage.count_ready_before(job) for job in jobs],
+        "workers": await storage.list_workers(WorkerFilter(), limit=100),
+        "locks": await storage.list_locks([], limit=100),
+        "schedules": await storage.list_schedules(ScheduleFilter(), limit=100),
+        "stats": dataclasses.replace(await storage.stats(), uptime=0),
+    }
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(steps=steps)
+async def test_both_stores_answer_the_same(benches: list[Bench], steps: list[Any]) -> None:
+    for bench in benches:
+        await bench.storage.reset(locks_only=False)
+        bench.clock.now = START
+        bench.changes.clear()
+        for _ in range(2):
+            await bench.worker()
+    highest = 0
+    for name, drawn, fixed in steps:
+        arguments = _without_unborn(name, drawn, highest)
+        one, other = [await _answer(bench, name, arguments, fixed) for bench in benches]
+        if name == "enqueue":
+            highest = max(highest, *(job.id for job in one))
+        elif name == "dispatch_schedules":
+            highest = max([highest, *(fired.job for fired in one)])
+        assert one == other, f"{name}{arguments}{fixed}: {one} and {other}"
+    one, other = [await _everything(bench.storage) for bench in benches]
+    for what in one:
+        assert one[what] == other[what], f"{what}: {one[what]} and {other[what]}"

