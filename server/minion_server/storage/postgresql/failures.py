@@ -69,11 +69,11 @@ def translate(error: Exception) -> Exception:
     match error:
         case MinionError():
             return error
-        case asyncpg.UntranslatableCharacterError():
-            return Invalid("json", "must not contain a NUL character, which no database keeps")
         case asyncpg.PostgresError() if error.sqlstate == CLOSED_STATE:
             # The text says why.
             told: Exception = Unavailable(str(error))
+        case asyncpg.UntranslatableCharacterError():
+            return Invalid("json", "must not contain a NUL character, which no database keeps")
         case asyncpg.DiskFullError() | asyncpg.OutOfMemoryError():
             told = Exhausted("the disk or the memory of the database is full")
         case asyncpg.exceptions.InsufficientResourcesError():
