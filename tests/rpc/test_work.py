@@ -14,7 +14,7 @@ from google.protobuf.struct_pb2 import Value
 from minion.v1 import minion_service_pb2, minion_service_pb2_grpc, worker_service_pb2_grpc
 from minion.v1 import worker_service_pb2 as pb
 from minion_server.domain.job import NewJob
-from minion_server.domain.worker import WorkerFilter
+from minion_server.domain.worker import Registration, WorkerFilter
 from minion_server.rpc.server import RpcServer
 from minion_server.storage.sqlite import SqliteStorage
 from support.rpc_bench import KEY, rpc_server
@@ -408,6 +408,55 @@ async def test_a_worker_that_does_not_read_is_not_taken_for_alive(
         if loop.time() < end - 0.2:
             mark = await heard()
     assert await heard() == mark
+
+
+async def test_two_calls_of_a_worker_at_once_leave_one(service: Service) -> None:
+    worker_id = await service.storage.register_worker(Registration())
+    calls = [service.call() for _ in range(4)]
+    for call in calls:
+        call.hello(worker_id=worker_id)
+    ends = [asyncio.create_task(call.end()) for call in calls]
+    _, (last,) = await asyncio.wait(ends, timeout=SECONDS / 2)
+    assert [end.result() for end in ends if end is not last] == [grpc.StatusCode.UNAVAILABLE] * 3
+    calls[ends.index(last)].requests.put_nowait(None)
+    assert await last == grpc.StatusCode.OK
+
+
+async def test_a_worker_forgotten_during_its_call_is_still_told_what_to_stop(
+    service: Service,
+) -> None:
+    call = service.call()
+    worker_id = await call.welcomed()
+    await service.workers.UnregisterWorker(
+        pb.UnregisterWorkerRequest(id=worker_id), metadata=METADATA
+    )
+    job_id = await service.enqueue()
+    call.demand(1)
+    assert (await call.jobs())[1] == [job_id]
+    await service.storage.cancel_job(job_id, "no")
+    (revoked,) = await call.until("revoked")
+    assert revoked.id == job_id
+
+
+async def test_a_worker_that_never_reads_is_hung_up_on(
+    make: Callable[..., Awaitable[Service]],
+) -> None:
+    service = await make(missing_after=0.3)
+    call = service.call()
+    call.hello()
+    ending = asyncio.create_task(call.end())
+
+    async def ended() -> bool:
+        call.send()
+        return ending.done()
+
+    await eventually(ended)
+    assert ending.result() == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_who_says_nothing_is_hung_up_on(make: Callable[..., Awaitable[Service]]) -> None:
+    service = await make(missing_after=0.3)
+    assert await service.call().end() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_drain_is_told_and_does_not_forget_the_worker(service: Service) -> None:

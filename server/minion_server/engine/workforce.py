@@ -41,7 +41,6 @@ class Workforce:
     async def unregister(self, worker_id: int) -> None:
         """Forget a worker (see `Storage.unregister_worker`)."""
         limits.check_range("id", worker_id, 1, limits.MAX_INT64)
-        self.scheduler.forget(worker_id)
         await self._storage.unregister_worker(worker_id)
 
     async def dequeue(self, worker_id: int, claim: Claim, wait: float) -> list[ClaimedJob]:
@@ -79,9 +78,8 @@ class Workforce:
 
     async def put_back(self, keys: Iterable[JobKey]) -> None:
         """Let others take jobs that a worker was given and never got; no attempt is lost."""
-        for job_id, retries in keys:
-            with suppress(JobNotFound):
-                await self._storage.retry_job(job_id, retries, RetryOptions())
+        # At the same time: they share a commit.
+        await asyncio.gather(*(self._put_back_one(*key) for key in keys))
 
     async def running(self, worker_id: int) -> set[JobKey]:
         """Answer the jobs that a worker has, as the store knows."""
@@ -102,6 +100,10 @@ class Workforce:
         for job_id, entries in notes:
             merged.setdefault(job_id, {}).update(entries)
         await asyncio.gather(*(self._note_one(job_id, merged[job_id]) for job_id in merged))
+
+    async def _put_back_one(self, job_id: int, retries: int) -> None:
+        with suppress(JobNotFound):
+            await self._storage.retry_job(job_id, retries, RetryOptions())
 
     async def _note_one(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         with suppress(JobNotFound):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import minion_service_pb2_grpc
@@ -107,10 +108,11 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchJobResponse]:
         """Follow a job until it finished or failed."""
-        async for job in self._queue.watch_job(request.id):
-            response = pb.WatchJobResponse()
-            convert.to_job_message(job, response.job)
-            yield response
+        async with aclosing(self._queue.watch_job(request.id)) as jobs:
+            async for job in jobs:
+                response = pb.WatchJobResponse()
+                convert.to_job_message(job, response.job)
+                yield response
 
     async def ExplainJob(
         self, request: pb.ExplainJobRequest, context: Context

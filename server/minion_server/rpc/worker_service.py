@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
 
 from minion.v1 import worker_service_pb2 as pb
@@ -114,20 +116,36 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request_iterator: AsyncIterator[pb.WorkRequest], context: Context
     ) -> AsyncIterator[pb.WorkResponse]:
         """Work, on one stream."""
-        first = await anext(aiter(request_iterator), None)
-        if first is None or not first.HasField("hello"):
-            raise Invalid("hello", "must be in the first request")
-        earlier = self._calls.get(first.hello.id)
-        if earlier is not None:
-            await earlier.replace()
+        first = await self._read_first(request_iterator)
         call = WorkCall(self._storage, self._workforce, self._missing_after)
-        worker_id = await call.greet(first)
-        self._calls[worker_id] = call
-        if self._draining:
-            call.drain()
+        worker_id = first.hello.id
         try:
-            async for response in call.run(aiter(request_iterator)):
-                yield response
+            if first.hello.HasField("id"):
+                await self._take_place(worker_id, call)
+            worker_id = await call.greet(first)
+            self._calls[worker_id] = call
+            if self._draining:
+                call.drain()
+            async with aclosing(call.run(aiter(request_iterator))) as responses:
+                async for response in responses:
+                    yield response
         finally:
             if self._calls.get(worker_id) is call:
                 del self._calls[worker_id]
+            call.close()
+
+    async def _read_first(self, requests: AsyncIterator[pb.WorkRequest]) -> pb.WorkRequest:
+        try:
+            async with asyncio.timeout(self._missing_after.total_seconds()):
+                first = await anext(aiter(requests), None)
+        except TimeoutError:
+            first = None
+        if first is None or not first.HasField("hello"):
+            raise Invalid("hello", "must be in the first request")
+        return first
+
+    async def _take_place(self, worker_id: int, call: WorkCall) -> None:
+        """Make a call the worker's only one: two would take the jobs of each other for lost."""
+        while (earlier := self._calls.get(worker_id)) is not None:
+            await earlier.give_way()
+        self._calls[worker_id] = call
