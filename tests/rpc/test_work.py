@@ -459,6 +459,37 @@ async def test_who_says_nothing_is_hung_up_on(make: Callable[..., Awaitable[Serv
     assert await service.call().end() == grpc.StatusCode.INVALID_ARGUMENT
 
 
+LARGE = ["x" * 1_400_000]
+
+
+async def test_jobs_that_no_answer_has_room_for_are_left_to_others(service: Service) -> None:
+    ids = [await service.enqueue(args=LARGE) for _ in range(5)]
+    call = service.call()
+    await call.welcomed()
+    call.demand(9)
+    assert (await call.jobs())[1] == ids[:2]
+    simple = await service.storage.register_worker(Registration())
+    request = pb.DequeueJobsRequest(id=simple, max_jobs=9)
+    await eventually(lambda: _is_state(service, ids[4], ("inactive", 1)))
+    response = await service.workers.DequeueJobs(request, metadata=METADATA)
+    assert [job.id for job in response.jobs] == ids[2:4]
+    assert await service.state(ids[4]) == ("inactive", 2)
+
+
+async def test_a_page_of_large_workers_ends_early(service: Service) -> None:
+    registration = Registration(status={"x": LARGE})
+    ids = [await service.storage.register_worker(registration) for _ in range(3)]
+    first = await service.workers.ListWorkers(pb.ListWorkersRequest(), metadata=METADATA)
+    assert [worker.id for worker in first.workers] == [ids[2], ids[1]]
+    request = pb.ListWorkersRequest(page_token=first.next_page_token)
+    rest = await service.workers.ListWorkers(request, metadata=METADATA)
+    assert ([worker.id for worker in rest.workers], rest.next_page_token) == ([ids[0]], "")
+
+
+async def _is_state(service: Service, job_id: int, state: tuple[str, int]) -> bool:
+    return await service.state(job_id) == state
+
+
 async def test_a_drain_is_told_and_does_not_forget_the_worker(service: Service) -> None:
     call = service.call()
     await call.welcomed()

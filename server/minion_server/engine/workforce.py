@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from minion_server.domain import limits
@@ -43,8 +43,21 @@ class Workforce:
         limits.check_range("id", worker_id, 1, limits.MAX_INT64)
         await self._storage.unregister_worker(worker_id)
 
-    async def dequeue(self, worker_id: int, claim: Claim, wait: float) -> list[ClaimedJob]:
-        """Take jobs (see `Scheduler.dequeue`); what a caller that is gone was given is put back.
+    async def dequeue(
+        self,
+        worker_id: int,
+        claim: Claim,
+        wait: float,
+        give: Callable[[Sequence[ClaimedJob]], int],
+    ) -> None:
+        """Take jobs (see `Scheduler.dequeue`); what the caller cannot be given is put back.
+
+        Args:
+            worker_id: The worker, registered.
+            claim: Which jobs it would take.
+            wait: Seconds to wait for the first job.
+            give: Takes the jobs, if the caller is still there, and answers how many, from the
+                first one on, there is room for.
 
         Raises:
             Invalid: The id is not one.
@@ -52,11 +65,18 @@ class Workforce:
         """
         limits.check_range("id", worker_id, 1, limits.MAX_INT64)
         jobs = await self.scheduler.dequeue(worker_id, claim, wait)
+        keys = [(job.id, job.retries) for job in jobs]
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            await asyncio.shield(self.put_back([(job.id, job.retries) for job in jobs]))
+        gone = task is not None and task.cancelling() > 0
+        given = 0 if gone else give(jobs)
+        try:
+            if given < len(jobs):
+                await asyncio.shield(self.put_back(keys[given:]))
+        except asyncio.CancelledError:
+            await asyncio.shield(self.put_back(keys[:given]))
+            raise
+        if gone:
             raise asyncio.CancelledError
-        return jobs
 
     async def end(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """Finish or fail jobs (see `Storage.end_jobs`)."""

@@ -24,6 +24,7 @@ from minion_server.domain.worker import Registration
 from minion_server.engine.scheduler import Inbox
 from minion_server.engine.workforce import JobKey, Workforce
 from minion_server.rpc import convert, convert_workers
+from minion_server.rpc.paging import write_some
 from minion_server.storage.base import Storage
 
 logger = logging.getLogger(__name__)
@@ -292,9 +293,9 @@ class WorkCall:
                 vain = self._demands or demand.credits <= 0 or self._draining
                 jobs = [] if vain else await self._meet(demand)
                 answer = self._response.jobs.add(serial=demand.serial)
-                for job in jobs:
-                    convert_workers.to_claimed_message(job, answer.jobs.add())
+                count = write_some(jobs, answer.jobs, convert_workers.to_claimed_message)
                 self._pending.set()
+                await asyncio.shield(self._workforce.put_back(_keys(jobs[count:])))
 
     async def _meet(self, demand: pb.WorkRequest.Demand) -> list[ClaimedJob]:
         """Take jobs for a demand, until there are some, or another demand takes its place."""

@@ -15,7 +15,7 @@ from minion_server.domain.errors import Invalid
 from minion_server.engine.workforce import Workforce
 from minion_server.rpc import convert, convert_workers
 from minion_server.rpc.errors import Context
-from minion_server.rpc.paging import read_paging
+from minion_server.rpc.paging import read_paging, write_some
 from minion_server.rpc.work_call import WorkCall
 from minion_server.storage.base import Storage
 
@@ -61,10 +61,10 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         page = await self._storage.list_workers(
             convert_workers.to_worker_filter(request), **paging.bounds
         )
-        workers, token = paging.cut(page.workers)
-        response = pb.ListWorkersResponse(total=page.total, next_page_token=token)
-        for worker in workers:
-            convert_workers.to_worker_message(worker, response.workers.add())
+        response = pb.ListWorkersResponse(total=page.total)
+        response.next_page_token = paging.write(
+            page.workers, response.workers, convert_workers.to_worker_message
+        )
         return response
 
     async def DequeueJobs(
@@ -72,12 +72,13 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     ) -> pb.DequeueJobsResponse:
         """Take jobs, waiting for the first."""
         wait = convert.from_duration(request.wait, "wait", longest=MAX_WAIT)
-        jobs = await self._workforce.dequeue(
-            request.id, convert_workers.to_claim(request), wait.total_seconds()
-        )
         response = pb.DequeueJobsResponse()
-        for job in jobs:
-            convert_workers.to_claimed_message(job, response.jobs.add())
+        await self._workforce.dequeue(
+            request.id,
+            convert_workers.to_claim(request),
+            wait.total_seconds(),
+            lambda jobs: write_some(jobs, response.jobs, convert_workers.to_claimed_message),
+        )
         return response
 
     async def FinishJob(
