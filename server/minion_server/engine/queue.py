@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -142,8 +142,8 @@ class Queue:
     def _tell_watchers(self, changes: Changes) -> None:
         if not self._watchers:
             return
-        watched: Iterable[int] = self._watchers.keys() & changes.jobs
-        for job_id in watched:
+        watched = self._watchers.keys()
+        for job_id in watched if changes.cleared else watched & changes.jobs:
             for changed in self._watchers[job_id]:
                 changed.set()
 
