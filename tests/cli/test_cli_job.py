@@ -149,6 +149,11 @@ def test_a_job_runs_in_the_foreground(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert failed.status == 1
     assert "RuntimeError: oh no" in failed.err
     assert run("job", "show", job_id, "--json").json["result"] == "oh no"
+    for task, result in (("leave", "SystemExit: 3"), ("interrupted", "KeyboardInterrupt")):
+        job_id = run("job", "enqueue", task, "-q", "nowhere").id
+        assert run("job", "run", job_id, "--tasks", "cli_tasks").status == 1
+        job = run("job", "show", job_id, "--json").json
+        assert (job["state"], job["result"]) == ("failed", result)
     job_id = run("job", "enqueue", "nobody").id
     assert "has the task 'nobody'" in run("job", "run", job_id, "--tasks", "cli_tasks").err
 

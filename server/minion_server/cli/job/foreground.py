@@ -86,7 +86,8 @@ def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
         if inspect.isawaitable(value):
             value = asyncio.run(_await(value))
         return judge_return(value, limit=MAX_JSON_BYTES)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the job fails with it
+    # Ctrl-C and sys.exit() too: nobody repairs what stays active in this queue.
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the job fails with it
         traceback.print_exc()
         return judge_error(error, limit=MAX_JSON_BYTES)
 
