@@ -12,6 +12,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 HEARTBEATS = 6
 """How often in `missing_after` the store is told that a worker lives."""
 LONG_SECONDS = 3_600.0
+GIVE_WAY_SECONDS = 5.0
+"""How long a call may take to end by itself when the worker has made another."""
 MAX_REPORTS = 100
 """Reports that wait to be served until no more requests are read, which slows the worker down."""
 
@@ -63,6 +66,8 @@ class WorkCall:
         self._workforce = workforce
         self._missing_after = missing_after.total_seconds()
         self._loop = asyncio.get_running_loop()
+        # The call's own, which its responses are sent from.
+        self._task = asyncio.current_task()
         self._registration = Registration()
         self._heartbeat_due = 0.0
         self._response = pb.WorkResponse()
@@ -98,6 +103,12 @@ class WorkCall:
         """End the call, since the worker has made another, and wait until it has ended."""
         self._replaced = True
         self._pending.set()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GIVE_WAY_SECONDS):
+                await self.over.wait()
+        if not self.over.is_set() and self._task is not None:
+            # It waits for room on a connection that nobody reads from any more.
+            self._task.cancel()
         await self.over.wait()
 
     async def run(
