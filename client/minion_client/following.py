@@ -70,6 +70,8 @@ class Following:
             MinionError: There is no use in another one.
         """
         problem = UnavailableError("the stream ended") if error is None else from_rpc_error(error)
+        if isinstance(problem, DeadlineError):
+            raise _late() from error
         if not isinstance(problem, UnavailableError) or self.job is None:
             raise problem from error
         if not self._failures:
@@ -81,8 +83,13 @@ class Following:
         delay = self._backoff.delay(self._failures)
         remaining = self.remaining
         if remaining is not None and remaining <= delay:
-            raise DeadlineError("the job has not ended in time") from error
+            raise _late() from error
         return delay
+
+
+def _late() -> DeadlineError:
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    return DeadlineError("the job has not ended in time", code=code, reason=code.name)
 
 
 def result_of(job: JobInfo) -> JsonValue:

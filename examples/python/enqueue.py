@@ -10,7 +10,7 @@ from minion_client import Client, JobFailedError, NewJob
 
 
 def main(files: list[str]) -> int:
-    """Greet, and print the checksums of files; answer how many jobs failed."""
+    """Greet, and print the checksums of files; answer how many jobs did not finish."""
     failed = 0
     target = os.environ.get("MINION_TARGET", "127.0.0.1:50051")
     with Client(target, key=os.environ.get("MINION_API_KEY")) as minion:
@@ -24,6 +24,9 @@ def main(files: list[str]) -> int:
             except JobFailedError as error:
                 failed += 1
                 print(file, "failed:", error.result)
+            except TimeoutError:
+                failed += 1
+                print(file, "is not done:", minion.explain(job_id).summary)
     return failed
 
 

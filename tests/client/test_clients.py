@@ -170,7 +170,7 @@ def test_waiting_for_a_job_that_fails_raises_its_result(client: Client) -> None:
 
 def test_waiting_takes_no_longer_than_it_may(client: Client) -> None:
     job_id = client.enqueue("unknown")
-    with pytest.raises(TimeoutError) as caught:
+    with pytest.raises(TimeoutError, match="the job has not ended in time") as caught:
         client.wait(job_id, timeout=0.1)
     assert isinstance(caught.value, DeadlineError)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
