@@ -22,16 +22,36 @@ if TYPE_CHECKING:
         NotFoundError,
         UnavailableError,
     )
-    from minion_client.records import JobInfo, JobState, NewJob
+    from minion_client.process import ChildStartError
+    from minion_client.records import (
+        Dispatched,
+        Explanation,
+        HistoryHour,
+        JobInfo,
+        JobState,
+        JobStatus,
+        LockInfo,
+        NewJob,
+        Reason,
+        RepairReport,
+        ScheduleInfo,
+        Stats,
+        WorkerInfo,
+    )
+    from minion_client.source import SourceRefused
     from minion_client.task import Registry
     from minion_client.worker import Worker
 
 __all__ = [
     "AsyncClient",
+    "ChildStartError",
     "Client",
     "ConflictError",
     "DeadlineError",
+    "Dispatched",
     "ExhaustedError",
+    "Explanation",
+    "HistoryHour",
     "InvalidError",
     "Job",
     "JobCancelled",
@@ -39,26 +59,46 @@ __all__ = [
     "JobFailedError",
     "JobInfo",
     "JobState",
+    "JobStatus",
     "KeyRefusedError",
+    "LockInfo",
     "LockTakenError",
     "MinionError",
     "NewJob",
     "NotFoundError",
+    "Reason",
     "Registry",
+    "RepairReport",
+    "ScheduleInfo",
+    "SourceRefused",
+    "Stats",
     "UnavailableError",
     "Worker",
+    "WorkerInfo",
     "task",
 ]
 
 # Imported when they are first asked for: processes that perform jobs need tasks alone, and no gRPC.
 _MODULES = {
     "AsyncClient": "async_client",
+    "ChildStartError": "process",
     "Client": "client",
+    "Dispatched": "records",
+    "Explanation": "records",
+    "HistoryHour": "records",
     "JobInfo": "records",
     "JobState": "records",
+    "JobStatus": "records",
+    "LockInfo": "records",
     "NewJob": "records",
+    "Reason": "records",
     "Registry": "task",
+    "RepairReport": "records",
+    "ScheduleInfo": "records",
+    "SourceRefused": "source",
+    "Stats": "records",
     "Worker": "worker",
+    "WorkerInfo": "records",
 }
 
 

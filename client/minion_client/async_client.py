@@ -17,6 +17,7 @@ from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls, make_stubs
 from minion_client.errors import (
     DeadlineError,
     LockTakenError,
+    MinionError,
     UnavailableError,
     from_rpc_error,
 )
@@ -64,9 +65,11 @@ class AsyncClient:
         self._metadata = self._endpoint.metadata
         self._channel: grpc.aio.Channel | None = None
         self._stubs: dict[str, Any] = {}
+        self._closed = False
 
     async def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
+        """Close the connection; calls under way raise, and later ones are a RuntimeError."""
+        self._closed = True
         if self._channel is not None:
             channel, self._channel = self._channel, None
             await channel.close(None)
@@ -128,11 +131,11 @@ class AsyncClient:
     def list_jobs(
         self,
         *,
-        ids: Sequence[int] = (),
-        queues: Sequence[str] = (),
-        states: Sequence[JobState | str] = (),
-        tasks: Sequence[str] = (),
-        notes: Sequence[str] = (),
+        ids: Sequence[int] | None = None,
+        queues: Sequence[str] | None = None,
+        states: Sequence[JobState | str] | None = None,
+        tasks: Sequence[str] | None = None,
+        notes: Sequence[str] | None = None,
         before: int | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[JobInfo]:
@@ -156,6 +159,8 @@ class AsyncClient:
                     job = call.read(response)
                     if following.take(job):
                         yield job
+            except asyncio.CancelledError:
+                raise self._cancellation() from None
             except grpc.RpcError as raised:
                 error = raised
             finally:
@@ -178,7 +183,7 @@ class AsyncClient:
         delay: Seconds | None = None,
         expire: Seconds | None = None,
         lax: bool | None = None,
-        parents: Sequence[int] = (),
+        parents: Sequence[int] | None = None,
         priority: int | None = None,
         queue: str | None = None,
         timeout: float | None = None,
@@ -228,7 +233,11 @@ class AsyncClient:
     # Workers
 
     def list_workers(
-        self, *, ids: Sequence[int] = (), before: int | None = None, timeout: float | None = None
+        self,
+        *,
+        ids: Sequence[int] | None = None,
+        before: int | None = None,
+        timeout: float | None = None,
     ) -> AsyncIterator[WorkerInfo]:
         """See `Client.list_workers`."""
         return self._iterate(calls.list_workers(ids=ids, before=before), timeout)
@@ -238,7 +247,7 @@ class AsyncClient:
         command: str,
         args: Sequence[JsonValue] = (),
         *,
-        ids: Sequence[int] = (),
+        ids: Sequence[int] | None = None,
         timeout: float | None = None,
     ) -> bool:
         """See `Client.broadcast`."""
@@ -286,7 +295,7 @@ class AsyncClient:
         return await self._run(calls.release_lock(name), timeout)
 
     def list_locks(
-        self, *, names: Sequence[str] = (), timeout: float | None = None
+        self, *, names: Sequence[str] | None = None, timeout: float | None = None
     ) -> AsyncIterator[LockInfo]:
         """See `Client.list_locks`."""
         return self._iterate(calls.list_locks(names=names), timeout)
@@ -338,8 +347,8 @@ class AsyncClient:
     def list_schedules(
         self,
         *,
-        ids: Sequence[int] = (),
-        names: Sequence[str] = (),
+        ids: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
         before: int | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[ScheduleInfo]:
@@ -352,9 +361,19 @@ class AsyncClient:
 
     # Administration
 
-    async def repair(self, *, timeout: float | None = None) -> RepairReport:
+    async def repair(
+        self,
+        *,
+        missing_after: Seconds | None = None,
+        remove_after: Seconds | None = None,
+        stuck_after: Seconds | None = None,
+        timeout: float | None = None,
+    ) -> RepairReport:
         """See `Client.repair`."""
-        return await self._run(calls.repair(), timeout)
+        call = calls.repair(
+            missing_after=missing_after, remove_after=remove_after, stuck_after=stuck_after
+        )
+        return await self._run(call, timeout)
 
     async def reset(self, *, everything: bool, timeout: float | None = None) -> None:
         """See `Client.reset`."""
@@ -365,13 +384,19 @@ class AsyncClient:
     async def _run(self, call: Call[_T], timeout: float | None) -> _T:
         try:
             response = await self._method(call)(
-                call.request, timeout=timeout or self._timeout, metadata=self._metadata
+                call.request,
+                timeout=self._timeout if timeout is None else timeout,
+                metadata=self._metadata,
             )
+        except asyncio.CancelledError:
+            raise self._cancellation() from None
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         return call.read(response)
 
     async def _iterate(self, listing: Listing[_T], timeout: float | None) -> AsyncIterator[_T]:
+        if listing.nothing:
+            return
         token = ""
         while True:
             page = await self._run(listing.page(token), timeout)
@@ -381,7 +406,16 @@ class AsyncClient:
             if not token:
                 return
 
+    def _cancellation(self) -> BaseException:
+        """Answer what it means that a call was cancelled: whoever waited for it need not be."""
+        task = asyncio.current_task()
+        if self._closed and (task is None or not task.cancelling()):
+            return MinionError("the client was closed", code=grpc.StatusCode.CANCELLED)
+        return asyncio.CancelledError()
+
     def _method(self, call: Call[Any]) -> Any:
+        if self._closed:
+            raise RuntimeError("the client is closed")
         if self._channel is None:
             self._channel = self._endpoint.open_aio()
             self._stubs = make_stubs(self._channel)

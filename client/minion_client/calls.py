@@ -39,6 +39,7 @@ from minion_client.records import (
 from minion_client.values import Seconds, checked_json, to_duration, to_list, to_struct
 
 _T = TypeVar("_T")
+_M = TypeVar("_M", bound=Message)
 
 _PAGE_SIZE = 500
 
@@ -80,9 +81,15 @@ class Page(Generic[_T]):
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[_T]):
-    """A list, which is asked for page by page; see `Call` for the attributes."""
+    """A list, which is asked for page by page.
+
+    Attributes:
+        call: Asks for the first page.
+        nothing: Whether a filter without values selects nothing, so that there is nothing to ask.
+    """
 
     call: Call[Page[_T]]
+    nothing: bool = False
 
     def page(self, token: str) -> Call[Page[_T]]:
         """Answer the call for a page; the first one's token is empty."""
@@ -90,18 +97,27 @@ class Listing(Generic[_T]):
         request: Any = type(call.request)()
         request.CopyFrom(call.request)
         request.page_size = _PAGE_SIZE
-        if token:
-            # What is passed over has been.
-            request.ClearField("skip")
-            request.page_token = token
+        request.page_token = token
         return Call(call.service, call.method, request, call.read)
 
 
-def _listing(service: str, method: str, request: Message, field: str, read: Any) -> Listing[Any]:
+def _listing(
+    service: str,
+    method: str,
+    kind: type[Message],
+    field: str,
+    read: Any,
+    *,
+    before: int | None = None,
+    **filters: Sequence[Any] | None,
+) -> Listing[Any]:
     def read_page(response: Any) -> Page[Any]:
         return Page([read(item) for item in getattr(response, field)], response.next_page_token)
 
-    return Listing(Call(service, method, request, read_page))
+    given = {name: _values(values, name) for name, values in filters.items() if values is not None}
+    request = _message(kind, **given, **({} if before is None else {"before": before}))
+    # To the server, no value is no filter.
+    return Listing(Call(service, method, request, read_page), nothing=not all(given.values()))
 
 
 # MinionService
@@ -121,41 +137,50 @@ def enqueue_many(jobs: Iterable[NewJob]) -> Call[list[int]]:
         except InvalidError as error:
             what = str(error).removeprefix(f"{error.field}: ")
             raise InvalidError(what, field=f"requests[{index}].{error.field}") from None
-    request = minion_service_pb2.EnqueueJobsRequest(requests=requests)
+    request = _message(minion_service_pb2.EnqueueJobsRequest, requests=requests)
     return Call("MinionService", "EnqueueJobs", request, lambda response: list(response.ids))
 
 
 def get_job_status(job_id: int) -> Call[JobStatus]:
     """Tell the public part of a job."""
-    request = minion_service_pb2.GetJobRequest(id=_id(job_id))
+    request = _message(minion_service_pb2.GetJobRequest, id=_id(job_id))
     return Call("MinionService", "GetJob", request, answers.to_job_status)
 
 
 def get_job(job_id: int) -> Call[JobInfo]:
     """Tell everything about a job."""
-    request = minion_service_pb2.GetJobDetailRequest(id=_id(job_id))
+    request = _message(minion_service_pb2.GetJobDetailRequest, id=_id(job_id))
     return Call("MinionService", "GetJobDetail", request, lambda r: answers.to_job(r.job))
 
 
 def list_jobs(
     *,
-    ids: Sequence[int],
-    queues: Sequence[str],
-    states: Sequence[JobState | str],
-    tasks: Sequence[str],
-    notes: Sequence[str],
+    ids: Sequence[int] | None,
+    queues: Sequence[str] | None,
+    states: Sequence[JobState | str] | None,
+    tasks: Sequence[str] | None,
+    notes: Sequence[str] | None,
     before: int | None,
 ) -> Listing[JobInfo]:
     """List jobs."""
-    request = minion_service_pb2.ListJobsRequest(
-        ids=ids, queues=queues, states=states, tasks=tasks, notes=notes, before=before
+    return _listing(
+        "MinionService",
+        "ListJobs",
+        minion_service_pb2.ListJobsRequest,
+        "jobs",
+        answers.to_job,
+        ids=ids,
+        queues=queues,
+        states=states,
+        tasks=tasks,
+        notes=notes,
+        before=before,
     )
-    return _listing("MinionService", "ListJobs", request, "jobs", answers.to_job)
 
 
 def watch_job(job_id: int) -> Call[JobInfo]:
     """Follow a job."""
-    request = minion_service_pb2.WatchJobRequest(id=_id(job_id))
+    request = _message(minion_service_pb2.WatchJobRequest, id=_id(job_id))
     return Call("MinionService", "WatchJob", request, lambda r: answers.to_job(r.job))
 
 
@@ -167,12 +192,13 @@ def retry_job(
     delay: Seconds | None,
     expire: Seconds | None,
     lax: bool | None,
-    parents: Sequence[int],
+    parents: Sequence[int] | None,
     priority: int | None,
     queue: str | None,
 ) -> Call[bool]:
     """Put a job back into the queue."""
-    request = minion_service_pb2.RetryJobRequest(
+    request = _message(
+        minion_service_pb2.RetryJobRequest,
         id=_id(job_id),
         retries=retries,
         attempts=attempts,
@@ -180,6 +206,7 @@ def retry_job(
         expire=None if expire is None else to_duration(expire, "expire"),
         lax=lax,
         parents=parents,
+        clear_parents=parents is not None and not parents,
         priority=priority,
         queue=queue,
     )
@@ -188,26 +215,26 @@ def retry_job(
 
 def cancel_job(job_id: int, reason: str | None) -> Call[bool]:
     """Fail a job for good."""
-    request = minion_service_pb2.CancelJobRequest(id=_id(job_id), reason=reason)
+    request = _message(minion_service_pb2.CancelJobRequest, id=_id(job_id), reason=reason)
     return Call("MinionService", "CancelJob", request, answers.field_of("accepted"))
 
 
 def remove_job(job_id: int) -> Call[bool]:
     """Remove a job."""
-    request = minion_service_pb2.RemoveJobRequest(id=_id(job_id))
+    request = _message(minion_service_pb2.RemoveJobRequest, id=_id(job_id))
     return Call("MinionService", "RemoveJob", request, answers.field_of("removed"))
 
 
 def note_job(job_id: int, notes: Mapping[str, JsonValue]) -> Call[bool]:
     """Merge notes into a job's."""
-    request = minion_service_pb2.NoteJobRequest(id=_id(job_id))
+    request = _message(minion_service_pb2.NoteJobRequest, id=_id(job_id))
     to_struct(checked_json(dict(notes), "notes"), request.notes)
     return Call("MinionService", "NoteJob", request, answers.field_of("accepted"))
 
 
 def explain_job(job_id: int) -> Call[Explanation]:
     """Tell why a job does not run yet."""
-    request = minion_service_pb2.ExplainJobRequest(id=_id(job_id))
+    request = _message(minion_service_pb2.ExplainJobRequest, id=_id(job_id))
     return Call("MinionService", "ExplainJob", request, answers.to_explanation)
 
 
@@ -226,15 +253,31 @@ def get_history() -> Call[Sequence[HistoryHour]]:
 # WorkerService
 
 
-def list_workers(*, ids: Sequence[int], before: int | None) -> Listing[WorkerInfo]:
+def list_workers(
+    *,
+    ids: Sequence[int] | None,
+    before: int | None,
+) -> Listing[WorkerInfo]:
     """List workers."""
-    request = worker_service_pb2.ListWorkersRequest(ids=ids, before=before)
-    return _listing("WorkerService", "ListWorkers", request, "workers", answers.to_worker)
+    return _listing(
+        "WorkerService",
+        "ListWorkers",
+        worker_service_pb2.ListWorkersRequest,
+        "workers",
+        answers.to_worker,
+        ids=ids,
+        before=before,
+    )
 
 
-def broadcast(command: str, args: Sequence[JsonValue], worker_ids: Sequence[int]) -> Call[bool]:
+def broadcast(
+    command: str, args: Sequence[JsonValue], worker_ids: Sequence[int] | None
+) -> Call[bool]:
     """Send a command to workers."""
-    request = worker_service_pb2.BroadcastCommandRequest(command=command, ids=worker_ids)
+    ids = [] if worker_ids is None else _values(worker_ids, "ids")
+    if worker_ids is not None and not ids:
+        raise InvalidError("must not be empty: None are all workers", field="ids")
+    request = _message(worker_service_pb2.BroadcastCommandRequest, command=command, ids=ids)
     to_list(_list(args, "args"), request.args)
     return Call("WorkerService", "BroadcastCommand", request, answers.field_of("accepted"))
 
@@ -244,22 +287,34 @@ def broadcast(command: str, args: Sequence[JsonValue], worker_ids: Sequence[int]
 
 def acquire_lock(name: str, duration: Seconds, limit: int) -> Call[bool]:
     """Try to acquire a lock."""
-    request = lock_service_pb2.AcquireLockRequest(
-        name=name, duration=to_duration(duration, "duration"), limit=limit
+    request = _message(
+        lock_service_pb2.AcquireLockRequest,
+        name=name,
+        duration=to_duration(duration, "duration"),
+        limit=limit,
     )
     return Call("LockService", "AcquireLock", request, answers.field_of("acquired"))
 
 
 def release_lock(name: str) -> Call[bool]:
     """Release a lock."""
-    request = lock_service_pb2.ReleaseLockRequest(name=name)
+    request = _message(lock_service_pb2.ReleaseLockRequest, name=name)
     return Call("LockService", "ReleaseLock", request, answers.field_of("released"))
 
 
-def list_locks(*, names: Sequence[str]) -> Listing[LockInfo]:
+def list_locks(
+    *,
+    names: Sequence[str] | None,
+) -> Listing[LockInfo]:
     """List locks."""
-    request = lock_service_pb2.ListLocksRequest(names=names)
-    return _listing("LockService", "ListLocks", request, "locks", answers.to_lock)
+    return _listing(
+        "LockService",
+        "ListLocks",
+        lock_service_pb2.ListLocksRequest,
+        "locks",
+        answers.to_lock,
+        names=names,
+    )
 
 
 # ScheduleService
@@ -279,7 +334,8 @@ def put_schedule(
     queue: str,
 ) -> Call[int]:
     """Make or change a schedule."""
-    request = schedule_service_pb2.PutScheduleRequest(
+    request = _message(
+        schedule_service_pb2.PutScheduleRequest,
         name=name,
         cron=cron,
         task=task,
@@ -296,28 +352,39 @@ def put_schedule(
 
 def delete_schedule(name: str) -> Call[bool]:
     """Delete a schedule."""
-    request = schedule_service_pb2.DeleteScheduleRequest(name=name)
+    request = _message(schedule_service_pb2.DeleteScheduleRequest, name=name)
     return Call("ScheduleService", "DeleteSchedule", request, answers.field_of("deleted"))
 
 
 def pause_schedule(name: str) -> Call[bool]:
     """Keep a schedule from firing."""
-    request = schedule_service_pb2.PauseScheduleRequest(name=name)
+    request = _message(schedule_service_pb2.PauseScheduleRequest, name=name)
     return Call("ScheduleService", "PauseSchedule", request, answers.field_of("accepted"))
 
 
 def resume_schedule(name: str) -> Call[bool]:
     """Let a schedule fire again."""
-    request = schedule_service_pb2.ResumeScheduleRequest(name=name)
+    request = _message(schedule_service_pb2.ResumeScheduleRequest, name=name)
     return Call("ScheduleService", "ResumeSchedule", request, answers.field_of("accepted"))
 
 
 def list_schedules(
-    *, ids: Sequence[int], names: Sequence[str], before: int | None
+    *,
+    ids: Sequence[int] | None,
+    names: Sequence[str] | None,
+    before: int | None,
 ) -> Listing[ScheduleInfo]:
     """List schedules."""
-    request = schedule_service_pb2.ListSchedulesRequest(ids=ids, names=names, before=before)
-    return _listing("ScheduleService", "ListSchedules", request, "schedules", answers.to_schedule)
+    return _listing(
+        "ScheduleService",
+        "ListSchedules",
+        schedule_service_pb2.ListSchedulesRequest,
+        "schedules",
+        answers.to_schedule,
+        ids=ids,
+        names=names,
+        before=before,
+    )
 
 
 def dispatch_schedules() -> Call[Sequence[Dispatched]]:
@@ -329,20 +396,52 @@ def dispatch_schedules() -> Call[Sequence[Dispatched]]:
 # AdminService
 
 
-def repair() -> Call[RepairReport]:
+def repair(
+    *, missing_after: Seconds | None, remove_after: Seconds | None, stuck_after: Seconds | None
+) -> Call[RepairReport]:
     """Repair the queue."""
     request = admin_service_pb2.RepairRequest()
+    if missing_after is not None:
+        request.missing_after.CopyFrom(to_duration(missing_after, "missing_after"))
+    if remove_after is not None:
+        request.remove_after.CopyFrom(to_duration(remove_after, "remove_after"))
+    if stuck_after is not None:
+        request.stuck_after.CopyFrom(to_duration(stuck_after, "stuck_after"))
     return Call("AdminService", "Repair", request, answers.to_repair_report)
 
 
 def reset(*, everything: bool) -> Call[None]:
     """Delete everything, or all locks."""
-    request = admin_service_pb2.ResetRequest(all=everything, locks=not everything)
+    request = _message(admin_service_pb2.ResetRequest, all=everything, locks=not everything)
     return Call("AdminService", "Reset", request, lambda _: None)
 
 
+def _message(kind: type[_M], **fields: Any) -> _M:
+    """Make a message.
+
+    Raises:
+        InvalidError: A value does not fit into its field, as a number that is too large.
+    """
+    try:
+        return kind(**fields)
+    except ValueError:
+        for name, value in fields.items():
+            try:
+                kind(**{name: value})
+            except ValueError as error:
+                raise InvalidError(_refusal(error), field=name) from None
+        raise
+
+
+def _refusal(error: ValueError) -> str:
+    if isinstance(error, UnicodeError):
+        return "must be text without lone surrogates"
+    return str(error)[:1].lower() + str(error)[1:]
+
+
 def _to_request(job: NewJob) -> minion_service_pb2.EnqueueJobRequest:
-    request = minion_service_pb2.EnqueueJobRequest(
+    request = _message(
+        minion_service_pb2.EnqueueJobRequest,
         task=job.task,
         queue=job.queue,
         priority=job.priority,
@@ -361,10 +460,14 @@ def _to_request(job: NewJob) -> minion_service_pb2.EnqueueJobRequest:
     return request
 
 
-def _list(items: Sequence[JsonValue], field: str) -> list[JsonValue]:
-    if isinstance(items, (str, bytes)):
+def _values(values: Iterable[Any], field: str) -> list[Any]:
+    if isinstance(values, (str, bytes)):
         raise InvalidError("must be a list", field=field)
-    copy: list[JsonValue] = checked_json(list(items), field)
+    return list(values)
+
+
+def _list(items: Sequence[JsonValue], field: str) -> list[JsonValue]:
+    copy: list[JsonValue] = checked_json(_values(items, field), field)
     return copy
 
 

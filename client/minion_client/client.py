@@ -79,9 +79,11 @@ class Client:
         self._metadata = endpoint.metadata
         self._channel = endpoint.open()
         self._stubs = make_stubs(self._channel)
+        self._closed = False
 
     def close(self) -> None:
-        """Close the connection; calls under way are cancelled."""
+        """Close the connection; calls under way raise, and later ones are a RuntimeError."""
+        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -142,17 +144,17 @@ class Client:
     def list_jobs(
         self,
         *,
-        ids: Sequence[int] = (),
-        queues: Sequence[str] = (),
-        states: Sequence[JobState | str] = (),
-        tasks: Sequence[str] = (),
-        notes: Sequence[str] = (),
+        ids: Sequence[int] | None = None,
+        queues: Sequence[str] | None = None,
+        states: Sequence[JobState | str] | None = None,
+        tasks: Sequence[str] | None = None,
+        notes: Sequence[str] | None = None,
         before: int | None = None,
         timeout: float | None = None,
     ) -> Iterator[JobInfo]:
         """List jobs, newest first, asking for page after page as they are iterated over.
 
-        Filters combine with AND, the values of one with OR.
+        Filters combine with AND, the values of one with OR; one without values selects nothing.
 
         Args:
             ids: Only jobs with these ids.
@@ -207,8 +209,9 @@ class Client:
             JobFailedError: The job failed; it carries the job and its result.
             DeadlineError: The time passed; the job goes on. It is a TimeoutError.
         """
-        *_, job = self.watch(job_id, timeout=timeout)
-        return result_of(job)
+        for job in self.watch(job_id, timeout=timeout):
+            last = job
+        return result_of(last)
 
     def retry(
         self,
@@ -219,7 +222,7 @@ class Client:
         delay: Seconds | None = None,
         expire: Seconds | None = None,
         lax: bool | None = None,
-        parents: Sequence[int] = (),
+        parents: Sequence[int] | None = None,
         priority: int | None = None,
         queue: str | None = None,
         timeout: float | None = None,
@@ -233,7 +236,8 @@ class Client:
             delay: Seconds from now in which it is not taken.
             expire: Seconds from now that it may wait.
             lax: Whether a failed parent lets it run.
-            parents: Ids of jobs that must be finished first; none: those it has.
+            parents: Ids of jobs that must be finished first, instead of those it has; an empty list
+                takes all away.
             priority: Its priority.
             queue: Name of its queue.
             timeout: Seconds that the call may take.
@@ -285,9 +289,13 @@ class Client:
     # Workers
 
     def list_workers(
-        self, *, ids: Sequence[int] = (), before: int | None = None, timeout: float | None = None
+        self,
+        *,
+        ids: Sequence[int] | None = None,
+        before: int | None = None,
+        timeout: float | None = None,
     ) -> Iterator[WorkerInfo]:
-        """List workers, newest first: those with these ids, or with a lower id."""
+        """List workers, newest first: those with these ids, and with a lower id than `before`."""
         return self._iterate(calls.list_workers(ids=ids, before=before), timeout)
 
     def broadcast(
@@ -295,10 +303,13 @@ class Client:
         command: str,
         args: Sequence[JsonValue] = (),
         *,
-        ids: Sequence[int] = (),
+        ids: Sequence[int] | None = None,
         timeout: float | None = None,
     ) -> bool:
-        """Send a command to the workers with these ids, or to all; false if there is none."""
+        """Send a command to the workers with these ids, or to all; false if there is none.
+
+        See `Worker.add_command` for what a worker does then.
+        """
         return self._run(calls.broadcast(command, args, ids), timeout)
 
     # Locks
@@ -357,7 +368,7 @@ class Client:
         return self._run(calls.release_lock(name), timeout)
 
     def list_locks(
-        self, *, names: Sequence[str] = (), timeout: float | None = None
+        self, *, names: Sequence[str] | None = None, timeout: float | None = None
     ) -> Iterator[LockInfo]:
         """List locks that have not expired, newest first: of these names, or of all."""
         return self._iterate(calls.list_locks(names=names), timeout)
@@ -423,12 +434,12 @@ class Client:
     def list_schedules(
         self,
         *,
-        ids: Sequence[int] = (),
-        names: Sequence[str] = (),
+        ids: Sequence[int] | None = None,
+        names: Sequence[str] | None = None,
         before: int | None = None,
         timeout: float | None = None,
     ) -> Iterator[ScheduleInfo]:
-        """List schedules, newest first: with these ids, of these names, with a lower id."""
+        """List schedules, newest first: these ids, these names, and a lower id than `before`."""
         return self._iterate(calls.list_schedules(ids=ids, names=names, before=before), timeout)
 
     def dispatch_schedules(self, *, timeout: float | None = None) -> Sequence[Dispatched]:
@@ -437,9 +448,26 @@ class Client:
 
     # Administration
 
-    def repair(self, *, timeout: float | None = None) -> RepairReport:
-        """Repair the queue; servers do so by themselves."""
-        return self._run(calls.repair(), timeout)
+    def repair(
+        self,
+        *,
+        missing_after: Seconds | None = None,
+        remove_after: Seconds | None = None,
+        stuck_after: Seconds | None = None,
+        timeout: float | None = None,
+    ) -> RepairReport:
+        """Repair the queue; servers do so by themselves, as their settings say.
+
+        Args:
+            missing_after: Seconds after which a worker that was not heard of is missing.
+            remove_after: Seconds after which a job that finished is removed.
+            stuck_after: Seconds after which a job that nobody took fails.
+            timeout: Seconds that the call may take.
+        """
+        call = calls.repair(
+            missing_after=missing_after, remove_after=remove_after, stuck_after=stuck_after
+        )
+        return self._run(call, timeout)
 
     def reset(self, *, everything: bool, timeout: float | None = None) -> None:
         """Delete everything, jobs and schedules and workers and locks; or else all locks."""
@@ -450,13 +478,17 @@ class Client:
     def _run(self, call: Call[_T], timeout: float | None) -> _T:
         try:
             response = self._method(call)(
-                call.request, timeout=timeout or self._timeout, metadata=self._metadata
+                call.request,
+                timeout=self._timeout if timeout is None else timeout,
+                metadata=self._metadata,
             )
         except grpc.RpcError as error:
             raise from_rpc_error(error) from error
         return call.read(response)
 
     def _iterate(self, listing: Listing[_T], timeout: float | None) -> Iterator[_T]:
+        if listing.nothing:
+            return
         token = ""
         while True:
             page = self._run(listing.page(token), timeout)
@@ -466,4 +498,6 @@ class Client:
                 return
 
     def _method(self, call: Call[Any]) -> Any:
+        if self._closed:
+            raise RuntimeError("the client is closed")
         return getattr(self._stubs[call.service], call.method)

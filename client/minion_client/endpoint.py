@@ -29,6 +29,7 @@ _IDEMPOTENT = {
         "EnqueueJob",  # it always has a request id
         "EnqueueJobs",
         "ListJobs",
+        "WatchJob",  # until it has answered
         "NoteJob",
         "ExplainJob",
         "GetStats",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import assert_never
 
 from minion_client.coroutine import CoroutineExecution
@@ -10,7 +12,7 @@ from minion_client.execution import Bounds, Execution, Listener
 from minion_client.pool import ProcessPool
 from minion_client.process import ChildSettings, ProcessExecution
 from minion_client.source import ClaimedJob
-from minion_client.task import Job, JobFailed, Registry, Task, TaskKind
+from minion_client.task import REGISTRY, Job, JobFailed, Registry, Task, TaskKind
 from minion_client.thread import ThreadExecution
 
 
@@ -40,17 +42,13 @@ class Executor:
 
         Raises:
             ChildStartError: A child process could not import the tasks.
-            ValueError: A plain function is defined in the main program, which no child process
-                can import.
+            ValueError: A plain function is one that no child process finds: it is defined in the
+                main program, or not registered where `task` registers by itself.
         """
         tasks = [task for task in self.registry if task.kind is TaskKind.PROCESS]
         if tasks and slots:
             if self._pool is None:
-                self._pool = ProcessPool(
-                    ChildSettings(
-                        modules=_modules(tasks), max_json_bytes=self.bounds.max_json_bytes
-                    )
-                )
+                self._pool = ProcessPool(self._child_settings(tasks))
             await self._pool.start(slots)
             self._processes = self._pool
 
@@ -82,12 +80,33 @@ class Executor:
             case _:
                 assert_never(task.kind)
 
+    def _child_settings(self, tasks: Sequence[Task]) -> ChildSettings:
+        modules = _modules(tasks)
+        _check_findable(tasks)
+        return ChildSettings(
+            modules=modules,
+            # Not what the child's interpreter would make of it: the folder of a script is in the
+            # one, and not in the other.
+            path=[str(Path(entry).absolute()) for entry in sys.path],
+            max_json_bytes=self.bounds.max_json_bytes,
+        )
+
     def _failure(self, job: ClaimedJob, listener: Listener, text: str) -> Execution:
         async def fail(_job: Job, *_args: object) -> None:
             raise JobFailed(text)
 
         task = Task(name=job.task, function=fail, kind=TaskKind.COROUTINE)
         return CoroutineExecution(job, task, listener, self.bounds)
+
+
+def _check_findable(tasks: Sequence[Task]) -> None:
+    """Refuse plain functions that processes don't know, or know another function by the name of."""
+    for task in tasks:
+        if task.name not in REGISTRY or REGISTRY[task.name].function is not task.function:
+            raise ValueError(
+                f"task {task.name!r} is in a registry of its own, which worker processes don't"
+                " know: register it without one, or let it run in a thread"
+            )
 
 
 def _modules(tasks: Sequence[Task]) -> list[str]:

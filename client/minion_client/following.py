@@ -44,7 +44,7 @@ class Following:
         self._deadline = None if timeout is None else clock() + timeout
         self._backoff = backoff or Backoff(maximum=5.0)
         self._failures = 0
-        self._heard = clock()
+        self._failing_since = clock()
         self.job: JobInfo | None = None
 
     @property
@@ -59,7 +59,7 @@ class Following:
 
     def take(self, job: JobInfo) -> bool:
         """Take what a stream answers, and tell whether it is news."""
-        self._failures, self._heard = 0, self._clock()
+        self._failures = 0
         before, self.job = self.job, job
         return before is None or replace(before, time=job.time) != job
 
@@ -70,16 +70,26 @@ class Following:
             MinionError: There is no use in another one.
         """
         problem = UnavailableError("the stream ended") if error is None else from_rpc_error(error)
+        if isinstance(problem, DeadlineError):
+            raise _late() from error
         if not isinstance(problem, UnavailableError) or self.job is None:
             raise problem from error
-        if self._clock() - self._heard > _OUTAGE_SECONDS:
+        if not self._failures:
+            # Not when it was last heard of: a job may run for hours without a change.
+            self._failing_since = self._clock()
+        elif self._clock() - self._failing_since > _OUTAGE_SECONDS:
             raise problem from error
         self._failures += 1
         delay = self._backoff.delay(self._failures)
         remaining = self.remaining
         if remaining is not None and remaining <= delay:
-            raise DeadlineError("the job has not ended in time") from error
+            raise _late() from error
         return delay
+
+
+def _late() -> DeadlineError:
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    return DeadlineError("the job has not ended in time", code=code, reason=code.name)
 
 
 def result_of(job: JobInfo) -> JsonValue:

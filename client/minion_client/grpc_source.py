@@ -17,8 +17,8 @@ from minion_client.endpoint import Endpoint
 from minion_client.errors import from_rpc_error
 from minion_client.json_value import JsonValue
 from minion_client.outbox import MAX_REPORT_BYTES, Delivery, Outbox
-from minion_client.source import Outcome, SourceRefused
-from minion_client.work_call import Demand, JobKey, SentCommand, TakenJob, WorkCall, WorkState
+from minion_client.source import JobKey, Outcome, SourceRefused
+from minion_client.work_call import Demand, SentCommand, TakenJob, WorkCall, WorkState
 
 _log = logging.getLogger(__name__)
 

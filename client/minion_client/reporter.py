@@ -13,15 +13,12 @@ import orjson
 
 from minion_client.backoff import Backoff
 from minion_client.json_value import MAX_JSON_BYTES, JsonValue
-from minion_client.source import JobSource, Outcome
+from minion_client.source import JobKey, JobSource, Outcome
 from minion_client.waiting import defect
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-JobKey = tuple[int, int]
-"""Id and generation of a job."""
 
 
 class GaveUp(Exception):

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from minion_client.json_value import JsonValue
 
+JobKey = tuple[int, int]
+"""Id and generation of a job."""
+
 
 class ClaimedJob(Protocol):
     """A job that a worker has taken."""
@@ -140,7 +143,7 @@ class JobSource(Protocol):
             ValueError: The notes are refused for good.
         """
 
-    async def revoked(self) -> tuple[int, int]:
+    async def revoked(self) -> JobKey:
         """Wait for the next of the worker's jobs that is to be stopped where it runs.
 
         It was cancelled, retried or given to another worker. Answers its id and the generation that

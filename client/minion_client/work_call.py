@@ -17,12 +17,10 @@ from minion.v1 import worker_service_pb2 as pb
 from minion_client import values
 from minion_client.json_value import JsonValue
 from minion_client.outbox import Outbox
+from minion_client.source import JobKey
 from minion_client.waiting import end_all
 
 _log = logging.getLogger(__name__)
-
-JobKey = tuple[int, int]
-"""Id and generation of a job."""
 
 DEFAULT_MISSING_AFTER = 90.0
 _EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs

@@ -16,9 +16,9 @@ from minion_client.execution import Execution, Listener
 from minion_client.executor import Executor
 from minion_client.grpc_source import GrpcSource
 from minion_client.json_value import JsonValue, NotJsonError, plain_json
-from minion_client.reporter import JobKey, Reporter
+from minion_client.reporter import Reporter
 from minion_client.slots import Claim, Slots
-from minion_client.source import ClaimedJob, JobSource, Outcome, SourceRefused
+from minion_client.source import ClaimedJob, JobKey, JobSource, Outcome, SourceRefused
 from minion_client.task import REGISTRY, Registry
 from minion_client.verdict import WORKER_GONE
 from minion_client.waiting import defect, end_all, endless, first, pause
@@ -226,6 +226,7 @@ class Worker(Listener):
         Raises:
             ChildStartError: A child process could not import the tasks.
             SourceRefused: The source will not have the worker, as with a wrong key.
+            ValueError: A plain function cannot be found by child processes.
         """
         await self._executor.start(self._slots.total)
         try:

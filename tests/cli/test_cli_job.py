@@ -40,6 +40,12 @@ def test_every_option_of_a_job_arrives(run: Run) -> None:
     assert run("job", "retry", job_id, "-p", 7, "-q", "other", "--no-lax", "-d", "10s").status == 0
     job = run("job", "show", job_id, "--json").json
     assert (job["queue"], job["priority"], job["lax"], job["retries"]) == ("other", 7, False, 1)
+    assert job["parents"] == [parent]
+    assert run("job", "retry", job_id, "--no-parents").status == 0
+    assert run("job", "show", job_id, "--json").json["parents"] == []
+    refused = run("job", "retry", job_id, "--no-parents", "-P", parent)
+    assert refused.status == 2
+    assert "clear_parents" in refused.err
     assert run("job", "remove", job_id, parent).status == 0
 
 

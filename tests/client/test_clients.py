@@ -170,7 +170,7 @@ def test_waiting_for_a_job_that_fails_raises_its_result(client: Client) -> None:
 
 def test_waiting_takes_no_longer_than_it_may(client: Client) -> None:
     job_id = client.enqueue("unknown")
-    with pytest.raises(TimeoutError) as caught:
+    with pytest.raises(TimeoutError, match="the job has not ended in time") as caught:
         client.wait(job_id, timeout=0.1)
     assert isinstance(caught.value, DeadlineError)
     assert caught.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -214,6 +214,14 @@ def test_jobs_are_retried_cancelled_noted_and_removed(client: Client) -> None:
     with pytest.raises(InvalidError) as refused:
         client.get(0)
     assert refused.value.field == "id"
+
+
+def test_a_retry_keeps_takes_and_changes_parents(client: Client) -> None:
+    one, two = client.enqueue("unknown"), client.enqueue("unknown")
+    job_id = client.enqueue("unknown", parents=[one])
+    for options, wanted in (({}, [one]), ({"parents": [two]}, [two]), ({"parents": []}, [])):
+        assert client.retry(job_id, **options)
+        assert client.get(job_id).parents == wanted
 
 
 def test_an_active_job_is_not_removed(client: Client, tmp_path: Path) -> None:
@@ -330,6 +338,10 @@ def test_schedules(client: Client) -> None:
 def test_administration(client: Client) -> None:
     report = client.repair()
     assert (report.missing_workers, report.stuck_jobs) == (0, 0)
+    client.enqueue("unknown")
+    assert client.repair(stuck_after=timedelta(0)).stuck_jobs == 1
+    client.wait(client.enqueue("echo"), timeout=10)
+    assert client.repair(remove_after=0, missing_after=3600).removed_jobs == 1
     client.acquire_lock("one", 60)
     job_id = client.enqueue("unknown")
     client.reset(everything=False)

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from client.worker_bench import WorkerBench
+from minion_client import Job, Registry, task
 from minion_client.execution import Bounds
+from minion_client.executor import Executor
 
 TASKS = """
 import json, logging, os, signal, subprocess, sys, threading, time
@@ -310,6 +312,17 @@ def open_descriptors() -> int:
 def child_processes() -> set[str]:
     pid = os.getpid()
     found = set()
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        found.update((task / "children").read_text().split())
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        found.update((thread / "children").read_text().split())
     return found
+
+
+async def test_a_function_that_processes_would_not_find_is_refused() -> None:
+    registry = Registry()
+
+    @task(registry=registry)
+    def lonely(job: Job) -> None:
+        pass
+
+    with pytest.raises(ValueError, match="'lonely' is in a registry of its own"):
+        await Executor(registry).start(1)

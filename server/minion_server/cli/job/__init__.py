@@ -70,6 +70,7 @@ def _add_steering(add: AddVerb) -> None:
     _add_ids(retrying, "*")
     retrying.add_argument("--failed", action="store_true", help="all jobs that failed")
     _add_job_options(retrying)
+    retrying.add_argument("--no-parents", action="store_true", help="let it wait for no job")
 
     cancelling = add("cancel", cancel_jobs, "fail jobs for good, stopping them where they run")
     _add_ids(cancelling)

@@ -36,7 +36,7 @@ def enqueue_job(arguments: argparse.Namespace, connection: Connection) -> int:
 
 def retry_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
     """Put jobs back into the queue."""
-    options = _job_options(arguments)
+    options = {**_job_options(arguments), "clear_parents": arguments.no_parents}
     return each(
         arguments,
         _jobs(arguments, connection),

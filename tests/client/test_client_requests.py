@@ -1,0 +1,74 @@
+"""What the clients refuse before they send it, and what they leave unsent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from client.both_clients import connect
+from minion_client import AsyncClient, Client, InvalidError, NewJob
+
+BIG = 2**70
+
+
+@pytest.fixture(params=["sync", "async"])
+def client(request: pytest.FixtureRequest) -> Iterator[Client]:
+    """A client of no server."""
+    with connect(request.param, "127.0.0.1:1", timeout=5) as made:
+        yield made
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "options", "field"),
+    [
+        ("enqueue", ["x"], {"priority": 2**31}, "priority"),
+        ("enqueue", ["x"], {"attempts": BIG}, "attempts"),
+        ("enqueue", ["x"], {"parents": [1, BIG]}, "parents"),
+        ("enqueue", ["\ud800"], {}, "task"),
+        ("enqueue", ["x"], {"queue": "\ud800"}, "queue"),
+        ("enqueue_many", [[NewJob(task="x", priority=BIG)]], {}, "requests[0].priority"),
+        ("retry", [1], {"retries": BIG}, "retries"),
+        ("list_jobs", [], {"ids": [BIG]}, "ids"),
+        ("list_jobs", [], {"before": BIG}, "before"),
+        ("list_jobs", [], {"queues": "default"}, "queues"),
+        ("list_locks", [], {"names": "one"}, "names"),
+        ("broadcast", ["jobs"], {"ids": [BIG]}, "ids"),
+        ("broadcast", ["jobs"], {"ids": []}, "ids"),
+        ("acquire_lock", ["\ud800", 1], {}, "name"),
+        ("acquire_lock", ["x", 1], {"limit": BIG}, "limit"),
+        ("put_schedule", ["x", "* * * * *", "x"], {"priority": BIG}, "priority"),
+        ("repair", [], {"stuck_after": float("inf")}, "stuck_after"),
+    ],
+)
+def test_what_does_not_fit_is_named(
+    client: Client, method: str, args: list[Any], options: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(InvalidError) as caught:
+        list(getattr(client, method)(*args, **options))
+    assert caught.value.field == field
+    assert caught.value.code is None
+
+
+def test_a_filter_without_values_selects_nothing(client: Client) -> None:
+    assert list(client.list_jobs(ids=[])) == []
+    assert list(client.list_jobs(tasks=(), queues=["default"])) == []
+    assert list(client.list_jobs(notes=[])) == []
+    assert list(client.list_workers(ids=[])) == []
+    assert list(client.list_locks(names=[])) == []
+    assert list(client.list_schedules(names=[])) == []
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    def public(kind: type) -> set[str]:
+        return {name for name in vars(kind) if not name.startswith("_")}
+
+    assert public(Client) == public(AsyncClient)
+    for name in public(Client) - {"close"}:
+        hints = [
+            {k: v for k, v in vars(kind)[name].__annotations__.items() if k != "return"}
+            for kind in (Client, AsyncClient)
+        ]
+        assert hints[0] == hints[1], name
+        defaults = [vars(kind)[name].__kwdefaults__ for kind in (Client, AsyncClient)]
+        assert defaults[0] == defaults[1], name
