@@ -59,9 +59,15 @@ async def fill(server: PostgresServer, name: str, jobs: int, kind: str) -> float
     parts = [(jobs, PLAIN)] if other == PLAIN else [(jobs // 2, PLAIN), (jobs // 2, other)]
     for number, part in parts:
         await connection.execute(FILL.format(**part), number, timeout=280)
-    await connection.execute("VACUUM ANALYZE minion_jobs, minion_server_waiting", timeout=280)
     await connection.close()
     return time.perf_counter() - began
+
+
+async def vacuum(server: PostgresServer, name: str) -> None:
+    """Do what autovacuum does some time after such a flood."""
+    connection = await asyncpg.connect(server.url(name))
+    await connection.execute("VACUUM ANALYZE minion_jobs, minion_server_waiting", timeout=280)
+    await connection.close()
 
 
 async def claims(storage: PostgresStorage, number: int, most: int) -> float:
@@ -114,6 +120,7 @@ async def main() -> None:
             took = await fill(server, name, jobs, kind.removesuffix(" (few)"))
             while (due := await storage.stage_due()) is not None and due < 1:
                 pass
+            await vacuum(server, name)
             print(f"{kind}, {jobs:,} jobs (filled in {took:.0f} s)")
             for most, number in ((1, few), (BATCH, min(few, FEW // BATCH - 6))):
                 median = await claims(storage, number, most)

@@ -14,6 +14,7 @@ import orjson
 from minion_client.backoff import Backoff
 from minion_client.json_value import MAX_JSON_BYTES, JsonValue
 from minion_client.source import JobSource, Outcome
+from minion_client.waiting import defect
 
 _log = logging.getLogger(__name__)
 
@@ -178,7 +179,7 @@ class Reporter:
                 if self._hurry.is_set():
                     raise GaveUp(f"{type(error).__name__}: {error}") from error
                 if failures == 1:
-                    _log.warning("Can't %s, trying again: %s", what, error, exc_info=error)
+                    _log.warning("Can't %s, trying again: %s", what, error, exc_info=defect(error))
                 await self._pause(self._backoff.delay(failures))
             else:
                 if failures:

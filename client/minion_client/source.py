@@ -82,8 +82,9 @@ class JobSource(Protocol):
     """What a worker asks of the queue.
 
     Any exception but ValueError means that the source is out of reach for now: the worker waits and
-    asks again. ValueError means that it will never take what it was given. A source may as well
-    wait itself until it is in reach.
+    asks again. ConnectionError and TimeoutError say so, others are logged as defects. ValueError
+    means that it will never take what it was given. A source may as well wait itself until it is in
+    reach.
     """
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:

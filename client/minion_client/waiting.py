@@ -37,6 +37,11 @@ async def end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def defect(error: Exception) -> Exception | None:
+    """Answer an error that the log shows whole; None for one whose text says all, an outage."""
+    return None if isinstance(error, ConnectionError | TimeoutError) else error
+
+
 async def endless(
     receive: Callable[[], Awaitable[_T]], what: str, backoff: Backoff
 ) -> AsyncIterator[_T]:
@@ -54,7 +59,7 @@ async def endless(
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
             failures += 1
             if failures == 1:
-                _log.warning("Can't %s: %s", what, error, exc_info=error)
+                _log.warning("Can't %s: %s", what, error, exc_info=defect(error))
             await asyncio.sleep(backoff.delay(failures))
         else:
             failures = 0

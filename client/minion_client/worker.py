@@ -21,7 +21,7 @@ from minion_client.slots import Claim, Slots
 from minion_client.source import ClaimedJob, JobSource, Outcome, SourceRefused
 from minion_client.task import REGISTRY, Registry
 from minion_client.verdict import WORKER_GONE
-from minion_client.waiting import end_all, endless, first, pause
+from minion_client.waiting import defect, end_all, endless, first, pause
 
 _log = logging.getLogger(__name__)
 
@@ -285,7 +285,7 @@ class Worker(Listener):
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
                 failures += 1
                 if failures == 1:
-                    _log.warning("Can't take jobs, trying again: %s", error, exc_info=error)
+                    _log.warning("Can't take jobs, trying again: %s", error, exc_info=defect(error))
                 # It may be that the source has forgotten the worker.
                 self._heartbeat_due.set()
                 await pause(self._backoff.delay(failures), self._stopping)
@@ -407,7 +407,7 @@ class Worker(Listener):
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
             if not failures:
-                _log.warning("Can't register, trying again: %s", error, exc_info=error)
+                _log.warning("Can't register, trying again: %s", error, exc_info=defect(error))
             return False
         if worker_id != self._id:
             _log.info("Registered as worker %d", worker_id)

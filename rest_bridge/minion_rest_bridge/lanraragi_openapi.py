@@ -58,6 +58,8 @@ def _object(**properties: Any) -> dict[str, Any]:
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _TEXT: Final = {"type": "string"}
 _IDS: Final = {"type": "array", "items": {"type": "integer", "minimum": 1}}
+# Any number is taken for a parent.
+_PARENTS: Final = {"type": "array", "items": {"type": "integer"}}
 _NOTES: Final = {"type": "object", "description": "Metadata attached to the job."}
 _STATE: Final = {"enum": ["inactive", "active", "finished", "failed"]}
 _TIME: Final = {
@@ -86,7 +88,7 @@ LANRARAGI_SCHEMAS: Final[dict[str, Any]] = {
         id={"type": "integer", "minimum": 1},
         lax={"enum": [0, 1]},
         notes=_NOTES,
-        parents=_IDS,
+        parents=_PARENTS,
         priority={"type": "integer"},
         queue=_TEXT,
         result={"description": "What the task answered: any JSON value."},

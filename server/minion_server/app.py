@@ -102,7 +102,7 @@ def _postgresql() -> ModuleType:
 def _sqlite_path(database: str) -> Path:
     path = database.removeprefix(SQLITE_SCHEME)
     if path == database or not path:
-        # It may hold a password.
+        # What it names instead may hold a password.
         scheme = database.partition("://")[0]
         raise Invalid(
             "--database", f"must be {SQLITE_SCHEME}PATH or postgresql://..., not {scheme}"

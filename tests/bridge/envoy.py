@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import envoy  # type: ignore[import-untyped]  # has no py.typed
 import httpx
 
 PATIENCE: Final = 20.0
@@ -128,6 +127,9 @@ async def envoy_serving(
         descriptors: A serialized FileDescriptorSet.
         services: Ports of the gRPC servers, by the full names of the services.
     """
+    # Not to be had on every platform.
+    import envoy  # type: ignore[import-untyped]  # noqa: PLC0415  # has no py.typed
+
     listen, protos, log = directory / "rest", directory / "protos.binpb", directory / "log"
     protos.write_bytes(descriptors)
     config = configuration(listen=listen, descriptors=protos, services=services)

@@ -474,3 +474,8 @@ async def test_noise_is_no_defect(
     request.url = request.url.copy_with(raw_path=f"{path}{tail}".encode())
     answer = await client.send(request)
     assert answer.status_code < 500
+
+
+async def test_the_largest_float_is_read_as_it_is_written(client: httpx.AsyncClient) -> None:
+    answer = await client.put("/echo/all", content=b'{"floatField": 3.4028235e38}')
+    assert answer.json()["floatField"] == 3.4028235e38

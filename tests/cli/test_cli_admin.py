@@ -89,7 +89,7 @@ def test_workers_and_their_tasks_are_listed_and_told(run: Run) -> None:
     assert run("admin", "workers", 999).status == 1
     assert ["loud", "1", "default"] in run("admin", "tasks").rows
     assert '"task": "loud"' in run("admin", "tasks", "--json").out
-    assert run("admin", "broadcast", "jobs", worker_id, "-a", "[4]").status == 0
+    assert run("admin", "broadcast", "jobs", "-a", "[4]", worker_id).status == 0
     assert run("admin", "broadcast", "jobs", 999).err == "minion: there is no such worker\n"
 
 

@@ -24,7 +24,7 @@ def test_every_option_of_a_job_arrives(run: Run) -> None:
     parent = run("job", "enqueue", "nobody").id
     options = ["-q", "slow lane", "-p", -5, "-A", 3, "-d", "1h30m", "-E", "2d", "-P", parent]
     job_id = run(
-        "job", "enqueue", "nobody", "[]", *options, "--lax", "-n", '{"a": 1}', "--request-id", "r"
+        "job", "enqueue", "nobody", *options, "--lax", "[]", "-n", '{"a": 1}', "--request-id", "r"
     ).id
     job = run("job", "show", job_id, "--json").json
     assert (job["queue"], job["priority"], job["attempts"]) == ("slow lane", -5, 3)

@@ -67,8 +67,10 @@ def test_a_bad_setting_is_named_wherever_it_comes_from(
     if name not in {"database", "tasks"}:
         assert named.startswith(f"{variable}: ")
         assert in_file.startswith(f"{name}: ")
-    assert value in named
-    assert value in in_file
+    # A database's URL may hold a password.
+    shown = "mysql" if name == "database" else value
+    assert shown in named
+    assert shown in in_file
 
 
 def test_no_slot_at_all_is_refused(refused: Refused) -> None:

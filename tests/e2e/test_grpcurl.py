@@ -47,11 +47,15 @@ def test_services_are_listed_and_described(grpcurl: Grpcurl) -> None:
         "grpc.health.v1.Health",
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
+        "minion.v1.AdminService",
+        "minion.v1.LockService",
         SERVICE,
+        "minion.v1.ScheduleService",
+        "minion.v1.WorkerService",
     ]
     methods = grpcurl("list", SERVICE, key=False).stdout.split()
     assert f"{SERVICE}.WatchJob" in methods
-    assert len(methods) == 12
+    assert len(methods) == 13
     whole = grpcurl("describe", SERVICE, key=False)
     assert (whole.returncode, whole.stderr) == (0, "")
     assert "rpc GetJob ( .minion.v1.GetJobRequest ) returns ( .minion.v1.GetJobResponse )" in (

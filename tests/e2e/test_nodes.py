@@ -10,16 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.postgresql import PostgresServer, serving
+from support.postgresql import PostgresServer
 from support.processes import MinionProcess, serve_arguments, until
 
 Node = Callable[..., MinionProcess]
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[PostgresServer]:
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture

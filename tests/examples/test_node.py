@@ -7,14 +7,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.processes import KEY, MinionProcess, environment, serve_arguments, until
+from support.processes import BIN, KEY, MinionProcess, environment, serve_arguments, until
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/node"
@@ -102,7 +101,8 @@ def test_two_languages_share_a_queue(
     answer = server.post("/v1/jobs:batchEnqueue", json={"requests": [request] * JOBS})
     ids = answer.json()["ids"]
     start(server, "node", "worker.mjs", TASKS, "20")
-    start(server, sys.executable, str(HERE / "simple_worker.py"), server.grpc)
+    python = (str(BIN / "minion"), "worker", "--no-library", "--jobs", "20")
+    start(server, *python, "--tasks", "examples.python_tasks")
     until(lambda: stats(server)["finishedJobs"] == str(JOBS), "all jobs have finished", seconds=60)
     performed = [line.split() for line in log.read_text().splitlines()]
     assert sorted(int(job) for job, _ in performed) == sorted(map(int, ids))

@@ -7,19 +7,11 @@ from pathlib import Path
 
 import pytest
 from support.perl import PerlMinion, PerlWorker
-from support.postgresql import PostgresServer, serving
 from support.processes import MinionProcess, serve_arguments
 
 Serve = Callable[..., MinionProcess]
 Perl = Callable[[str, str], PerlMinion]
 PerlWork = Callable[[str, str], PerlWorker]
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgresServer]:
-    """A PostgreSQL server."""
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture

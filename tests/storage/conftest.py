@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,17 +16,9 @@ from support.postgresql import (
     PostgresServer,
     make_clocked,
     make_clocked_template,
-    serving,
 )
 
 TEMPLATE = "minion_template"
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgresServer]:
-    """A PostgreSQL server."""
-    with serving() as server:
-        yield server
 
 
 async def make_database(server: PostgresServer) -> tuple[str, DatabaseClock]:

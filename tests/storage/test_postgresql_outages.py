@@ -11,7 +11,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from minion_server.domain.backoff import minion_backoff
-from minion_server.domain.errors import Conflict, Unavailable
+from minion_server.domain.errors import Conflict, Invalid, Unavailable
 from minion_server.domain.job import Claim, JobFilter, JobState, NewJob, Outcome, RetryOptions
 from minion_server.domain.maintenance import RepairReport, Retention
 from minion_server.domain.worker import Registration
@@ -236,6 +236,26 @@ async def test_a_crash_of_the_database_makes_no_worker_a_missing_one(
     assert job.state == "active"
 
 
+async def test_after_a_crash_a_worker_is_given_its_own_heartbeats_time(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name))
+    # Perl Minion's are heard of every five minutes, and say so.
+    status = {"heartbeat_interval": 300}
+    perl = await storage.register_worker(Registration(host="h", pid=1, status=status))
+    await storage.enqueue([NewJob(task="foo")])
+    await storage.claim_jobs(perl, ANY)
+    await asyncio.to_thread(server.crash)
+    await asyncio.to_thread(server.start)
+    short = Retention(missing_after=timedelta(seconds=0.1))
+    for _ in range(3):
+        assert await storage.repair(short, minion_backoff) == RepairReport()
+        await asyncio.sleep(0.1)
+    await storage.register_worker(Registration(id=perl, host="h", pid=1, status=status))
+    await storage.unregister_worker(perl)
+    assert (await storage.repair(short, minion_backoff)).abandoned_jobs == 1
+
+
 async def test_perls_workers_get_new_ids_after_a_crash(
     server: PostgresServer, name: str, open_store: Open
 ) -> None:
@@ -250,3 +270,16 @@ async def test_perls_workers_get_new_ids_after_a_crash(
     connection = await asyncpg.connect(server.url(name))
     assert await connection.fetchval("SELECT nextval('minion_workers_id_seq')") > last
     await connection.close()
+
+
+async def test_one_bad_request_does_not_fail_its_neighbours(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name))
+    good = [storage.enqueue([NewJob(task="foo", args=[n])]) for n in range(20)]
+    # Nobody would let it come here: no database keeps a NUL character.
+    bad = storage.enqueue([NewJob(task="foo"), NewJob(task="foo", args=["\0"])])
+    answers = await asyncio.gather(*good[:10], bad, *good[10:], return_exceptions=True)
+    assert isinstance(answers.pop(10), Invalid)
+    assert all(isinstance(answer, list) for answer in answers)
+    assert (await storage.stats()).inactive_jobs == 20

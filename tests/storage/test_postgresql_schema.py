@@ -40,17 +40,18 @@ MINIONS = """
 
 
 @pytest.fixture
-async def perl(postgresql: PostgresServer) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to a database with nothing in it."""
+async def url(postgresql: PostgresServer) -> AsyncIterator[str]:
+    """The URL of a database with nothing in it."""
     name = await postgresql.make_database()
-    connection = await asyncpg.connect(postgresql.url(name))
-    yield connection
-    await connection.close()
+    yield postgresql.url(name)
     await postgresql.drop_database(name)
 
 
-def _url(perl: asyncpg.Connection, postgresql: PostgresServer) -> str:
-    return postgresql.url(perl._params.database)
+@pytest.fixture
+async def perl(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    yield connection
+    await connection.close()
 
 
 async def _make_minion(perl: asyncpg.Connection, version: int) -> None:
@@ -63,18 +64,18 @@ async def _make_minion(perl: asyncpg.Connection, version: int) -> None:
 
 
 async def test_a_new_database_gets_minions_newest_schema(
-    perl: asyncpg.Connection, postgresql: PostgresServer
+    perl: asyncpg.Connection, url: str
 ) -> None:
-    stores = [PostgresStorage(_url(perl, postgresql)) for _ in range(5)]
+    stores = [PostgresStorage(url) for _ in range(5)]
     await asyncio.gather(*(storage.open() for storage in stores))
-    assert await perl.fetch("SELECT name, version FROM mojo_migrations") == [("minion", 25)]
+    assert await perl.fetchval("SELECT name || version FROM mojo_migrations") == "minion25"
     for storage in stores:
         await storage.close()
 
 
 @pytest.mark.parametrize("version", [23, 24, 25])
 async def test_minions_databases_are_served_as_they_are(
-    perl: asyncpg.Connection, postgresql: PostgresServer, version: int
+    perl: asyncpg.Connection, url: str, version: int
 ) -> None:
     await _make_minion(perl, version)
     before = await perl.fetchval(MINIONS)
@@ -88,7 +89,7 @@ async def test_minions_databases_are_served_as_they_are(
           ('[]', now(), '{}', 0, 'f', 'inactive', now() + interval '1 hour')
     """)
     await perl.execute("INSERT INTO minion_workers (id, host, pid) VALUES (7, 'h', 1)")
-    storage = PostgresStorage(_url(perl, postgresql))
+    storage = PostgresStorage(url)
     await storage.open()
     assert await perl.fetchval(MINIONS) == before
     worker = await storage.register_worker(Registration(host="h", pid=1))
@@ -97,25 +98,23 @@ async def test_minions_databases_are_served_as_they_are(
     await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="foo"))
     assert (await storage.stats()).schedules == 1
     await storage.close()
-    again = PostgresStorage(_url(perl, postgresql))
+    again = PostgresStorage(url)
     await again.open()
     assert (await again.list_schedules(ScheduleFilter(), limit=1)).total == 1
     assert await perl.fetchval(MINIONS) == before
     await again.close()
 
 
-async def test_schedules_move_when_minion_is_upgraded(
-    perl: asyncpg.Connection, postgresql: PostgresServer
-) -> None:
+async def test_schedules_move_when_minion_is_upgraded(perl: asyncpg.Connection, url: str) -> None:
     await _make_minion(perl, 24)
-    storage = PostgresStorage(_url(perl, postgresql))
+    storage = PostgresStorage(url)
     await storage.open()
     await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="foo", args=[1]))
     await storage.close()
     # As Perl Minion does.
     await perl.execute(SCHEMAS.joinpath("upgrade_25.sql").read_text(encoding="utf-8"))
     await perl.execute("UPDATE mojo_migrations SET version = 25")
-    storage = PostgresStorage(_url(perl, postgresql))
+    storage = PostgresStorage(url)
     await storage.open()
     (moved,) = (await storage.list_schedules(ScheduleFilter(), limit=10)).schedules
     assert (moved.name, moved.args) == ("s", [1])
@@ -125,16 +124,16 @@ async def test_schedules_move_when_minion_is_upgraded(
 
 @pytest.mark.parametrize("version", [23, 24, 25])
 async def test_minions_schema_is_upgraded_under_a_server_that_runs(
-    perl: asyncpg.Connection, postgresql: PostgresServer, version: int
+    perl: asyncpg.Connection, url: str, version: int
 ) -> None:
     await _make_minion(perl, 25)
     newest = await perl.fetchval(MINIONS)
     await perl.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
     await _make_minion(perl, version)
-    storage = PostgresStorage(_url(perl, postgresql))
+    storage = PostgresStorage(url)
     await storage.open()
     await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="foo", args=[1]))
-    transfer = PostgresTransfer(_url(perl, postgresql))
+    transfer = PostgresTransfer(url)
     await transfer.upgrade(25)
     assert await perl.fetchval(MINIONS) == newest
     assert (await transfer.status()).versions["minion"] == 25
@@ -153,11 +152,11 @@ async def test_minions_schema_is_upgraded_under_a_server_that_runs(
 
 
 async def test_minions_schema_is_brought_to_no_version_that_there_is_not(
-    perl: asyncpg.Connection, postgresql: PostgresServer
+    perl: asyncpg.Connection, url: str
 ) -> None:
     await _make_minion(perl, 24)
     before = await perl.fetchval(MINIONS)
-    transfer = PostgresTransfer(_url(perl, postgresql))
+    transfer = PostgresTransfer(url)
     for target in (23, 26):
         with pytest.raises(Conflict, match=f"not to {target}"):
             await transfer.upgrade(target)
@@ -168,39 +167,38 @@ async def test_minions_schema_is_brought_to_no_version_that_there_is_not(
     ("version", "text"), [(22, "older than 23"), (26, "newer than this program's 25")]
 )
 async def test_other_versions_are_refused(
-    perl: asyncpg.Connection, postgresql: PostgresServer, version: int, text: str
+    perl: asyncpg.Connection, url: str, version: int, text: str
 ) -> None:
     await _make_minion(perl, version)
     before = await perl.fetchval(MINIONS)
     with pytest.raises(Conflict, match=text):
-        await PostgresStorage(_url(perl, postgresql)).open()
+        await PostgresStorage(url).open()
     assert await perl.fetchval(MINIONS) == before
     assert await perl.fetchval("SELECT to_regclass('minion_server_waiting')") is None
 
 
 async def test_what_is_not_minions_or_is_newer_than_we_is_refused(
-    perl: asyncpg.Connection, postgresql: PostgresServer
+    perl: asyncpg.Connection, url: str
 ) -> None:
     await perl.execute("CREATE TABLE minion_jobs (id INT)")
     with pytest.raises(Conflict, match="does not say of which version"):
-        await PostgresStorage(_url(perl, postgresql)).open()
+        await PostgresStorage(url).open()
     await perl.execute("DROP TABLE minion_jobs; CREATE TABLE another_programs (id INT)")
-    storage = PostgresStorage(_url(perl, postgresql))
+    storage = PostgresStorage(url)
     await storage.open()
     await storage.enqueue([NewJob(task="foo")])
     await storage.close()
     await perl.execute("UPDATE minion_server_schema SET version = version + 1")
     with pytest.raises(Conflict, match="newer than this program's"):
-        await PostgresStorage(_url(perl, postgresql)).open()
+        await PostgresStorage(url).open()
 
 
 async def test_a_schema_of_its_own_is_found_by_the_search_path(
-    perl: asyncpg.Connection, postgresql: PostgresServer
+    perl: asyncpg.Connection, url: str
 ) -> None:
     await perl.execute("CREATE SCHEMA one; CREATE SCHEMA two")
     for schema in ("one", "two"):
-        url = f"{_url(perl, postgresql)}&search_path={schema}"
-        storage = PostgresStorage(url)
+        storage = PostgresStorage(f"{url}&search_path={schema}")
         await storage.open()
         await storage.enqueue([NewJob(task=schema)])
         worker = await storage.register_worker(Registration(host="h", pid=1))

@@ -17,6 +17,7 @@ from minion_server.domain.errors import Conflict
 from minion_server.settings import (
     DATA_DIR,
     OPTIONS,
+    Option,
     add_arguments,
     parse_path,
     parse_seconds,
@@ -26,7 +27,14 @@ from minion_server.storage.transfer import Transfer
 
 DATABASE = next(option for option in OPTIONS if option.name == "database")
 DB_OPTIONS = (DATA_DIR, DATABASE)
-DEFAULT_WAIT_SECONDS = 60.0
+WAIT = Option(
+    name="wait",
+    parse=parse_seconds,
+    help="how long running jobs are waited for (default: %(default)s); those that remain are tried"
+    " again there, where attempts are left",
+    default=60.0,
+    metavar="SECONDS",
+)
 POLL_SECONDS = 0.2
 
 Verb = Callable[[argparse.Namespace, str], Coroutine[Any, Any, int]]
@@ -60,13 +68,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     restore.add_argument("file", help="the file")
     copy = add("copy", move, "move the queue to an empty database, while servers go on")
     copy.add_argument("target", help="URL of the database to move to")
-    copy.add_argument(
-        "--wait",
-        default=str(DEFAULT_WAIT_SECONDS),
-        metavar="SECONDS",
-        help="how long running jobs are waited for (default: %(default)s); those that remain are"
-        " tried again there, where attempts are left",
-    )
+    copy.add_argument(WAIT.flag, default=f"{WAIT.default:g}", metavar=WAIT.metavar, help=WAIT.help)
     add("reopen", reopen, "let servers use the database again after a `copy` away from it")
 
 
@@ -131,7 +133,7 @@ async def move(arguments: argparse.Namespace, database: str) -> int:
     source, target = open_transfer(database), open_transfer(arguments.target)
     if arguments.target == database:
         raise Conflict("the queue cannot be moved to where it is")
-    seconds = parse_seconds(arguments.wait)
+    seconds = WAIT.read(arguments.wait, WAIT.flag)
     written: Mapping[str, int] | None = None
     await source.hold()
     try:

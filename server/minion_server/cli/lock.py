@@ -46,6 +46,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     releasing.add_argument("names", nargs="+", metavar="NAME")
 
     running = add("run", run_command, "hold a lock while a command runs")
+    running.is_intermixed = False
     running.add_argument("name", help="name of the lock")
     _add_lock_options(running)
     running.add_argument(

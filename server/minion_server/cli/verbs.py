@@ -16,10 +16,31 @@ Verb = Callable[[argparse.Namespace, Connection], int]
 MAX_PAGE_SIZE = 1_000
 
 
+class VerbParser(argparse.ArgumentParser):
+    """Takes positional arguments before, between and after flags: `enqueue foo -p 5 '[1]'`.
+
+    Attributes:
+        is_intermixed: False for a verb with positional arguments that look like flags.
+    """
+
+    is_intermixed = True
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments."""
+        if not self.is_intermixed:
+            return super().parse_known_args(args, namespace)
+        # It calls this method in its turn.
+        self.is_intermixed = False
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.is_intermixed = True
+
+
 class AddVerb(Protocol):
     """Adds a verb to a command, and answers its parser."""
 
-    def __call__(self, name: str, verb: Verb, text: str) -> argparse.ArgumentParser:
+    def __call__(self, name: str, verb: Verb, text: str) -> VerbParser:
         """Add a verb."""
 
 
@@ -34,9 +55,9 @@ def add_verbs(
         text: What it does, as in "list, show and steer jobs".
     """
     parser = commands.add_parser(name, help=text, description=_sentence(text))
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=VerbParser)
 
-    def add(name: str, verb: Verb, text: str) -> argparse.ArgumentParser:
+    def add(name: str, verb: Verb, text: str) -> VerbParser:
         one = verbs.add_parser(name, help=text, description=_sentence(text))
         add_common(one, verb)
         return one

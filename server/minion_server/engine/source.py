@@ -6,11 +6,12 @@ import asyncio
 import os
 import socket
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import JobNotFound
+from minion_server.domain.errors import JobNotFound, Unavailable
 from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
 from minion_server.domain.worker import Command, Registration
 from minion_server.engine.scheduler import Scheduler
@@ -37,6 +38,15 @@ class Ended(Protocol):
         """What the task answered, or why it failed."""
 
 
+@contextmanager
+def reachable() -> Iterator[None]:
+    """Say in the words of sources that the store is out of reach."""
+    try:
+        yield
+    except Unavailable as error:
+        raise ConnectionError(str(error)) from error
+
+
 class LocalSource:
     """Takes jobs from the scheduler, and reports to the store, without a wire between.
 
@@ -56,11 +66,11 @@ class LocalSource:
     async def register(self, status: Mapping[str, JsonValue]) -> int:
         """Register the worker, or tell that it lives."""
         self._status = status
-        self._worker_id = await self._storage.register_worker(
-            Registration(
-                id=self._worker_id, host=socket.gethostname(), pid=os.getpid(), status=status
-            )
+        registration = Registration(
+            id=self._worker_id, host=socket.gethostname(), pid=os.getpid(), status=status
         )
+        with reachable():
+            self._worker_id = await self._storage.register_worker(registration)
         self.registered.set()
         return self._worker_id
 
@@ -74,7 +84,8 @@ class LocalSource:
         if self._worker_id is not None:
             worker_id, self._worker_id = self._worker_id, None
             self._scheduler.forget(worker_id)
-            await self._storage.unregister_worker(worker_id)
+            with reachable():
+                await self._storage.unregister_worker(worker_id)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -90,7 +101,8 @@ class LocalSource:
     ) -> Sequence[ClaimedJob]:
         """Claim jobs, waiting for the first (see `Scheduler.dequeue`)."""
         claim = Claim(queues=queues, tasks=tasks, min_priority=min_priority, max_jobs=max_jobs)
-        return await self._scheduler.dequeue(self._registered(), claim, wait)
+        with reachable():
+            return await self._scheduler.dequeue(self._registered(), claim, wait)
 
     async def report(self, outcomes: Sequence[Ended]) -> Sequence[bool]:
         """Finish or fail jobs (see `Storage.end_jobs`)."""
@@ -103,14 +115,13 @@ class LocalSource:
             )
             for outcome in outcomes
         ]
-        return await self._storage.end_jobs(ended, self._backoff)
+        with reachable():
+            return await self._storage.end_jobs(ended, self._backoff)
 
     async def note(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         """Merge notes into a job's, unless it has been removed."""
-        try:
+        with reachable(), suppress(JobNotFound):
             await self._storage.note_job(job_id, notes)
-        except JobNotFound:
-            return
 
     async def revoked(self) -> tuple[int, int]:
         """Wait for the next job, and its generation, that is to be stopped where it runs."""
@@ -121,7 +132,8 @@ class LocalSource:
         """Wait for the next command that was sent to the worker."""
         while not self._commands:
             await self._scheduler.commanded(self._registered())
-            self._commands.extend(await self._storage.receive(self._registered()))
+            with reachable():
+                self._commands.extend(await self._storage.receive(self._registered()))
         return self._commands.popleft()
 
     def _registered(self) -> int:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import asyncpg
 
-from minion_server.domain.errors import Exhausted, MinionError, Unavailable
+from minion_server.domain.errors import Exhausted, Invalid, MinionError, Unavailable
 
 CLOSED_STATE = "MN001"
 """The SQLSTATE of our own triggers on a database that is closed (see `closing`)."""
@@ -72,6 +72,8 @@ def translate(error: Exception) -> Exception:
         case asyncpg.PostgresError() if error.sqlstate == CLOSED_STATE:
             # The text says why.
             told: Exception = Unavailable(str(error))
+        case asyncpg.UntranslatableCharacterError():
+            return Invalid("json", "must not contain a NUL character, which no database keeps")
         case asyncpg.DiskFullError() | asyncpg.OutOfMemoryError():
             told = Exhausted("the disk or the memory of the database is full")
         case asyncpg.exceptions.InsufficientResourcesError():

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-from minion_server.domain.errors import Exhausted, MinionError, Unavailable
+from minion_server.domain.errors import Exhausted, Unavailable
 
 Request = TypeVar("Request")
 Answer = TypeVar("Answer")
@@ -119,7 +119,7 @@ class Group(Generic[Request, Answer]):
             return
         try:
             answers = await self._send([request for request, _ in entries])
-        except MinionError as error:
+        except (Unavailable, Exhausted) as error:
             _fail(entries, error)
         except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told
             if len(entries) == 1:

@@ -30,7 +30,8 @@ def to_json(value: JsonValue) -> str:
 def _spelled_out(value: JsonValue) -> Any:
     match value:
         case float() if abs(value) >= _LEAST_WITH_EXPONENT:
-            return orjson.Fragment(f"{Decimal(repr(value)):f}.0".encode())
+            digits = f"{Decimal(repr(value)):f}"
+            return orjson.Fragment((digits if "." in digits else f"{digits}.0").encode())
         case dict():
             return {key: _spelled_out(entry) for key, entry in value.items()}
         case list() | tuple():

@@ -18,7 +18,7 @@ from minion_server.domain.maintenance import (
     RepairReport,
     Retention,
 )
-from minion_server.domain.worker import MISSED_HEARTBEATS, Command, Registration
+from minion_server.domain.worker import MISSED_HEARTBEATS, Command, Registration, is_missing
 from minion_server.storage.base import Changes, Revocation
 from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.enqueue import Tell
@@ -28,14 +28,6 @@ from minion_server.storage.postgresql.tell import read_changes
 
 MAX_REPAIRED = 1_000
 """Jobs repaired in one transaction: bounds how long their rows stay locked."""
-
-# As `domain.worker.is_missing` tells: a worker that tells its interval may miss some heartbeats.
-_FORGET_MISSING = """
-    DELETE FROM minion_workers WHERE notified < now() - INTERVAL '1 second' * greatest($1::float8,
-      CASE WHEN jsonb_typeof(status -> 'heartbeat_interval') = 'number'
-        THEN $2::float8 * (status ->> 'heartbeat_interval')::float8 END)
-    RETURNING id
-"""
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -130,9 +122,7 @@ async def repair(
     database: Database, tell: Tell, retention: Retention, backoff: Backoff
 ) -> RepairReport:
     """Do what `Storage.repair` says, in transactions of bounded size."""
-    missing = await database.rows(
-        _FORGET_MISSING, retention.missing_after.total_seconds(), MISSED_HEARTBEATS
-    )
+    missing = await _forget_missing(database, retention)
     removed = await _remove_old(database, tell, retention.remove_after.total_seconds())
     expired = await _exhaust(
         database, tell, "removed", "SELECT minion_server_remove_expired($1::int)", MAX_REPAIRED
@@ -150,12 +140,38 @@ async def repair(
     while await database.ask("SELECT minion_server_forget($1::int)", MAX_REPAIRED) >= MAX_REPAIRED:
         pass
     return RepairReport(
-        missing_workers=len(missing),
+        missing_workers=missing,
         abandoned_jobs=abandoned,
         removed_jobs=removed,
         expired_jobs=expired,
         stuck_jobs=stuck,
     )
+
+
+async def _forget_missing(database: Database, retention: Retention) -> int:
+    silent = await database.rows(
+        """SELECT id, status, notified, extract(EPOCH FROM now() - notified)::float8 AS silent_for
+           FROM minion_workers WHERE notified < now() - $1::float8 * INTERVAL '1 second'""",
+        retention.missing_after.total_seconds(),
+    )
+    missing = [
+        row
+        for row in silent
+        if is_missing(
+            orjson.loads(row["status"]),
+            silent_for=row["silent_for"],
+            missing_after=retention.missing_after,
+        )
+    ]
+    # One that was heard of meanwhile stays.
+    forgotten = await database.rows(
+        """DELETE FROM minion_workers AS w USING unnest($1::bigint[], $2::timestamptz[])
+             AS m (id, notified)
+           WHERE w.id = m.id AND w.notified = m.notified RETURNING w.id""",
+        [row["id"] for row in missing],
+        [row["notified"] for row in missing],
+    )
+    return len(forgotten)
 
 
 async def _exhaust(database: Database, tell: Tell, what: str, sql: str, *arguments: Any) -> int:
@@ -195,8 +211,9 @@ async def _fail_abandoned(
     while True:
         found = orjson.loads(
             await database.ask(
-                "SELECT minion_server_abandoned($1::float8, $2::text, $3::int)",
+                "SELECT minion_server_abandoned($1::float8, $2::int, $3::text, $4::int)",
                 retention.missing_after.total_seconds(),
+                MISSED_HEARTBEATS,
                 FOREGROUND_QUEUE,
                 MAX_REPAIRED,
             )

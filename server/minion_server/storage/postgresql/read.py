@@ -229,9 +229,14 @@ async def count_ready_before(database: Database, job: Job) -> int:
              (SELECT count(*) FROM minion_jobs WHERE state = 'inactive' AND delayed <= created
                AND parents = '{}' AND expires IS NULL AND queue = $1
                AND (priority > $2 OR (priority = $2 AND id < $3)))
-             + (SELECT count(*) FROM minion_server_waiting WHERE stage = 'ready' AND queue = $1
-               AND (expires IS NULL OR expires > now())
-               AND (priority > $2 OR (priority = $2 AND job < $3)))""",
+             + (SELECT count(*)
+               FROM minion_server_waiting AS w JOIN minion_jobs AS j ON j.id = w.job
+               WHERE w.stage = 'ready' AND w.queue = $1
+               AND (w.expires IS NULL OR w.expires > now())
+               AND (w.priority > $2 OR (w.priority = $2 AND w.job < $3))
+               AND (j.parents = '{}' OR NOT EXISTS (SELECT 1 FROM minion_jobs AS p
+                 WHERE p.id = ANY (j.parents)
+                 AND minion_server_blocks(p.state, p.expires, j.lax))))""",
         job.queue,
         job.priority,
         job.id,

@@ -74,6 +74,12 @@ CREATE TABLE minion_server_departures (
   since  TIMESTAMPTZ NOT NULL
 );
 
+-- How often, in seconds, those workers are heard of that tell it; known even after a crash.
+CREATE TABLE minion_server_heartbeats (
+  worker  BIGINT PRIMARY KEY,
+  seconds FLOAT8 NOT NULL
+);
+
 -- The highest id that a worker had, which the sequence of an unlogged table forgets in a crash.
 CREATE TABLE minion_server_marks (
   only_row   BOOL PRIMARY KEY DEFAULT TRUE CHECK (only_row),

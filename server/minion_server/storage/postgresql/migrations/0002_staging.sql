@@ -11,25 +11,27 @@ $$;
 
 -- Gives each of these jobs the row that it needs, or none, from what it is now.
 CREATE FUNCTION minion_server_place(ids BIGINT[]) RETURNS VOID LANGUAGE plpgsql
-  SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS $$
+  SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   INSERT INTO minion_server_waiting (job, queue, task, priority, stage, due, expires)
   SELECT id, queue, task, priority,
     CASE WHEN delayed > now() THEN 'delayed' WHEN parents <> '{}' THEN 'undecided' ELSE 'ready' END, delayed, expires
   FROM minion_jobs
-  WHERE id = ANY (ids) AND state = 'inactive'
+  WHERE id = ANY (ids) AND state::TEXT = 'inactive'
     AND NOT (delayed <= created AND parents = '{}' AND expires IS NULL)
   ON CONFLICT (job) DO UPDATE SET queue = excluded.queue, task = excluded.task, priority = excluded.priority,
     stage = excluded.stage, blocker = NULL, due = excluded.due, expires = excluded.expires;
   DELETE FROM minion_server_waiting WHERE job = ANY (ids) AND NOT EXISTS (
-    SELECT 1 FROM minion_jobs AS j WHERE j.id = minion_server_waiting.job AND j.state = 'inactive'
+    SELECT 1 FROM minion_jobs AS j WHERE j.id = minion_server_waiting.job AND j.state::TEXT = 'inactive'
       AND NOT (j.delayed <= j.created AND j.parents = '{}' AND j.expires IS NULL));
 END
 $$;
 
 -- Has the jobs that watched these parents looked at again; answers whether there were any.
 CREATE FUNCTION minion_server_release(ids BIGINT[]) RETURNS BOOL LANGUAGE plpgsql
-  SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off AS $$
+  SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   UPDATE minion_server_waiting SET stage = 'undecided', blocker = NULL WHERE blocker = ANY (ids);
   RETURN FOUND;
@@ -46,7 +48,8 @@ $$;
 CREATE FUNCTION minion_server_settle(most INT)
   RETURNS TABLE (kind TEXT, job BIGINT, queue TEXT, task TEXT, priority INT) LANGUAGE plpgsql
   SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
-  SET enable_mergejoin = off SET enable_sort = off SET jit = off AS $$
+  SET enable_mergejoin = off SET enable_sort = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
   expired BIGINT[] := '{}';
@@ -107,7 +110,8 @@ $$;
 
 -- Tells whether there is something to settle.
 CREATE FUNCTION minion_server_unsettled() RETURNS BOOL LANGUAGE plpgsql STABLE
-  SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+  SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
   RETURN EXISTS (SELECT 1 FROM minion_server_waiting WHERE stage = 'undecided')
     OR EXISTS (SELECT 1 FROM minion_server_waiting WHERE stage = 'delayed' AND due <= now())

@@ -76,11 +76,16 @@ BEGIN
   ELSE
     DELETE FROM minion_server_departures WHERE worker = NEW.id;
     UPDATE minion_server_marks SET worker = NEW.id WHERE worker < NEW.id;
+    IF jsonb_typeof(NEW.status -> 'heartbeat_interval') = 'number' THEN
+      INSERT INTO minion_server_heartbeats AS h (worker, seconds)
+      VALUES (NEW.id, (NEW.status ->> 'heartbeat_interval')::FLOAT8)
+      ON CONFLICT (worker) DO UPDATE SET seconds = excluded.seconds WHERE h.seconds <> excluded.seconds;
+    END IF;
   END IF;
   RETURN NULL;
 END
 $$;
-CREATE TRIGGER minion_server_heed_worker AFTER INSERT OR DELETE ON minion_workers FOR EACH ROW
+CREATE TRIGGER minion_server_heed_worker AFTER INSERT OR DELETE OR UPDATE OF status ON minion_workers FOR EACH ROW
   EXECUTE FUNCTION minion_server_heed_worker();
 
 -- A command by Perl Minion for workers that are ours.

@@ -32,7 +32,8 @@ $$;
 CREATE FUNCTION minion_server_enqueue(
   p_lane TEXT, p_token BIGINT, p_tasks TEXT[], p_args TEXT[], p_queues TEXT[], p_priorities INT[], p_attempts INT[],
   p_delays FLOAT8[], p_expires FLOAT8[], p_laxes BOOL[], p_notes TEXT[], p_parents TEXT[], p_requests TEXT[]
-) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on'
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
   ids    BIGINT[];
@@ -96,7 +97,8 @@ $$;
 CREATE FUNCTION minion_server_end(
   p_lane TEXT, p_token BIGINT, p_ids BIGINT[], p_retries INT[], p_failed BOOL[], p_results TEXT[], p_delays FLOAT8[]
 ) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on'
-  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   answer  JSONB := minion_server_recall(p_lane, p_token);
   places  BIGINT[];
@@ -115,7 +117,7 @@ BEGIN
   ), done AS (
     UPDATE minion_jobs AS j SET finished = now(), result = g.result::JSONB,
       state = (CASE WHEN g.failed THEN 'failed' ELSE 'finished' END)::minion_state
-    FROM given AS g WHERE j.id = g.id AND j.retries = g.retries AND j.state = 'active'
+    FROM given AS g WHERE j.id = g.id AND j.retries = g.retries AND j.state::TEXT = 'active'
     RETURNING j.id, g.place, g.failed AND j.attempts > 1 AS again, g.delay
   )
   SELECT array_agg(d.place), array_agg(d.id), array_agg(d.id) FILTER (WHERE d.again),

@@ -1,6 +1,7 @@
 -- The tasks that jobs of some queues wait for, found by leaping from each to the next.
 CREATE FUNCTION minion_server_tasks(p_queues TEXT[]) RETURNS TABLE (queue TEXT, task TEXT) LANGUAGE plpgsql STABLE
-  SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+  SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
   q     TEXT;
@@ -11,10 +12,11 @@ BEGIN
   FOREACH q IN ARRAY p_queues LOOP
     last := '';
     LOOP
-      SELECT min(j.task) INTO plain FROM minion_jobs AS j WHERE j.state = 'inactive' AND j.delayed <= j.created
-        AND j.parents = '{}' AND j.expires IS NULL AND j.queue = q AND j.task > last;
-      SELECT min(w.task) INTO other FROM minion_server_waiting AS w
-      WHERE w.stage = 'ready' AND w.queue = q AND w.task > last;
+      SELECT j.task INTO plain FROM minion_jobs AS j WHERE j.state = 'inactive' AND j.delayed <= j.created
+        AND j.parents = '{}' AND j.expires IS NULL AND j.queue = q AND j.task > last
+      ORDER BY j.task LIMIT 1;
+      SELECT w.task INTO other FROM minion_server_waiting AS w
+      WHERE w.stage = 'ready' AND w.queue = q AND w.task > last ORDER BY w.task LIMIT 1;
       last := least(plain, other);
       EXIT WHEN last IS NULL;
       queue := q; task := last;
@@ -50,12 +52,16 @@ BEGIN
 END
 $$;
 
+-- Where jobs are looked up by id, their state is compared as text: no index knows that, and so none of those by state is
+-- taken for the look-up.
+--
 -- Answers {"jobs": [...]} in the order of claims, what it settled, and "locked" if others were just changing jobs that it
 -- might have taken.
 CREATE FUNCTION minion_server_claim(
   p_lane TEXT, p_token BIGINT, p_worker BIGINT, p_queues TEXT[], p_tasks TEXT[], p_floor INT, p_job BIGINT, p_most INT
 ) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on'
-  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
   queues TEXT[];
@@ -87,7 +93,7 @@ BEGIN
         FROM minion_server_candidates(queues, tasks, p_floor, p_most - cardinality(taken) + slack) AS c;
       ELSE
         SELECT array_agg(j.id), array_agg(FALSE) INTO near, plain FROM minion_jobs AS j
-        WHERE j.id = p_job AND j.state = 'inactive' AND j.queue = ANY (p_queues) AND j.priority >= p_floor
+        WHERE j.id = p_job AND j.state::TEXT = 'inactive' AND j.queue = ANY (p_queues) AND j.priority >= p_floor
           AND (p_tasks IS NULL OR j.task = ANY (p_tasks));
       END IF;
       EXIT WHEN near IS NULL;
@@ -108,7 +114,7 @@ BEGIN
       END IF;
       WITH locked AS (
         SELECT j.id FROM unnest(near) WITH ORDINALITY AS c (id, place) JOIN minion_jobs AS j ON j.id = c.id
-        WHERE j.state = 'inactive' AND j.delayed <= now() AND (j.expires IS NULL OR j.expires > now())
+        WHERE j.state::TEXT = 'inactive' AND j.delayed <= now() AND (j.expires IS NULL OR j.expires > now())
         ORDER BY c.place LIMIT p_most - cardinality(taken) FOR UPDATE OF j SKIP LOCKED
       ), took AS (
         UPDATE minion_jobs AS j SET started = now(), state = 'active', worker = p_worker
@@ -118,7 +124,7 @@ BEGIN
       taken := taken || part;
       IF staged IS NOT NULL THEN
         DELETE FROM minion_server_waiting AS w WHERE w.job = ANY (staged) AND (w.job = ANY (part)
-          OR NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.id = w.job AND j.state = 'inactive'));
+          OR NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.id = w.job AND j.state::TEXT = 'inactive'));
       END IF;
       EXIT WHEN cardinality(taken) >= p_most OR p_job IS NOT NULL;
       IF cardinality(part) < cardinality(near) THEN
@@ -133,9 +139,12 @@ BEGIN
   ELSE
     SELECT array_agg(id::BIGINT) INTO taken FROM jsonb_array_elements_text(answer -> 'taken') AS id;
   END IF;
+  IF taken = '{}' THEN
+    RETURN answer || '{"jobs": []}';
+  END IF;
   RETURN (answer - 'taken') || jsonb_build_object('jobs', (
     SELECT coalesce(jsonb_agg(jsonb_build_array(j.id, j.task, j.args, j.retries, j.attempts, j.priority, j.queue, j.notes)
       ORDER BY j.priority DESC, j.id), '[]')
-    FROM minion_jobs AS j WHERE j.id = ANY (taken) AND j.state = 'active' AND j.worker = p_worker));
+    FROM minion_jobs AS j WHERE j.id = ANY (taken) AND j.state::TEXT = 'active' AND j.worker = p_worker));
 END
 $$;

@@ -121,7 +121,8 @@ $$;
 -- To do so twice changes nothing.
 CREATE FUNCTION minion_server_note(p_jobs BIGINT[], p_notes TEXT[], p_gone TEXT[]) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on'
-  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+  SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   answer JSONB;
 BEGIN

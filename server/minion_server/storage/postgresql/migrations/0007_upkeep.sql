@@ -107,7 +107,8 @@ $$;
 -- Old finished jobs, from a place in their order on, without those that a child needs still.
 -- Answers {"removed": [job], "last": [finished, job]}, without `last` if there are no more.
 CREATE FUNCTION minion_server_remove_old(p_seconds FLOAT8, p_finished TIMESTAMPTZ, p_job BIGINT, p_most INT) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off SET jit = off AS $$
+  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   jobs   BIGINT[];
   needed BIGINT[];
@@ -127,7 +128,7 @@ BEGIN
       SELECT array_agg(o.id) INTO jobs FROM unnest(jobs) AS o (id) WHERE o.id <> ALL (needed);
     END IF;
     SELECT array_agg(j.id) INTO jobs FROM (
-      SELECT id FROM minion_jobs WHERE id = ANY (jobs) AND state = 'finished' FOR UPDATE SKIP LOCKED) AS j;
+      SELECT id FROM minion_jobs WHERE id = ANY (jobs) AND state::TEXT = 'finished' FOR UPDATE SKIP LOCKED) AS j;
     IF jobs IS NOT NULL THEN
       answer := minion_server_delete(jobs);
     END IF;
@@ -138,7 +139,8 @@ $$;
 
 CREATE FUNCTION minion_server_remove_expired(p_most INT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off
-  SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
+  SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   answer JSONB := minion_server_settled(p_most);
   rows   BIGINT[];
@@ -148,17 +150,18 @@ BEGIN
     ORDER BY w.due LIMIT p_most FOR UPDATE SKIP LOCKED) AS e;
   IF rows IS NOT NULL THEN
     SELECT array_agg(j.id) INTO jobs FROM (SELECT id FROM minion_jobs
-      WHERE id = ANY (rows) AND state = 'inactive' AND expires <= now() FOR UPDATE SKIP LOCKED) AS j;
+      WHERE id = ANY (rows) AND state::TEXT = 'inactive' AND expires <= now() FOR UPDATE SKIP LOCKED) AS j;
     PERFORM minion_server_delete(coalesce(jobs, '{}'));
     DELETE FROM minion_server_waiting AS w WHERE w.job = ANY (rows)
-      AND NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.id = w.job AND j.state = 'inactive');
+      AND NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.id = w.job AND j.state::TEXT = 'inactive');
   END IF;
   RETURN answer || jsonb_build_object('removed', coalesce(to_jsonb(jobs), '[]'));
 END
 $$;
 
--- Answers [[job, retries, worker]] of active jobs whose worker left, or has been missing for so long.
-CREATE FUNCTION minion_server_abandoned(p_seconds FLOAT8, p_foreground TEXT, p_most INT) RETURNS JSONB
+-- Answers [[job, retries, worker]] of active jobs whose worker left, or has been missing for so long, or for so many of
+-- its own heartbeats.
+CREATE FUNCTION minion_server_abandoned(p_seconds FLOAT8, p_beats INT, p_foreground TEXT, p_most INT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB;
@@ -172,7 +175,9 @@ BEGIN
   SELECT coalesce(jsonb_agg(jsonb_build_array(a.id, a.retries, a.worker) ORDER BY a.id), '[]') INTO answer FROM (
     SELECT j.id, j.retries, coalesce(j.worker, 0) AS worker
     FROM minion_jobs AS j JOIN minion_server_departures AS d ON d.worker = coalesce(j.worker, 0)
-    WHERE j.state = 'active' AND j.queue <> p_foreground AND d.since < now() - p_seconds * INTERVAL '1 second'
+      LEFT JOIN minion_server_heartbeats AS h ON h.worker = d.worker
+    WHERE j.state = 'active' AND j.queue <> p_foreground
+      AND d.since < now() - greatest(p_seconds, p_beats * coalesce(h.seconds, 0)) * INTERVAL '1 second'
       AND NOT EXISTS (SELECT 1 FROM minion_workers AS w WHERE w.id = j.worker)
     ORDER BY j.id LIMIT p_most
   ) AS a;
@@ -182,7 +187,8 @@ $$;
 
 CREATE FUNCTION minion_server_fail_stuck(p_seconds FLOAT8, p_result TEXT, p_most INT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off
-  SET enable_bitmapscan = off SET enable_sort = off SET jit = off AS $$
+  SET enable_bitmapscan = off SET enable_sort = off SET jit = off
+  SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   before TIMESTAMPTZ := now() - p_seconds * INTERVAL '1 second';
   jobs   BIGINT[];
@@ -194,7 +200,7 @@ BEGIN
       UNION ALL (SELECT w.job FROM unnest('{ready,delayed,blocked,undecided}'::TEXT[]) AS s (stage)
         CROSS JOIN LATERAL (SELECT w.job FROM minion_server_waiting AS w WHERE w.stage = s.stage AND w.due < before
           ORDER BY w.due LIMIT p_most) AS w)
-    )) AND state = 'inactive' ORDER BY id LIMIT p_most FOR UPDATE SKIP LOCKED
+    )) AND state::TEXT = 'inactive' ORDER BY id LIMIT p_most FOR UPDATE SKIP LOCKED
   ) AS j;
   IF jobs IS NULL THEN
     RETURN '{"failed": []}';
@@ -215,6 +221,8 @@ BEGIN
   DELETE FROM minion_server_revocations WHERE created < now() - INTERVAL '24 hours';
   DELETE FROM minion_server_departures AS d
   WHERE NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.state = 'active' AND coalesce(j.worker, 0) = d.worker);
+  DELETE FROM minion_server_heartbeats AS h WHERE NOT EXISTS (SELECT 1 FROM minion_workers AS w WHERE w.id = h.worker)
+    AND NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.state = 'active' AND j.worker = h.worker);
   RETURN requests;
 END
 $$;

@@ -1,0 +1,124 @@
+"""`minion db`, while servers run and clients enqueue."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e.conftest import Serve
+from support.postgresql import PostgresServer
+from support.processes import MinionProcess, minion, until
+
+
+@pytest.fixture
+def database(postgresql: PostgresServer) -> Iterator[str]:
+    """An empty PostgreSQL database."""
+    name = asyncio.run(postgresql.make_database())
+    yield postgresql.url(name)
+    asyncio.run(postgresql.drop_database(name))
+
+
+class Load:
+    """Enqueues jobs until it is refused, and keeps what was acknowledged."""
+
+    def __init__(self, server: MinionProcess, trace: Path) -> None:
+        self.acknowledged: list[int] = []
+        self._server = server
+        self._trace = trace
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+        until(lambda: len(self.acknowledged) > 50)
+
+    def _run(self) -> None:
+        while True:
+            job = {"task": "traced", "args": [str(self._trace), 0.01]}
+            answer = self._server.post("/v1/jobs", json=job)
+            if answer.status_code != 200:
+                assert answer.status_code == 503
+                return
+            self.acknowledged.append(int(answer.json()["id"]))
+
+    def refused(self) -> list[int]:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        return self.acknowledged
+
+
+def done(*arguments: str, home: Path) -> str:
+    result = minion(*arguments, home=home)
+    assert (result.returncode, result.stderr) == (0, "")
+    return result.stdout
+
+
+def status(database: str, home: Path) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(
+        done("db", "status", "--json", "--database", database, home=home)
+    )
+    return answer
+
+
+def test_a_queue_moves_there_and_back_and_every_job_runs_once(
+    home: Path, database: str, serve: Serve
+) -> None:
+    trace = home / "trace"
+    embedded, again = (f"sqlite:///{home}/{name}.db" for name in ("first", "second"))
+    acknowledged: list[int] = []
+    places = [embedded, database, again]
+    for source, target in pairwise(places):
+        server = serve("--database", source, "--jobs", "2")
+        load = Load(server, trace)
+        assert "jobs" in done("db", "copy", target, "--database", source, home=home)
+        acknowledged += load.refused()
+        assert status(source, home)["closed"] == "its queue has been moved elsewhere"
+        assert status(target, home)["closed"] == ""
+        assert server.stop() == 0
+        assert minion("serve", "--database", source, home=home).returncode == 2
+    server = serve("--database", again, "--jobs", "2")
+    for job_id in acknowledged:
+        assert server.wait(job_id)["state"] == "finished"
+    performed = Counter(int(line.split()[0]) for line in trace.read_text().splitlines())
+    assert performed == Counter(acknowledged)
+    assert len(set(acknowledged)) == len(acknowledged) > 100
+
+
+def test_a_backup_of_a_server_that_runs_is_restored_elsewhere(
+    home: Path, database: str, serve: Serve
+) -> None:
+    server = serve("--no-scheduler")
+    ids = [server.enqueue("echo", number, notes={"n": number}) for number in range(5)]
+    details = [server.detail(job_id) | {"time": ""} for job_id in ids]
+    data = ("--data-dir", str(home / "data"))
+    done("db", "backup", str(home / "backup.db"), *data, home=home)
+    late = server.enqueue("echo")
+    assert "5 jobs" in done(
+        "db", "restore", str(home / "backup.db"), "--database", database, home=home
+    )
+    other = serve("--no-scheduler", "--database", database)
+    assert [other.detail(job_id) | {"time": ""} for job_id in ids] == details
+    assert other.get(f"/v1/jobs/{late}").status_code == 404
+    done("db", "backup", str(home / "again.db"), "--database", database, home=home)
+    assert status(f"sqlite:///{home}/again.db", home)["jobs"]["inactive"] == 5
+
+
+def test_what_is_asked_for_wrongly_is_told(home: Path) -> None:
+    for arguments, text in (
+        (("status", "--database", "sqlite:///none.db"), "there is no database at none.db"),
+        (("copy", "sqlite:///a.db", "--database", "sqlite:///a.db"), "where it is"),
+        (("restore", "none.db", "--database", "sqlite:///a.db"), "there is no database at"),
+        (("upgrade", "--minion-schema", "25", "--database", "sqlite:///a.db"), "--minion-schema"),
+        (("copy", "mysql://u:secret@h/d", "--database", "sqlite:///a.db"), "must be sqlite"),
+        (("copy", "sqlite:///b.db", "--wait", "x", "--database", "sqlite:///a.db"), "--wait"),
+    ):
+        result = minion("db", *arguments, home=home)
+        assert result.returncode == 2, (arguments, result.stderr)
+        assert text in result.stderr
+        assert "secret" not in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert not list(home.glob("*.db"))
