@@ -67,7 +67,7 @@ class Check:
         for job in jobs.values():
             records.seen(job["id"], job["state"], job["retries"])
             for problem in self._problems(job):
-                records.note_wrong(f"{problem}: {dict(job)}")
+                records.note_wrong(f"{problem}: {job}")
         ends = Counter(
             (job["state"], job["result"] if job["state"] == "failed" else "")
             for job in jobs.values()
@@ -125,4 +125,4 @@ async def check(url: str, records: Records, trace: Path) -> None:
         await connection.close()
     if waiting:
         records.note_wrong(f"{waiting} rows wait for nothing")
-    Check(records, trace, jobs).run()
+    Check(records, trace, [dict(job) for job in jobs]).run()

@@ -86,7 +86,7 @@ class Client:
         single = len(requests) == 1
         path = "/v1/jobs" if single else "/v1/jobs:batchEnqueue"
         body = requests[0] if single else {"requests": requests}
-        while (answer := await self.call("POST", path, body)) is None:
+        while (answer := await self.call("POST", path, body)) is None:  # noqa: ASYNC110 - it asks
             await asyncio.sleep(self._rng.uniform(0.05, 0.3))
         ids = [answer["id"]] if single else answer["ids"]
         for request_id, job_id in zip(asked, map(int, ids), strict=True):
