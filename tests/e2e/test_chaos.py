@@ -19,7 +19,9 @@ async def test_every_acknowledged_job_ends_once_whatever_breaks(tmp_path: Path) 
     size, seed = SMALL, "1"
     if asked := os.environ.get("MINION_CHAOS"):
         jobs, seconds, seed = asked.split(",")
-        size = Size(jobs=int(jobs), seconds=float(seconds), missing_after=5.0, drain=300.0)
+        size = Size(
+            jobs=int(jobs), seconds=float(seconds), missing_after=5.0, outage=25.0, drain=300.0
+        )
     with serving(max_connections=str(MAX_CONNECTIONS)) as server:
         records = await run_chaos(tmp_path, server, size, int(seed))
     assert records.wrong == []

@@ -236,6 +236,24 @@ async def test_a_crash_of_the_database_makes_no_worker_a_missing_one(
     assert job.state == "active"
 
 
+async def test_while_the_database_is_down_no_worker_is_missed(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name))
+    worker = await storage.register_worker(Registration(host="h", pid=1))
+    await storage.enqueue([NewJob(task="foo")])
+    await storage.claim_jobs(worker, ANY)
+    short = Retention(missing_after=timedelta(seconds=1))
+    await asyncio.to_thread(server.stop)
+    await asyncio.sleep(1)
+    await asyncio.to_thread(server.start)
+    assert await storage.repair(short, minion_backoff) == RepairReport()
+    # It has as long to be heard as it always has.
+    await asyncio.sleep(1)
+    report = await storage.repair(short, minion_backoff)
+    assert (report.missing_workers, report.abandoned_jobs) == (1, 1)
+
+
 async def test_after_a_crash_a_worker_is_given_its_own_heartbeats_time(
     server: PostgresServer, name: str, open_store: Open
 ) -> None:

@@ -74,7 +74,7 @@ class Breaker:
     async def restart(self) -> None:
         server = self._cluster.server
         await asyncio.to_thread(server.stop)
-        await asyncio.sleep(self._rng.uniform(0, 2))
+        await asyncio.sleep(self._rng.uniform(0, self._cluster.size.outage))
         await asyncio.to_thread(server.start)
 
     async def crash(self) -> None:

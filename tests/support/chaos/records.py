@@ -21,12 +21,14 @@ class Size:
         jobs: Jobs to enqueue.
         seconds: Time in which they are enqueued and things break.
         missing_after: Seconds after which the nodes take a silent worker for gone.
+        outage: Seconds that PostgreSQL is down when it is restarted, at most.
         drain: Seconds that all that is left may take.
     """
 
     jobs: int
     seconds: float
     missing_after: float
+    outage: float = 2.0
     drain: float = 120.0
 
 
