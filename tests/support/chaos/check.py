@@ -109,6 +109,9 @@ class Check:
         if not wanted.items() <= notes.items():
             problems.append("notes are lost")
         for parent in () if job["lax"] else job["parents"]:
+            # It may have been retried just when it had finished.
+            if parent in self._records.retried:
+                continue
             ended = order.get(f"finish {parent} {self._jobs[parent]['retries']}")
             if ended is None or ended > order[f"begin {key}"]:
                 problems.append(f"began before its parent {parent} had finished")
