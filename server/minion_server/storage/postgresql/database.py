@@ -99,7 +99,7 @@ class Database:
                 connection.terminate()
 
     def distrust(self) -> None:
-        """Drop all connections, since one has died without a word; what is under way is repeated."""
+        """Drop all connections, since one died without a word; what is under way is repeated."""
         for connection in self._busy:
             connection.terminate()
         self._drop_idle()
