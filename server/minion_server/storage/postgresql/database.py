@@ -168,7 +168,7 @@ class Database:
             broken = lost or not isinstance(error, Exception)
             if connection is not None and (broken or connection.is_in_transaction()):
                 connection.terminate()
-            if lost:
+            if lost and connection is not None:
                 # Each of the others would be found dead only after as long a time.
                 self._drop_idle()
             raise
