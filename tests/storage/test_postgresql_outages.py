@@ -15,7 +15,7 @@ from minion_server.domain.errors import Conflict, Invalid, Unavailable
 from minion_server.domain.job import Claim, JobFilter, JobState, NewJob, Outcome, RetryOptions
 from minion_server.domain.maintenance import RepairReport, Retention
 from minion_server.domain.worker import Registration
-from minion_server.storage.postgresql import PostgresStorage
+from minion_server.storage.postgresql import PostgresStorage, watch
 from support.postgresql import PostgresServer, serving
 from support.proxy import Proxy
 
@@ -61,6 +61,12 @@ async def _end_sessions(server: PostgresServer, name: str) -> None:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         f"WHERE datname = '{name}' AND application_name = 'minion-server'"
     )
+
+
+async def until_listening(storage: PostgresStorage) -> None:
+    async with asyncio.timeout(10):
+        while not storage._watch._listening:  # noqa: ASYNC110 - no event tells of it
+            await asyncio.sleep(0.01)
 
 
 async def _work(
@@ -137,6 +143,32 @@ async def test_a_network_that_breaks_loses_and_doubles_nothing(
         url = f"postgresql://minion@127.0.0.1:{proxy.port}/{name}"
         storage = await open_store(url, statement_seconds=0.5)
         await _work(storage, cut, 6)
+
+
+async def test_connections_that_died_without_a_word_are_found_dead_together(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    async with Proxy(server.port) as proxy:
+        url = f"postgresql://minion@127.0.0.1:{proxy.port}/{name}"
+        storage = await open_store(url, statement_seconds=1)
+        await asyncio.gather(*(storage.stats() for _ in range(8)))
+        proxy.strand()
+        async with asyncio.timeout(1.9):
+            await storage.stats()
+
+
+async def test_a_listener_that_died_tells_of_the_other_connections(
+    server: PostgresServer, name: str, open_store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "PROBE_SECONDS", 0.1)
+    async with Proxy(server.port) as proxy:
+        url = f"postgresql://minion@127.0.0.1:{proxy.port}/{name}"
+        storage = await open_store(url)
+        await asyncio.gather(*(storage.stats() for _ in range(8)))
+        await until_listening(storage)
+        proxy.strand()
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(storage.stats() for _ in range(8)))
 
 
 async def test_who_cannot_reach_it_is_told_so_in_time(
@@ -236,6 +268,24 @@ async def test_a_crash_of_the_database_makes_no_worker_a_missing_one(
     assert job.state == "active"
 
 
+async def test_while_the_database_is_down_no_worker_is_missed(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name))
+    worker = await storage.register_worker(Registration(host="h", pid=1))
+    await storage.enqueue([NewJob(task="foo")])
+    await storage.claim_jobs(worker, ANY)
+    short = Retention(missing_after=timedelta(seconds=1))
+    await asyncio.to_thread(server.stop)
+    await asyncio.sleep(1)
+    await asyncio.to_thread(server.start)
+    assert await storage.repair(short, minion_backoff) == RepairReport()
+    # It has as long to be heard as it always has.
+    await asyncio.sleep(1)
+    report = await storage.repair(short, minion_backoff)
+    assert (report.missing_workers, report.abandoned_jobs) == (1, 1)
+
+
 async def test_after_a_crash_a_worker_is_given_its_own_heartbeats_time(
     server: PostgresServer, name: str, open_store: Open
 ) -> None:
@@ -264,9 +314,7 @@ async def test_perls_workers_get_new_ids_after_a_crash(
         last = await storage.register_worker(Registration(host="h", pid=1))
     await asyncio.to_thread(server.crash)
     await asyncio.to_thread(server.start)
-    async with asyncio.timeout(10):
-        while not storage._watch._listening:  # noqa: ASYNC110 - no event tells of it
-            await asyncio.sleep(0.01)
+    await until_listening(storage)
     connection = await asyncpg.connect(server.url(name))
     assert await connection.fetchval("SELECT nextval('minion_workers_id_seq')") > last
     await connection.close()

@@ -83,7 +83,12 @@ class MinionProcess:
             self.url = f"http://{found['REST']}" if "REST" in found else ""
             return ready in found
 
-        until(is_ready, arguments)
+        try:
+            until(is_ready, arguments)
+        except AssertionError:
+            self.process.kill()
+            self.ended()
+            raise
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         return self.client.get(self.url + path, **{"headers": AUTHORIZED} | options)

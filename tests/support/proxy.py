@@ -8,13 +8,19 @@ from typing import Self
 
 
 class Proxy:
-    """Passes bytes on to a port on loopback."""
+    """Passes bytes on to a port on loopback.
+
+    Attributes:
+        target: That port, for connections from now on.
+        port: Its own.
+    """
 
     def __init__(self, target: int) -> None:
-        self._target = target
+        self.target = target
         self._open = asyncio.Event()
         self._open.set()
         self._writers: set[asyncio.StreamWriter] = set()
+        self._stranded: set[asyncio.StreamWriter] = set()
         self.port = 0
 
     async def __aenter__(self) -> Self:
@@ -45,20 +51,27 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def strand(self) -> None:
+        """Let nothing through on the connections that are there; nobody is told."""
+        self._stranded |= self._writers
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            there, back = await asyncio.open_connection("127.0.0.1", self._target)
+            there, back = await asyncio.open_connection("127.0.0.1", self.target)
         except OSError:
             writer.transport.abort()
             return
         self._writers |= {writer, back}
         await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
         self._writers -= {writer, back}
+        self._stranded -= {writer, back}
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while data := await reader.read(65_536):
                 await self._open.wait()
+                if writer in self._stranded:
+                    continue
                 writer.write(data)
                 await writer.drain()
         except OSError:

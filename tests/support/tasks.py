@@ -129,3 +129,38 @@ def progress(job: Job, steps: int) -> int:
     for step in range(1, steps + 1):
         job.note(step=step)
     return steps
+
+
+def mark(path: str, text: str) -> None:
+    """Leave a line in a file, in one write."""
+    trace = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.write(trace, f"{text}\n".encode())
+    os.close(trace)
+
+
+@task
+async def tell(job: Job, path: str, seconds: float, failures: int, notes: int) -> int:
+    """Tell of the beginning and the end, and fail in the first generations."""
+    mark(path, f"begin {job.id} {job.retries}")
+    for step in range(1, notes + 1):
+        job.note(step=step, **{f"step{step}": job.retries})
+    await asyncio.sleep(seconds)
+    if job.retries < failures:
+        mark(path, f"fail {job.id} {job.retries}")
+        raise RuntimeError("as told")
+    mark(path, f"finish {job.id} {job.retries}")
+    return job.id
+
+
+@task
+def tell_in_process(job: Job, path: str, seconds: float, failures: int, notes: int) -> int:
+    """Do as `tell` does, in a worker process."""
+    mark(path, f"begin {job.id} {job.retries}")
+    for step in range(1, notes + 1):
+        job.note(step=step, **{f"step{step}": job.retries})
+    time.sleep(seconds)
+    if job.retries < failures:
+        mark(path, f"fail {job.id} {job.retries}")
+        raise RuntimeError("as told")
+    mark(path, f"finish {job.id} {job.retries}")
+    return job.id

@@ -6,6 +6,8 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 
+from minion_server.domain.errors import MinionError
+
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
@@ -15,7 +17,8 @@ RETRY_SECONDS = 5.0
 class Loop(ABC):
     """Takes one step after the other in the background, until it is stopped.
 
-    A step that raises is logged and tried again after a while: no error ends the loop.
+    A step that raises is logged and tried again after a while: no error ends the loop. That the
+    store is out of reach is a line in the log; anything else is a defect, with its traceback.
     """
 
     def __init__(self) -> None:
@@ -48,6 +51,9 @@ class Loop(ABC):
             self._wake.clear()
             try:
                 seconds = await self.step()
+            except (MinionError, ConnectionError) as error:
+                logger.warning("%s failed; trying again: %s", type(self).__name__, error)
+                seconds = RETRY_SECONDS
             except Exception:
                 logger.exception("%s failed; trying again", type(self).__name__)
                 seconds = RETRY_SECONDS

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import JobNotFound, Unavailable
+from minion_server.domain.errors import Exhausted, JobNotFound, Unavailable, WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
 from minion_server.domain.worker import Command, Registration
 from minion_server.engine.scheduler import Inbox, Scheduler
@@ -40,10 +40,10 @@ class Ended(Protocol):
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Say in the words of sources that the store is out of reach."""
+    """Say in the words of sources that the store is out of reach, full or back without workers."""
     try:
         yield
-    except Unavailable as error:
+    except (Unavailable, Exhausted, WorkerNotFound) as error:
         raise ConnectionError(str(error)) from error
 
 

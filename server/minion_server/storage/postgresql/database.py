@@ -62,6 +62,7 @@ class Database:
         self._lanes: list[int] = []
         self._next_lane = count(1)
         self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
         self._slots = asyncio.Semaphore(address.connections)
         self._closed = False
 
@@ -96,6 +97,12 @@ class Database:
                 await connection.close(timeout=2)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 connection.terminate()
+
+    def distrust(self) -> None:
+        """Drop all connections, since one died without a word; what is under way is repeated."""
+        for connection in self._busy:
+            connection.terminate()
+        self._drop_idle()
 
     async def step(self, sql: str, *arguments: Any) -> Any:
         """Take a step once; `$1` and `$2` of its SQL are the lane and the token.
@@ -153,16 +160,23 @@ class Database:
         connection: Connection | None = None
         try:
             connection = await self._take()
+            self._busy.add(connection)
             yield connection
         except BaseException as error:
+            lost = isinstance(error, Exception) and classify(error) is Failure.LOST
             # Cancelled or timed out in the middle of a statement: the connection is of no use.
-            broken = not isinstance(error, Exception) or classify(error) is Failure.LOST
+            broken = lost or not isinstance(error, Exception)
             if connection is not None and (broken or connection.is_in_transaction()):
                 connection.terminate()
+            if lost and connection is not None:
+                # Each of the others would be found dead only after as long a time.
+                self._drop_idle()
             raise
         finally:
-            if connection is not None and not connection.is_closed():
-                self._give_back(connection)
+            if connection is not None:
+                self._busy.discard(connection)
+                if not connection.is_closed():
+                    self._give_back(connection)
             self._slots.release()
 
     async def _take(self) -> Connection:
@@ -171,6 +185,11 @@ class Database:
             if not connection.is_closed():
                 return connection
         return await self.connect()
+
+    def _drop_idle(self) -> None:
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.terminate()
 
     def _give_back(self, connection: Connection) -> None:
         if self._closed:

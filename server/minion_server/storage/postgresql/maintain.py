@@ -159,8 +159,10 @@ async def repair(
 
 
 async def _forget_missing(database: Database, retention: Retention) -> int:
+    # While the database was down nobody could be heard.
     silent = await database.rows(
-        """SELECT id, status, notified, extract(EPOCH FROM now() - notified)::float8 AS silent_for
+        """SELECT id, status, notified, extract(EPOCH FROM
+             now() - greatest(notified, pg_postmaster_start_time()))::float8 AS silent_for
            FROM minion_workers WHERE notified < now() - $1::float8 * INTERVAL '1 second'""",
         retention.missing_after.total_seconds(),
     )

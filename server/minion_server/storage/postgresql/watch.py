@@ -236,7 +236,14 @@ class Watch:
                 async with asyncio.timeout(PROBE_SECONDS):
                     await closed.wait()
             except TimeoutError:
-                await connection.execute("SELECT 1", timeout=PROBE_SECONDS)
+                await self._ping(connection)
+
+    async def _ping(self, connection: Connection) -> None:
+        try:
+            await connection.execute("SELECT 1", timeout=PROBE_SECONDS)
+        except TimeoutError:
+            self._database.distrust()
+            raise
 
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
         try:

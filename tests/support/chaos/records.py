@@ -1,0 +1,69 @@
+"""What a run is to be like, and what came out of it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+logger = logging.getLogger(__name__)
+
+QUEUES = ("default", "second", "third")
+CANCELLED = "cancelled by chaos"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How large a run is.
+
+    Attributes:
+        jobs: Jobs to enqueue.
+        seconds: Time in which they are enqueued and things break.
+        missing_after: Seconds after which the nodes take a silent worker for gone.
+        outage: Seconds that PostgreSQL is down when it is restarted, at most.
+        drain: Seconds that all that is left may take.
+    """
+
+    jobs: int
+    seconds: float
+    missing_after: float
+    outage: float = 2.0
+    drain: float = 120.0
+
+
+@dataclass
+class Records:
+    """What clients asked for and were told.
+
+    Attributes:
+        requests: Every job that was asked for, by its request id.
+        acknowledged: Ids of jobs, by request id.
+        finals: State and generation that a job was seen in, if it was to stay in it.
+        cancelled: Jobs that were cancelled, and whether that was accepted; None if nobody knows.
+        retried: Jobs that the run itself retried, which may leave their final state.
+        answers: How often each status was answered; 0 counts calls that broke.
+        wrong: What must not be.
+    """
+
+    requests: dict[str, dict[str, Any]] = field(default_factory=dict)
+    acknowledged: dict[str, int] = field(default_factory=dict)
+    finals: dict[int, str] = field(default_factory=dict)
+    cancelled: dict[int, bool | None] = field(default_factory=dict)
+    retried: set[int] = field(default_factory=set)
+    answers: Counter[int] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+
+    def note_wrong(self, what: str) -> None:
+        logger.error("WRONG: %s", what)
+        self.wrong.append(what)
+
+    def seen(self, job_id: int, state: str, retries: int) -> None:
+        """Take what a job was seen as."""
+        now = f"{state} {retries}"
+        if job_id in self.retried:
+            return
+        if self.finals.get(job_id, now) != now:
+            self.note_wrong(f"job {job_id} was {self.finals[job_id]} and is {now}")
+        if state in {"finished", "failed"}:
+            self.finals[job_id] = now
