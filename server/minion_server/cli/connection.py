@@ -22,6 +22,7 @@ from minion.v1 import (
 
 from minion_server import keys
 from minion_server.domain.errors import MinionError
+from minion_server.setting_values import parse_interval, parse_text
 from minion_server.settings import (
     ADDRESS_FILE,
     API_KEY,
@@ -29,8 +30,6 @@ from minion_server.settings import (
     KEY_FILE,
     Option,
     add_arguments,
-    parse_interval,
-    parse_text,
     resolve,
 )
 

@@ -14,13 +14,12 @@ from typing import Any
 from minion_server.app import default_database, open_transfer
 from minion_server.cli.output import print_warning
 from minion_server.domain.errors import Conflict
+from minion_server.setting_values import parse_path, parse_seconds
 from minion_server.settings import (
     DATA_DIR,
     OPTIONS,
     Option,
     add_arguments,
-    parse_path,
-    parse_seconds,
     resolve,
 )
 from minion_server.storage.transfer import Transfer

@@ -23,7 +23,8 @@ from minion_server.cli import connection
 from minion_server.cli.connection import CallFailed
 from minion_server.cli.serving import configure_logging, heed_signals, run_loop
 from minion_server.domain.errors import Invalid
-from minion_server.settings import OPTIONS, Option, parse_flag, parse_path
+from minion_server.setting_values import parse_flag, parse_path
+from minion_server.settings import OPTIONS, Option
 
 logger = logging.getLogger(__name__)
 
