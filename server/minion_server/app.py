@@ -35,7 +35,7 @@ from minion_server.engine.stager import Stager
 from minion_server.engine.workforce import Workforce
 from minion_server.http import HttpServer, join
 from minion_server.rpc.server import RpcServer
-from minion_server.settings import Settings
+from minion_server.settings import ADDRESS_FILE, Settings
 from minion_server.storage.base import Storage
 from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer
 from minion_server.storage.transfer import Transfer
@@ -48,8 +48,6 @@ POSTGRESQL_SCHEMES = frozenset({"postgresql", "postgres"})
 LIBRARY_MODULE = "minion_server.library"
 HEARTBEAT_SECONDS = 15.0
 """Longest time between two heartbeats of the worker in the server."""
-ADDRESS_FILE = "server.json"
-"""Tells commands on this machine where the server of a data directory listens."""
 CALL_GRACE_SECONDS = 2.0
 """Time that calls under way are given at the end."""
 
@@ -161,6 +159,7 @@ class Server:
         self._worker: Worker | None = None
         self._working: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
+        self._addresses: str | None = None
 
     async def start(self) -> None:
         """Open the store, rescue what a dead predecessor left, serve, and take jobs.
@@ -218,7 +217,7 @@ class Server:
         if hasattr(self, "_rpc"):
             await self._rpc.stop(CALL_GRACE_SECONDS)
         await self._storage.close()
-        (self._settings.data_dir / ADDRESS_FILE).unlink(missing_ok=True)
+        self._remove_addresses()
 
     async def failed(self) -> None:
         """Wait until the worker ends by itself, which it should not, and raise why."""
@@ -264,10 +263,15 @@ class Server:
         path = self._settings.data_dir / ADDRESS_FILE
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-        unfinished.write_text(
-            json.dumps({"grpc": self.grpc_address, "http": self.http_address}), encoding="utf-8"
-        )
+        self._addresses = json.dumps({"grpc": self.grpc_address, "http": self.http_address})
+        unfinished.write_text(self._addresses, encoding="utf-8")
         unfinished.replace(path)
+
+    def _remove_addresses(self) -> None:
+        path = self._settings.data_dir / ADDRESS_FILE
+        # Another server may have the same directory, though not the same embedded database.
+        if self._addresses and path.exists() and path.read_text("utf-8") == self._addresses:
+            path.unlink(missing_ok=True)
 
 
 def load_tasks(settings: Settings) -> list[str]:

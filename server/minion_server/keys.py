@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from pathlib import Path
 
 from minion_server.domain.errors import Conflict
@@ -30,18 +31,28 @@ def read_key(path: Path) -> str | None:
 
 
 def make_key(path: Path) -> str:
-    """Make a key and keep it in a file that only its owner can read."""
+    """Make a key and keep it in a file that only its owner can read.
+
+    Returns:
+        The key in the file: another process may have made one at the same time.
+    """
     key = secrets.token_urlsafe(KEY_BYTES)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     # Complete under its name or not there at all, whenever the power fails.
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-    # One that was left behind would be in the way of every later process of this id, which in a
-    # container is always the same.
-    unfinished.unlink(missing_ok=True)
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(key + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(path)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
+    unfinished = Path(name)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(key + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        # Unlike a renaming, it leaves a file that is there.
+        path.hardlink_to(unfinished)
+    except FileExistsError:
+        return read_key(path) or key
+    except OSError:
+        # Some file systems have no links.
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return key

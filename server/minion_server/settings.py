@@ -16,9 +16,12 @@ from typing import Any
 
 import platformdirs
 
+from minion_server import keys
 from minion_server.domain.errors import Invalid
 
 CONFIG_FILE = "minion.toml"
+ADDRESS_FILE = "server.json"
+"""Tells commands on this machine where the server of a data directory listens."""
 VARIABLE_PREFIX = "MINION_"
 MAX_PORT = 65_535
 MAX_SLOTS = 10_000
@@ -54,9 +57,17 @@ def parse_flag(text: str) -> bool:
     raise ValueError("must be true or false")
 
 
+def parse_number(text: str) -> int:
+    """Read a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+
+
 def parse_count(text: str) -> int:
     """Read a number of slots."""
-    number = int(text)
+    number = parse_number(text)
     if not 0 <= number <= MAX_SLOTS:
         raise ValueError(f"must be in 0..{MAX_SLOTS}")
     return number
@@ -64,7 +75,7 @@ def parse_count(text: str) -> int:
 
 def parse_priority(text: str) -> int:
     """Read a priority."""
-    number = int(text)
+    number = parse_number(text)
     if not -(2**31) <= number < 2**31:
         raise ValueError("must be an integer of 32 bits")
     return number
@@ -72,7 +83,10 @@ def parse_priority(text: str) -> int:
 
 def parse_seconds(text: str) -> float:
     """Read a span of time in seconds."""
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        raise ValueError("must be a number of seconds") from None
     if not 0 <= seconds <= MAX_SECONDS:
         raise ValueError(f"must be in 0..{MAX_SECONDS} seconds")
     return seconds
@@ -182,7 +196,7 @@ class Settings:
     @property
     def key_path(self) -> Path:
         """Where the key is kept when none is given."""
-        return self.key_file or self.data_dir / "api-key"
+        return self.key_file or self.data_dir / keys.KEY_FILE
 
 
 DATA_DIR = Option(
@@ -338,6 +352,8 @@ OPTIONS: tuple[Option, ...] = (
     ),
     LOG_LEVEL,
 )
+OF_CLIENTS = frozenset({"target", "timeout", "tls", "tls_ca"})
+"""Names of settings that only commands which call a server have; the same file may hold them."""
 
 
 def add_arguments(parser: ArgumentParser, options: Sequence[Option]) -> None:
@@ -378,7 +394,8 @@ def resolve(
     """
     values: dict[str, Any] = {}
     file: Mapping[str, Any] | None = None
-    for option in options:
+    # First the directory, which says where the file is.
+    for option in sorted(options, key=lambda option: option.name != DATA_DIR.name):
         given = getattr(arguments, option.name)
         if given is not None:
             values[option.name] = _read_texts(option, given, option.flag)
@@ -430,7 +447,7 @@ def _read_file(
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Invalid("--config", f"cannot read {path}: {error}") from None
-    known = {option.name for option in OPTIONS}
+    known = OF_CLIENTS | {option.name for option in OPTIONS}
     for name in content:
         if name not in known:
             raise Invalid(f"{path}: {name}", "is no setting")

@@ -19,6 +19,16 @@ async def boom(job: Job) -> None:
 
 
 @task
+def leave(job: Job) -> None:
+    raise SystemExit(3)
+
+
+@task
+def interrupted(job: Job) -> None:
+    raise KeyboardInterrupt
+
+
+@task
 async def slow(job: Job, seconds: float) -> str:
     for step in range(1, 5):
         await asyncio.sleep(seconds / 4)

@@ -155,6 +155,11 @@ def test_a_job_runs_in_the_foreground(run: Run, monkeypatch: pytest.MonkeyPatch)
     assert failed.status == 1
     assert "RuntimeError: oh no" in failed.err
     assert run("job", "show", job_id, "--json").json["result"] == "oh no"
+    for task, result in (("leave", "SystemExit: 3"), ("interrupted", "KeyboardInterrupt")):
+        job_id = run("job", "enqueue", task, "-q", "nowhere").id
+        assert run("job", "run", job_id, "--tasks", "cli_tasks").status == 1
+        job = run("job", "show", job_id, "--json").json
+        assert (job["state"], job["result"]) == ("failed", result)
     job_id = run("job", "enqueue", "nobody").id
     assert "has the task 'nobody'" in run("job", "run", job_id, "--tasks", "cli_tasks").err
 
@@ -188,3 +193,17 @@ def test_what_the_server_refuses_is_told(run: Run, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("MINION_API_KEY", "wrong")
     assert "UNAUTHENTICATED" in run("job", "list").err
     assert "no server answers at 127.0.0.1:1" in run("job", "list", "--target", "127.0.0.1:1").err
+
+
+def test_a_list_has_as_many_as_asked_for_however_large_they_are(run: Run) -> None:
+    ids = [
+        run("job", "enqueue", "huge", json.dumps(["x" * 1_400_000]), "-q", "huge").id
+        for _ in range(5)
+    ]
+    listed = run("job", "list", "-q", "huge", "-l", 4).rows
+    assert [row[0] for row in listed[:4]] == ids[:0:-1]
+
+
+def test_the_file_in_the_data_directory_is_heeded(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "minion.toml").write_text('target = "127.0.0.1:1"\ntimeout = 1\njobs = 7\n')
+    assert "no server answers at 127.0.0.1:1" in run("job", "list", "--data-dir", tmp_path).err

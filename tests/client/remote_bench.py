@@ -13,7 +13,7 @@ from minion_client import Client, JobInfo
 from support.processes import KEY, MinionProcess, serve_arguments, until
 
 TASKS = "client.worker_tasks"
-MISSING_AFTER = 2.0
+MISSING_AFTER = 5.0
 
 
 class RemoteBench:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,3 +157,14 @@ def test_every_command_has_help(home: Path, command: tuple[str, ...]) -> None:
 def test_the_version_is_told(home: Path) -> None:
     assert minion("--version", home=home).stdout.startswith("minion 0.")
     assert minion(home=home).returncode == 2
+
+
+def test_a_start_that_fails_leaves_the_address_of_another_server(home: Path) -> None:
+    data = home / "data"
+    data.mkdir()
+    (data / "server.json").write_text('{"grpc": "127.0.0.1:5", "http": null}')
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = minion("serve", *FLAGS, "--http-listen", f"127.0.0.1:{port}", home=home)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert (data / "server.json").exists()

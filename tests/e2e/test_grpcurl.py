@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,18 +15,21 @@ SERVICE = "minion.v1.MinionService"
 Grpcurl = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def command(address: str, *words: str, data: object = None, key: bool = True) -> list[str | Path]:
+    flags = ["-plaintext", "-max-time", "20"]
+    if key:
+        flags += ["-H", f"authorization: Bearer {KEY}"]
+    if data is not None:
+        flags += ["-d", json.dumps(data)]
+    # Verbs come after the address, methods too.
+    return [BIN / "grpcurl", *flags, address, *words]
+
+
 @pytest.fixture
 def grpcurl(server: MinionProcess) -> Grpcurl:
     def run(*words: str, data: object = None, key: bool = True) -> subprocess.CompletedProcess[str]:
-        flags = ["-plaintext", "-max-time", "20"]
-        if key:
-            flags += ["-H", f"authorization: Bearer {KEY}"]
-        if data is not None:
-            flags += ["-d", json.dumps(data)]
-        first, *rest = words
-        # Verbs come after the address, methods too.
         return subprocess.run(
-            [BIN / "grpcurl", *flags, server.grpc, first, *rest],
+            command(server.grpc, *words, data=data, key=key),
             capture_output=True,
             text=True,
             timeout=DEADLINE,
@@ -68,19 +72,31 @@ def test_services_are_listed_and_described(grpcurl: Grpcurl) -> None:
     assert "optional int32 priority = 4;" in message.stdout
 
 
-def test_a_job_is_enqueued_watched_and_shown(grpcurl: Grpcurl) -> None:
-    request = {"task": "echo", "args": ["x", {"a": [1, None]}], "priority": 5, "delay": "0.3s"}
+def test_a_job_is_enqueued_watched_and_shown(
+    grpcurl: Grpcurl, server: MinionProcess, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    request = {"task": "hold", "args": [str(gate)], "priority": 5, "notes": {"a": [1, None]}}
     job = answer(grpcurl(f"{SERVICE}/EnqueueJob", data=request))["id"]
-    watched = grpcurl(f"{SERVICE}/WatchJob", data={"id": job})
-    assert watched.returncode == 0
-    messages = json.loads("[" + watched.stdout.replace("}\n{", "},{") + "]")
-    states = [message["job"]["state"] for message in messages]
-    assert (states[0], states[-1]) == ("inactive", "finished")
+    watch = command(server.grpc, f"{SERVICE}/WatchJob", data={"id": job})
+    with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        states = []
+        for line in watching.stdout:
+            name, _, value = line.strip().rstrip(",").partition(": ")
+            if name == '"state"':
+                states.append(json.loads(value))
+                # It is held until it has been seen.
+                gate.touch()
+    assert watching.returncode == 0
+    assert len(states) > 1
+    assert states[-1] == "finished"
 
     status = answer(grpcurl(f"{SERVICE}/GetJob", data={"id": job}, key=False))
-    assert status == {"state": "finished", "task": "echo", "notes": {}}
+    notes = {"a": [1, None], "holding": True}
+    assert status == {"state": "finished", "task": "hold", "notes": notes}
     detail = answer(grpcurl(f"{SERVICE}/GetJobDetail", data={"id": job}))["job"]
-    assert (detail["result"], detail["priority"]) == (["x", {"a": [1, None]}], 5)
+    assert (detail["result"], detail["priority"]) == ("released", 5)
     listed = answer(grpcurl(f"{SERVICE}/ListJobs", data={"ids": [job], "page_size": 10}))
     assert [one["id"] for one in listed["jobs"]] == [job]
     assert listed["total"] == "1"

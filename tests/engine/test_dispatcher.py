@@ -3,7 +3,8 @@ from __future__ import annotations
 import asyncio
 
 from minion_server.domain.schedule import NewSchedule, ScheduleFilter
-from minion_server.engine.dispatcher import MAX_WAIT_SECONDS, Dispatcher
+from minion_server.engine.alarm import MAX_WAIT_SECONDS
+from minion_server.engine.dispatcher import Dispatcher
 from support.bench import START, Bench
 
 DEADLINE = 10.0

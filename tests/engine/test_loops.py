@@ -13,9 +13,10 @@ from minion_server.domain.job import Claim, JobState
 from minion_server.domain.maintenance import Retention
 from minion_server.domain.worker import Registration
 from minion_server.engine import loop as loop_module
+from minion_server.engine.alarm import MAX_WAIT_SECONDS
 from minion_server.engine.loop import Loop
 from minion_server.engine.repairer import Repairer
-from minion_server.engine.stager import MAX_WAIT_SECONDS, Stager
+from minion_server.engine.stager import Stager
 from support.bench import Bench
 from support.waiting import reached
 
@@ -103,6 +104,20 @@ async def test_the_stager_wakes_for_an_earlier_job_alone(
     await bench.enqueue(delay=timedelta(seconds=20))
     await reached(lambda: looks == 3)
     await stager.stop()
+
+
+async def test_what_becomes_due_during_a_look_is_not_slept_through(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage_due = bench.storage.stage_due
+
+    async def overtaken() -> float | None:
+        due_in = await stage_due()
+        await bench.enqueue(delay=timedelta(seconds=3))
+        return due_in
+
+    monkeypatch.setattr(bench.storage, "stage_due", overtaken)
+    assert await Stager(bench.storage).step() == pytest.approx(3, abs=0.5)
 
 
 def repairer(bench: Bench, beat: Callable[[], None], rng: float = 0.5) -> Repairer:

@@ -8,7 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, RetryOptions
+from minion_server.domain.worker import Command, Registration, WorkerFilter
 from minion_server.engine.scheduler import Scheduler
 from support.bench import Bench
 from support.waiting import reached, settle
@@ -174,15 +176,61 @@ async def test_a_claim_that_is_cancelled_and_finds_nothing_ends(desk: Desk) -> N
 async def test_a_worker_is_told_of_the_jobs_it_is_to_stop(desk: Desk) -> None:
     bench = desk.bench
     mine, other = await bench.worker(), await bench.worker()
-    told = asyncio.create_task(desk.scheduler.revoked(mine))
-    await settle()
+    inbox = desk.scheduler.connect(mine)
     first, second = await bench.enqueue(), await bench.enqueue()
     assert await bench.claim_ids(other, 1) == [first]
     assert await bench.claim_ids(mine, 1) == [second]
     await bench.storage.cancel_job(first, "no")
     await settle()
-    assert not told.done()
+    assert inbox.revoked.empty()
     await bench.storage.retry_job(second, None, RetryOptions())
     async with asyncio.timeout(WAIT):
-        revocation = await told
+        revocation = await inbox.revoked.get()
     assert (revocation.worker_id, revocation.job_id, revocation.retries) == (mine, second, 0)
+
+
+async def test_a_worker_that_was_forgotten_and_comes_back_still_hears(desk: Desk) -> None:
+    bench = desk.bench
+    worker = await bench.worker()
+    inbox = desk.scheduler.connect(worker)
+    await bench.storage.unregister_worker(worker)
+    await bench.storage.register_worker(Registration(id=worker))
+    job_id = await bench.enqueue()
+    await bench.claim(worker)
+    await bench.storage.cancel_job(job_id, "no")
+    await settle()
+    assert inbox.revoked.get_nowait().job_id == job_id
+    later = desk.scheduler.connect(worker)
+    # The one before ends after the next has begun.
+    desk.scheduler.disconnect(inbox)
+    later.commanded.clear()
+    await bench.storage.broadcast(Command(command="stop"), [worker])
+    await settle()
+    assert later.commanded.is_set()
+    desk.scheduler.disconnect(later)
+    assert not desk.scheduler._inboxes
+
+
+async def test_who_can_not_claim_passes_the_word_on(desk: Desk) -> None:
+    first = await desk.ask()
+    second = await desk.ask()
+    forgotten = (await desk.bench.storage.list_workers(WorkerFilter(), limit=9)).workers[-1]
+    await desk.bench.storage.unregister_worker(forgotten.id)
+    job_id = await desk.bench.enqueue()
+    with pytest.raises(WorkerNotFound):
+        await taken(first)
+    assert await taken(second) == [job_id]
+
+
+async def test_who_waits_for_one_job_gets_it(desk: Desk) -> None:
+    bench = desk.bench
+    parent = await bench.enqueue("parent")
+    child = await bench.enqueue(parents=[parent])
+    asking = await desk.ask(job_id=child)
+    other = await desk.ask()
+    first = await bench.enqueue()
+    assert await taken(other) == [first]
+    assert not asking.done()
+    await bench.claim(await bench.worker(), tasks=["parent"])
+    await bench.finish(parent)
+    assert await taken(asking) == [child]

@@ -36,7 +36,7 @@ async def test_what_a_caller_that_is_gone_was_given_is_put_back(storage: SqliteS
     workforce = Workforce(storage, LateScheduler(storage), minion_backoff)
     worker_id = await workforce.register(Registration())
     enqueued = await storage.enqueue([NewJob(task="foo"), NewJob(task="foo")])
-    taking = asyncio.create_task(workforce.dequeue(worker_id, Claim(max_jobs=5), 60))
+    taking = asyncio.create_task(workforce.dequeue(worker_id, Claim(max_jobs=5), 60, len))
     await asyncio.sleep(0)
     taking.cancel()
     with pytest.raises(asyncio.CancelledError):

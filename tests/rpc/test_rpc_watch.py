@@ -54,6 +54,15 @@ async def test_a_retried_job_is_followed_on(rpc: RpcBench) -> None:
     assert (again.state, again.retries, again.attempts) == ("inactive", 1, 1)
 
 
+async def test_a_reset_ends_it(rpc: RpcBench) -> None:
+    job_id = await rpc.enqueue()
+    stream = rpc.stream(pb.WatchJobRequest(id=job_id))
+    messages = aiter(stream)
+    assert (await anext(messages)).job.state == "inactive"
+    await rpc.bench.storage.reset(locks_only=False)
+    assert (await stream_refusal(stream)).code.name == "NOT_FOUND"
+
+
 async def test_a_job_that_is_not_there_or_is_removed_is_not_found(rpc: RpcBench) -> None:
     missing = await stream_refusal(rpc.stream(pb.WatchJobRequest(id=99)))
     assert (missing.code.name, missing.reason) == ("NOT_FOUND", "JOB_NOT_FOUND")

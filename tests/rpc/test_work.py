@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from google.protobuf.struct_pb2 import Value
 from minion.v1 import minion_service_pb2, minion_service_pb2_grpc, worker_service_pb2_grpc
 from minion.v1 import worker_service_pb2 as pb
 from minion_server.domain.job import NewJob
-from minion_server.domain.worker import WorkerFilter
+from minion_server.domain.worker import Registration, WorkerFilter
+from minion_server.rpc import work_call
 from minion_server.rpc.server import RpcServer
 from minion_server.storage.sqlite import SqliteStorage
 from support.rpc_bench import KEY, rpc_server
@@ -408,6 +410,108 @@ async def test_a_worker_that_does_not_read_is_not_taken_for_alive(
         if loop.time() < end - 0.2:
             mark = await heard()
     assert await heard() == mark
+
+
+async def test_two_calls_of_a_worker_at_once_leave_one(service: Service) -> None:
+    worker_id = await service.storage.register_worker(Registration())
+    calls = [service.call() for _ in range(4)]
+    for call in calls:
+        call.hello(worker_id=worker_id)
+    ends = [asyncio.create_task(call.end()) for call in calls]
+
+    async def all_but_one_ended() -> bool:
+        return sum(end.done() for end in ends) == len(ends) - 1
+
+    await eventually(all_but_one_ended)
+    (last,) = (end for end in ends if not end.done())
+    assert [end.result() for end in ends if end is not last] == [grpc.StatusCode.UNAVAILABLE] * 3
+    calls[ends.index(last)].requests.put_nowait(None)
+    assert await last == grpc.StatusCode.OK
+
+
+async def test_a_worker_forgotten_during_its_call_is_still_told_what_to_stop(
+    service: Service,
+) -> None:
+    call = service.call()
+    worker_id = await call.welcomed()
+    await service.workers.UnregisterWorker(
+        pb.UnregisterWorkerRequest(id=worker_id), metadata=METADATA
+    )
+    job_id = await service.enqueue()
+    call.demand(1)
+    assert (await call.jobs())[1] == [job_id]
+    await service.storage.cancel_job(job_id, "no")
+    (revoked,) = await call.until("revoked")
+    assert revoked.id == job_id
+
+
+async def test_a_worker_that_never_reads_is_hung_up_on(
+    make: Callable[..., Awaitable[Service]],
+) -> None:
+    service = await make(missing_after=0.3)
+    call = service.call()
+    call.hello()
+    ending = asyncio.create_task(call.end())
+
+    async def ended() -> bool:
+        call.send()
+        return ending.done()
+
+    await eventually(ended)
+    assert ending.result() == grpc.StatusCode.UNAVAILABLE
+
+
+async def test_who_says_nothing_is_hung_up_on(make: Callable[..., Awaitable[Service]]) -> None:
+    service = await make(missing_after=0.3)
+    assert await service.call().end() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+LARGE = ["x" * 1_400_000]
+
+
+async def test_jobs_that_no_answer_has_room_for_are_left_to_others(service: Service) -> None:
+    ids = [await service.enqueue(args=LARGE) for _ in range(5)]
+    call = service.call()
+    await call.welcomed()
+    call.demand(9)
+    assert (await call.jobs())[1] == ids[:2]
+    simple = await service.storage.register_worker(Registration())
+    request = pb.DequeueJobsRequest(id=simple, max_jobs=9)
+    await eventually(lambda: _is_state(service, ids[4], ("inactive", 1)))
+    response = await service.workers.DequeueJobs(request, metadata=METADATA)
+    assert [job.id for job in response.jobs] == ids[2:4]
+    assert await service.state(ids[4]) == ("inactive", 2)
+
+
+async def test_a_call_whose_worker_is_frozen_gives_way(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_call, "GIVE_WAY_SECONDS", 0.2)
+    worker_id = await service.storage.register_worker(Registration())
+    frozen = service.call()
+    ids = [await service.enqueue(args=LARGE) for _ in range(8)]
+    frozen.hello(worker_id=worker_id)
+    # Nobody reads, so that sooner or later an answer does not get out of the server.
+    for job_id in ids:
+        frozen.demand(1)
+        await eventually(partial(_is_state, service, job_id, ("active", 0)))
+    again = service.call()
+    await again.welcomed(worker_id=worker_id)
+    assert [await service.state(job_id) for job_id in ids] == [("inactive", 1)] * 8
+
+
+async def test_a_page_of_large_workers_ends_early(service: Service) -> None:
+    registration = Registration(status={"x": LARGE})
+    ids = [await service.storage.register_worker(registration) for _ in range(3)]
+    first = await service.workers.ListWorkers(pb.ListWorkersRequest(), metadata=METADATA)
+    assert [worker.id for worker in first.workers] == [ids[2], ids[1]]
+    request = pb.ListWorkersRequest(page_token=first.next_page_token)
+    rest = await service.workers.ListWorkers(request, metadata=METADATA)
+    assert ([worker.id for worker in rest.workers], rest.next_page_token) == ([ids[0]], "")
+
+
+async def _is_state(service: Service, job_id: int, state: tuple[str, int]) -> bool:
+    return await service.state(job_id) == state
 
 
 async def test_a_drain_is_told_and_does_not_forget_the_worker(service: Service) -> None:

@@ -29,6 +29,7 @@ async def test_everything_is_deleted_and_ids_start_anew(bench: Bench) -> None:
     assert (stats.enqueued_jobs, stats.active_jobs, stats.active_locks) == (0, 0, 0)
     revoked = [one for changes in bench.changes for one in changes.revoked]
     assert revoked == [Revocation(worker_id=worker, job_id=1, retries=0)]
+    assert any(changes.cleared for changes in bench.changes)
     # Not even the request is remembered.
     assert await bench.enqueue(request_id="r") == 1
 

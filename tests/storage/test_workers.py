@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from minion_server.domain.errors import WorkerNotFound
+from minion_server.domain.errors import Invalid, WorkerNotFound
+from minion_server.domain.limits import MAX_WORKER_ID_STEP
 from minion_server.domain.worker import Command, Registration, WorkerFilter
 from support.bench import Bench
 
@@ -11,6 +12,23 @@ async def test_a_worker_registers_under_the_id_it_names(bench: Bench) -> None:
     assert await bench.storage.register_worker(Registration(host="b", pid=8)) > 0
     (named,) = (await bench.storage.list_workers(WorkerFilter(ids=[40]), limit=10)).workers
     assert (named.host, named.pid, named.status) == ("a", 7, {})
+
+
+async def test_no_worker_uses_up_the_ids_of_others(bench: Bench) -> None:
+    register = bench.storage.register_worker
+    for far in (2**63 - 1, 2**62, MAX_WORKER_ID_STEP + 2):
+        with pytest.raises(Invalid, match=r"^id: must be in 1\.\."):
+            await register(Registration(id=far))
+    assert (await bench.storage.list_workers(WorkerFilter(), limit=1)).total == 0
+    near = MAX_WORKER_ID_STEP
+    assert await register(Registration(id=near)) == near
+    later = await register(Registration())
+    assert later > near
+    for worker_id in (near, later):
+        await bench.storage.unregister_worker(worker_id)
+        assert await register(Registration(id=worker_id)) == worker_id
+    with pytest.raises(Invalid):
+        await register(Registration(id=later + MAX_WORKER_ID_STEP + 1))
 
 
 async def test_lists_of_workers_are_filtered_and_paged(bench: Bench) -> None:

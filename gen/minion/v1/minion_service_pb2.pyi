@@ -259,7 +259,7 @@ class EnqueueJobsRequest(_message.Message):
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnqueueJobRequest]:
-        """The jobs, in the order in which they get their ids. At most 10,000."""
+        """The jobs, in the order in which they get their ids. At most 10,000, and, as every request, 4 MiB."""
 
     def __init__(
         self,
@@ -316,7 +316,9 @@ class ListJobsRequest(_message.Message):
     before: _builtins.int
     """Only jobs with an id lower than this."""
     page_size: _builtins.int
-    """How many jobs to answer, 1 to 1,000. Default: 100."""
+    """How many jobs to answer, 1 to 1,000. Default: 100. Fewer come when they are large, so that the
+    answer stays below 4 MiB.
+    """
     page_token: _builtins.str
     """`next_page_token` of the page before, asked for with the same filters."""
     skip: _builtins.int

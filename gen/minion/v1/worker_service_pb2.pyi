@@ -32,7 +32,7 @@ class RegisterWorkerRequest(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the worker. Unset: a new worker."""
+    """Id of the worker, as it was given. Unset: a new worker."""
     host: _builtins.str
     """Name of the machine it runs on, 1 to 255 characters. Default: `unknown`."""
     pid: _builtins.int
@@ -236,7 +236,9 @@ class DequeueJobsRequest(_message.Message):
     job_id: _builtins.int
     """Take this job only."""
     max_jobs: _builtins.int
-    """How many jobs to take, 1 to 1,000. Default: 1."""
+    """How many jobs to take, 1 to 1,000. Default: 1. Fewer are taken when they are large, so that the
+    answer stays below 4 MiB.
+    """
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Take jobs from these queues only. None: from `default`."""
@@ -705,7 +707,7 @@ class WorkRequest(_message.Message):
     READ_FIELD_NUMBER: _builtins.int
     read: _builtins.int
     """`serial` of the last response that the worker has read. A worker that does not read what it is sent
-    is not counted as alive.
+    is not counted as alive, and is hung up on after `missing_after`.
     """
     @_builtins.property
     def hello(self) -> Global___WorkRequest.Hello:

@@ -23,6 +23,7 @@ from minion.v1 import (
 from minion_server import keys
 from minion_server.domain.errors import MinionError
 from minion_server.settings import (
+    ADDRESS_FILE,
     API_KEY,
     DATA_DIR,
     KEY_FILE,
@@ -33,7 +34,6 @@ from minion_server.settings import (
     resolve,
 )
 
-ADDRESS_FILE = "server.json"
 DEFAULT_TARGET = "127.0.0.1:50051"
 
 TARGET = Option(
@@ -149,9 +149,9 @@ def find_key(values: Mapping[str, Any]) -> str | None:
 def _known_target(data_dir: Path) -> str | None:
     try:
         addresses = json.loads((data_dir / ADDRESS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        target: str = addresses["grpc"]
+    except (OSError, ValueError, LookupError, TypeError):
         return None
-    target: str | None = addresses.get("grpc")
     return target
 
 

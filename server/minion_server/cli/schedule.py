@@ -35,7 +35,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "names", nargs="+", metavar="NAME"
     )
 
-    putting = add("put", put_schedule, "make a schedule, or change the one of that name")
+    _add_put(add("put", put_schedule, "make a schedule, or change the one of that name"))
+
+    for name, verb, text in (
+        ("delete", delete_schedules, "delete schedules"),
+        ("pause", pause_schedules, "keep schedules from firing until they are resumed"),
+        ("resume", resume_schedules, "let paused schedules fire again"),
+    ):
+        add(name, verb, text).add_argument("names", nargs="+", metavar="NAME")
+
+    add("dispatch", dispatch_schedules, "fire the schedules that are due")
+
+
+def _add_put(putting: argparse.ArgumentParser) -> None:
     putting.add_argument("name", help="name of the schedule")
     putting.add_argument("cron", help="the rule, in UTC, as in '*/5 * * * mon-fri' or @daily")
     putting.add_argument("task", help="name of the task")
@@ -72,15 +84,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         action=argparse.BooleanOptionalAction,
         help="let each job run after failed parents too",
     )
-
-    for name, verb, text in (
-        ("delete", delete_schedules, "delete schedules"),
-        ("pause", pause_schedules, "keep schedules from firing until they are resumed"),
-        ("resume", resume_schedules, "let paused schedules fire again"),
-    ):
-        add(name, verb, text).add_argument("names", nargs="+", metavar="NAME")
-
-    add("dispatch", dispatch_schedules, "fire the schedules that are due")
 
 
 def list_schedules(arguments: argparse.Namespace, connection: Connection) -> int:

@@ -148,7 +148,8 @@ def pages(call: Callable[[Any], Any], request: Any, limit: int, offset: int = 0)
         request.page_size = min(limit - seen, MAX_PAGE_SIZE) if limit else MAX_PAGE_SIZE
         response = call(request)
         yield response
-        seen += request.page_size
+        # A page of large entries has fewer than were asked for.
+        seen += len(_entries(response))
         if not response.next_page_token or seen == limit:
             return
         request.page_token = response.next_page_token
@@ -158,11 +159,15 @@ def pages(call: Callable[[Any], Any], request: Any, limit: int, offset: int = 0)
 def collect(call: Callable[[Any], Any], request: Any, limit: int, offset: int = 0) -> Any:
     """Answer several pages as one (see `pages`)."""
     first, *others = pages(call, request, limit, offset)
-    entries = first.DESCRIPTOR.fields[0].name
     for page in others:
-        getattr(first, entries).extend(getattr(page, entries))
+        _entries(first).extend(_entries(page))
         first.next_page_token = page.next_page_token
     return first
+
+
+def _entries(page: Any) -> Any:
+    """Answer what a page lists: the first field of every response that is one."""
+    return getattr(page, page.DESCRIPTOR.fields[0].name)
 
 
 def _sentence(text: str) -> str:

@@ -27,6 +27,12 @@ MAX_WORKERS = 100_000
 """Workers that are looked at when all are."""
 MAX_SPAN = timedelta(days=36_525)
 """Longest delay or expiry: a hundred years."""
+MAX_WORKER_ID_STEP = 2**32
+"""How far beyond the highest id of a worker so far one may name its own.
+
+Ids go on after the highest: one near the end of their range would leave none for others. Workers
+come back with ids of before a reset, so that there is no telling which were given.
+"""
 MAX_INT32 = 2**31 - 1
 MAX_INT64 = 2**63 - 1
 
@@ -62,6 +68,15 @@ def check_range(field: str, value: int, low: int, high: int) -> None:
     """
     if not low <= value <= high:
         raise Invalid(field, f"must be in {low}..{high}, not {value}")
+
+
+def check_worker_id(value: int, highest: int) -> None:
+    """Check the id that a worker names when it registers.
+
+    Raises:
+        Invalid: It is far beyond the highest so far.
+    """
+    check_range("id", value, 1, min(highest + MAX_WORKER_ID_STEP, MAX_INT64))
 
 
 def check_span(field: str, value: timedelta) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
@@ -101,7 +101,7 @@ class Queue:
         """Merge notes into a job's (see `Storage.note_job`)."""
         await self._storage.note_job(_checked(job_id), notes)
 
-    async def watch_job(self, job_id: int) -> AsyncIterator[Job]:
+    async def watch_job(self, job_id: int) -> AsyncGenerator[Job, None]:
         """Follow a job: its present form first, then each change, until it finished or failed.
 
         Changes that come faster than they are taken are passed over, but the last is not.
@@ -142,8 +142,8 @@ class Queue:
     def _tell_watchers(self, changes: Changes) -> None:
         if not self._watchers:
             return
-        watched: Iterable[int] = self._watchers.keys() & changes.jobs
-        for job_id in watched:
+        watched = self._watchers.keys()
+        for job_id in watched if changes.cleared else watched & changes.jobs:
             for changed in self._watchers[job_id]:
                 changed.set()
 

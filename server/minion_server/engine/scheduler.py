@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from minion_server.domain.job import Claim, ClaimedJob
@@ -31,7 +32,6 @@ class _Waiter:
             queue in self.queues
             and (self.tasks is None or task in self.tasks)
             and (floor is None or priority >= floor)
-            and self.claim.job_id is None
         )
 
     def tell(self, key: tuple[str, str], ready: Ready) -> None:
@@ -39,15 +39,34 @@ class _Waiter:
         self.woken.set()
 
 
+class Inbox:
+    """What a worker that is connected is told of; it hears from the moment it has one.
+
+    Attributes:
+        worker_id: The worker.
+        revoked: Jobs that it is to stop.
+        commanded: Set when commands may have been sent to it, as may have happened before.
+    """
+
+    __slots__ = ("commanded", "revoked", "worker_id")
+
+    def __init__(self, worker_id: int) -> None:
+        self.worker_id = worker_id
+        self.revoked: asyncio.Queue[Revocation] = asyncio.Queue()
+        self.commanded = asyncio.Event()
+        self.commanded.set()
+
+
 class Scheduler:
     """Lets workers wait for jobs, and tells them of jobs to stop and of commands."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        # A dict for its order: the longest-waiting first.
+        # Dicts for their order: the longest-waiting first.
         self._waiters: dict[_Waiter, None] = {}
-        self._revoked: dict[int, asyncio.Queue[Revocation]] = {}
-        self._commanded: dict[int, asyncio.Event] = {}
+        # Those that wait for one job: they leave all others, and what wakes does not name its jobs.
+        self._choosers: dict[_Waiter, None] = {}
+        self._inboxes: dict[int, Inbox] = {}
         self._closed = False
         storage.subscribe(self._heed)
 
@@ -69,50 +88,51 @@ class Scheduler:
         deadline = loop.time() + wait
         tasks = None if claim.tasks is None else frozenset(claim.tasks)
         waiter = _Waiter(claim=claim, queues=frozenset(claim.queues), tasks=tasks)
-        self._waiters[waiter] = None
-        before: ReadyJobs = {}
+        waiting = self._waiters if claim.job_id is None else self._choosers
+        waiting[waiter] = None
+        left: ReadyJobs = {}
         jobs: list[ClaimedJob] = []
         try:
             while not self._closed:
-                before, waiter.told = waiter.told, {}
+                left, waiter.told = waiter.told, {}
                 waiter.woken.clear()
                 jobs = await self._claim(worker_id, claim)
+                # Only one that was filled, or failed, may have left some of what it was told of.
+                if len(jobs) < claim.max_jobs:
+                    left = {}
                 remaining = deadline - loop.time()
                 if jobs or remaining <= 0:
                     break
-                async with asyncio.timeout(remaining):
-                    await waiter.woken.wait()
-        except TimeoutError:
-            pass
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(remaining):
+                        await waiter.woken.wait()
+                if not waiter.woken.is_set():
+                    break
         finally:
-            del self._waiters[waiter]
-            # A claim that was filled may have left some of what it was told of.
-            left = before | waiter.told if len(jobs) >= claim.max_jobs else waiter.told
-            self._wake(left)
+            del waiting[waiter]
+            # Whoever waits for one job has been told beside the others, not before them.
+            if claim.job_id is None:
+                self._wake(left | waiter.told)
         return jobs
 
-    async def revoked(self, worker_id: int) -> Revocation:
-        """Wait for the next job that the worker is to stop."""
-        return await self._revoked.setdefault(worker_id, asyncio.Queue()).get()
+    def connect(self, worker_id: int) -> Inbox:
+        """Answer an inbox for a worker, which takes the place of the one it had.
 
-    async def commanded(self, worker_id: int) -> None:
-        """Wait until commands may have been sent to the worker; the first call does not wait."""
-        event = self._commanded.get(worker_id)
-        if event is None:
-            self._commanded[worker_id] = asyncio.Event()
-            return
-        await event.wait()
-        event.clear()
+        It fills until `disconnect`, whether the worker is registered or not: one that was taken
+        for gone may come back, and must hear what to stop.
+        """
+        inbox = self._inboxes[worker_id] = Inbox(worker_id)
+        return inbox
 
-    def forget(self, worker_id: int) -> None:
-        """Drop what is kept for a worker that is gone."""
-        self._revoked.pop(worker_id, None)
-        self._commanded.pop(worker_id, None)
+    def disconnect(self, inbox: Inbox) -> None:
+        """Drop an inbox."""
+        if self._inboxes.get(inbox.worker_id) is inbox:
+            del self._inboxes[inbox.worker_id]
 
     def close(self) -> None:
         """Answer everyone who waits with no jobs, from now on."""
         self._closed = True
-        for waiter in self._waiters:
+        for waiter in (*self._waiters, *self._choosers):
             waiter.woken.set()
 
     async def _claim(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
@@ -132,12 +152,16 @@ class Scheduler:
     def _heed(self, changes: Changes) -> None:
         if changes.ready and self._waiters:
             self._wake(changes.ready)
+        for waiter in self._choosers:
+            for key, jobs in changes.ready.items():
+                if waiter.wants(*key, jobs.priority):
+                    waiter.tell(key, jobs)
         for revocation in changes.revoked:
-            queue = self._revoked.get(revocation.worker_id)
-            if queue is not None:
-                queue.put_nowait(revocation)
-        for worker_id in changes.commanded & self._commanded.keys():
-            self._commanded[worker_id].set()
+            inbox = self._inboxes.get(revocation.worker_id)
+            if inbox is not None:
+                inbox.revoked.put_nowait(revocation)
+        for worker_id in changes.commanded & self._inboxes.keys():
+            self._inboxes[worker_id].commanded.set()
 
     def _wake(self, ready: ReadyJobs) -> None:
         for key, jobs in ready.items():

@@ -14,7 +14,7 @@ from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import JobNotFound, Unavailable
 from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
 from minion_server.domain.worker import Command, Registration
-from minion_server.engine.scheduler import Scheduler
+from minion_server.engine.scheduler import Inbox, Scheduler
 from minion_server.storage.base import Storage
 
 
@@ -58,7 +58,7 @@ class LocalSource:
         self._storage = storage
         self._scheduler = scheduler
         self._backoff = backoff
-        self._worker_id: int | None = None
+        self._inbox: Inbox | None = None
         self._status: Mapping[str, JsonValue] = {}
         self._commands: deque[Command] = deque()
         self.registered = asyncio.Event()
@@ -66,26 +66,29 @@ class LocalSource:
     async def register(self, status: Mapping[str, JsonValue]) -> int:
         """Register the worker, or tell that it lives."""
         self._status = status
+        known = None if self._inbox is None else self._inbox.worker_id
         registration = Registration(
-            id=self._worker_id, host=socket.gethostname(), pid=os.getpid(), status=status
+            id=known, host=socket.gethostname(), pid=os.getpid(), status=status
         )
         with reachable():
-            self._worker_id = await self._storage.register_worker(registration)
+            worker_id = await self._storage.register_worker(registration)
+        if known is None:
+            self._inbox = self._scheduler.connect(worker_id)
         self.registered.set()
-        return self._worker_id
+        return worker_id
 
     async def heartbeat(self) -> None:
         """Tell that the worker lives, if it is registered."""
-        if self._worker_id is not None:
+        if self._inbox is not None:
             await self.register(self._status)
 
     async def unregister(self) -> None:
         """Take leave."""
-        if self._worker_id is not None:
-            worker_id, self._worker_id = self._worker_id, None
-            self._scheduler.forget(worker_id)
+        if self._inbox is not None:
+            inbox, self._inbox = self._inbox, None
+            self._scheduler.disconnect(inbox)
             with reachable():
-                await self._storage.unregister_worker(worker_id)
+                await self._storage.unregister_worker(inbox.worker_id)
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -102,7 +105,7 @@ class LocalSource:
         """Claim jobs, waiting for the first (see `Scheduler.dequeue`)."""
         claim = Claim(queues=queues, tasks=tasks, min_priority=min_priority, max_jobs=max_jobs)
         with reachable():
-            return await self._scheduler.dequeue(self._registered(), claim, wait)
+            return await self._scheduler.dequeue(self._connected().worker_id, claim, wait)
 
     async def report(self, outcomes: Sequence[Ended]) -> Sequence[bool]:
         """Finish or fail jobs (see `Storage.end_jobs`)."""
@@ -125,17 +128,23 @@ class LocalSource:
 
     async def revoked(self) -> tuple[int, int]:
         """Wait for the next job, and its generation, that is to be stopped where it runs."""
-        revocation = await self._scheduler.revoked(self._registered())
+        revocation = await self._connected().revoked.get()
         return revocation.job_id, revocation.retries
 
     async def commanded(self) -> Command:
         """Wait for the next command that was sent to the worker."""
+        inbox = self._connected()
         while not self._commands:
-            await self._scheduler.commanded(self._registered())
-            with reachable():
-                self._commands.extend(await self._storage.receive(self._registered()))
+            await inbox.commanded.wait()
+            inbox.commanded.clear()
+            try:
+                with reachable():
+                    self._commands.extend(await self._storage.receive(inbox.worker_id))
+            except ConnectionError:
+                inbox.commanded.set()
+                raise
         return self._commands.popleft()
 
-    def _registered(self) -> int:
-        assert self._worker_id is not None, "register first"
-        return self._worker_id
+    def _connected(self) -> Inbox:
+        assert self._inbox is not None, "register first"
+        return self._inbox

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from minion_server.domain import limits
@@ -41,11 +41,23 @@ class Workforce:
     async def unregister(self, worker_id: int) -> None:
         """Forget a worker (see `Storage.unregister_worker`)."""
         limits.check_range("id", worker_id, 1, limits.MAX_INT64)
-        self.scheduler.forget(worker_id)
         await self._storage.unregister_worker(worker_id)
 
-    async def dequeue(self, worker_id: int, claim: Claim, wait: float) -> list[ClaimedJob]:
-        """Take jobs (see `Scheduler.dequeue`); what a caller that is gone was given is put back.
+    async def dequeue(
+        self,
+        worker_id: int,
+        claim: Claim,
+        wait: float,
+        give: Callable[[Sequence[ClaimedJob]], int],
+    ) -> None:
+        """Take jobs (see `Scheduler.dequeue`); what the caller cannot be given is put back.
+
+        Args:
+            worker_id: The worker, registered.
+            claim: Which jobs it would take.
+            wait: Seconds to wait for the first job.
+            give: Takes the jobs, if the caller is still there, and answers how many, from the
+                first one on, there is room for.
 
         Raises:
             Invalid: The id is not one.
@@ -53,11 +65,18 @@ class Workforce:
         """
         limits.check_range("id", worker_id, 1, limits.MAX_INT64)
         jobs = await self.scheduler.dequeue(worker_id, claim, wait)
+        keys = [(job.id, job.retries) for job in jobs]
         task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            await asyncio.shield(self.put_back([(job.id, job.retries) for job in jobs]))
+        gone = task is not None and task.cancelling() > 0
+        given = 0 if gone else give(jobs)
+        try:
+            if given < len(jobs):
+                await asyncio.shield(self.put_back(keys[given:]))
+        except asyncio.CancelledError:
+            await asyncio.shield(self.put_back(keys[:given]))
+            raise
+        if gone:
             raise asyncio.CancelledError
-        return jobs
 
     async def end(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """Finish or fail jobs (see `Storage.end_jobs`)."""
@@ -79,9 +98,8 @@ class Workforce:
 
     async def put_back(self, keys: Iterable[JobKey]) -> None:
         """Let others take jobs that a worker was given and never got; no attempt is lost."""
-        for job_id, retries in keys:
-            with suppress(JobNotFound):
-                await self._storage.retry_job(job_id, retries, RetryOptions())
+        # At the same time: they share a commit.
+        await asyncio.gather(*(self._put_back_one(*key) for key in keys))
 
     async def running(self, worker_id: int) -> set[JobKey]:
         """Answer the jobs that a worker has, as the store knows."""
@@ -102,6 +120,10 @@ class Workforce:
         for job_id, entries in notes:
             merged.setdefault(job_id, {}).update(entries)
         await asyncio.gather(*(self._note_one(job_id, merged[job_id]) for job_id in merged))
+
+    async def _put_back_one(self, job_id: int, retries: int) -> None:
+        with suppress(JobNotFound):
+            await self._storage.retry_job(job_id, retries, RetryOptions())
 
     async def _note_one(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         with suppress(JobNotFound):

@@ -7,6 +7,7 @@ import functools
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -158,8 +159,10 @@ def _guard_stream(behaviour: Any) -> Any:
     async def run(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
             _require_message(request)
-            async for response in behaviour(request, context):
-                yield response
+            # Closed at once, whatever ends the call while an answer is on its way.
+            async with aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    yield response
         except grpc.aio.AbortError:
             raise
         except grpc.aio.InternalError as error:
@@ -180,8 +183,9 @@ def _with_messages(behaviour: Any) -> Any:
 
     @functools.wraps(behaviour)
     async def run(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
-        async for response in behaviour(check(requests), context):
-            yield response
+        async with aclosing(behaviour(check(requests), context)) as responses:
+            async for response in responses:
+                yield response
 
     return run
 

@@ -8,7 +8,7 @@ from minion.v1 import lock_service_pb2 as pb
 from minion.v1 import lock_service_pb2_grpc
 
 from minion_server.domain import limits
-from minion_server.domain.lock import LockRequest
+from minion_server.domain.lock import Lock, LockRequest
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
 from minion_server.rpc.paging import read_paging
@@ -51,9 +51,12 @@ class LockService(lock_service_pb2_grpc.LockServiceServicer):
         limits.check_names("names", request.names)
         paging = read_paging(request)
         page = await self._storage.list_locks(list(request.names), **paging.bounds)
-        locks, token = paging.cut(page.locks)
-        response = pb.ListLocksResponse(total=page.total, next_page_token=token)
-        for lock in locks:
-            message = response.locks.add(id=lock.id, name=lock.name)
-            convert.to_timestamp(lock.expires, message.expires)
+        response = pb.ListLocksResponse(total=page.total)
+        response.next_page_token = paging.write(page.locks, response.locks, _to_lock_message)
         return response
+
+
+def _to_lock_message(lock: Lock, message: pb.Lock) -> None:
+    message.id = lock.id
+    message.name = lock.name
+    convert.to_timestamp(lock.expires, message.expires)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import minion_service_pb2_grpc
@@ -13,10 +14,7 @@ from minion_server.domain.job import NewJob
 from minion_server.engine.queue import Queue
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
-from minion_server.rpc.paging import read_paging, to_page_token
-
-MAX_PAGE_BYTES = 3 * 2**20
-"""Size of a page of jobs, unless one alone is larger: most clients refuse more than 4 MiB."""
+from minion_server.rpc.paging import read_paging
 
 
 class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
@@ -63,17 +61,7 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         paging = read_paging(request)
         page = await self._queue.list_jobs(convert.to_job_filter(request), **paging.bounds)
         response = pb.ListJobsResponse(total=page.total)
-        size = 0
-        for job in page.jobs[: paging.size]:
-            message = response.jobs.add()
-            convert.to_job_message(job, message)
-            size += message.ByteSize()
-            if size > MAX_PAGE_BYTES:
-                break
-        if len(response.jobs) > 1 and size > MAX_PAGE_BYTES:
-            del response.jobs[-1]
-        if len(page.jobs) > len(response.jobs):
-            response.next_page_token = to_page_token(response.jobs[-1].id)
+        response.next_page_token = paging.write(page.jobs, response.jobs, convert.to_job_message)
         return response
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
@@ -107,10 +95,11 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchJobResponse]:
         """Follow a job until it finished or failed."""
-        async for job in self._queue.watch_job(request.id):
-            response = pb.WatchJobResponse()
-            convert.to_job_message(job, response.job)
-            yield response
+        async with aclosing(self._queue.watch_job(request.id)) as jobs:
+            async for job in jobs:
+                response = pb.WatchJobResponse()
+                convert.to_job_message(job, response.job)
+                yield response
 
     async def ExplainJob(
         self, request: pb.ExplainJobRequest, context: Context

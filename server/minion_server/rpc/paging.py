@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict, TypeVar
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
+
+MAX_ANSWER_BYTES = 3 * 2**20
+"""Size of a list in an answer, unless its first entry alone is larger: most clients refuse more
+than 4 MiB."""
 
 
 class Identified(Protocol):
@@ -50,11 +54,31 @@ class Paging:
         """What to ask the store for: one more than the page has tells whether there is another."""
         return {"limit": self.size + 1, "offset": self.skip, "below": self.below}
 
-    def cut(self, entries: Sequence[T]) -> tuple[Sequence[T], str]:
-        """Answer the entries of the page, and the token of the next; "" if there is none."""
-        if len(entries) <= self.size:
-            return entries, ""
-        return entries[: self.size], to_page_token(entries[self.size - 1].id)
+    def write(
+        self, entries: Sequence[T], messages: Any, to_message: Callable[[T, Any], None]
+    ) -> str:
+        """Write the entries of the page, and answer the token of the next; "" if there is none.
+
+        Args:
+            entries: What the store answered.
+            messages: The repeated field to write into.
+            to_message: Writes an entry into a message.
+        """
+        count = write_some(entries[: self.size], messages, to_message)
+        return to_page_token(entries[count - 1].id) if count < len(entries) else ""
+
+
+def write_some(entries: Sequence[T], messages: Any, to_message: Callable[[T, Any], None]) -> int:
+    """Write as many entries as go into one answer, and answer how many; at least one, if any."""
+    size = 0
+    for count, entry in enumerate(entries):
+        message = messages.add()
+        to_message(entry, message)
+        size += message.ByteSize()
+        if count and size > MAX_ANSWER_BYTES:
+            del messages[-1]
+            return count
+    return len(entries)
 
 
 def read_paging(request: Any) -> Paging:

@@ -52,10 +52,10 @@ class ScheduleService(schedule_service_pb2_grpc.ScheduleServiceServicer):
         page = await self._storage.list_schedules(
             convert_schedules.to_schedule_filter(request), **paging.bounds
         )
-        schedules, token = paging.cut(page.schedules)
-        response = pb.ListSchedulesResponse(total=page.total, next_page_token=token)
-        for schedule in schedules:
-            convert_schedules.to_schedule_message(schedule, response.schedules.add())
+        response = pb.ListSchedulesResponse(total=page.total)
+        response.next_page_token = paging.write(
+            page.schedules, response.schedules, convert_schedules.to_schedule_message
+        )
         return response
 
     async def DispatchSchedules(

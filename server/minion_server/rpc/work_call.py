@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
@@ -21,8 +22,10 @@ from minion.v1 import worker_service_pb2 as pb
 from minion_server.domain.errors import Invalid, MinionError, Unavailable, WorkerNotFound
 from minion_server.domain.job import ClaimedJob
 from minion_server.domain.worker import Registration
+from minion_server.engine.scheduler import Inbox
 from minion_server.engine.workforce import JobKey, Workforce
 from minion_server.rpc import convert, convert_workers
+from minion_server.rpc.paging import write_some
 from minion_server.storage.base import Storage
 
 logger = logging.getLogger(__name__)
@@ -30,6 +33,10 @@ logger = logging.getLogger(__name__)
 HEARTBEATS = 6
 """How often in `missing_after` the store is told that a worker lives."""
 LONG_SECONDS = 3_600.0
+GIVE_WAY_SECONDS = 5.0
+"""How long a call may take to end by itself when the worker has made another."""
+MAX_REPORTS = 100
+"""Reports that wait to be served until no more requests are read, which slows the worker down."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +58,7 @@ class WorkCall:
     """Serves one worker as long as its call lasts.
 
     Attributes:
-        over: Done once the call has ended.
+        over: Set once the call has ended, whether it was served or not.
     """
 
     def __init__(self, storage: Storage, workforce: Workforce, missing_after: timedelta) -> None:
@@ -59,6 +66,8 @@ class WorkCall:
         self._workforce = workforce
         self._missing_after = missing_after.total_seconds()
         self._loop = asyncio.get_running_loop()
+        # The call's own, which its responses are sent from.
+        self._task = asyncio.current_task()
         self._registration = Registration()
         self._heartbeat_due = 0.0
         self._response = pb.WorkResponse()
@@ -66,17 +75,22 @@ class WorkCall:
         self._serial = 0
         self._unread: deque[_Unread] = deque()
         self._suspects: AbstractSet[JobKey] = frozenset()
-        self._reports: asyncio.Queue[pb.WorkRequest.Report | None] = asyncio.Queue()
+        self._inbox: Inbox | None = None
+        self._reports: asyncio.Queue[pb.WorkRequest.Report | None] = asyncio.Queue(MAX_REPORTS)
         self._demands: deque[pb.WorkRequest.Demand] = deque()
         self._demanded = asyncio.Event()
         self._draining = False
         self._replaced = False
-        self.over: asyncio.Future[None] = self._loop.create_future()
+        self.over = asyncio.Event()
 
     @property
     def _id(self) -> int:
         assert self._registration.id is not None, "it said hello"
         return self._registration.id
+
+    def _connected(self) -> Inbox:
+        assert self._inbox is not None, "it said hello"
+        return self._inbox
 
     def drain(self) -> None:
         """Give the worker no more jobs, and tell it so."""
@@ -85,13 +99,21 @@ class WorkCall:
         self._pending.set()
         self._demanded.set()
 
-    async def replace(self) -> None:
+    async def give_way(self) -> None:
         """End the call, since the worker has made another, and wait until it has ended."""
         self._replaced = True
         self._pending.set()
-        await asyncio.shield(self.over)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GIVE_WAY_SECONDS):
+                await self.over.wait()
+        if not self.over.is_set() and self._task is not None:
+            # It waits for room on a connection that nobody reads from any more.
+            self._task.cancel()
+        await self.over.wait()
 
-    async def run(self, requests: AsyncIterator[pb.WorkRequest]) -> AsyncIterator[pb.WorkResponse]:
+    async def run(
+        self, requests: AsyncIterator[pb.WorkRequest]
+    ) -> AsyncGenerator[pb.WorkResponse, None]:
         """Serve the call, once it has been greeted.
 
         Raises:
@@ -125,23 +147,28 @@ class WorkCall:
                     closed = True
                     break
         finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
-            await self._end(closed=closed)
+            # In a task of its own: cancelled once more, the call must not lose what it holds.
+            self._ending = asyncio.create_task(self._end(loops, closed=closed))
+            await asyncio.shield(self._ending)
 
-    async def _end(self, *, closed: bool) -> None:
+    def close(self) -> None:
+        """Drop what is kept for the worker, and let its next call begin."""
+        if self._inbox is not None:
+            self._workforce.scheduler.disconnect(self._inbox)
+        self.over.set()
+
+    async def _end(self, loops: Sequence[asyncio.Task[None]], *, closed: bool) -> None:
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
         try:
             # Jobs that were taken for the worker and not sent.
-            await asyncio.shield(self._workforce.put_back(_sent_keys(self._response)))
+            await self._workforce.put_back(_sent_keys(self._response))
             if closed and not self._draining:
                 await self._forget()
         except MinionError as error:
             # Its next hello, which does not name the jobs, puts them back.
             logger.warning("the call of worker %d ended unfinished: %s", self._id, error)
-        finally:
-            # Not before: the worker's next call must not be forgotten.
-            self.over.set_result(None)
 
     async def _forget(self) -> None:
         """Forget the worker, unless it has jobs: then the call broke, which can look the same."""
@@ -172,6 +199,8 @@ class WorkCall:
         worker_id = await self._workforce.register(registration)
         self._registration = replace(registration, id=worker_id)
         self._heartbeat_due = self._loop.time() + self._missing_after / HEARTBEATS
+        # What is revoked from here on is heard of; what was before is not running any more.
+        self._inbox = self._workforce.scheduler.connect(worker_id)
         if registration.id is not None:
             held = {(key.id, key.retries) for key in hello.holds}
             running = await self._workforce.running(worker_id)
@@ -184,7 +213,7 @@ class WorkCall:
         self._response.welcome.id = worker_id
         self._response.welcome.missing_after.CopyFrom(missing_after)
         self._pending.set()
-        self._take(request)
+        await self._take(request)
         return worker_id
 
     async def _read(self, requests: AsyncIterator[pb.WorkRequest]) -> None:
@@ -200,25 +229,27 @@ class WorkCall:
                 hello = convert_workers.to_hello_registration(request.hello)
                 self._registration = replace(self._registration, status=hello.status)
                 self._heartbeat_due = 0.0
-            self._take(request)
+            await self._take(request)
             await self._note_heartbeat()
             if request.HasField("hello"):
                 await self._put_back_lost(request.hello)
-        self._reports.put_nowait(None)
+        await self._reports.put(None)
 
-    def _take(self, request: pb.WorkRequest) -> None:
+    async def _take(self, request: pb.WorkRequest) -> None:
         while self._unread and self._unread[0].serial <= request.read:
             self._unread.popleft()
-        if request.HasField("report"):
-            self._reports.put_nowait(request.report)
         if request.HasField("demand"):
             self._demands.append(request.demand)
             self._demanded.set()
+        if request.HasField("report"):
+            await self._reports.put(request.report)
 
     async def _note_heartbeat(self) -> None:
         now = self._loop.time()
-        hears = not self._unread or now - self._unread[0].sent < self._missing_after / 2
-        if now >= self._heartbeat_due and hears:
+        unread_for = now - self._unread[0].sent if self._unread else 0.0
+        if unread_for > self._missing_after:
+            raise Unavailable("the worker has not read what it was sent for too long")
+        if now >= self._heartbeat_due and unread_for < self._missing_after / 2:
             self._heartbeat_due = now + self._missing_after / HEARTBEATS
             await self._workforce.register(self._registration)
 
@@ -273,9 +304,9 @@ class WorkCall:
                 vain = self._demands or demand.credits <= 0 or self._draining
                 jobs = [] if vain else await self._meet(demand)
                 answer = self._response.jobs.add(serial=demand.serial)
-                for job in jobs:
-                    convert_workers.to_claimed_message(job, answer.jobs.add())
+                count = write_some(jobs, answer.jobs, convert_workers.to_claimed_message)
                 self._pending.set()
+                await asyncio.shield(self._workforce.put_back(_keys(jobs[count:])))
 
     async def _meet(self, demand: pb.WorkRequest.Demand) -> list[ClaimedJob]:
         """Take jobs for a demand, until there are some, or another demand takes its place."""
@@ -303,13 +334,14 @@ class WorkCall:
 
     async def _tell_revoked(self) -> None:
         while True:
-            revocation = await self._workforce.scheduler.revoked(self._id)
+            revocation = await self._connected().revoked.get()
             self._response.revoked.add(id=revocation.job_id, retries=revocation.retries)
             self._pending.set()
 
     async def _tell_commands(self) -> None:
         while True:
-            await self._workforce.scheduler.commanded(self._id)
+            await self._connected().commanded.wait()
+            self._connected().commanded.clear()
             for command in await self._storage.receive(self._id):
                 convert_workers.to_command_message(command, self._response.commands.add())
                 self._pending.set()

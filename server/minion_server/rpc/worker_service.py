@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import timedelta
 
 from minion.v1 import worker_service_pb2 as pb
@@ -13,7 +15,7 @@ from minion_server.domain.errors import Invalid
 from minion_server.engine.workforce import Workforce
 from minion_server.rpc import convert, convert_workers
 from minion_server.rpc.errors import Context
-from minion_server.rpc.paging import read_paging
+from minion_server.rpc.paging import read_paging, write_some
 from minion_server.rpc.work_call import WorkCall
 from minion_server.storage.base import Storage
 
@@ -59,10 +61,10 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         page = await self._storage.list_workers(
             convert_workers.to_worker_filter(request), **paging.bounds
         )
-        workers, token = paging.cut(page.workers)
-        response = pb.ListWorkersResponse(total=page.total, next_page_token=token)
-        for worker in workers:
-            convert_workers.to_worker_message(worker, response.workers.add())
+        response = pb.ListWorkersResponse(total=page.total)
+        response.next_page_token = paging.write(
+            page.workers, response.workers, convert_workers.to_worker_message
+        )
         return response
 
     async def DequeueJobs(
@@ -70,12 +72,13 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     ) -> pb.DequeueJobsResponse:
         """Take jobs, waiting for the first."""
         wait = convert.from_duration(request.wait, "wait", longest=MAX_WAIT)
-        jobs = await self._workforce.dequeue(
-            request.id, convert_workers.to_claim(request), wait.total_seconds()
-        )
         response = pb.DequeueJobsResponse()
-        for job in jobs:
-            convert_workers.to_claimed_message(job, response.jobs.add())
+        await self._workforce.dequeue(
+            request.id,
+            convert_workers.to_claim(request),
+            wait.total_seconds(),
+            lambda jobs: write_some(jobs, response.jobs, convert_workers.to_claimed_message),
+        )
         return response
 
     async def FinishJob(
@@ -114,20 +117,36 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request_iterator: AsyncIterator[pb.WorkRequest], context: Context
     ) -> AsyncIterator[pb.WorkResponse]:
         """Work, on one stream."""
-        first = await anext(aiter(request_iterator), None)
-        if first is None or not first.HasField("hello"):
-            raise Invalid("hello", "must be in the first request")
-        earlier = self._calls.get(first.hello.id)
-        if earlier is not None:
-            await earlier.replace()
+        first = await self._read_first(request_iterator)
         call = WorkCall(self._storage, self._workforce, self._missing_after)
-        worker_id = await call.greet(first)
-        self._calls[worker_id] = call
-        if self._draining:
-            call.drain()
+        worker_id = first.hello.id
         try:
-            async for response in call.run(aiter(request_iterator)):
-                yield response
+            if first.hello.HasField("id"):
+                await self._take_place(worker_id, call)
+            worker_id = await call.greet(first)
+            self._calls[worker_id] = call
+            if self._draining:
+                call.drain()
+            async with aclosing(call.run(aiter(request_iterator))) as responses:
+                async for response in responses:
+                    yield response
         finally:
             if self._calls.get(worker_id) is call:
                 del self._calls[worker_id]
+            call.close()
+
+    async def _read_first(self, requests: AsyncIterator[pb.WorkRequest]) -> pb.WorkRequest:
+        try:
+            async with asyncio.timeout(self._missing_after.total_seconds()):
+                first = await anext(aiter(requests), None)
+        except TimeoutError:
+            first = None
+        if first is None or not first.HasField("hello"):
+            raise Invalid("hello", "must be in the first request")
+        return first
+
+    async def _take_place(self, worker_id: int, call: WorkCall) -> None:
+        """Make a call the worker's only one: two would take the jobs of each other for lost."""
+        while (earlier := self._calls.get(worker_id)) is not None:
+            await earlier.give_way()
+        self._calls[worker_id] = call

@@ -70,6 +70,7 @@ class Changes:
 
     Attributes:
         jobs: Ids of jobs that changed, the removed ones too.
+        cleared: Whether all jobs were removed: `jobs` need not name them.
         ready: Jobs that may be taken from now on.
         due_in: Seconds until the first of the jobs that changed becomes due or expires.
         revoked: Running jobs to be stopped.
@@ -78,6 +79,7 @@ class Changes:
     """
 
     jobs: set[int] = field(default_factory=set)
+    cleared: bool = False
     ready: ReadyJobs = field(default_factory=dict)
     due_in: float | None = None
     revoked: list[Revocation] = field(default_factory=list)
@@ -233,6 +235,9 @@ class Storage(Protocol):
         Returns:
             Its id: a new one if it had none. One that was forgotten is registered under its id
             again.
+
+        Raises:
+            Invalid: Its id is far beyond all ids so far (see `limits.MAX_WORKER_ID_STEP`).
         """
 
     async def unregister_worker(self, worker_id: int) -> None:

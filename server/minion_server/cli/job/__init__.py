@@ -15,14 +15,19 @@ from minion_server.cli.job.steering import (
     remove_jobs,
     retry_jobs,
 )
-from minion_server.cli.verbs import add_page_arguments, add_verbs
+from minion_server.cli.verbs import AddVerb, add_page_arguments, add_verbs
 from minion_server.settings import add_option
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its verbs."""
     add = add_verbs(commands, "job", "list, show, enqueue, steer and follow jobs")
+    _add_finding(add)
+    _add_steering(add)
+    _add_following(add)
 
+
+def _add_finding(add: AddVerb) -> None:
     listing = add("list", list_jobs, "list jobs, newest first")
     listing.add_argument(
         "-q", "--queue", action="append", default=[], help="only jobs of this queue; repeatable"
@@ -44,6 +49,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     _add_ids(add("show", show_jobs, "show everything about jobs"))
     _add_ids(add("explain", explain_jobs, "tell why jobs do not run yet"))
 
+
+def _add_steering(add: AddVerb) -> None:
     enqueueing = add("enqueue", enqueue_job, "put a job into the queue, and print its id")
     enqueueing.add_argument("task", help="name of the task")
     enqueueing.add_argument(
@@ -77,6 +84,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     noting.add_argument("id", type=readers.job_id, metavar="ID")
     noting.add_argument("notes", type=readers.json_object, help="what to merge, as a JSON object")
 
+
+def _add_following(add: AddVerb) -> None:
     watching = add("watch", watch_job, "print each change of a job until it finished or failed")
     watching.add_argument("id", type=readers.job_id, metavar="ID")
 

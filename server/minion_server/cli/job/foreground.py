@@ -29,10 +29,9 @@ from minion_server.app import LIBRARY_MODULE, import_tasks
 from minion_server.cli.connection import Connection
 from minion_server.cli.output import print_message, print_warning, show_json
 from minion_server.domain.errors import Invalid
+from minion_server.domain.maintenance import FOREGROUND_QUEUE
 from minion_server.settings import DATA_DIR, OPTIONS
 
-QUEUE: Final = "minion_foreground"
-"""Perl Minion's queue for the same purpose, which no other worker takes jobs from."""
 TASKS: Final = next(option for option in OPTIONS if option.name == "tasks")
 HEARTBEAT_SECONDS: Final = 15.0
 
@@ -49,10 +48,14 @@ def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
     if detail.job.state == "active":
         print_warning(f"job {arguments.id} is active")
         return 1
-    retry = pb.RetryJobRequest(id=arguments.id, retries=detail.job.retries, attempts=1, queue=QUEUE)
+    retry = pb.RetryJobRequest(
+        id=arguments.id, retries=detail.job.retries, attempts=1, queue=FOREGROUND_QUEUE
+    )
     retried = connection.stub.RetryJob(retry, **connection.call).accepted
     with _registered(connection) as worker_id:
-        claim = worker_service.DequeueJobsRequest(id=worker_id, queues=[QUEUE], job_id=arguments.id)
+        claim = worker_service.DequeueJobsRequest(
+            id=worker_id, queues=[FOREGROUND_QUEUE], job_id=arguments.id
+        )
         jobs = connection.workers.DequeueJobs(claim, **connection.call).jobs if retried else ()
         if not jobs:
             print_warning(f"job {arguments.id} is not ready: see `minion job explain`")
@@ -83,7 +86,8 @@ def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
         if inspect.isawaitable(value):
             value = asyncio.run(_await(value))
         return judge_return(value, limit=MAX_JSON_BYTES)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the job fails with it
+    # Ctrl-C and sys.exit() too: nobody repairs what stays active in this queue.
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the job fails with it
         traceback.print_exc()
         return judge_error(error, limit=MAX_JSON_BYTES)
 
@@ -126,7 +130,9 @@ def _report(
 def _registered(connection: Connection) -> Iterator[int]:
     """Register a worker, and keep it alive meanwhile: people take their time in debuggers."""
     registration = worker_service.RegisterWorkerRequest(host=platform.node(), pid=os.getpid())
-    json_format.ParseDict({"queues": [QUEUE], "jobs": 1, "type": "foreground"}, registration.status)
+    json_format.ParseDict(
+        {"queues": [FOREGROUND_QUEUE], "jobs": 1, "type": "foreground"}, registration.status
+    )
     registration.id = connection.workers.RegisterWorker(registration, **connection.call).id
     ended = threading.Event()
 

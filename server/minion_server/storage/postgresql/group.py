@@ -55,6 +55,7 @@ class Group(Generic[Request, Answer]):
         self._lanes = lanes
         self._waiting: list[tuple[Request, asyncio.Future[Answer]]] = []
         self._sending: set[asyncio.Task[None]] = set()
+        self._running = 0
         self._closed = False
 
     async def ask(self, request: Request) -> Answer:
@@ -69,7 +70,7 @@ class Group(Generic[Request, Answer]):
             raise Exhausted("too many steps wait for the database")
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting.append((request, future))
-        if len(self._sending) < self._lanes:
+        if self._running < self._lanes:
             self._start()
         return await future
 
@@ -80,15 +81,20 @@ class Group(Generic[Request, Answer]):
             await asyncio.wait(self._sending)
 
     def _start(self) -> None:
+        self._running += 1
         task = asyncio.create_task(self._run())
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 
     async def _run(self) -> None:
-        # Those who ask in this turn of the loop come along.
-        await asyncio.sleep(0)
-        while self._waiting:
-            await self._answer(self._take())
+        try:
+            # Those who ask in this turn of the loop come along.
+            await asyncio.sleep(0)
+            while self._waiting:
+                await self._answer(self._take())
+        finally:
+            # At once, not when the task is known to be done: who asks in between would wait for it.
+            self._running -= 1
 
     def _take(self) -> list[tuple[Request, asyncio.Future[Answer]]]:
         taken: list[tuple[Request, asyncio.Future[Answer]]] = []

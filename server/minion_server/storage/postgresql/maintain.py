@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from minion_server.domain import limits
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.job import Outcome
 from minion_server.domain.lock import LockRequest
@@ -34,6 +35,12 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 async def register_worker(database: Database, registration: Registration) -> int:
     """Do what `Storage.register_worker` says."""
+    if registration.id is not None and registration.id > limits.MAX_WORKER_ID_STEP:
+        highest = await database.ask(
+            "SELECT greatest(m.worker, s.last_value)"
+            " FROM minion_server_marks AS m, minion_workers_id_seq AS s"
+        )
+        limits.check_worker_id(registration.id, highest)
     worker_id: int = await database.ask(
         "SELECT minion_server_register($1::bigint, $2::text, $3::int, $4::text)",
         registration.id,
@@ -115,7 +122,10 @@ async def reset(database: Database, tell: Tell, *, locks_only: bool) -> None:
     if locks_only:
         await database.run(lambda connection: connection.execute("TRUNCATE minion_locks"))
         return
-    tell(read_changes(orjson.loads(await database.ask("SELECT minion_server_reset()"))))
+    changes = read_changes(orjson.loads(await database.ask("SELECT minion_server_reset()")))
+    # Other servers are told by a trigger, to look themselves.
+    changes.cleared = True
+    tell(changes)
 
 
 async def repair(

@@ -16,7 +16,7 @@ def acquire_lock(request: LockRequest) -> Operation[bool]:
 
     def run(txn: Transaction) -> bool:
         now = txn.now
-        txn.connection.execute("DELETE FROM locks WHERE expires <= ?", (now,))
+        txn.connection.execute("DELETE FROM locks WHERE expires < ?", (now,))
         held: int = txn.connection.execute(
             "SELECT count(*) FROM locks WHERE name = ?", (request.name,)
         ).get

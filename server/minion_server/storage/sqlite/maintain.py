@@ -137,8 +137,8 @@ def reset(txn: Transaction, *, locks_only: bool) -> None:
     for job_id, retries, worker_id in txn.rows(
         "SELECT id, retries, worker FROM jobs WHERE state = 'active'"
     ):
-        txn.changes.jobs.add(job_id)
         txn.changes.revoked.append(Revocation(worker_id=worker_id, job_id=job_id, retries=retries))
+    txn.changes.cleared = True
     for table in ("jobs", "dependencies", "requests", "locks", "schedules", "workers"):
         txn.connection.execute(f"DELETE FROM {table}")  # noqa: S608 - of constants
     txn.connection.execute("DELETE FROM sqlite_sequence")

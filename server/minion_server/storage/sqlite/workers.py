@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import orjson
 
+from minion_server.domain import limits
 from minion_server.domain.worker import Command, Registration
 from minion_server.storage.sqlite.rows import to_json
 from minion_server.storage.sqlite.writer import Operation, Transaction
@@ -28,6 +29,9 @@ def register_worker(registration: Registration) -> Operation[int]:
     status = to_json(dict(registration.status))
 
     def run(txn: Transaction) -> int:
+        if registration.id is not None and registration.id > limits.MAX_WORKER_ID_STEP:
+            row = txn.row("SELECT seq FROM sqlite_sequence WHERE name = 'workers'")
+            limits.check_worker_id(registration.id, 0 if row is None else row[0])
         worker_id: int = txn.connection.execute(
             _REGISTER,
             (registration.id, registration.host, txn.now, registration.pid, txn.now, status),

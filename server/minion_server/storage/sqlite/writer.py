@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -54,7 +55,7 @@ class Transaction:
 
 
 Operation = Callable[[Transaction], T]
-"""Runs on the writer's thread; run again, alone, if another one in its commit fails."""
+"""Runs on the writer's thread; run again if another one in its commit fails."""
 _Job = tuple[Operation[Any], "asyncio.Future[Any]"]
 _Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
@@ -121,33 +122,36 @@ class Writer:
         return batch, True
 
     def _commit(self, batch: list[_Job]) -> None:
-        try:
-            results, changes = self._transact(batch)
-        except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told
-            if len(batch) == 1:
-                self._deliver([(batch[0][1], None, _translate(error))], None)
-                return
-            # One of them is to blame, and only that one may suffer.
-            for job in batch:
-                self._commit([job])
-        else:
-            self._deliver(results, changes)
+        parts = deque([batch])
+        while parts:
+            part = parts.popleft()
+            results: list[_Result] = []
+            try:
+                changes = self._transact(part, results)
+            except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told
+                if len(part) == 1:
+                    self._deliver([(part[0][1], None, _translate(error))], None)
+                    continue
+                # Only the one that is to blame may suffer; the others still share commits.
+                parts.extendleft(reversed(_parted(part, len(results))))
+            else:
+                self._deliver(results, changes)
 
-    def _transact(self, batch: list[_Job]) -> tuple[list[_Result], Changes]:
+    def _transact(self, batch: list[_Job], results: list[_Result]) -> Changes:
+        """Run operations in a transaction; `results` tells how far it came if one raises."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
             transaction = Transaction(connection=connection, now=self._clock())
-            results: list[_Result] = [
-                (future, operation(transaction), None) for operation, future in batch
-            ]
+            for operation, future in batch:
+                results.append((future, operation(transaction), None))
             connection.execute("COMMIT")
         except BaseException:
             # Some errors, a full disk's among them, have rolled back already.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
-        return results, transaction.changes
+        return transaction.changes
 
     def _deliver(self, results: list[_Result], changes: Changes | None) -> None:
         try:
@@ -167,6 +171,14 @@ class Writer:
                 future.set_result(value)
             else:
                 future.set_exception(error)
+
+
+def _parted(batch: list[_Job], failed: int) -> list[list[_Job]]:
+    """Answer what to do again of a batch, of which one operation failed, or else the commit."""
+    if failed == len(batch):
+        return [[job] for job in batch]
+    parts = [batch[:failed], batch[failed : failed + 1], batch[failed + 1 :]]
+    return [part for part in parts if part]
 
 
 def _translate(error: Exception) -> Exception:
