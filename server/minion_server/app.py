@@ -202,7 +202,7 @@ class Server:
     async def stop(self) -> None:
         """Drain: take no more jobs, give running ones their grace, then end everything."""
         if hasattr(self, "_rpc"):
-            self._rpc.drain()
+            await self._rpc.drain()
         if self._worker is not None and self._working is not None:
             self._worker.stop()
             await asyncio.wait([self._working])

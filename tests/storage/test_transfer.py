@@ -215,6 +215,14 @@ async def test_a_backup_is_a_database_of_its_own(source: Place, tmp_path: Path) 
         assert await content(bench.storage) == before
 
 
+async def test_a_backup_that_fails_leaves_no_file(tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    with pytest.raises(NotFound):
+        await SqliteTransfer(tmp_path / "none.db").backup(folder / "a.db")
+    assert os.listdir(folder) == []  # noqa: PTH208 - at once
+
+
 async def test_the_status_counts(source: Place) -> None:
     async with opened(source) as bench:
         await fill(bench)

@@ -155,6 +155,11 @@ def _known_target(data_dir: Path) -> str | None:
 
 
 def _explain(error: Any, target: str) -> str:
-    if error.code() == grpc.StatusCode.UNAVAILABLE:
+    if error.code() == grpc.StatusCode.UNAVAILABLE and not _is_answer(error):
         return f"no server answers at {target}: {error.details()}"
     return f"{error.code().name}: {error.details()}"
+
+
+def _is_answer(error: Any) -> bool:
+    """Tell whether a server of ours said so, which always gives details."""
+    return any(key == "grpc-status-details-bin" for key, _ in error.trailing_metadata() or ())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import metadata
@@ -25,6 +27,7 @@ COMMANDS = (serve, bridge, worker, job, schedule, lock, stats, admin, db, demo)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,9 +46,24 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, and answer its exit status: 0 done, 1 failed, 2 asked for wrongly."""
+    try:
+        try:
+            return _run(argv)
+        finally:
+            # What is still in the buffer must not fail where nobody catches it.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough, as `head` does.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         status: int = arguments.run(arguments)
+    except BrokenPipeError:
+        raise
     except (MinionError, OSError) as error:
         print(f"minion: {error}", file=sys.stderr)
         return EXIT_USAGE if isinstance(error, MinionError) else EXIT_FAILED

@@ -101,18 +101,18 @@ class RpcServer:
         await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
         return port
 
-    def drain(self) -> None:
-        """Give workers elsewhere no more jobs, and tell them so."""
+    async def drain(self) -> None:
+        """Tell health that the end is near, and workers elsewhere that they get no more jobs."""
+        await self._health.enter_graceful_shutdown()
         self._workers.drain()
 
     async def stop(self, grace: float) -> None:
-        """Tell health that the end is near, refuse new calls, and give running ones time.
+        """Refuse new calls, and give running ones time.
 
         Args:
             grace: Seconds until running calls are cancelled.
         """
-        await self._health.enter_graceful_shutdown()
-        self.drain()
+        await self.drain()
         await self._wire.stop(grace)
 
     async def _tell_health(self, status: Any) -> None:

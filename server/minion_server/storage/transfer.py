@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Protocol
 
+from minion_server.domain.errors import Conflict
 from minion_server.domain.job import Job
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
@@ -128,6 +131,23 @@ class Transfer(Protocol):
         Raises:
             Conflict: There is a file already.
         """
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Give a place to write a file at, which appears under its name when it is whole.
+
+    Raises:
+        Conflict: There is a file of that name.
+    """
+    if path.exists():
+        raise Conflict(f"there is a file {path} already")
+    with TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as folder:
+        unfinished = Path(folder) / path.name
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
 
 
 def batches(records: Iterable[Record]) -> Iterator[Sequence[Record]]:

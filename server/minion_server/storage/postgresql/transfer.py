@@ -38,6 +38,7 @@ from minion_server.storage.transfer import (
     RequestRecord,
     StoreStatus,
     WorkerRecord,
+    new_file,
 )
 
 LONG_SECONDS = 24 * 3_600.0
@@ -170,10 +171,9 @@ class PostgresTransfer:
         # An extra need not be there for the other way round.
         from minion_server.storage.sqlite import SqliteTransfer  # noqa: PLC0415
 
-        if path.exists():  # noqa: ASYNC240 - before anything else happens
-            raise Conflict(f"there is a file {path} already")
-        async with self.read() as records:
-            await SqliteTransfer(path).write(records)
+        with new_file(path) as unfinished:
+            async with self.read() as records:
+                await SqliteTransfer(unfinished).write(records)
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:

@@ -33,6 +33,7 @@ from minion_server.storage.transfer import (
     StoreStatus,
     WorkerRecord,
     batches,
+    new_file,
 )
 
 
@@ -114,11 +115,10 @@ class SqliteTransfer:
         """Write a copy into a new file."""
 
         def run() -> None:
-            if path.exists():
-                raise Conflict(f"there is a file {path} already")
-            connection = self._open()
-            connection.execute("VACUUM INTO ?", (str(path),))
-            connection.close()
+            with new_file(path) as unfinished:
+                connection = self._open()
+                connection.execute("VACUUM INTO ?", (str(unfinished),))
+                connection.close()
 
         await asyncio.to_thread(run)
 
