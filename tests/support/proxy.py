@@ -17,8 +17,8 @@ class Proxy:
 
     def __init__(self, target: int) -> None:
         self.target = target
-        self._open = asyncio.Event()
-        self._open.set()
+        self._forth, self._back = asyncio.Event(), asyncio.Event()
+        self.mend()
         self._writers: set[asyncio.StreamWriter] = set()
         self._stranded: set[asyncio.StreamWriter] = set()
         self.port = 0
@@ -36,15 +36,21 @@ class Proxy:
     ) -> None:
         self._server.close()
         self.reset()
-        self._open.set()
+        self.mend()
         await asyncio.sleep(0)
 
     def cut(self) -> None:
         """Let nothing through from now on, and tell nobody."""
-        self._open.clear()
+        self._forth.clear()
+        self._back.clear()
+
+    def mute(self) -> None:
+        """Let no answers through from now on: what is asked for is done."""
+        self._back.clear()
 
     def mend(self) -> None:
-        self._open.set()
+        self._forth.set()
+        self._back.set()
 
     def reset(self) -> None:
         """End all connections at once."""
@@ -62,14 +68,18 @@ class Proxy:
             writer.transport.abort()
             return
         self._writers |= {writer, back}
-        await asyncio.gather(self._pass(reader, back), self._pass(there, writer))
+        await asyncio.gather(
+            self._pass(reader, back, self._forth), self._pass(there, writer, self._back)
+        )
         self._writers -= {writer, back}
         self._stranded -= {writer, back}
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: asyncio.Event
+    ) -> None:
         try:
             while data := await reader.read(65_536):
-                await self._open.wait()
+                await way.wait()
                 if writer in self._stranded:
                     continue
                 writer.write(data)

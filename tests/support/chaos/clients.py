@@ -101,7 +101,8 @@ class Client:
 
     def _job(self, trace: str) -> dict[str, Any]:
         rng = self._rng
-        seconds = rng.choice([0.0, 0.0, 0.0, 0.002, 0.05])
+        # About as much work as all slots can do, so that many jobs wait while things break.
+        seconds = rng.choice([0.0, 0.01, 0.05, 0.2, 0.6])
         failures = notes = 0
         job: dict[str, Any] = {
             "task": "tell",

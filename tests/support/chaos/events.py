@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 from support.chaos.cluster import Cluster
+from support.proxy import Proxy
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,8 @@ class Breaker:
             self.cut_line,
             self.reset_line,
             self.strand_line,
+            self.mute_line,
+            self.mute_line,
         )
 
     async def break_nodes(self) -> None:
@@ -53,6 +56,7 @@ class Breaker:
             self.freeze_worker,
             self.cut_wire,
             self.reset_wire,
+            self.mute_wire,
         )
 
     async def _break(self, *events: Event) -> None:
@@ -119,6 +123,16 @@ class Breaker:
     async def strand_line(self) -> None:
         self._cluster.line.strand()
 
+    async def mute_line(self) -> None:
+        await self._lose_answers(self._cluster.line)
+
+    async def _lose_answers(self, proxy: Proxy) -> None:
+        """Break connections with as many answers under way as may be."""
+        proxy.mute()
+        await asyncio.sleep(self._rng.uniform(0.1, 1))
+        proxy.reset()
+        proxy.mend()
+
     # Nodes, and the worker
 
     async def kill_node(self) -> None:
@@ -146,3 +160,6 @@ class Breaker:
 
     async def reset_wire(self) -> None:
         self._cluster.wire.reset()
+
+    async def mute_wire(self) -> None:
+        await self._lose_answers(self._cluster.wire)
