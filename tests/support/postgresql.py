@@ -170,6 +170,8 @@ CLOCK = """
     CREATE FUNCTION test_clock.now() RETURNS timestamptz STABLE PARALLEL SAFE LANGUAGE sql AS $$
       SELECT pg_catalog.to_timestamp(pg_catalog.pg_read_file(
         '{folder}/' || pg_catalog.current_database() || '.clock')::float8) $$;
+    CREATE FUNCTION test_clock.pg_postmaster_start_time() RETURNS timestamptz STABLE LANGUAGE sql
+      AS $$ SELECT pg_catalog.to_timestamp(0) $$;
 """
 CLOCK_PATH = "ALTER DATABASE {name} SET search_path = test_clock, public, pg_catalog"
 
