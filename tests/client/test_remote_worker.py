@@ -171,7 +171,8 @@ def test_a_worker_that_is_not_heard_or_does_not_hear_connects_again(
     gate = bench.home / "gate"
     worker = bench.worker(target=proxy.address)
     job_id = client.enqueue("until_there", [str(gate)])
-    state_is(client, job_id, JobState.ACTIVE)
+    # Active is not enough: the worker has it, too.
+    until(lambda: client.get(job_id).notes)
     connections = proxy.connections
     proxy.deafen(direction)
     gate.touch()
