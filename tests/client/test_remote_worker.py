@@ -138,7 +138,7 @@ def test_no_result_is_lost_when_the_server_is_away_for_long(bench: RemoteBench) 
     gate = bench.home / "gate"
     worker = bench.worker()
     job_id = client.enqueue("until_there", [str(gate)])
-    state_is(client, job_id, JobState.ACTIVE)
+    until(lambda: client.get(job_id).notes)
     server.kill()
     gone = time.monotonic()
     gate.touch()
@@ -171,7 +171,7 @@ def test_a_worker_that_is_not_heard_or_does_not_hear_connects_again(
     gate = bench.home / "gate"
     worker = bench.worker(target=proxy.address)
     job_id = client.enqueue("until_there", [str(gate)])
-    # Active is not enough: the worker has it, too.
+    # Active is not enough: the worker must have it, too.
     until(lambda: client.get(job_id).notes)
     connections = proxy.connections
     proxy.deafen(direction)

@@ -29,7 +29,6 @@ async def mark(job: Job, path: str, seconds: float = 0) -> int:
 async def until_there(job: Job, path: str) -> int:
     """Run until a file is there, and answer the generation."""
     job.note(pid=os.getpid())
-    job.note(begun=True)
     while not Path(path).exists():  # noqa: ASYNC110, ASYNC240 - a file has no events
         await asyncio.sleep(0.01)
     return job.retries
