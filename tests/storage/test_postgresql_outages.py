@@ -286,6 +286,17 @@ async def test_while_the_database_is_down_no_worker_is_missed(
     assert (report.missing_workers, report.abandoned_jobs) == (1, 1)
 
 
+async def test_a_worker_that_came_after_the_start_is_given_nothing_for_it(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name))
+    await storage.register_worker(Registration(host="h", pid=1))
+    # As Perl Minion's tests have it, on a database that has just been started.
+    await server.execute("UPDATE minion_workers SET notified = now() - INTERVAL '1 hour'", name)
+    report = await storage.repair(Retention(), minion_backoff)
+    assert report.missing_workers == 1
+
+
 async def test_after_a_crash_a_worker_is_given_its_own_heartbeats_time(
     server: PostgresServer, name: str, open_store: Open
 ) -> None:

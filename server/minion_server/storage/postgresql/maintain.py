@@ -30,6 +30,15 @@ from minion_server.storage.postgresql.tell import read_changes
 MAX_REPAIRED = 1_000
 """Jobs repaired in one transaction: bounds how long their rows stay locked."""
 
+# While the database was down, no worker that was there before could be heard.
+_SILENT = """
+    SELECT id, status, notified, extract(EPOCH FROM now() - CASE
+        WHEN started < pg_postmaster_start_time()
+        THEN greatest(notified, pg_postmaster_start_time()) ELSE notified
+      END)::float8 AS silent_for
+    FROM minion_workers WHERE notified < now() - $1::float8 * INTERVAL '1 second'
+"""
+
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -159,13 +168,7 @@ async def repair(
 
 
 async def _forget_missing(database: Database, retention: Retention) -> int:
-    # While the database was down nobody could be heard.
-    silent = await database.rows(
-        """SELECT id, status, notified, extract(EPOCH FROM
-             now() - greatest(notified, pg_postmaster_start_time()))::float8 AS silent_for
-           FROM minion_workers WHERE notified < now() - $1::float8 * INTERVAL '1 second'""",
-        retention.missing_after.total_seconds(),
-    )
+    silent = await database.rows(_SILENT, retention.missing_after.total_seconds())
     missing = [
         row
         for row in silent
