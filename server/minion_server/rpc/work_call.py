@@ -314,6 +314,9 @@ class WorkCall:
         scheduler = self._workforce.scheduler
         while not self._demanded.is_set():
             taking = asyncio.create_task(scheduler.dequeue(self._id, claim, LONG_SECONDS))
+            # The call may end while a claim is under way that an outage holds up. What becomes of
+            # it then is put right by the worker's next hello, which does not name the jobs.
+            taking.add_done_callback(_notice)
             replaced = asyncio.create_task(self._demanded.wait())
             try:
                 await asyncio.wait([taking, replaced], return_when=asyncio.FIRST_COMPLETED)
@@ -345,6 +348,12 @@ class WorkCall:
             for command in await self._storage.receive(self._id):
                 convert_workers.to_command_message(command, self._response.commands.add())
                 self._pending.set()
+
+
+def _notice(taking: asyncio.Task[list[ClaimedJob]]) -> None:
+    """Take note of an error, so that asyncio does not report it as one that nobody heeds."""
+    if not taking.cancelled():
+        taking.exception()
 
 
 async def _withdraw(taking: asyncio.Task[list[ClaimedJob]]) -> list[ClaimedJob]:
