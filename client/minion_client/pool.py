@@ -15,6 +15,7 @@ from minion_client.process import (
     ProcessExecution,
 )
 from minion_client.verdict import WORKER_GONE
+from minion_client.waiting import defect
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +131,9 @@ class ProcessPool(Processes):
         # A defect too: were it not counted, the next start would follow at once.
         except Exception as error:  # noqa: BLE001
             self._failures += 1
-            _log.error("A worker process did not start: %s", error, exc_info=_defect(error))
+            _log.error(
+                "A worker process did not start: %s", error, exc_info=defect(error, ChildStartError)
+            )
             if not self._idle and not self._busy:
                 self._fail_waiting(str(error))
         else:
@@ -172,8 +175,3 @@ class ProcessPool(Processes):
                     "Worker process %d died while idle (return code %d)", child.pid, returncode
                 )
         self._dispatch()
-
-
-def _defect(error: Exception) -> Exception | None:
-    """Answer an error whose text alone says too little for the log."""
-    return None if isinstance(error, ChildStartError) else error

@@ -37,9 +37,14 @@ async def end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def defect(error: Exception) -> Exception | None:
-    """Answer an error that the log shows whole; None for one whose text says all, an outage."""
-    return None if isinstance(error, ConnectionError | TimeoutError) else error
+def defect(error: Exception, *expected: type[Exception]) -> Exception | None:
+    """Answer an error that the log shows whole; None for one whose text says all.
+
+    Args:
+        error: What was raised.
+        expected: Kinds that tell all, besides those of an outage.
+    """
+    return None if isinstance(error, (ConnectionError, TimeoutError, *expected)) else error
 
 
 async def endless(

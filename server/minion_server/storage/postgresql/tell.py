@@ -13,8 +13,6 @@ from minion_server.storage.base import Changes, Revocation
 T = TypeVar("T")
 
 CHANNEL = "minion_server"
-MINION_CHANNEL = "minion.job"
-"""Perl Minion's, by which its workers are woken; the payload is empty."""
 MAX_PAYLOAD_BYTES = 7_900
 """PostgreSQL takes fewer than 8000."""
 MAX_PAYLOADS = 8
