@@ -18,12 +18,7 @@ from support.postgresql import PostgresServer
 
 SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("minion")
 ANY = Claim(queues=["default"], max_jobs=100)
-# What Minion's versions lack of version 25.
-OLDER = {
-    25: "SELECT 1",
-    24: "DROP TABLE minion_schedules",
-    23: "DROP TABLE minion_schedules; DROP INDEX minion_jobs_finished_state_idx",
-}
+OLDEST = 23
 # Of Minion's objects, all that says what they are.
 MINIONS = """
     SELECT string_agg(it, E'\n' ORDER BY it) FROM (
@@ -55,8 +50,9 @@ async def perl(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _make_minion(perl: asyncpg.Connection, version: int) -> None:
-    await perl.execute(SCHEMAS.joinpath("version_25.sql").read_text(encoding="utf-8"))
-    await perl.execute(OLDER.get(version, "SELECT 1"))
+    upgrades = range(OLDEST + 1, min(version, 25) + 1)
+    for name in (f"version_{OLDEST}", *(f"upgrade_{number}" for number in upgrades)):
+        await perl.execute(SCHEMAS.joinpath(f"{name}.sql").read_text(encoding="utf-8"))
     await perl.execute(
         "CREATE TABLE mojo_migrations (name TEXT PRIMARY KEY, version BIGINT NOT NULL);"
         f"INSERT INTO mojo_migrations VALUES ('minion', {version})"

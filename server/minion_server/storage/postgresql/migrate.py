@@ -83,8 +83,7 @@ async def upgrade_minion(connection: Connection, target: int) -> None:
                 f"versions up to {MINION_NEWEST}, not to {target}"
             )
         for number in range(version + 1, target + 1):
-            sql = _folder("minion").joinpath(f"upgrade_{number}.sql")
-            await connection.execute(sql.read_text(encoding="utf-8"), timeout=MIGRATION_SECONDS)
+            await _run_minion(connection, f"upgrade_{number}")
         await connection.execute(
             "UPDATE mojo_migrations SET version = $1 WHERE name = 'minion'", target
         )
@@ -129,8 +128,9 @@ async def _migrate_minion(connection: Connection) -> int:
         # A Perl Minion may have been faster.
         version = await _minion_version(connection)
         if not version:
-            sql = _folder("minion").joinpath(f"version_{MINION_NEWEST}.sql")
-            await connection.execute(sql.read_text(encoding="utf-8"))
+            await _run_minion(connection, f"version_{MINION_OLDEST}")
+            for number in range(MINION_OLDEST + 1, MINION_NEWEST + 1):
+                await _run_minion(connection, f"upgrade_{number}")
             await connection.execute(
                 "INSERT INTO mojo_migrations (name, version) VALUES ('minion', $1) "
                 "ON CONFLICT (name) DO UPDATE SET version = $1",
@@ -153,6 +153,11 @@ async def _migrate_minion(connection: Connection) -> int:
             f"program's {MINION_NEWEST}: use a later version of this program"
         )
     return version
+
+
+async def _run_minion(connection: Connection, name: str) -> None:
+    sql = _folder("minion").joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    await connection.execute(sql, timeout=MIGRATION_SECONDS)
 
 
 async def _migrate_own(connection: Connection) -> None:

@@ -1,5 +1,6 @@
--- Perl Minion's own objects as its migrations leave them at version 25: types, columns and their order, defaults,
--- checks, indexes and their names, trigger and functions are its contract, and none of ours to change.
+-- Perl Minion's own objects as its migrations leave them at version 23, the oldest that is served: types, columns and
+-- their order, defaults, checks, indexes and their names, trigger and functions are its contract, and none of ours to
+-- change.
 CREATE TYPE minion_state AS ENUM ('inactive', 'active', 'failed', 'finished');
 
 CREATE TABLE minion_jobs (
@@ -27,7 +28,6 @@ CREATE INDEX minion_jobs_state_priority_id_idx ON minion_jobs (state, priority D
 CREATE INDEX minion_jobs_parents_idx ON minion_jobs USING GIN (parents);
 CREATE INDEX minion_jobs_notes_idx ON minion_jobs USING GIN (notes);
 CREATE INDEX minion_jobs_expires_idx ON minion_jobs (expires);
-CREATE INDEX minion_jobs_finished_state_idx ON minion_jobs (finished, state);
 
 CREATE UNLOGGED TABLE minion_workers (
   id       BIGSERIAL PRIMARY KEY,
@@ -45,26 +45,6 @@ CREATE UNLOGGED TABLE minion_locks (
   expires TIMESTAMPTZ NOT NULL
 );
 CREATE INDEX minion_locks_name_expires_idx ON minion_locks (name, expires);
-
-CREATE TABLE minion_schedules (
-  id       BIGSERIAL PRIMARY KEY,
-  args     JSONB NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(args) = 'array'),
-  attempts INT NOT NULL DEFAULT 1,
-  created  TIMESTAMPTZ NOT NULL DEFAULT now(),
-  cron     TEXT NOT NULL,
-  expire   INT,
-  last_job BIGINT,
-  last_run TIMESTAMPTZ,
-  lax      BOOL NOT NULL DEFAULT FALSE,
-  name     TEXT NOT NULL UNIQUE,
-  next_run TIMESTAMPTZ NOT NULL,
-  notes    JSONB NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(notes) = 'object'),
-  paused   BOOL NOT NULL DEFAULT FALSE,
-  priority INT NOT NULL DEFAULT 0,
-  queue    TEXT NOT NULL DEFAULT 'default',
-  task     TEXT NOT NULL
-);
-CREATE INDEX minion_schedules_next_run_idx ON minion_schedules (next_run) WHERE NOT paused;
 
 CREATE FUNCTION minion_jobs_notify_workers() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
