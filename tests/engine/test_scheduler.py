@@ -234,3 +234,33 @@ async def test_who_waits_for_one_job_gets_it(desk: Desk) -> None:
     await bench.claim(await bench.worker(), tasks=["parent"])
     await bench.finish(parent)
     assert await taken(asking) == [child]
+
+
+async def test_what_a_worker_is_told_while_it_claims_adds_up(desk: Desk) -> None:
+    bench = desk.bench
+    ordinary, spare = await desk.ask(), await desk.ask(min_priority=1)
+    desk.gate.clear()
+    claims = desk.claims
+    first = await bench.enqueue(priority=10)
+    await reached(lambda: desk.claims > claims)
+    urgent = await bench.enqueue(priority=10)
+    await bench.enqueue(priority=0)
+    desk.gate.set()
+    # It is full, and passes on all that it was told, the urgent job too.
+    assert await taken(ordinary) == [first]
+    assert await taken(spare) == [urgent]
+
+
+async def test_what_is_passed_on_does_not_grow(desk: Desk) -> None:
+    """Each worker that is filled passes on what it left; what it took is not part of that."""
+    waiting = [await desk.ask() for _ in range(6)]
+    claims = desk.claims
+    for asking in waiting[:3]:
+        await desk.bench.enqueue()
+        await taken(asking)
+    await settle()
+    await desk.bench.storage.stats()
+    # One look each, and at most one more of the next in line.
+    assert desk.claims <= claims + 6
+    desk.scheduler.close()
+    await asyncio.gather(*waiting)

@@ -1,4 +1,4 @@
-"""Who runs next, in this process: hands ready jobs to the workers that wait for them.
+"""Wakes the workers that wait for jobs, in this process.
 
 Nothing here polls. A worker that finds no job parks; when a commit makes jobs ready, just as many
 parked workers are woken as can take them, the longest-waiting first. One that is woken and leaves
@@ -8,9 +8,10 @@ jobs behind, because it is full or no longer waits, passes the word on to the ne
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from minion_server.domain.job import Claim, ClaimedJob
 from minion_server.storage.base import Changes, Ready, ReadyJobs, Revocation, Storage
@@ -24,7 +25,7 @@ class _Waiter:
     queues: frozenset[str]
     tasks: frozenset[str] | None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
-    told: ReadyJobs = field(default_factory=dict)
+    told: ReadyJobs = field(default_factory=ReadyJobs)
 
     def wants(self, queue: str, task: str, priority: int) -> bool:
         floor = self.claim.min_priority
@@ -35,7 +36,7 @@ class _Waiter:
         )
 
     def tell(self, key: tuple[str, str], ready: Ready) -> None:
-        self.told[key] = ready
+        self.told.add(*key, ready)
         self.woken.set()
 
 
@@ -90,16 +91,16 @@ class Scheduler:
         waiter = _Waiter(claim=claim, queues=frozenset(claim.queues), tasks=tasks)
         waiting = self._waiters if claim.job_id is None else self._choosers
         waiting[waiter] = None
-        left: ReadyJobs = {}
+        left = ReadyJobs()
         jobs: list[ClaimedJob] = []
         try:
             while not self._closed:
-                left, waiter.told = waiter.told, {}
+                left, waiter.told = waiter.told, ReadyJobs()
                 waiter.woken.clear()
                 jobs = await self._claim(worker_id, claim)
                 # Only one that was filled, or failed, may have left some of what it was told of.
                 if len(jobs) < claim.max_jobs:
-                    left = {}
+                    left = ReadyJobs()
                 remaining = deadline - loop.time()
                 if jobs or remaining <= 0:
                     break
@@ -112,7 +113,8 @@ class Scheduler:
             del waiting[waiter]
             # Whoever waits for one job has been told beside the others, not before them.
             if claim.job_id is None:
-                self._wake(left | waiter.told)
+                left.merge(waiter.told)
+                self._wake(_without(left, jobs))
         return jobs
 
     def connect(self, worker_id: int) -> Inbox:
@@ -176,3 +178,16 @@ class Scheduler:
 
     def _wanting(self, key: tuple[str, str], priority: int) -> Iterable[_Waiter]:
         return (waiter for waiter in self._waiters if waiter.wants(*key, priority))
+
+
+def _without(told: ReadyJobs, taken: Iterable[ClaimedJob]) -> ReadyJobs:
+    """Return what was told less what was taken of it, at least one job of each queue and task.
+
+    The jobs that were taken need not be those that were told of: one look more is harmless, a job
+    that nobody looks for is not. Counts that were never lowered would grow from worker to worker.
+    """
+    counts = Counter((job.queue, job.task) for job in taken)
+    return ReadyJobs(
+        (key, replace(ready, count=max(1, ready.count - counts[key])))
+        for key, ready in told.items()
+    )

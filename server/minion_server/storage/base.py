@@ -47,21 +47,35 @@ class Revocation:
     retries: int
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
     """Jobs of one queue and task that may be taken from now on.
 
     Attributes:
         priority: The highest of their priorities.
-        count: How many they are, at least.
+        count: The least number of them.
     """
 
     priority: int
     count: int
 
 
-ReadyJobs = dict[tuple[str, str], Ready]
-"""What may be taken from now on, by queue and task."""
+class ReadyJobs(dict[tuple[str, str], Ready]):
+    """What may be taken from now on, by queue and task."""
+
+    def add(self, queue: str, task: str, ready: Ready) -> None:
+        """Add jobs of one queue and task to those that are known."""
+        known = self.get((queue, task))
+        if known is not None:
+            ready = Ready(
+                priority=max(known.priority, ready.priority), count=known.count + ready.count
+            )
+        self[queue, task] = ready
+
+    def merge(self, other: Mapping[tuple[str, str], Ready]) -> None:
+        """Add all that another knows."""
+        for (queue, task), ready in other.items():
+            self.add(queue, task, ready)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -80,21 +94,15 @@ class Changes:
 
     jobs: set[int] = field(default_factory=set)
     cleared: bool = False
-    ready: ReadyJobs = field(default_factory=dict)
+    ready: ReadyJobs = field(default_factory=ReadyJobs)
     due_in: float | None = None
     revoked: list[Revocation] = field(default_factory=list)
     commanded: set[int] = field(default_factory=set)
     schedule_due_in: float | None = None
 
-    def add_ready(self, queue: str, task: str, priority: int) -> None:
-        """Note that a job may be taken from now on."""
-        key = queue, task
-        known = self.ready.get(key)
-        if known is None:
-            self.ready[key] = Ready(priority=priority, count=1)
-        else:
-            known.priority = max(known.priority, priority)
-            known.count += 1
+    def add_ready(self, queue: str, task: str, priority: int, count: int = 1) -> None:
+        """Note that jobs may be taken from now on; `priority` is the highest of theirs."""
+        self.ready.add(queue, task, Ready(priority=priority, count=count))
 
     def add_due(self, seconds: float) -> None:
         """Note that a job becomes due, or expires, after some seconds."""

@@ -30,7 +30,7 @@ def read_changes(told: Mapping[str, Any], changes: Changes | None = None) -> Cha
     changes.jobs.update(told.get("jobs", ()))
     changes.jobs.update(told.get("expired", ()))
     for queue, task, priority, number in told.get("ready", ()):
-        add_ready(changes, queue, task, priority, number)
+        changes.add_ready(queue, task, priority, number)
     for worker_id, job_id, retries in told.get("revoked", ()):
         changes.revoked.append(Revocation(worker_id=worker_id, job_id=job_id, retries=retries))
     changes.commanded.update(told.get("commanded", ()))
@@ -43,17 +43,10 @@ def read_changes(told: Mapping[str, Any], changes: Changes | None = None) -> Cha
     return changes
 
 
-def add_ready(changes: Changes, queue: str, task: str, priority: int, number: int) -> None:
-    """Note that some jobs may be taken from now on."""
-    changes.add_ready(queue, task, priority)
-    changes.ready[queue, task].count += number - 1
-
-
 def merge(into: Changes, other: Changes) -> None:
     """Add what others changed."""
     into.jobs |= other.jobs
-    for (queue, task), ready in other.ready.items():
-        add_ready(into, queue, task, ready.priority, ready.count)
+    into.ready.merge(other.ready)
     if other.due_in is not None:
         into.add_due(other.due_in)
     into.revoked += other.revoked
