@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from functools import partial
 from pathlib import Path
 
+import apsw
 import pytest
 from minion_server.storage.base import Storage
 from minion_server.storage.postgresql import PostgresStorage
@@ -17,6 +19,7 @@ from support.postgresql import (
     make_clocked,
     make_clocked_template,
 )
+from support.raw_database import Database
 
 TEMPLATE = "minion_template"
 
@@ -62,3 +65,19 @@ async def make_bench(
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     async with make_bench(request.param, tmp_path, request) as one:
         yield one
+
+
+@pytest.fixture
+def database(bench: Bench, tmp_path: Path, request: pytest.FixtureRequest) -> Database:
+    """The database of the bench's store."""
+    if isinstance(bench.clock, DatabaseClock):
+        server: PostgresServer = request.getfixturevalue("postgresql")
+        return Database(
+            execute=partial(server.execute, database=bench.clock.path.stem), jobs="minion_jobs"
+        )
+
+    async def execute(sql: str) -> object:
+        with closing(apsw.Connection(str(tmp_path / "minion.db"))) as connection:
+            return connection.execute(sql).fetchall()
+
+    return Database(execute=execute, jobs="jobs")

@@ -5,9 +5,11 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from minion_server.domain.errors import JobNotFound
+from minion_server.domain.errors import JobNotFound, RetriedTooOften
 from minion_server.domain.job import JobState, NewJob, RetryOptions
+from minion_server.domain.limits import MAX_INT32, MAX_SPAN
 from support.bench import START, Bench
+from support.raw_database import Database
 
 # No database keeps NUL characters; they are refused where JSON comes in.
 texts = st.text(st.characters(exclude_characters="\0", codec="utf-8"))
@@ -66,6 +68,32 @@ async def test_a_failed_job_is_tried_again_while_attempts_are_left(bench: Bench)
     assert await bench.fail(job_id, 2, "the last")
     job = await bench.job(job_id)
     assert (job.state, job.retries, job.attempts, job.result) == ("failed", 2, 1, "the last")
+
+
+@pytest.mark.parametrize("retries", [3_059, 10**6, MAX_INT32 - 1])
+async def test_a_job_of_many_retries_is_tried_again_after_the_longest_delay(
+    bench: Bench, database: Database, retries: int
+) -> None:
+    job_id = await bench.enqueue(attempts=2)
+    await database.set_retries(job_id, retries)
+    await bench.claim(await bench.worker())
+    assert await bench.fail(job_id, retries)
+    job = await bench.job(job_id)
+    assert (job.state, job.retries, job.attempts) == ("inactive", retries + 1, 1)
+    assert job.delayed == bench.clock() + MAX_SPAN.total_seconds()
+
+
+async def test_a_job_whose_retries_cannot_be_counted_up_stays_failed(
+    bench: Bench, database: Database
+) -> None:
+    job_id = await bench.enqueue(attempts=2)
+    await database.set_retries(job_id, MAX_INT32)
+    await bench.claim(await bench.worker())
+    with pytest.raises(RetriedTooOften):
+        await bench.storage.retry_job(job_id, None, RetryOptions())
+    assert await bench.fail(job_id, MAX_INT32)
+    job = await bench.job(job_id)
+    assert (job.state, job.retries, job.attempts) == ("failed", MAX_INT32, 2)
 
 
 async def test_outcomes_of_a_batch_stand_alone(bench: Bench) -> None:

@@ -77,6 +77,15 @@ class Conflict(MinionError):
     reason = "CONFLICT"
 
 
+class RetriedTooOften(Conflict):
+    """A job whose retries cannot be counted any further."""
+
+    reason = "RETRIED_TOO_OFTEN"
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"cannot retry job {job_id}: it has been retried too often")
+
+
 class Exhausted(MinionError):
     """A limit that is reached for now: trying again later may help."""
 

@@ -185,7 +185,8 @@ class Storage(Protocol):
         """Finish or fail active jobs, in one step.
 
         A job that fails with more than one attempt left becomes inactive again with one attempt
-        less, its retries counted up, and delayed by `backoff` of its retries before.
+        less, its retries counted up, and delayed by `backoff` of its retries before. One that has
+        been retried `limits.MAX_RETRIES` times stays failed.
 
         Returns:
             For each outcome, whether the job was still active in that generation; if not, nothing
@@ -208,6 +209,7 @@ class Storage(Protocol):
 
         Raises:
             JobNotFound: There is none with that id.
+            RetriedTooOften: It has been retried `limits.MAX_RETRIES` times.
         """
 
     async def cancel_job(self, job_id: int, result: JsonValue) -> bool:

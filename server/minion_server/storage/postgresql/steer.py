@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from minion_server.domain.errors import JobNotFound
+from minion_server.domain.errors import JobNotFound, RetriedTooOften
 from minion_server.domain.job import JsonValue, RetryOptions
 from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.enqueue import Tell
@@ -64,6 +64,8 @@ async def _steer(
     answer = orjson.loads(await database.step(sql, job_id, *arguments))
     if answer.get("missing"):
         raise JobNotFound(job_id)
+    if answer.get("exhausted"):
+        raise RetriedTooOften(job_id)
     if not answer["accepted"]:
         return False
     changes = read_changes(answer)

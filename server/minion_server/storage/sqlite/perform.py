@@ -9,6 +9,7 @@ from itertools import islice
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, Outcome
+from minion_server.domain.limits import MAX_RETRIES
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.rows import CLAIMED_COLUMNS, to_claimed, to_json
 from minion_server.storage.sqlite.writer import Operation, Transaction
@@ -101,7 +102,7 @@ def end_job(txn: Transaction, outcome: Outcome, result: str, backoff: Backoff) -
     if attempts is None:
         return False
     txn.changes.jobs.add(outcome.job_id)
-    if outcome.failed and attempts > 1:
+    if outcome.failed and attempts > 1 and outcome.retries < MAX_RETRIES:
         delayed = txn.now + backoff(outcome.retries).total_seconds()
         txn.connection.execute(_TRY_AGAIN, (delayed, txn.now, outcome.job_id))
         stages.restage(txn, outcome.job_id)

@@ -7,7 +7,8 @@ from typing import Any
 
 import orjson
 
-from minion_server.domain.errors import JobNotFound
+from minion_server.domain import limits
+from minion_server.domain.errors import JobNotFound, RetriedTooOften
 from minion_server.domain.job import JobState, JsonValue, RetryOptions
 from minion_server.storage.base import Revocation
 from minion_server.storage.sqlite import stages
@@ -35,6 +36,8 @@ def retry_job(job_id: int, retries: int | None, options: RetryOptions) -> Operat
         )
         if retries is not None and retries != present:
             return False
+        if present >= limits.MAX_RETRIES:
+            raise RetriedTooOften(job_id)
         now = txn.now
         txn.connection.execute(
             _RETRY,

@@ -118,7 +118,7 @@ BEGIN
     UPDATE minion_jobs AS j SET finished = now(), result = g.result::JSONB,
       state = (CASE WHEN g.failed THEN 'failed' ELSE 'finished' END)::minion_state
     FROM given AS g WHERE j.id = g.id AND j.retries = g.retries AND j.state::TEXT = 'active'
-    RETURNING j.id, g.place, g.failed AND j.attempts > 1 AS again, g.delay
+    RETURNING j.id, g.place, g.failed AND j.attempts > 1 AND j.retries < 2147483647 AS again, g.delay
   )
   SELECT array_agg(d.place), array_agg(d.id), array_agg(d.id) FILTER (WHERE d.again),
     array_agg(d.delay) FILTER (WHERE d.again) INTO places, ended, again, delays FROM done AS d;

@@ -29,6 +29,8 @@ BEGIN
     RETURN '{"missing": true}';
   ELSIF old.retries <> p_retries THEN
     RETURN '{"accepted": false}';
+  ELSIF old.retries = 2147483647 THEN
+    RETURN '{"exhausted": true}';
   END IF;
   UPDATE minion_jobs AS j SET attempts = coalesce(p_attempts, j.attempts), delayed = now() + p_delay * INTERVAL '1 second',
     expires = coalesce(now() + p_expire * INTERVAL '1 second', j.expires), lax = coalesce(p_lax, j.lax),

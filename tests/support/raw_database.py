@@ -1,0 +1,17 @@
+"""The database under a store, for rows that no verb makes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """A database, and what it calls its table of jobs."""
+
+    execute: Callable[[str], Awaitable[object]]
+    jobs: str
+
+    async def set_retries(self, job_id: int, retries: int) -> None:
+        await self.execute(f"UPDATE {self.jobs} SET retries = {retries} WHERE id = {job_id}")  # noqa: S608 - of numbers
