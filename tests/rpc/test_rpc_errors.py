@@ -12,7 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from minion.v1 import minion_service_pb2 as pb
-from minion_server.domain.errors import Conflict, Exhausted, Unavailable
+from minion_server.domain.errors import Conflict, Exhausted, MinionError, Unavailable
 from support.bench import Bench
 from support.rpc_bench import BEARER, Refusal, RpcBench, list_value, raw, refusal, struct
 
@@ -59,6 +59,16 @@ RETRY: list[tuple[dict[str, Any], str]] = [
 # Whole numbers that may have been an id of 64 bits before a client made a double of it.
 ROUNDED = [2.0**53, -(2.0**53), 2.0**53 + 2, 2.0**60, 2.0**63, -(2.0**63), 2.0**64]
 EXACT = [2.0**53 - 1, -(2.0**53) + 1, 0.5, 4.5e15 + 0.5, 2.0**64 + 2**12, 1e300, -1e300, 5e-324]
+
+
+class Odd(MinionError):
+    """Of none of the kinds that have a code."""
+
+    reason = "ODD"
+
+
+class OddConflict(Odd, Conflict):
+    reason = Conflict.reason
 
 
 def check_blames(refused: Refusal, field: str) -> None:
@@ -210,6 +220,8 @@ async def _error_of(wire: RpcBench, path: str, data: bytes, *, streams: bool) ->
         (Conflict("no"), grpc.StatusCode.FAILED_PRECONDITION, "CONFLICT"),
         (Exhausted("no"), grpc.StatusCode.RESOURCE_EXHAUSTED, "EXHAUSTED"),
         (Unavailable("no"), grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE"),
+        (Odd("no"), grpc.StatusCode.INTERNAL, "ODD"),
+        (OddConflict("no"), grpc.StatusCode.FAILED_PRECONDITION, "CONFLICT"),
     ],
 )
 async def test_each_kind_of_error_has_its_code(

@@ -36,13 +36,24 @@ MAX_TEXT_BYTES = 500
 """What may hold what the caller sent: gRPC drops a status whose metadata exceeds 8 KiB, in which
 the message stands twice, percent-encoded and in base64."""
 
+
+class MalformedMessage(MinionError):
+    """A request whose bytes are no message."""
+
+    reason = "MALFORMED_MESSAGE"
+
+
 CODES: dict[type[MinionError], grpc.StatusCode] = {
     Invalid: grpc.StatusCode.INVALID_ARGUMENT,
+    MalformedMessage: grpc.StatusCode.INVALID_ARGUMENT,
     NotFound: grpc.StatusCode.NOT_FOUND,
     Conflict: grpc.StatusCode.FAILED_PRECONDITION,
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
+    # Any other is meant for the caller too.
+    MinionError: grpc.StatusCode.INTERNAL,
 }
+
 
 if TYPE_CHECKING:
     Handler = grpc.RpcMethodHandler[Any, Any]
@@ -53,12 +64,6 @@ else:
     Handler = grpc.RpcMethodHandler
     Context = grpc.aio.ServicerContext
     Interceptor = grpc.aio.ServerInterceptor
-
-
-class MalformedMessage(MinionError):
-    """A request whose bytes are no message."""
-
-    reason = "MALFORMED_MESSAGE"
 
 
 async def abort(
@@ -222,14 +227,16 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
                 error.reason,
                 error_details_pb2.BadRequest(field_violations=[violation]),
             )
-        case MalformedMessage():
-            await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error), error.reason)
         case MinionError():
-            code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-            await abort(context, code, _clip(str(error), MAX_TEXT_BYTES), error.reason)
+            await abort(context, _code(error), _clip(str(error), MAX_TEXT_BYTES), error.reason)
         case _:
             logger.error("a call failed", exc_info=error)
             await abort(context, grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, "INTERNAL")
+
+
+def _code(error: MinionError) -> grpc.StatusCode:
+    """Return the status of the nearest of an error's classes that has one."""
+    return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
 
 
 def _clip(text: str, max_bytes: int) -> str:
