@@ -26,8 +26,9 @@ from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import Retention
 from minion_server.domain.worker import MISSED_HEARTBEATS
 from minion_server.engine.dispatcher import Dispatcher
+from minion_server.engine.hearing import Hearing
 from minion_server.engine.queue import Queue
-from minion_server.engine.recovery import EMBEDDED, recover
+from minion_server.engine.recovery import embedded_status, pid_namespace, recover
 from minion_server.engine.repairer import Repairer
 from minion_server.engine.scheduler import Scheduler
 from minion_server.engine.source import LocalSource
@@ -145,8 +146,9 @@ class Server:
         )
         self._queue = Queue(self._storage, self._retention.missing_after)
         self._scheduler = Scheduler(self._storage)
-        self._workforce = Workforce(self._storage, self._scheduler, minion_backoff)
-        self._source = LocalSource(self._storage, self._scheduler, minion_backoff)
+        self._hearing = Hearing(self._probe, self._retention.missing_after)
+        self._workforce = Workforce(self._storage, self._scheduler, minion_backoff, self._hearing)
+        self._source = LocalSource(self._storage, self._scheduler, minion_backoff, self._hearing)
         self._stager = Stager(self._storage)
         self._dispatcher = Dispatcher(self._storage)
         self._repairer = Repairer(
@@ -154,7 +156,8 @@ class Server:
             retention=self._retention,
             backoff=minion_backoff,
             interval=settings.repair_interval,
-            heartbeat=self._source.heartbeat,
+            # Since its start at most: workers of others may have waited for it.
+            heard_for=lambda: min(self._hearing.heard_for(), self._storage.uptime()),
         )
         self._worker: Worker | None = None
         self._working: asyncio.Task[None] | None = None
@@ -175,7 +178,9 @@ class Server:
             # Not before the database is this server's alone: a start that is refused must not make
             # a key beside the one that another server holds.
             key = find_key(settings)
-            await recover(self._storage, self._retention, minion_backoff)
+            await recover(
+                self._storage, self._retention, minion_backoff, own_namespace=pid_namespace()
+            )
             self._rpc = RpcServer(
                 storage=self._storage,
                 queue=self._queue,
@@ -183,6 +188,7 @@ class Server:
                 retention=self._retention,
                 backoff=minion_backoff,
                 key=key,
+                heard_for=self._hearing.heard_for,
             )
             host, port = settings.grpc_listen
             self.grpc_address = join(host, await self._rpc.start(join(host, port)))
@@ -191,6 +197,7 @@ class Server:
                 self.http_address = await self._http.start()
             self._stager.start()
             self._dispatcher.start()
+            self._hearing.start()
             self._repairer.start()
             if not settings.no_scheduler:
                 await self._start_worker(modules)
@@ -210,6 +217,7 @@ class Server:
                 logger.error("the worker failed", exc_info=error)
         self._scheduler.close()
         await self._repairer.stop()
+        await self._hearing.stop()
         await self._dispatcher.stop()
         await self._stager.stop()
         if self._http is not None:
@@ -245,7 +253,7 @@ class Server:
             limits=dict(settings.limit),
             grace=settings.grace,
             heartbeat_interval=min(HEARTBEAT_SECONDS, settings.missing_after / MISSED_HEARTBEATS),
-            status={EMBEDDED: True},
+            status=embedded_status(),
             executor=Executor(REGISTRY, pool=pool),
         )
         self._working = asyncio.create_task(self._worker.run(), name="worker")
@@ -258,6 +266,9 @@ class Server:
                 working.result()
             except ChildStartError as error:
                 raise Invalid("--tasks", str(error)) from None
+
+    async def _probe(self) -> None:
+        await self._storage.get_job_status(1)
 
     def _write_addresses(self) -> None:
         path = self._settings.data_dir / ADDRESS_FILE

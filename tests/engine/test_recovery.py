@@ -7,29 +7,35 @@ import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import closing
+from datetime import timedelta
+from pathlib import Path
 
+import apsw
 import pytest
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import JobState
 from minion_server.domain.maintenance import Retention
 from minion_server.domain.worker import Registration
-from minion_server.engine.recovery import EMBEDDED, recover
+from minion_server.engine.recovery import EMBEDDED, PID_NAMESPACE, recover
 from support.bench import Bench
 
 HERE = socket.gethostname()
+NAMESPACE = "a-boot/1"
 
 
-async def worker_with_job(bench: Bench, host: str, pid: int, *, embedded: bool = True) -> int:
+async def worker_with_job(
+    bench: Bench, host: str, pid: int, *, embedded: bool = True, namespace: str | None = NAMESPACE
+) -> int:
     job_id = await bench.enqueue()
-    worker = await bench.storage.register_worker(
-        Registration(host=host, pid=pid, status={EMBEDDED: True} if embedded else {})
-    )
+    status = {EMBEDDED: True, PID_NAMESPACE: namespace} if embedded else {}
+    worker = await bench.storage.register_worker(Registration(host=host, pid=pid, status=status))
     assert await bench.claim_ids(worker) == [job_id]
     return job_id
 
 
 async def failed_after_recovery(bench: Bench) -> Sequence[int]:
-    await recover(bench.storage, Retention(), minion_backoff)
+    await recover(bench.storage, Retention(), minion_backoff, own_namespace=NAMESPACE)
     return await bench.listed(states=[JobState.FAILED])
 
 
@@ -67,7 +73,7 @@ async def test_workers_elsewhere_have_time_to_come_back(bench: Bench) -> None:
     assert report.missing_workers == report.abandoned_jobs == 1
 
 
-async def test_of_a_shared_store_only_the_dead_of_this_machine_are_known(
+async def test_of_a_shared_store_only_the_dead_of_this_namespace_are_known(
     bench: Bench, dead_pid: int
 ) -> None:
     bench.storage.exclusive = False
@@ -78,8 +84,51 @@ async def test_of_a_shared_store_only_the_dead_of_this_machine_are_known(
     ]
     await worker_with_job(bench, HERE, os.getppid())
     await worker_with_job(bench, HERE, 1)
-    await worker_with_job(bench, "elsewhere", dead_pid)
+    # In another container of the same host name, after another boot, of an older version.
+    for pid in (dead_pid, os.getpid()):
+        for namespace in ("a-boot/2", "another-boot/1", None):
+            await worker_with_job(bench, HERE, pid, namespace=namespace)
     assert sorted(await failed_after_recovery(bench)) == dead
+
+
+async def test_where_there_is_no_telling_nobody_is_known_to_be_dead(
+    bench: Bench, dead_pid: int
+) -> None:
+    bench.storage.exclusive = False
+    await worker_with_job(bench, HERE, dead_pid, namespace=None)
+    report = await recover(bench.storage, Retention(), minion_backoff, own_namespace=None)
+    assert not report
+
+
+async def test_a_start_judges_nobody_by_the_time_before_it(bench: Bench) -> None:
+    bench.storage.exclusive = False
+    await worker_with_job(bench, "elsewhere", 1, embedded=False)
+    bench.clock.advance(100_000)
+    assert await failed_after_recovery(bench) == []
+
+
+async def test_a_worker_that_is_none_to_us_stops_no_start(bench: Bench, tmp_path: Path) -> None:
+    await worker_with_job(bench, "elsewhere", 1, embedded=False)
+    job_id = await worker_with_job(bench, "elsewhere", 1)
+    with closing(apsw.Connection(str(tmp_path / "minion.db"))) as connection:
+        connection.execute(f"UPDATE workers SET host = '', pid = {2**40} WHERE id = 1")
+    assert await failed_after_recovery(bench) == [job_id]
+
+
+async def test_a_job_that_a_repair_stumbles_over_stops_no_start(bench: Bench) -> None:
+    job_id = await bench.enqueue(attempts=2)
+    worker = await bench.storage.register_worker(Registration(status={EMBEDDED: True}))
+    await bench.claim_ids(worker)
+    stuck = await bench.enqueue()
+    bench.clock.advance(7 * 86_400)
+
+    def backoff(retries: int) -> timedelta:
+        raise OverflowError
+
+    report = await recover(bench.storage, Retention(), backoff, own_namespace=None)
+    assert (report.abandoned_jobs, report.stuck_jobs) == (0, 1)
+    assert (await bench.job(job_id)).state == JobState.ACTIVE
+    assert (await bench.job(stuck)).state == JobState.FAILED
 
 
 async def test_a_job_with_attempts_left_is_tried_again(bench: Bench) -> None:
@@ -88,7 +137,7 @@ async def test_a_job_with_attempts_left_is_tried_again(bench: Bench) -> None:
         Registration(host=HERE, pid=1, status={EMBEDDED: True})
     )
     await bench.claim_ids(worker)
-    report = await recover(bench.storage, Retention(), minion_backoff)
+    report = await recover(bench.storage, Retention(), minion_backoff, own_namespace=None)
     assert report.abandoned_jobs == 1
     job = await bench.job(job_id)
     assert (job.state, job.retries, job.attempts) == (JobState.INACTIVE, 1, 2)

@@ -14,4 +14,4 @@ class Database:
     jobs: str
 
     async def set_retries(self, job_id: int, retries: int) -> None:
-        await self.execute(f"UPDATE {self.jobs} SET retries = {retries} WHERE id = {job_id}")  # noqa: S608 - of numbers
+        await self.execute(f"UPDATE {self.jobs} SET retries = {retries} WHERE id = {job_id}")

@@ -38,21 +38,27 @@ MISSED_HEARTBEATS = 6
 
 
 def is_missing(
-    status: Mapping[str, JsonValue], *, silent_for: float, missing_after: timedelta
+    status: JsonValue,
+    *,
+    silent_for: float,
+    missing_after: timedelta,
+    heard_for: timedelta = timedelta.max,
 ) -> bool:
-    """Tell whether a worker has been silent for so long that it is gone.
+    """Return whether a worker has been silent for so long that it is gone.
 
-    A worker that tells its `heartbeat_interval`, as Perl Minion's do, may have a longer one than
-    this server expects: Perl's is five minutes, and it takes for gone who has missed six.
+    A worker whose status has a `heartbeat_interval`, as those of Perl Minion do, may have a longer
+    one than this server expects: Perl's is five minutes, and six of them may be missed.
 
     Args:
-        status: What the worker tells of itself.
-        silent_for: For how many seconds it has not been heard of.
-        missing_after: After how long workers are gone that tell nothing.
+        status: What the worker reported about itself.
+        silent_for: Seconds since it was heard of last.
+        missing_after: After how long workers without an interval are gone.
+        heard_for: For how long whoever judges could have heard it.
     """
-    interval = status.get("heartbeat_interval")
+    interval = status.get("heartbeat_interval") if isinstance(status, Mapping) else None
     told = interval if isinstance(interval, int | float) else 0.0
-    return silent_for > max(missing_after.total_seconds(), MISSED_HEARTBEATS * told)
+    silence = min(silent_for, heard_for.total_seconds())
+    return silence > max(missing_after.total_seconds(), MISSED_HEARTBEATS * told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.maintenance import Retention
+from minion_server.engine.hearing import HeardFor
 from minion_server.engine.loop import Loop
 from minion_server.storage.base import Storage
 
@@ -24,7 +25,7 @@ class Repairer(Loop):
         retention: Retention,
         backoff: Backoff,
         interval: float,
-        heartbeat: Callable[[], Awaitable[None]],
+        heard_for: HeardFor,
         rng: Callable[[], float] = random.random,
     ) -> None:
         """Set it up.
@@ -35,22 +36,22 @@ class Repairer(Loop):
             backoff: Delay of jobs that are tried again.
             interval: Seconds between two repairs, at most; at least half as many, at random, so
                 that several servers of one database take turns.
-            heartbeat: Tells that this process's own worker lives, before the missing ones are
-                looked for: the whole process may have been asleep.
-            rng: Answers random numbers in [0, 1).
+            heard_for: Returns for how long this server could hear workers (see `Hearing`).
+            rng: Returns random numbers in [0, 1).
         """
         super().__init__()
         self._storage = storage
         self._retention = retention
         self._backoff = backoff
         self._interval = interval
-        self._heartbeat = heartbeat
+        self._heard_for = heard_for
         self._rng = rng
 
     async def step(self) -> float:
         """Repair."""
-        await self._heartbeat()
-        report = await self._storage.repair(self._retention, self._backoff)
+        report = await self._storage.repair(
+            self._retention, self._backoff, heard_for=self._heard_for()
+        )
         if report:
             logger.info("repaired: %s", report)
         return self._interval * (1 - self._rng() / 2)

@@ -14,6 +14,7 @@ from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import Exhausted, JobNotFound, Unavailable, WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
 from minion_server.domain.worker import Command, Registration
+from minion_server.engine.hearing import Hearing, hear
 from minion_server.engine.scheduler import Inbox, Scheduler
 from minion_server.storage.base import Storage
 
@@ -54,33 +55,33 @@ class LocalSource:
         registered: Set once the worker has registered.
     """
 
-    def __init__(self, storage: Storage, scheduler: Scheduler, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        scheduler: Scheduler,
+        backoff: Backoff,
+        hearing: Hearing | None = None,
+    ) -> None:
         self._storage = storage
+        self._hearing = hearing
         self._scheduler = scheduler
         self._backoff = backoff
         self._inbox: Inbox | None = None
-        self._status: Mapping[str, JsonValue] = {}
         self._commands: deque[Command] = deque()
         self.registered = asyncio.Event()
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
         """Register the worker, or tell that it lives."""
-        self._status = status
         known = None if self._inbox is None else self._inbox.worker_id
         registration = Registration(
             id=known, host=socket.gethostname(), pid=os.getpid(), status=status
         )
         with reachable():
-            worker_id = await self._storage.register_worker(registration)
+            worker_id = await hear(self._storage, registration, self._hearing)
         if known is None:
             self._inbox = self._scheduler.connect(worker_id)
         self.registered.set()
         return worker_id
-
-    async def heartbeat(self) -> None:
-        """Tell that the worker lives, if it is registered."""
-        if self._inbox is not None:
-            await self.register(self._status)
 
     async def unregister(self) -> None:
         """Take leave."""

@@ -19,6 +19,7 @@ from minion_server.domain.job import (
     RetryOptions,
 )
 from minion_server.domain.worker import Registration, WorkerFilter
+from minion_server.engine.hearing import Hearing, hear
 from minion_server.engine.scheduler import Scheduler
 from minion_server.storage.base import Storage
 
@@ -29,14 +30,21 @@ JobKey = tuple[int, int]
 class Workforce:
     """The verbs of workers that are reached over a wire, which may break at any moment."""
 
-    def __init__(self, storage: Storage, scheduler: Scheduler, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        scheduler: Scheduler,
+        backoff: Backoff,
+        hearing: Hearing | None = None,
+    ) -> None:
         self._storage = storage
+        self._hearing = hearing
         self._backoff = backoff
         self.scheduler = scheduler
 
     async def register(self, registration: Registration) -> int:
         """Register a worker, or note that it was heard of (see `Storage.register_worker`)."""
-        return await self._storage.register_worker(registration)
+        return await hear(self._storage, registration, self._hearing)
 
     async def unregister(self, worker_id: int) -> None:
         """Forget a worker (see `Storage.unregister_worker`)."""

@@ -10,6 +10,7 @@ from minion.v1 import admin_service_pb2_grpc
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import Retention
+from minion_server.engine.hearing import HeardFor, always
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
 from minion_server.storage.base import Storage
@@ -18,10 +19,17 @@ from minion_server.storage.base import Storage
 class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
     """Serves what keeps the queue in order."""
 
-    def __init__(self, storage: Storage, retention: Retention, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        retention: Retention,
+        backoff: Backoff,
+        heard_for: HeardFor = always,
+    ) -> None:
         self._storage = storage
         self._retention = retention
         self._backoff = backoff
+        self._heard_for = heard_for
 
     async def Repair(self, request: pb.RepairRequest, context: Context) -> pb.RepairResponse:
         """Repair the queue."""
@@ -30,7 +38,9 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
             for name in ("missing_after", "remove_after", "stuck_after")
             if request.HasField(name)
         }
-        report = await self._storage.repair(replace(self._retention, **asked), self._backoff)
+        report = await self._storage.repair(
+            replace(self._retention, **asked), self._backoff, heard_for=self._heard_for()
+        )
         return pb.RepairResponse(
             missing_workers=report.missing_workers,
             abandoned_jobs=report.abandoned_jobs,

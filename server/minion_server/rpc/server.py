@@ -21,6 +21,7 @@ from minion.v1 import worker_service_pb2_grpc as worker_grpc
 
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.maintenance import Retention
+from minion_server.engine.hearing import HeardFor, always
 from minion_server.engine.queue import Queue
 from minion_server.engine.workforce import Workforce
 from minion_server.rpc.admin_service import AdminService
@@ -59,6 +60,7 @@ class RpcServer:
         retention: Retention,
         backoff: Backoff,
         key: str,
+        heard_for: HeardFor = always,
     ) -> None:
         self._workers = WorkerService(storage, workforce, retention.missing_after)
         # The error interceptor comes first: it answers for what the others raise too.
@@ -66,7 +68,8 @@ class RpcServer:
         aio: Any = health.aio  # type: ignore[attr-defined]  # not in the stubs
         self._health = aio.HealthServicer()
         minion, locks = MinionService(queue), LockService(storage)
-        schedules, admin = ScheduleService(storage), AdminService(storage, retention, backoff)
+        schedules = ScheduleService(storage)
+        admin = AdminService(storage, retention, backoff, heard_for)
 
         def add_services(server: Any) -> None:
             minion_grpc.add_MinionServiceServicer_to_server(minion, server)

@@ -342,8 +342,12 @@ class Storage(Protocol):
             Seconds until there is something to do again; None if nothing waits for its time.
         """
 
-    async def repair(self, retention: Retention, backoff: Backoff) -> RepairReport:
+    async def repair(
+        self, retention: Retention, backoff: Backoff, *, heard_for: timedelta = timedelta.max
+    ) -> RepairReport:
         """Forget missing workers, fail or retry jobs whose worker is gone, remove what is old.
+
+        `heard_for` is for how long the caller could have heard workers: no longer silence counts.
 
         - Workers that are missing (see `domain.worker.is_missing`) are forgotten.
         - Active jobs whose worker is not registered fail as "Worker went away", and are tried

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
 
 from minion_server.domain import limits
 from minion_server.domain.backoff import Backoff
+from minion_server.domain.errors import MinionError
 from minion_server.domain.job import Outcome
 from minion_server.domain.lock import LockRequest
 from minion_server.domain.maintenance import (
@@ -26,6 +28,9 @@ from minion_server.storage.postgresql.enqueue import Tell
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.perform import end_jobs
 from minion_server.storage.postgresql.tell import read_changes
+from minion_server.storage.repairs import take_steps
+
+logger = logging.getLogger(__name__)
 
 MAX_REPAIRED = 1_000
 """Jobs repaired in one transaction: bounds how long their rows stay locked."""
@@ -37,6 +42,10 @@ _SILENT = """
         THEN greatest(notified, pg_postmaster_start_time()) ELSE notified
       END)::float8 AS silent_for
     FROM minion_workers WHERE notified < now() - $1::float8 * INTERVAL '1 second'
+"""
+
+_ABANDONED = """
+    SELECT minion_server_abandoned($1::float8, $2::int, $3::text, $4::int, $5::float8)
 """
 
 _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
@@ -138,36 +147,32 @@ async def reset(database: Database, tell: Tell, *, locks_only: bool) -> None:
 
 
 async def repair(
-    database: Database, tell: Tell, retention: Retention, backoff: Backoff
+    database: Database, tell: Tell, retention: Retention, backoff: Backoff, heard_for: timedelta
 ) -> RepairReport:
     """Do what `Storage.repair` says, in transactions of bounded size."""
-    missing = await _forget_missing(database, retention)
-    removed = await _remove_old(database, tell, retention.remove_after.total_seconds())
-    expired = await _exhaust(
-        database, tell, "removed", "SELECT minion_server_remove_expired($1::int)", MAX_REPAIRED
-    )
-    abandoned = await _fail_abandoned(database, tell, retention, backoff)
-    stuck = await _exhaust(
-        database,
-        tell,
-        "failed",
-        "SELECT minion_server_fail_stuck($1::float8, $2::text, $3::int)",
-        retention.stuck_after.total_seconds(),
-        to_json(JOB_STUCK),
-        MAX_REPAIRED,
+    report = await take_steps(
+        missing_workers=lambda: _forget_missing(database, retention, heard_for),
+        removed_jobs=lambda: _remove_old(database, tell, retention.remove_after.total_seconds()),
+        expired_jobs=lambda: _exhaust(
+            database, tell, "removed", "SELECT minion_server_remove_expired($1::int)", MAX_REPAIRED
+        ),
+        abandoned_jobs=lambda: _fail_abandoned(database, tell, retention, backoff, heard_for),
+        stuck_jobs=lambda: _exhaust(
+            database,
+            tell,
+            "failed",
+            "SELECT minion_server_fail_stuck($1::float8, $2::text, $3::int)",
+            retention.stuck_after.total_seconds(),
+            to_json(JOB_STUCK),
+            MAX_REPAIRED,
+        ),
     )
     while await database.ask("SELECT minion_server_forget($1::int)", MAX_REPAIRED) >= MAX_REPAIRED:
         pass
-    return RepairReport(
-        missing_workers=missing,
-        abandoned_jobs=abandoned,
-        removed_jobs=removed,
-        expired_jobs=expired,
-        stuck_jobs=stuck,
-    )
+    return report
 
 
-async def _forget_missing(database: Database, retention: Retention) -> int:
+async def _forget_missing(database: Database, retention: Retention, heard_for: timedelta) -> int:
     silent = await database.rows(_SILENT, retention.missing_after.total_seconds())
     missing = [
         row
@@ -176,6 +181,7 @@ async def _forget_missing(database: Database, retention: Retention) -> int:
             orjson.loads(row["status"]),
             silent_for=row["silent_for"],
             missing_after=retention.missing_after,
+            heard_for=heard_for,
         )
     ]
     # One that was heard of meanwhile stays.
@@ -220,17 +226,18 @@ async def _remove_old(database: Database, tell: Tell, seconds: float) -> int:
 
 
 async def _fail_abandoned(
-    database: Database, tell: Tell, retention: Retention, backoff: Backoff
+    database: Database, tell: Tell, retention: Retention, backoff: Backoff, heard_for: timedelta
 ) -> int:
     total = 0
     while True:
         found = orjson.loads(
             await database.ask(
-                "SELECT minion_server_abandoned($1::float8, $2::int, $3::text, $4::int)",
+                _ABANDONED,
                 retention.missing_after.total_seconds(),
                 MISSED_HEARTBEATS,
                 FOREGROUND_QUEUE,
                 MAX_REPAIRED,
+                heard_for.total_seconds(),
             )
         )
         if not found:
@@ -239,7 +246,7 @@ async def _fail_abandoned(
             Outcome(job_id=job_id, retries=retries, failed=True, result=WORKER_WENT_AWAY)
             for job_id, retries, _ in found
         ]
-        (accepted,) = await end_jobs(database, tell, [(outcomes, backoff)])
+        accepted = await _end(database, tell, outcomes, backoff)
         # The worker may only have been silent: if it lives, it is to stop.
         revoked = [
             Revocation(worker_id=worker_id, job_id=job_id, retries=retries)
@@ -250,6 +257,23 @@ async def _fail_abandoned(
         total += len(revoked)
         if len(found) < MAX_REPAIRED or not revoked:
             return total
+
+
+async def _end(
+    database: Database, tell: Tell, outcomes: Sequence[Outcome], backoff: Backoff
+) -> Sequence[bool]:
+    """End jobs in one step, or each by itself if that fails; log one that cannot be ended."""
+    try:
+        (accepted,) = await end_jobs(database, tell, [(outcomes, backoff)])
+    except MinionError:
+        raise
+    except Exception:
+        if len(outcomes) > 1:
+            parts = [await _end(database, tell, [outcome], backoff) for outcome in outcomes]
+            return [ended for part in parts for ended in part]
+        logger.exception("cannot end job %d", outcomes[0].job_id)
+        return [False]
+    return accepted
 
 
 def _tell_step(tell: Tell, answer: dict[str, Any], jobs: Sequence[int]) -> None:

@@ -306,9 +306,11 @@ class PostgresStorage:
 
     # Keeping in order
 
-    async def repair(self, retention: Retention, backoff: Backoff) -> RepairReport:
+    async def repair(
+        self, retention: Retention, backoff: Backoff, *, heard_for: timedelta = timedelta.max
+    ) -> RepairReport:
         """Forget missing workers, rescue their jobs, and remove what is old."""
-        return await maintain.repair(self._database, self._tell, retention, backoff)
+        return await maintain.repair(self._database, self._tell, retention, backoff, heard_for)
 
     async def stats(self) -> Stats:
         """Count jobs, workers, locks and schedules."""

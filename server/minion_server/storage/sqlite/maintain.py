@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import orjson
 
@@ -17,6 +18,7 @@ from minion_server.domain.maintenance import (
 )
 from minion_server.domain.worker import is_missing
 from minion_server.storage.base import Revocation
+from minion_server.storage.repairs import take_steps
 from minion_server.storage.sqlite import stages, steer
 from minion_server.storage.sqlite.perform import end_job
 from minion_server.storage.sqlite.rows import to_json
@@ -45,7 +47,9 @@ _STUCK = """
 """
 
 
-async def repair(writer: Writer, retention: Retention, backoff: Backoff) -> RepairReport:
+async def repair(
+    writer: Writer, retention: Retention, backoff: Backoff, heard_for: timedelta
+) -> RepairReport:
     """Do what `Storage.repair` says, in transactions of bounded size."""
 
     async def exhaust(step: Callable[[Transaction], int]) -> int:
@@ -66,6 +70,7 @@ async def repair(writer: Writer, retention: Retention, backoff: Backoff) -> Repa
                 orjson.loads(status),
                 silent_for=silent_for,
                 missing_after=retention.missing_after,
+                heard_for=heard_for,
             )
         ]
         txn.connection.executemany("DELETE FROM workers WHERE id = ?", missing)
@@ -85,19 +90,15 @@ async def repair(writer: Writer, retention: Retention, backoff: Backoff) -> Repa
     def fail_stuck(txn: Transaction) -> int:
         return _fail_stuck(txn, txn.now - retention.stuck_after.total_seconds())
 
-    missing = await writer.run(forget_workers)
-    removed = await exhaust(remove_old)
-    expired = await exhaust(_remove_expired)
-    abandoned = await exhaust(lambda txn: _fail_abandoned(txn, backoff))
-    stuck = await exhaust(fail_stuck)
-    await exhaust(forget_requests)
-    return RepairReport(
-        missing_workers=missing,
-        abandoned_jobs=abandoned,
-        removed_jobs=removed,
-        expired_jobs=expired,
-        stuck_jobs=stuck,
+    report = await take_steps(
+        missing_workers=lambda: writer.run(forget_workers),
+        removed_jobs=lambda: exhaust(remove_old),
+        expired_jobs=lambda: exhaust(_remove_expired),
+        abandoned_jobs=lambda: exhaust(lambda txn: _fail_abandoned(txn, backoff)),
+        stuck_jobs=lambda: exhaust(fail_stuck),
     )
+    await exhaust(forget_requests)
+    return report
 
 
 def _remove_expired(txn: Transaction) -> int:

@@ -261,9 +261,11 @@ class SqliteStorage:
 
     # Keeping in order
 
-    async def repair(self, retention: Retention, backoff: Backoff) -> RepairReport:
+    async def repair(
+        self, retention: Retention, backoff: Backoff, *, heard_for: timedelta = timedelta.max
+    ) -> RepairReport:
         """Forget missing workers, rescue their jobs, and remove what is old."""
-        return await maintain.repair(self._writer, retention, backoff)
+        return await maintain.repair(self._writer, retention, backoff, heard_for)
 
     async def count_ready_before(self, job: Job) -> int:
         """Count the jobs that come before one."""

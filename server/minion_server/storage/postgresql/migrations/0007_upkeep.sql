@@ -160,8 +160,9 @@ END
 $$;
 
 -- Answers [[job, retries, worker]] of active jobs whose worker left, or has been missing for so long, or for so many of
--- its own heartbeats.
-CREATE FUNCTION minion_server_abandoned(p_seconds FLOAT8, p_beats INT, p_foreground TEXT, p_most INT) RETURNS JSONB
+-- its own heartbeats, while the caller could have heard it.
+CREATE FUNCTION minion_server_abandoned(p_seconds FLOAT8, p_beats INT, p_foreground TEXT, p_most INT, p_heard FLOAT8)
+  RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB;
@@ -178,6 +179,7 @@ BEGIN
       LEFT JOIN minion_server_heartbeats AS h ON h.worker = d.worker
     WHERE j.state = 'active' AND j.queue <> p_foreground
       AND d.since < now() - greatest(p_seconds, p_beats * coalesce(h.seconds, 0)) * INTERVAL '1 second'
+      AND (d.since = '-infinity' OR p_heard > greatest(p_seconds, p_beats * coalesce(h.seconds, 0)))
       AND NOT EXISTS (SELECT 1 FROM minion_workers AS w WHERE w.id = j.worker)
     ORDER BY j.id LIMIT p_most
   ) AS a;

@@ -1,0 +1,107 @@
+"""Knows for how long this server could hear its workers without a gap.
+
+A worker's silence says something only while somebody listened. A server that was stopped, whose
+machine was asleep, or whose store was out of reach heard nobody, and judges nobody by that time.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import timedelta
+
+from minion_server.domain.errors import Exhausted, MinionError, Unavailable
+from minion_server.domain.worker import Registration
+from minion_server.engine.loop import Loop
+from minion_server.storage.base import Storage
+
+logger = logging.getLogger(__name__)
+
+MAX_INTERVAL_SECONDS = 5.0
+INTERVALS = 12
+"""Probes within `missing_after`."""
+GAPS = 3
+"""A gap of this part of `missing_after` counts: shorter ones leave time for other heartbeats."""
+CLOCKS = (time.time, time.monotonic)
+"""A machine that was asleep is seen by the former alone; the latter is never set."""
+
+
+HeardFor = Callable[[], timedelta]
+"""Returns for how long workers could be heard."""
+
+
+def always() -> timedelta:
+    """Return that there never was a gap."""
+    return timedelta.max
+
+
+class Hearing(Loop):
+    """Looks at short intervals whether the store answers; a long pause between two is a gap."""
+
+    def __init__(
+        self,
+        probe: Callable[[], Awaitable[object]],
+        missing_after: timedelta,
+        *,
+        clocks: Sequence[Callable[[], float]] = CLOCKS,
+    ) -> None:
+        """Set it up.
+
+        Args:
+            probe: Asks the store something.
+            missing_after: For how long workers may be silent.
+            clocks: Return the time in seconds; the last one is never set.
+        """
+        super().__init__()
+        seconds = missing_after.total_seconds()
+        self._probe = probe
+        self._interval = min(seconds / INTERVALS, MAX_INTERVAL_SECONDS)
+        self._longest_gap = seconds / GAPS
+        self._clocks = clocks
+        self._last = self._now()
+        self._gap_ended: float | None = None
+
+    async def step(self) -> float:
+        """Probe the store."""
+        try:
+            await self._probe()
+        except MinionError as error:
+            # A gap, if it lasts; the loops that need the store report the outage.
+            logger.debug("the store does not answer: %s", error)
+        else:
+            if self._in_gap():
+                self.interrupt()
+            self._last = self._now()
+        return self._interval
+
+    def interrupt(self) -> None:
+        """Note that a heartbeat could not be kept."""
+        self._gap_ended = self._clocks[-1]()
+
+    def heard_for(self) -> timedelta:
+        """Return for how long workers could be heard; `timedelta.max` if there was no gap yet."""
+        if self._in_gap():
+            return timedelta()
+        if self._gap_ended is None:
+            return timedelta.max
+        return timedelta(seconds=self._clocks[-1]() - self._gap_ended)
+
+    def _now(self) -> list[float]:
+        return [clock() for clock in self._clocks]
+
+    def _in_gap(self) -> bool:
+        return any(
+            now - last > self._longest_gap
+            for now, last in zip(self._now(), self._last, strict=True)
+        )
+
+
+async def hear(storage: Storage, registration: Registration, hearing: Hearing | None) -> int:
+    """Register a worker, or note that it was heard of (see `Storage.register_worker`)."""
+    try:
+        return await storage.register_worker(registration)
+    except (Unavailable, Exhausted):
+        if hearing is not None:
+            hearing.interrupt()
+        raise

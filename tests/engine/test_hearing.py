@@ -1,0 +1,102 @@
+"""For how long workers could be heard: what makes a gap, and what does not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from minion_server.domain.errors import Unavailable
+from minion_server.domain.worker import Registration
+from minion_server.engine.hearing import Hearing, hear
+from minion_server.storage.base import Storage
+from support.bench import Bench, SettableClock
+
+MISSING_AFTER = timedelta(seconds=90)
+
+
+class Ear:
+    """A hearing, the clocks it looks at, and whether its store answers."""
+
+    def __init__(self) -> None:
+        self.wall, self.steady = SettableClock(), SettableClock(5)
+        self.answers = True
+        self.hearing = Hearing(self._probe, MISSING_AFTER, clocks=(self.wall, self.steady))
+
+    async def _probe(self) -> None:
+        if not self.answers:
+            raise Unavailable("gone")
+
+    async def live(self, seconds: float) -> None:
+        """Let time pass, with its probes."""
+        end = self.steady.now + seconds
+        while self.steady.now < end:
+            pause = min(await self.hearing.step(), end - self.steady.now)
+            self.wall.advance(pause)
+            self.steady.advance(pause)
+        await self.hearing.step()
+
+    @property
+    def heard_for(self) -> timedelta:
+        return self.hearing.heard_for()
+
+
+async def test_without_a_gap_all_silence_counts() -> None:
+    ear = Ear()
+    await ear.live(1_000)
+    assert ear.heard_for == timedelta.max
+
+
+async def test_a_process_that_was_stopped_heard_nobody() -> None:
+    ear = Ear()
+    await ear.live(100)
+    ear.wall.advance(100)
+    ear.steady.advance(100)
+    # Asked before it has looked, too.
+    assert ear.heard_for == timedelta()
+    await ear.live(60)
+    assert ear.heard_for == timedelta(seconds=60)
+
+
+async def test_a_machine_that_was_asleep_heard_nobody() -> None:
+    ear = Ear()
+    await ear.live(100)
+    ear.wall.advance(3_600)
+    assert ear.heard_for == timedelta()
+    await ear.live(10)
+    assert ear.heard_for == timedelta(seconds=10)
+
+
+async def test_while_the_store_does_not_answer_nobody_is_heard() -> None:
+    ear = Ear()
+    await ear.live(10)
+    ear.answers = False
+    await ear.live(50)
+    assert ear.heard_for == timedelta()
+    ear.answers = True
+    await ear.live(20)
+    assert ear.heard_for == timedelta(seconds=20)
+
+
+async def test_a_short_pause_is_no_gap() -> None:
+    ear = Ear()
+    await ear.live(10)
+    for clock in (ear.wall, ear.steady):
+        clock.advance(25)
+    await ear.live(10)
+    assert ear.heard_for == timedelta.max
+
+
+async def test_a_heartbeat_that_was_not_kept_is_a_gap(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ear = Ear()
+    storage: Storage = bench.storage
+
+    async def full(_registration: Registration) -> int:
+        raise Unavailable("no")
+
+    monkeypatch.setattr(storage, "register_worker", full)
+    with pytest.raises(Unavailable):
+        await hear(storage, Registration(), ear.hearing)
+    await ear.live(30)
+    assert ear.heard_for == timedelta(seconds=30)
