@@ -26,10 +26,10 @@ class RemoteBench:
         self.clients: list[Client] = []
         self.address = ""
 
-    def server(self, *flags: str) -> MinionProcess:
+    def server(self, *flags: str, missing_after: float = MISSING_AFTER) -> MinionProcess:
         """Start the server; the second time, at the same address."""
         arguments = serve_arguments(self.home, ("--no-scheduler", "--no-http", *flags))
-        arguments += ["--missing-after", str(MISSING_AFTER), "--repair-interval", "0.5"]
+        arguments += ["--missing-after", str(missing_after), "--repair-interval", "0.5"]
         if self.address:
             arguments += ["--grpc-listen", self.address]
         process = MinionProcess(self.home, *arguments, ready="gRPC")

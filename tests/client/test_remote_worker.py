@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from client.remote_bench import MISSING_AFTER, Proxy, RemoteBench, finished
 from minion_client import Client, JobState, NewJob
+from support.postgresql import PostgresServer
 from support.processes import KEY, until
 from support.processes import minion as run_minion
 
@@ -113,6 +116,40 @@ def test_a_frozen_worker_is_replaced_and_its_late_result_refused(
     job = client.get(job_id)
     assert (job.state, job.result, job.retries) == (JobState.FINISHED, 2, 2)
     assert frozen.stop() == 0
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_server_that_was_stopped_takes_no_jobs_from_workers_that_live(
+    kind: str, bench: RemoteBench, request: pytest.FixtureRequest
+) -> None:
+    flags: tuple[str, ...] = ()
+    if kind == "postgresql":
+        postgresql: PostgresServer = request.getfixturevalue("postgresql")
+        flags = ("--database", postgresql.url(asyncio.run(postgresql.make_database())))
+    server = bench.server(*flags, missing_after=2)
+    client = bench.client()
+    gate = bench.home / "gate"
+    for _ in range(3):
+        bench.worker("--jobs", "1", "--spare", "0")
+    ids = [client.enqueue("until_there", [str(gate)], attempts=2) for _ in range(3)]
+    for job_id in ids:
+        state_is(client, job_id, JobState.ACTIVE)
+    server.signal(signal.SIGSTOP)
+    # It must have been deaf for longer than workers may be silent.
+    time.sleep(3)
+    server.signal(signal.SIGCONT)
+    continued = datetime.now(UTC)
+
+    def all_are_heard() -> bool:
+        workers = list(client.list_workers())
+        return len(workers) == 3 and all(
+            worker.notified > continued + timedelta(seconds=1) for worker in workers
+        )
+
+    until(all_are_heard)
+    assert [client.get(job_id).retries for job_id in ids] == [0, 0, 0]
+    gate.touch()
+    assert [client.wait(job_id, timeout=20) for job_id in ids] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
