@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -132,12 +133,15 @@ class Server:
     http_address: str | None = None
 
     def __init__(self, settings: Settings) -> None:
-        """Wire everything; nothing is opened or started yet.
+        """Import the tasks and wire everything; nothing is opened or started yet.
+
+        Call it while no event loop runs: modules of tasks may run one of their own.
 
         Raises:
             Invalid: A setting cannot be accepted.
         """
         self._settings = settings
+        self._modules = load_tasks(settings)
         self._storage = open_storage(settings)
         self._retention = Retention(
             missing_after=timedelta(seconds=settings.missing_after),
@@ -172,7 +176,6 @@ class Server:
             OSError: An address cannot be listened on.
         """
         settings = self._settings
-        modules = load_tasks(settings)
         await self._storage.open()
         try:
             # Not before the database is this server's alone: a start that is refused must not make
@@ -200,7 +203,7 @@ class Server:
             self._hearing.start()
             self._repairer.start()
             if not settings.no_scheduler:
-                await self._start_worker(modules)
+                await self._start_worker()
         except BaseException:
             await self.stop()
             raise
@@ -239,10 +242,10 @@ class Server:
         if self._worker is not None:
             self._worker.stop()
 
-    async def _start_worker(self, modules: Sequence[str]) -> None:
+    async def _start_worker(self) -> None:
         settings = self._settings
         # The same path in the same order: a module must not be another one in a process.
-        pool = ProcessPool(ChildSettings(modules=modules, path=sys.path))
+        pool = ProcessPool(ChildSettings(modules=self._modules, path=sys.path))
         self._worker = Worker(
             self._source,
             REGISTRY,
@@ -315,6 +318,24 @@ def import_tasks(modules: Sequence[str], library_dir: Path) -> list[str]:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:
-            raise Invalid("--tasks", f"cannot import {module}: {error}") from error
+        except KeyboardInterrupt:
+            raise
+        # A module may raise anything, SystemExit too, which would end this program without a word.
+        except BaseException as error:
+            raise Invalid("--tasks", f"cannot import {module}: {_describe(error)}") from error
     return list(modules)
+
+
+def _describe(error: BaseException) -> str:
+    """Return the kind and text of an error in one line, and where in the first module it arose."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "importlib" not in frame.filename and frame.filename != __file__
+    ]
+    if not frames:
+        return text
+    # The last line within the module itself: what it called is not its writer's.
+    line = next(f.lineno for f in reversed(frames) if f.filename == frames[0].filename)
+    return f"{text} ({frames[0].filename}, line {line})"

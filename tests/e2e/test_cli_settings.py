@@ -10,7 +10,7 @@ import pytest
 from minion_server.cli.main import build_parser
 from minion_server.settings import OPTIONS, load
 from support.cli import told
-from support.processes import MinionProcess, minion
+from support.processes import KEY, MinionProcess, minion
 
 FLAGS = ("--data-dir", "data", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
 Refused = Callable[..., str]
@@ -88,11 +88,50 @@ def test_a_file_with_a_setting_that_does_not_exist_is_refused(refused: Refused, 
     assert refused("--config", "nope.toml") == "--config: there is no file nope.toml"
 
 
-def test_a_module_that_cannot_be_imported_is_named(home: Path) -> None:
-    (home / "broken.py").write_text("1 / 0\n")
-    result = minion("serve", "--data-dir", "data", "--tasks", "broken", home=home)
-    assert result.returncode == 2
-    assert result.stderr == "minion: --tasks: cannot import broken: division by zero\n"
+@pytest.mark.parametrize("command", ["serve", "worker"])
+@pytest.mark.parametrize(
+    ("statement", "error"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("sys.exit(0)", "SystemExit: 0"),
+        ("raise SystemExit", "SystemExit:"),
+        ("raise GeneratorExit('two\\nlines')", "GeneratorExit: two lines"),
+        ("__import__('asyncio').run(1)", "ValueError: a coroutine was expected, got 1"),
+    ],
+)
+def test_a_module_that_cannot_be_imported_is_named(
+    home: Path, command: str, statement: str, error: str
+) -> None:
+    (home / "broken.py").write_text(f"import sys\n\n{statement}\n")
+    arguments = {
+        "serve": ("--data-dir", "data"),
+        "worker": ("--target", "127.0.0.1:1", "--api-key", "key"),
+    }
+    result = minion(command, *arguments[command], "--tasks", "broken", home=home)
+    assert (result.returncode, result.stdout) == (2, "")
+    place = f"({home / 'broken.py'}, line 3)"
+    assert result.stderr == f"minion: --tasks: cannot import broken: {error} {place}\n"
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+def test_a_module_may_run_a_loop_of_its_own_while_it_is_imported(
+    home: Path,
+    start: Callable[..., MinionProcess],
+    serve: Callable[..., MinionProcess],
+    command: str,
+) -> None:
+    (home / "looping.py").write_text(
+        "import asyncio\n\nfrom minion_client import Job, task\n\n"
+        "ANSWER = asyncio.run(asyncio.sleep(0, 42))\n\n\n"
+        "@task\nasync def answer(job: Job) -> int:\n    return ANSWER\n"
+    )
+    if command == "serve":
+        server = serve("--tasks", "looping")
+    else:
+        server = serve("--no-scheduler")
+        target = ("--target", server.grpc, "--api-key", KEY)
+        start("worker", *target, "--tasks", "looping", ready="worker")
+    assert server.wait(server.enqueue("answer"))["result"] == 42
 
 
 def test_a_module_that_processes_cannot_import_is_named(home: Path) -> None:

@@ -9,7 +9,6 @@ import logging
 from minion_server import settings as settings_module
 from minion_server.app import Server
 from minion_server.cli.serving import configure_logging, heed_signals, run_loop
-from minion_server.settings import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -31,12 +30,11 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     settings = settings_module.load(arguments)
     configure_logging(settings.log_level)
-    return run_loop(serve(settings))
+    return run_loop(serve(Server(settings), settings.grace))
 
 
-async def serve(settings: Settings) -> int:
+async def serve(server: Server, grace: float) -> int:
     """Serve until SIGTERM or SIGINT; a second one cuts the grace short."""
-    server = Server(settings)
     await server.start()
     # Before the addresses are told: whoever reads them may stop the server at once.
     stop = heed_signals(server.hurry)
@@ -46,7 +44,7 @@ async def serve(settings: Settings) -> int:
     told = asyncio.create_task(stop.wait())
     failed = asyncio.create_task(server.failed())
     await asyncio.wait([told, failed], return_when=asyncio.FIRST_COMPLETED)
-    logger.info("stopping: running jobs have %g seconds", settings.grace)
+    logger.info("stopping: running jobs have %g seconds", grace)
     failed.cancel()
     await server.stop()
     return 0 if told.done() else 1
