@@ -26,6 +26,7 @@ from typing import Any, NoReturn
 
 from minion_client.frames import HEADER, Message, decode_body, encode_frame
 from minion_client.json_value import JsonValue
+from minion_client.output import guard_output
 from minion_client.task import REGISTRY, Job, JobFailed
 from minion_client.verdict import Verdict, judge_error, judge_return
 
@@ -180,8 +181,7 @@ def _configure_output(performer: Performer, log_level: int) -> None:
         return True
 
     # Lines must not wait for more output, nor mix with those of other processes.
-    if sys.stdout is not None:
-        sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr] # a TextIOWrapper
+    guard_output()
     handler = logging.StreamHandler()
     handler.addFilter(name_job)
     logging.basicConfig(level=log_level, format=_LOG_FORMAT, handlers=[handler])

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import os
 import subprocess
+import sys
 import time
 from typing import Any
 
@@ -164,3 +165,22 @@ def tell_in_process(job: Job, path: str, seconds: float, failures: int, notes: i
         raise RuntimeError("as told")
     mark(path, f"finish {job.id} {job.retries}")
     return job.id
+
+
+@task
+async def say(job: Job, text: str) -> str:
+    print(text, flush=True)  # noqa: T201 - what is tried
+    return text
+
+
+@task(thread=True)
+def say_in_thread(job: Job, text: str) -> str:
+    print(text, flush=True)  # noqa: T201 - what is tried
+    return text
+
+
+@task
+def say_in_process(job: Job, text: str) -> str:
+    print(text, flush=True)  # noqa: T201 - what is tried
+    print(text, file=sys.stderr)  # noqa: T201 - what is tried
+    return text

@@ -21,6 +21,7 @@ from minion_server.cli import (
     stats,
     worker,
 )
+from minion_server.cli.process import prepare_process
 from minion_server.domain.errors import MinionError
 
 COMMANDS = (serve, bridge, worker, job, schedule, lock, stats, admin, db, demo)
@@ -46,6 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, and answer its exit status: 0 done, 1 failed, 2 asked for wrongly."""
+    prepare_process()
     try:
         try:
             return _run(argv)

@@ -10,13 +10,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
+from minion_client.output import guard_output
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def configure_logging(level: str) -> None:
-    """Send the log to the standard error stream."""
+    """Send the log to the standard error stream; what cannot be written is lost."""
+    guard_output()
     logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
     # uvicorn tells of each start and stop, which the commands do themselves.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
@@ -31,7 +33,9 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 def heed_signals(hurry: Callable[[], None]) -> asyncio.Event:
-    """Answer an event that SIGTERM or SIGINT sets, from now on.
+    """Return an event that SIGTERM, SIGINT or SIGHUP sets, from now on.
+
+    SIGHUP is left alone where it is ignored, as `nohup` has it.
 
     Args:
         hurry: Called at each further signal.
@@ -45,6 +49,8 @@ def heed_signals(hurry: Callable[[], None]) -> asyncio.Event:
         told.set()
 
     for number in STOP_SIGNALS:
+        if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+            continue
         loop.add_signal_handler(number, heed)
     return told
 

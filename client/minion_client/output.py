@@ -1,0 +1,53 @@
+"""Standard output and error streams that lose what cannot be written, instead of raising.
+
+A program that serves must go on when the reader of its output is gone, or the disk is full that its
+output goes to; and so must the tasks that print.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+
+class _Lossy(io.RawIOBase):
+    """Writes to a descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        try:
+            return os.write(self._fd, data)
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def guard_output() -> None:
+    """Make what is printed from now on be lost where it cannot be written."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        # Not what has taken the place of a descriptor, as tests do.
+        if stream is not None and stream is getattr(sys, f"__{name}__"):
+            guarded = io.TextIOWrapper(
+                io.BufferedWriter(_Lossy(stream.fileno())),
+                encoding=stream.encoding,
+                errors="backslashreplace",
+                line_buffering=True,
+            )
+            setattr(sys, name, guarded)
+            setattr(sys, f"__{name}__", guarded)
