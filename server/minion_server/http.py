@@ -9,8 +9,61 @@ from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 BACKLOG = 2_048
+
+
+class _Cycle(RequestResponseCycle):
+    """One request and its response, to a client of HTTP/1.0 or one that half-closes too."""
+
+    _until_close = False
+    _half_closed = False
+    _was_read = False
+
+    def half_close(self) -> bool:
+        """Note that the client sends no more; return whether it may still wait for a response."""
+        if self.response_complete or self.more_body:
+            return False
+        # A connection that nothing more comes from ends with this response.
+        self._half_closed, self.keep_alive = True, False
+        self.message_event.set()
+        return True
+
+    async def receive(self) -> Any:
+        """Return what the client sends; one that half-closes looks as one that has left."""
+        message = await super().receive()
+        if self._half_closed and self._was_read:
+            return {"type": "http.disconnect"}
+        self._was_read = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Any) -> None:
+        """Send a part of the response; chunks are for HTTP/1.1, others read until the close."""
+        if message["type"] == "http.response.start":
+            names = {name.lower() for name, _ in message.get("headers", ())}
+            if self.scope["http_version"] != "1.1" and b"content-length" not in names:
+                self.chunked_encoding, self._until_close = False, True
+        elif self._until_close:
+            self.expected_content_length = len(message.get("body", b""))
+        await super().send(message)
+
+
+class _Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    cycle: RequestResponseCycle | None  # type: ignore[assignment]  # None until a request came
+
+    def on_headers_complete(self) -> None:
+        """Begin a request: its task has not run yet."""
+        super().on_headers_complete()
+        if self.cycle is not None:
+            self.cycle.__class__ = _Cycle
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
+        """Return whether to keep the connection, for the responses that are under way."""
+        cycle = self.cycle
+        return isinstance(cycle, _Cycle) and cycle.half_close()
 
 
 class _Uvicorn(uvicorn.Server):
@@ -43,7 +96,7 @@ class HttpServer:
             lifespan="off",
             server_header=False,
             ws="none",
-            http="httptools",
+            http=_Protocol,
         )
         self._server = _Uvicorn(config)
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]), name="http")

@@ -22,7 +22,7 @@ class Inheritor:
     """A server whose streams are of no use, so that its address stands in its data alone."""
 
     def __init__(self, home: Path, shell: str, **options: Any) -> None:
-        arguments = [BIN / "minion", *serve_arguments(home, ("--grace", "1"))]
+        arguments = [str(BIN / "minion"), *serve_arguments(home, ("--grace", "1"))]
         self.home = home
         self.process = subprocess.Popen(
             ["sh", "-c", f'exec "$@" {shell}', "sh", *arguments],
