@@ -15,6 +15,7 @@ from minion.v1 import (
     schedule_service_pb2,
     worker_pb2,
 )
+from minion_wire.values import from_list, from_struct, from_value
 
 from minion_client.records import (
     Dispatched,
@@ -30,13 +31,7 @@ from minion_client.records import (
     Stats,
     WorkerInfo,
 )
-from minion_client.values import (
-    from_duration,
-    from_list,
-    from_struct,
-    from_timestamp,
-    from_value,
-)
+from minion_client.values import from_duration, from_timestamp
 
 
 def to_job(job: job_pb2.Job) -> JobInfo:

@@ -18,6 +18,7 @@ from minion.v1 import (
     schedule_service_pb2,
     worker_service_pb2,
 )
+from minion_wire.values import to_list, to_struct
 
 from minion_client import answers
 from minion_client.errors import InvalidError
@@ -36,7 +37,7 @@ from minion_client.records import (
     Stats,
     WorkerInfo,
 )
-from minion_client.values import Seconds, checked_json, to_duration, to_list, to_struct
+from minion_client.values import Seconds, checked_json, to_duration
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Message)

@@ -86,7 +86,7 @@ class Performer:
 
     Args:
         channel: Where notes and outcomes go.
-        max_json_bytes: Bytes that the JSON text of a result, or of one call's notes, may have.
+        max_json_bytes: Bytes that a result, or one call's notes, may have as encoded.
     """
 
     def __init__(self, channel: Channel, *, max_json_bytes: int) -> None:

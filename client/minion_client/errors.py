@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
+from minion_wire.status import read_blame, read_status
 
 if TYPE_CHECKING:
     from minion_client.json_value import JsonValue
     from minion_client.records import JobInfo
-
-_DETAILS_KEY = "grpc-status-details-bin"
 
 
 class MinionError(Exception):
@@ -122,27 +118,7 @@ def from_rpc_error(error: grpc.RpcError) -> MinionError:
     """Answer what a failed call means; errors of both kinds of channels are taken."""
     call: Any = error
     code: grpc.StatusCode = call.code()
-    reason, field = _details(call.trailing_metadata() or ())
+    blame = read_blame(read_status(call.trailing_metadata()))
     kind = _KINDS.get(code, MinionError)
     text = call.details() or code.name
-    return kind(text, code=code, reason=reason or code.name, field=field)
-
-
-def _details(metadata: Iterable[tuple[str, Any]]) -> tuple[str, str | None]:
-    """Answer the reason and the field that a status tells in its details."""
-    reason, field = "", None
-    for key, value in metadata:
-        if key != _DETAILS_KEY:
-            continue
-        info, request = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-        try:
-            details = status_pb2.Status.FromString(value).details
-            for detail in details:
-                if detail.Unpack(info):
-                    reason = info.reason
-                elif detail.Unpack(request) and request.field_violations:
-                    field = request.field_violations[0].field
-        except DecodeError:
-            # Something between here and the server made it up.
-            continue
-    return reason, field
+    return kind(text, code=code, reason=blame.reason or code.name, field=blame.field)

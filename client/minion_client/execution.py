@@ -22,7 +22,7 @@ class Bounds:
     """What a task is allowed.
 
     Attributes:
-        max_json_bytes: Bytes that the JSON text of a result, or of one call's notes, may have.
+        max_json_bytes: Bytes that a result, or one call's notes, may have as encoded.
         cancel_grace: Seconds in which a stopped coroutine must end; after them it is abandoned.
     """
 

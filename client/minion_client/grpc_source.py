@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 import grpc.aio
 from minion.v1 import worker_service_pb2 as pb
 from minion.v1.worker_service_pb2_grpc import WorkerServiceStub
+from minion_wire import values
 
-from minion_client import values
 from minion_client.backoff import Backoff
 from minion_client.endpoint import Endpoint
 from minion_client.errors import from_rpc_error

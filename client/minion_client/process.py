@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+from minion_wire.sizes import MAX_TEXT_FACTOR
+
 from minion_client.execution import Bounds, Execution, Listener
 from minion_client.frames import FrameDecoder, FrameError, Message, encode_frame
 from minion_client.json_value import MAX_JSON_BYTES
@@ -42,7 +44,7 @@ class ChildSettings:
         modules: Names of the modules that define the tasks.
         path: Directories to find them in, before those that the interpreter knows.
         env: Environment variables to set besides the worker's own.
-        max_json_bytes: Bytes that the JSON text of a result, or of one call's notes, may have.
+        max_json_bytes: Bytes that a result, or one call's notes, may have as encoded.
         start_timeout: Seconds in which it must have imported the modules.
     """
 
@@ -69,7 +71,7 @@ class ChildProcess(asyncio.Protocol):
         self.usable = True
         self._settings = settings
         self._released = released
-        self._decoder = FrameDecoder(settings.max_json_bytes + _FRAME_OVERHEAD)
+        self._decoder = FrameDecoder(settings.max_json_bytes * MAX_TEXT_FACTOR + _FRAME_OVERHEAD)
         self._transport: asyncio.WriteTransport | None = None
         self._closed = asyncio.Event()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -5,11 +5,12 @@ Times are in UTC, with their time zone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+
+from minion_wire.failure import error_text
 
 from minion_client.json_value import JsonValue
 from minion_client.values import Seconds
@@ -131,12 +132,7 @@ class JobInfo:
     @property
     def error(self) -> str | None:
         """Why it failed, as text; None unless it failed."""
-        if self.state is not JobState.FAILED:
-            return None
-        result = self.result
-        if isinstance(result, dict) and isinstance(result.get("error"), str):
-            result = result["error"]
-        return result if isinstance(result, str) else json.dumps(result)
+        return error_text(self.result) if self.state is JobState.FAILED else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

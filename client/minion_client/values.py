@@ -1,23 +1,19 @@
-"""Between plain Python values and the messages that carry them."""
+"""Checked JSON values, and times between plain Python values and messages."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from math import isfinite
 
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
+from minion_wire.json_value import JsonValue, NotJsonError, plain_json
 
 from minion_client.errors import InvalidError
-from minion_client.json_value import JsonValue, NotJsonError, plain_json
 
 Seconds = float | timedelta
 """A span of time: a number of seconds, or a timedelta."""
 
-# From here on a double may have lost digits; it stays one, lest it be taken for an exact int.
-_MIN_INEXACT = 2.0**53
 _MAX_SECONDS = 315_576_000_000  # google/protobuf/duration.proto
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -32,69 +28,7 @@ def checked_json(value: object, field: str) -> JsonValue:
     try:
         return plain_json(value)
     except NotJsonError as error:
-        path, _, what = str(error).partition(": ")
-        raise InvalidError(what, field=field + path.removeprefix("$")) from None
-
-
-def to_value(item: JsonValue, value: Value) -> None:
-    """Write a JSON value into a message."""
-    match item:
-        case None:
-            value.null_value = NULL_VALUE
-        case bool():
-            value.bool_value = item
-        case int() | float():
-            value.number_value = item
-        case str():
-            value.string_value = item
-        case list():
-            to_list(item, value.list_value)
-        case dict():
-            to_struct(item, value.struct_value)
-        case _:
-            raise TypeError(f"{type(item).__name__} is not a JSON value")
-
-
-def to_struct(item: Mapping[str, JsonValue], struct: Struct) -> None:
-    """Write a JSON object into a message."""
-    struct.SetInParent()
-    for key, entry in item.items():
-        to_value(entry, struct.fields[key])
-
-
-def to_list(items: Sequence[JsonValue], values: ListValue) -> None:
-    """Write a JSON array into a message."""
-    values.SetInParent()
-    for item in items:
-        to_value(item, values.values.add())
-
-
-def from_value(value: Value) -> JsonValue:
-    """Read a JSON value; whole numbers become ints, as long as they are exact."""
-    match value.WhichOneof("kind"):
-        case "string_value":
-            return value.string_value
-        case "number_value":
-            number = value.number_value
-            return int(number) if number.is_integer() and abs(number) < _MIN_INEXACT else number
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            return from_struct(value.struct_value)
-        case "list_value":
-            return from_list(value.list_value)
-        case _:
-            return None
-
-
-def from_struct(struct: Struct) -> dict[str, JsonValue]:
-    """Read a JSON object."""
-    return {key: from_value(value) for key, value in struct.fields.items()}
-
-
-def from_list(values: ListValue) -> list[JsonValue]:
-    """Read a JSON array."""
-    return [from_value(value) for value in values.values]
+        raise InvalidError(error.description, field=field + error.path) from None
 
 
 def to_duration(span: Seconds, field: str) -> Duration:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from minion_client.json_value import JsonValue, NotJsonError, plain_json, storable_text
+from minion_wire.json_value import (
+    JsonValue,
+    NotJsonError,
+    TooLargeError,
+    plain_json,
+    storable_text,
+)
+from minion_wire.sizes import result_too_large
+
 from minion_client.task import JobFailed
 
 MAX_TEXT_LENGTH = 10_000
@@ -30,6 +38,8 @@ def judge_return(value: object, *, limit: int) -> Verdict:
     """Judge a task by what it returned: JSON of at most `limit` bytes, or else it failed."""
     try:
         return Verdict(failed=False, result=plain_json(value, limit=limit))
+    except TooLargeError as refusal:
+        return Verdict(failed=True, result=result_too_large(refusal.size, limit))
     except NotJsonError as refusal:
         return Verdict(failed=True, result=f"Task returned something that is not JSON: {refusal}")
 
@@ -39,6 +49,8 @@ def judge_error(error: BaseException, *, limit: int) -> Verdict:
     if isinstance(error, JobFailed):
         try:
             return Verdict(failed=True, result=plain_json(error.result, limit=limit))
+        except TooLargeError as refusal:
+            return Verdict(failed=True, result=result_too_large(refusal.size, limit))
         except NotJsonError as refusal:
             text = f"Task failed with something that is not JSON: {refusal}"
             return Verdict(failed=True, result=text)

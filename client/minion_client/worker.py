@@ -9,6 +9,8 @@ from asyncio import FIRST_COMPLETED
 from collections.abc import Mapping, Sequence
 from typing import TypedDict, Unpack
 
+from minion_wire import sizes
+
 from minion_client.backoff import Backoff
 from minion_client.commands import Commander, CommandHandler
 from minion_client.endpoint import Endpoint, Tls
@@ -115,7 +117,9 @@ class Worker(Listener):
             "type": "Python",
         }
         self._reporter = Reporter(
-            source, backoff=self._backoff, max_note_bytes=self._executor.bounds.max_json_bytes
+            source,
+            backoff=self._backoff,
+            max_note_bytes=sizes.longest_text(self._executor.bounds.max_json_bytes),
         )
         self._running: dict[JobKey, Execution] = {}
         self._revoked: set[JobKey] = set()
@@ -457,6 +461,6 @@ def _check_positive(name: str, value: float) -> None:
 
 def _checked_status(status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     try:
-        return dict(plain_json(dict(status)))
+        return dict(plain_json(dict(status), limit=sizes.MAX_STATUS_BYTES))
     except NotJsonError as error:
         raise ValueError(f"status is not JSON: {error}") from None

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
-from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 from grpc.aio import AioRpcError
+from minion_wire.status import DOMAIN, read_status
 
 from minion_rest_bridge.json_out import message_to_json
 from minion_rest_bridge.json_text import JsonValue
 
-DOMAIN: Final = "minion"
-DETAILS_KEY: Final = "grpc-status-details-bin"
 CLIENT_CLOSED_REQUEST: Final = 499
 MAX_TEXT: Final = 500
 """Characters of a message that may hold what the client sent."""
@@ -153,7 +151,7 @@ def path_not_found() -> RequestError:
 def failure_of_call(error: AioRpcError) -> Failure:
     """Answer the failure that a gRPC call ended with."""
     code = error.code()
-    status = _status_of(error)
+    status = read_status(error.trailing_metadata())
     if status is None:
         text = _FIXED_TEXT.get(code, error.details() or "")
         return Failure(code=code, message=text, details=(), http_status=HTTP_STATUS[code])
@@ -173,17 +171,6 @@ def internal_failure() -> Failure:
         details=(_detail(ErrorInfo(reason="INTERNAL", domain=DOMAIN)),),
         http_status=HTTPStatus.INTERNAL_SERVER_ERROR,
     )
-
-
-def _status_of(error: AioRpcError) -> Status | None:
-    entries: Iterable[Any] = error.trailing_metadata() or ()
-    for key, value in entries:
-        if key == DETAILS_KEY and isinstance(value, bytes):
-            try:
-                return Status.FromString(value)
-            except DecodeError:
-                return None
-    return None
 
 
 def _detail(message: Message) -> JsonValue:

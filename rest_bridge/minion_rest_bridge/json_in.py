@@ -11,6 +11,7 @@ import binascii
 import functools
 import math
 import re
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, Final
@@ -20,9 +21,11 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
+from minion_wire import values
+from minion_wire.json_value import MAX_LEVELS, NotJsonError, plain_json
 
 from minion_rest_bridge.errors import invalid_field, unknown_field
-from minion_rest_bridge.json_out import MAX_EXACT, enum_type
+from minion_rest_bridge.json_out import enum_type
 from minion_rest_bridge.json_text import MAX_DIGITS, JsonValue
 
 MAX_DEPTH: Final = 96
@@ -176,12 +179,11 @@ def read_list(value: JsonValue, message: ListValue, path: str, depth: int = 0) -
     """Read a JSON array.
 
     Raises:
-        RequestError: It is none, is nested too deeply, or has a number that a double cannot hold.
+        RequestError: It is none, or not accepted (see `minion_wire.json_value`).
     """
     if not isinstance(value, list):
         raise invalid_field(path, f"must be a JSON array, not {kind_of(value)}")
-    for index, member in enumerate(value):
-        _read_value(member, message.values.add(), f"{path}[{index}]", depth + 1)
+    values.to_list(_checked(value, path, depth), message)
 
 
 @functools.cache
@@ -230,7 +232,7 @@ def _assign(value: Any, message: Message, field: FieldDescriptor, path: str) -> 
 
 
 def _not_unicode(path: str) -> Exception:
-    return invalid_field(path, "has half of a UTF-16 surrogate pair, which is no character")
+    return invalid_field(path, "must not contain a lone surrogate")
 
 
 def _shown(value: JsonValue) -> str:
@@ -307,52 +309,28 @@ def _read_key(name: str, field: FieldDescriptor) -> JsonValue:
 
 
 def _read_value(value: JsonValue, message: Value, path: str, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise invalid_field(path, "is nested too deeply")
-    match value:
-        case None:
-            message.null_value = NULL_VALUE
-        case bool():
-            message.bool_value = value
-        case str():
-            try:
-                message.string_value = value
-            except UnicodeEncodeError:
-                raise _not_unicode(path) from None
-        case dict():
-            message.struct_value.SetInParent()
-            _read_struct(value, message.struct_value, path, depth + 1)
-        case list():
-            message.list_value.SetInParent()
-            read_list(value, message.list_value, path, depth + 1)
-        case _:
-            message.number_value = _read_double(value, path)
-
-
-def _read_double(value: int | Decimal, path: str) -> float:
-    if isinstance(value, int):
-        if not -MAX_EXACT <= value <= MAX_EXACT:
-            raise invalid_field(
-                path, "is an integer too large to be kept exactly: send it as a string instead"
-            )
-        return value
-    number = float(value)
-    if math.isinf(number):
-        raise invalid_field(path, "is a number too large: send it as a string instead")
-    return number
+    values.to_value(_checked(value, path, depth), message)
 
 
 def _read_struct(value: JsonValue, message: Struct, path: str, depth: int) -> None:
     if not isinstance(value, dict):
         raise invalid_field(path, f"must be a JSON object, not {kind_of(value)}")
-    for name, member in value.items():
-        member_path = join(path, name)
-        try:
-            child = message.fields[name]
-        except UnicodeEncodeError:
-            raise _not_unicode(member_path) from None
-        # A map's entries are messages of their own.
-        _read_value(member, child, member_path, depth + 2)
+    values.to_struct(_checked(value, path, depth), message)
+
+
+def _checked(value: JsonValue, path: str, depth: int) -> JsonValue:
+    """Return a JSON value with its Decimals as doubles, having applied the rules of JSON values."""
+    try:
+        # The message that it becomes part of is measured as a whole. Deep in another message there
+        # is less room for what nests.
+        return plain_json(
+            value,
+            limit=sys.maxsize,
+            levels=min(MAX_LEVELS, MAX_DEPTH + 1 - depth),
+            decimals=True,
+        )
+    except NotJsonError as error:
+        raise invalid_field(path + error.path, error.description) from None
 
 
 def _read_any(value: JsonValue, message: AnyMessage, path: str, depth: int) -> None:

@@ -2,8 +2,7 @@
 
 Fields without presence are always there (`always_print_fields_with_no_presence`), names are
 lowerCamelCase and 64-bit integers are strings: https://protobuf.dev/programming-guides/json/.
-Written by hand because `google.protobuf.json_format` takes several times as long, and because it
-writes a double such as 1e300 as an integer of 301 digits.
+Written by hand because `google.protobuf.json_format` takes several times as long.
 """
 
 from __future__ import annotations
@@ -21,11 +20,9 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from minion_wire.json_value import MAX_EXACT
 
 from minion_rest_bridge.json_text import JsonValue
-
-MAX_EXACT = 2**53
-"""The doubles up to here are exact as integers."""
 
 Writer = Callable[[Any], JsonValue]
 
@@ -81,7 +78,9 @@ def value_to_json(value: Value) -> JsonValue:
 def number_to_json(number: float) -> int | float | str:
     """Answer a double: a whole one as an integer while that is exact, NaN and infinity by name."""
     if number.is_integer():
-        return int(number) if -MAX_EXACT <= number <= MAX_EXACT else number
+        # An integer zero has no sign.
+        is_negative_zero = number == 0 and math.copysign(1.0, number) < 0
+        return number if abs(number) > MAX_EXACT or is_negative_zero else int(number)
     if math.isfinite(number):
         return number
     if math.isnan(number):

@@ -7,9 +7,10 @@ from enum import StrEnum
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from minion_wire.json_value import MAX_EXACT
 
 from minion_rest_bridge.comments import Comments, bounds
-from minion_rest_bridge.json_out import MAX_EXACT, enum_type
+from minion_rest_bridge.json_out import enum_type
 
 Schema = dict[str, Any]
 
@@ -162,7 +163,7 @@ class SchemaBook:
         self.schemas.setdefault(
             JSON_VALUE,
             {
-                "description": "Any JSON value whose integers a double can hold. "
+                "description": "Any JSON value whose whole numbers a double holds exactly. "
                 "Send greater ones as strings.",
                 "type": ["null", "boolean", "number", "string", "array", "object"],
                 "minimum": -MAX_EXACT,

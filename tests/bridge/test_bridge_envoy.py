@@ -218,9 +218,10 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 DOUBLES = st.floats(allow_nan=False, allow_infinity=False).map(lambda number: number + 0.0)
 # A whole number of this size is refused as an integer literal, as which json.dumps writes it.
 NUMBERS = DOUBLES.filter(lambda number: not number.is_integer() or abs(number) < 2**53)
+STORABLE = TEXTS.filter(lambda text: "\0" not in text)
 VALUES = st.recursive(
-    st.none() | st.booleans() | NUMBERS | TEXTS,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    st.none() | st.booleans() | NUMBERS | STORABLE,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(STORABLE, inner, max_size=3),
     max_leaves=8,
 )
 OPTIONAL = {
@@ -236,7 +237,7 @@ OPTIONAL = {
     "counts": st.dictionaries(TEXTS, st.integers(-(2**63), 2**63 - 1), max_size=3),
     "time": st.datetimes().map(lambda time: f"{time.isoformat()}Z"),
     "span": st.decimals(-(10**9), 10**9, places=9).map(lambda seconds: f"{seconds:f}s"),
-    "object": st.dictionaries(TEXTS, VALUES, max_size=3),
+    "object": st.dictionaries(STORABLE, VALUES, max_size=3),
     "jsonValue": VALUES,
     "jsonList": st.lists(VALUES, max_size=3),
     "wide": st.integers(-(2**63), 2**63 - 1),

@@ -168,9 +168,9 @@ def test_a_job_runs_in_the_foreground(run: Run, monkeypatch: pytest.MonkeyPatch)
     ("arguments", "named"),
     [
         (["job", "enqueue", "echo", "{}"], "argument args: must be a JSON array"),
-        (["job", "enqueue", "echo", "[", "-p", 1], "argument args: is no JSON"),
-        (["job", "enqueue", "echo", "[9007199254740993]"], "write it as a string"),
-        (["job", "enqueue", "echo", "[NaN]"], "NaN is no number"),
+        (["job", "enqueue", "echo", "[", "-p", 1], "argument args: is not JSON"),
+        (["job", "enqueue", "echo", "[9007199254740993]"], "send it as a string"),
+        (["job", "enqueue", "echo", "[NaN]"], "NaN is not a JSON number"),
         (["job", "enqueue", "echo", "-n", "[]"], "argument -n/--notes: must be a JSON object"),
         (["job", "enqueue", "echo", "-d", "soon"], "argument -d/--delay: must be seconds, or"),
         (["job", "enqueue", "echo", "-p", "x"], "argument -p/--priority: must be a whole number"),

@@ -7,20 +7,19 @@ import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
-from google.protobuf import json_format
 from google.protobuf.struct_pb2 import ListValue, Struct
+from minion_wire.json_value import TOO_DEEP, NotJsonError, plain_json
+from minion_wire.values import to_list, to_struct
 
 from minion_server.domain.limits import MAX_INT32, MAX_INT64, MAX_SPAN
 
-MAX_EXACT: Final = 2**53
 _UNITS: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
 _PART: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[smhdw])", re.ASCII)
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
+_MAX_DIGITS: Final = 100
 _SECONDS: Final = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,9})?", re.ASCII)
-
-_JsonMessage = TypeVar("_JsonMessage", ListValue, Struct)
 
 
 def integer(low: int, high: int) -> Callable[[str], int]:
@@ -70,38 +69,37 @@ def duration(argument: str) -> timedelta:
 
 def json_array(argument: str) -> ListValue:
     """Read a JSON array."""
-    return _read_json(argument, ListValue(), list, "array")
+    message = ListValue()
+    to_list(_read_json(argument, list, "array"), message)
+    return message
 
 
 def json_object(argument: str) -> Struct:
     """Read a JSON object."""
-    return _read_json(argument, Struct(), dict, "object")
-
-
-def _read_json(argument: str, message: _JsonMessage, kind: type, name: str) -> _JsonMessage:
-    try:
-        value = json.loads(text(argument), parse_int=_exact, parse_constant=_no_constant)
-    except RecursionError:
-        raise ArgumentTypeError("is nested too deeply") from None
-    except ValueError as error:
-        raise ArgumentTypeError(f"is no JSON: {error}") from None
-    if not isinstance(value, kind):
-        raise ArgumentTypeError(f"must be a JSON {name}")
-    try:
-        # Its stubs know of objects alone.
-        json_format.ParseDict(cast(dict[str, Any], value), message)
-    # It may hold half a surrogate pair, which JSON's escapes can make, or be nested too deeply.
-    except (json_format.Error, ValueError, RecursionError) as error:
-        raise ArgumentTypeError(f"cannot be sent: {error}") from None
+    message = Struct()
+    to_struct(_read_json(argument, dict, "object"), message)
     return message
 
 
-def _exact(literal: str) -> int:
-    number = int(literal)
-    if abs(number) >= MAX_EXACT:
-        raise ValueError(f"{literal} is too large to be kept exactly: write it as a string")
-    return number
+def _read_json(argument: str, kind: type, name: str) -> Any:
+    try:
+        value = json.loads(text(argument), parse_int=_integer, parse_constant=_no_constant)
+    except RecursionError:
+        raise ArgumentTypeError(TOO_DEEP) from None
+    except ValueError as error:
+        raise ArgumentTypeError(f"is not JSON: {error}") from None
+    if not isinstance(value, kind):
+        raise ArgumentTypeError(f"must be a JSON {name}")
+    try:
+        return plain_json(value)
+    except NotJsonError as error:
+        raise ArgumentTypeError(f"cannot be sent: {error}") from None
+
+
+def _integer(literal: str) -> int:
+    # Python refuses to read thousands of digits; any number that long is refused anyway.
+    return int(literal[:_MAX_DIGITS])
 
 
 def _no_constant(literal: str) -> float:
-    raise ValueError(f"{literal} is no number that JSON has")
+    raise ValueError(f"{literal} is not a JSON number")

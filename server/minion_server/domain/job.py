@@ -9,13 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any
+
+from minion_wire import json_value
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
 
-JsonValue = Any
-"""What JSON can say: None, bool, int, float, str, list and dict with string keys."""
+JsonValue = json_value.JsonValue
 
 DEFAULT_QUEUE = "default"
 REQUEST_ID_LIFETIME = timedelta(hours=24)
@@ -307,17 +307,3 @@ def parse_state(field_name: str, value: str) -> JobState:
     except ValueError:
         names = ", ".join(JobState)
         raise Invalid(field_name, f"must be one of {names}, not {value!r}") from None
-
-
-def error_text(result: JsonValue, to_json: Any) -> str:
-    """Tell why a job failed, as text.
-
-    Args:
-        result: Result of the failed job.
-        to_json: Writes a JSON value as text.
-    """
-    if isinstance(result, str):
-        return result
-    if isinstance(result, dict) and isinstance(result.get("error"), str):
-        return str(result["error"])
-    return str(to_json(result))

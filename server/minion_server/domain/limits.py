@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import timedelta
 
+from minion_wire.json_value import text_problem
+
 from minion_server.domain.errors import Invalid
 
 MAX_NAME_LENGTH = 255
@@ -43,7 +45,7 @@ def check_name(field: str, value: str) -> None:
     """Check a name of a task, queue or request.
 
     Raises:
-        Invalid: It is empty, too long, or has a NUL character, which no database keeps.
+        Invalid: It is empty, too long, or cannot be stored.
     """
     check_text(field, value, MAX_NAME_LENGTH)
     if not value:
@@ -54,12 +56,13 @@ def check_text(field: str, value: str, max_length: int) -> None:
     """Check a text of limited length.
 
     Raises:
-        Invalid: It is too long, or has a NUL character, which no database keeps.
+        Invalid: It is too long, or cannot be stored.
     """
     if len(value) > max_length:
         raise Invalid(field, f"must not be longer than {max_length} characters")
-    if "\0" in value:
-        raise Invalid(field, "must not contain a NUL character")
+    problem = text_problem(value)
+    if problem is not None:
+        raise Invalid(field, problem)
 
 
 def check_range(field: str, value: int, low: int, high: int) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from datetime import timedelta
 from typing import Any
 
-import orjson
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from minion.v1 import job_pb2, minion_service_pb2
+from minion_wire import values
+from minion_wire.failure import error_text
+from minion_wire.json_value import NotJsonError, plain_json
+from minion_wire.values import to_list, to_struct, to_value
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
@@ -22,103 +24,37 @@ from minion_server.domain.job import (
     JsonValue,
     NewJob,
     RetryOptions,
-    error_text,
     parse_state,
 )
 from minion_server.domain.maintenance import History, Stats
 from minion_server.engine.explain import Explanation
 
-# Whole numbers in this range may be ids of 64 bits that were rounded on their way into a double.
-MIN_ROUNDED = 2.0**53
-MAX_ROUNDED = 2.0**64
-
-MAX_DEPTH = 95
-"""How deep the messages of a JSON value may stand in each other.
-
-Protobuf's parsers stop at 100, and an answer holds what was sent a little deeper than the request
-did: what may be enqueued but not read would spoil every list it is in.
-"""
-
 MICROSECONDS = 1_000_000
 
 
-def from_value(value: Value, path: str, depth: int = 0) -> JsonValue:
+def from_value(value: Value, path: str) -> JsonValue:
     """Read a JSON value; whole numbers become ints.
 
     Args:
         value: The message.
         path: Where it stands, for errors.
-        depth: How many messages of the whole value it stands in.
 
     Raises:
-        Invalid: It is nested too deeply, or holds a number that JSON has not, or that may have been
-            rounded, or a NUL character.
+        Invalid: It would not arrive everywhere as it was sent (see `plain_json`).
     """
-    if depth > MAX_DEPTH:
-        raise Invalid(path, "is nested too deeply")
-    match value.WhichOneof("kind"):
-        case "string_value":
-            return _checked_text(value.string_value, path)
-        case "number_value":
-            return _from_number(value.number_value, path)
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            return from_struct(value.struct_value, path, depth + 1)
-        case "list_value":
-            return from_list(value.list_value, path, depth + 1)
-        case _:
-            return None
+    return _checked(values.from_value(value), path)
 
 
-def from_struct(struct: Struct, path: str, depth: int = 0) -> dict[str, JsonValue]:
+def from_struct(struct: Struct, path: str) -> dict[str, JsonValue]:
     """Read a JSON object (see `from_value`)."""
-    return {
-        # A map's entries are messages of their own.
-        _checked_text(key, path): from_value(value, f"{path}.{key}", depth + 2)
-        for key, value in struct.fields.items()
-    }
+    checked: dict[str, JsonValue] = _checked(values.from_struct(struct), path)
+    return checked
 
 
-def from_list(values: ListValue, path: str, depth: int = 0) -> list[JsonValue]:
+def from_list(items: ListValue, path: str) -> list[JsonValue]:
     """Read a JSON array (see `from_value`)."""
-    return [
-        from_value(value, f"{path}[{index}]", depth + 1)
-        for index, value in enumerate(values.values)
-    ]
-
-
-def to_value(item: JsonValue, value: Value) -> None:
-    """Write a JSON value into a message."""
-    match item:
-        case None:
-            value.null_value = NULL_VALUE
-        case bool():
-            value.bool_value = item
-        case int() | float():
-            value.number_value = item
-        case str():
-            value.string_value = item
-        case list():
-            to_list(item, value.list_value)
-        case dict():
-            to_struct(item, value.struct_value)
-        case _:
-            raise TypeError(f"{type(item).__name__} is not a JSON value")
-
-
-def to_struct(item: dict[str, JsonValue], struct: Struct) -> None:
-    """Write a JSON object into a message."""
-    struct.SetInParent()
-    for key, entry in item.items():
-        to_value(entry, struct.fields[key])
-
-
-def to_list(items: list[JsonValue], values: ListValue) -> None:
-    """Write a JSON array into a message."""
-    values.SetInParent()
-    for item in items:
-        to_value(item, values.values.add())
+    checked: list[JsonValue] = _checked(values.from_list(items), path)
+    return checked
 
 
 def to_new_job(request: minion_service_pb2.EnqueueJobRequest) -> NewJob:
@@ -216,7 +152,7 @@ def to_status_message(status: JobStatus) -> minion_service_pb2.GetJobResponse:
     message = minion_service_pb2.GetJobResponse(state=status.state, task=status.task)
     to_struct(status.notes, message.notes)
     if status.state == JobState.FAILED:
-        message.error = error_text(status.result, lambda result: orjson.dumps(result).decode())
+        message.error = error_text(status.result)
     return message
 
 
@@ -302,24 +238,13 @@ def from_duration(
     return timedelta(seconds=seconds, microseconds=nanos / 1_000)
 
 
-def _from_number(number: float, path: str) -> int | float:
-    if not math.isfinite(number):
-        raise Invalid(path, "must be a number that JSON has, neither NaN nor infinite")
-    if not number.is_integer():
-        return number
-    if MIN_ROUNDED <= abs(number) <= MAX_ROUNDED:
-        raise Invalid(
-            path, "is a whole number too large to be kept exactly: send it as a string instead"
-        )
-    return number if abs(number) > MAX_ROUNDED else int(number)
+def _checked(value: JsonValue, path: str) -> JsonValue:
+    try:
+        return plain_json(value)
+    except NotJsonError as error:
+        raise Invalid(path + error.path, error.description) from None
 
 
 def _show_span(span: timedelta) -> str:
     whole_days = span.days and not span.seconds
     return f"{span.days} days" if whole_days else f"{span.total_seconds():g} seconds"
-
-
-def _checked_text(text: str, path: str) -> str:
-    if "\0" in text:
-        raise Invalid(path, "must not contain a NUL character")
-    return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minion.v1 import schedule_service_pb2 as pb
+from minion_wire.values import to_list, to_struct
 
 from minion_server.domain.schedule import NewSchedule, Schedule, ScheduleFilter
 from minion_server.rpc import convert
@@ -52,12 +53,12 @@ def to_schedule_message(schedule: Schedule, message: pb.Schedule) -> None:
     message.name = schedule.name
     message.cron = schedule.cron
     message.task = schedule.task
-    convert.to_list(schedule.args, message.args)
+    to_list(schedule.args, message.args)
     message.attempts = schedule.attempts
     if schedule.expire is not None:
         message.expire.FromTimedelta(schedule.expire)
     message.lax = schedule.lax
-    convert.to_struct(schedule.notes, message.notes)
+    to_struct(schedule.notes, message.notes)
     message.priority = schedule.priority
     message.queue = schedule.queue
     message.paused = schedule.paused

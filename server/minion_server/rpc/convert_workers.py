@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minion.v1 import worker_pb2, worker_service_pb2
+from minion_wire.values import to_list, to_struct
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
@@ -131,7 +132,7 @@ def to_worker_message(worker: Worker, message: worker_pb2.Worker) -> None:
     message.id = worker.id
     message.host = worker.host
     message.pid = worker.pid
-    convert.to_struct(dict(worker.status), message.status)
+    to_struct(dict(worker.status), message.status)
     convert.to_timestamp(worker.started, message.started)
     convert.to_timestamp(worker.notified, message.notified)
     message.jobs.extend(worker.jobs)
@@ -141,10 +142,10 @@ def to_claimed_message(job: ClaimedJob, message: worker_pb2.ClaimedJob) -> None:
     """Write a claimed job into a message."""
     message.id = job.id
     message.task = job.task
-    convert.to_list(job.args, message.args)
+    to_list(job.args, message.args)
     message.retries = job.retries
     message.attempts = job.attempts
-    convert.to_struct(job.notes, message.notes)
+    to_struct(job.notes, message.notes)
     message.priority = job.priority
     message.queue = job.queue
 
@@ -152,4 +153,4 @@ def to_claimed_message(job: ClaimedJob, message: worker_pb2.ClaimedJob) -> None:
 def to_command_message(command: Command, message: worker_pb2.Command) -> None:
     """Write a command into a message."""
     message.command = command.command
-    convert.to_list(list(command.args), message.args)
+    to_list(list(command.args), message.args)

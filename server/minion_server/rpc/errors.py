@@ -14,6 +14,7 @@ import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
+from minion_wire.status import DETAILS_KEY, DOMAIN
 
 from minion_server.domain.errors import (
     Conflict,
@@ -26,10 +27,6 @@ from minion_server.domain.errors import (
 
 logger = logging.getLogger(__name__)
 
-DOMAIN = "minion"
-"""Domain of every `google.rpc.ErrorInfo` (AIP-193)."""
-DETAILS_KEY = "grpc-status-details-bin"
-"""Metadata key that carries a serialized `google.rpc.Status`."""
 INTERNAL_MESSAGE = "internal error"
 MAX_FIELD_BYTES = 300
 MAX_TEXT_BYTES = 500

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import grpc
-from google.protobuf import json_format
-from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from google.protobuf.struct_pb2 import Struct, Value
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as worker_service
-from minion_client.json_value import MAX_JSON_BYTES
 from minion_client.task import REGISTRY, Job
 from minion_client.verdict import Verdict, judge_error, judge_return
+from minion_wire.sizes import MAX_JOB_BYTES
+from minion_wire.values import from_list, from_struct, to_struct, to_value
 
 from minion_server import settings as settings_module
 from minion_server.app import LIBRARY_MODULE, import_tasks
@@ -67,33 +67,29 @@ def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
 def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
     def note(notes: Mapping[str, Any]) -> None:
         message = Struct()
-        json_format.ParseDict(dict(notes), message)
+        to_struct(notes, message)
         connection.stub.NoteJob(pb.NoteJobRequest(id=claimed.id, notes=message), **connection.call)
 
     job = Job(
         id=claimed.id,
         task=claimed.task,
-        args=list(_plain(claimed.args)),
+        args=from_list(claimed.args),
         retries=claimed.retries,
         attempts=claimed.attempts,
         priority=claimed.priority,
         queue=claimed.queue,
-        notes=_plain(claimed.notes),
+        notes=from_struct(claimed.notes),
         _note=note,
     )
     try:
         value = REGISTRY[claimed.task].function(job, *job.args)
         if inspect.isawaitable(value):
             value = asyncio.run(_await(value))
-        return judge_return(value, limit=MAX_JSON_BYTES)
+        return judge_return(value, limit=MAX_JOB_BYTES)
     # Ctrl-C and sys.exit() too: nobody repairs what stays active in this queue.
     except BaseException as error:  # noqa: BLE001 - whatever it is, the job fails with it
         traceback.print_exc()
-        return judge_error(error, limit=MAX_JSON_BYTES)
-
-
-def _plain(message: ListValue | Struct) -> Any:
-    return json_format.MessageToDict(message)
+        return judge_error(error, limit=MAX_JOB_BYTES)
 
 
 async def _await(value: Any) -> Any:
@@ -107,7 +103,7 @@ def _report(
     connection: Connection,
 ) -> int:
     result = Value()
-    json_format.ParseDict(verdict.result, result)
+    to_value(verdict.result, result)
     fields: dict[str, Any] = {"id": claimed.id, "retries": claimed.retries, "result": result}
     response: worker_service.FailJobResponse | worker_service.FinishJobResponse
     if verdict.failed:
@@ -130,9 +126,7 @@ def _report(
 def _registered(connection: Connection) -> Iterator[int]:
     """Register a worker, and keep it alive meanwhile: people take their time in debuggers."""
     registration = worker_service.RegisterWorkerRequest(host=platform.node(), pid=os.getpid())
-    json_format.ParseDict(
-        {"queues": [FOREGROUND_QUEUE], "jobs": 1, "type": "foreground"}, registration.status
-    )
+    to_struct({"queues": [FOREGROUND_QUEUE], "jobs": 1, "type": "foreground"}, registration.status)
     registration.id = connection.workers.RegisterWorker(registration, **connection.call).id
     ended = threading.Event()
 

@@ -1,0 +1,259 @@
+"""The one rule of JSON values: what arrives everywhere as it was sent, and what is refused.
+
+Nothing here needs protobuf itself.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from decimal import Decimal
+from typing import Any
+
+from minion_wire import sizes
+
+JsonValue = Any
+"""What JSON can express: None, bool, int, float, str, list and dict with string keys."""
+
+MAX_EXACT = 2**53 - 1
+"""Largest whole number that is accepted, as JSON's own Number.MAX_SAFE_INTEGER.
+
+2^53 itself is what 2^53 + 1 becomes as a double: a reader cannot tell them apart.
+"""
+
+MAX_LEVELS = 95
+"""How deep values may nest, in protobuf messages: an array takes two of them, an object three.
+
+Protobuf parsers stop at 100, and a value is itself a few messages deep, in a list of jobs as in a
+worker's report.
+"""
+
+# Beyond 2^64 a whole double cannot be a 64-bit id that lost its last digits.
+_MAX_ROUNDED_ID = float(2**64)
+_ARRAY_LEVELS = 2
+_OBJECT_LEVELS = 3
+_UNSTORABLE = re.compile("[\\x00\\ud800-\\udfff]")
+_MAX_BYTES_PER_COUNT = 24  # an entry of an object whose key is empty, with a number
+_MAX_PATH_LENGTH = 200
+_MAX_KEY_LENGTH = 64
+
+TOO_DEEP = "is nested too deeply"
+INEXACT = "whole number beyond 2^53 - 1, too large to be kept exactly: send it as a string"
+
+
+class NotJsonError(ValueError):
+    """A value is not JSON, or would not arrive as it was sent.
+
+    Attributes:
+        path: Where, within the value: `[0].id`; empty for the value itself.
+        description: What is wrong there.
+    """
+
+    def __init__(self, path: str, description: str) -> None:
+        super().__init__(f"${path}: {description}")
+        self.path = path
+        self.description = description
+
+
+class TooLargeError(NotJsonError):
+    """A value is too large.
+
+    Attributes:
+        size: Its bytes as encoded, or the number that was counted until it was given up.
+    """
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__("", f"must not have more than {limit} bytes as encoded, not {size}")
+        self.size = size
+
+
+def text_problem(text: str) -> str | None:
+    """Return what keeps a text from being stored as it is; None if nothing does."""
+    found = _UNSTORABLE.search(text)
+    if found is None:
+        return None
+    what = "NUL character" if found[0] == "\x00" else "lone surrogate"
+    return f"must not contain a {what}"
+
+
+def number_problem(number: float) -> str | None:
+    """Return what keeps a number from arriving exactly; None if nothing does."""
+    if isinstance(number, int):
+        return None if -MAX_EXACT <= number <= MAX_EXACT else INEXACT
+    if not math.isfinite(number):
+        return f"must be a finite number, not {float.__repr__(number)}"
+    if MAX_EXACT < abs(number) <= _MAX_ROUNDED_ID and number.is_integer():
+        return INEXACT
+    return None
+
+
+def storable_text(text: str, *, limit: int) -> str:
+    """Return any text as one that JSON and every store can hold, cut to `limit` characters."""
+    if len(text) > limit:
+        text = text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def plain_json(
+    value: object,
+    *,
+    limit: int = sizes.MAX_JOB_BYTES,
+    levels: int = MAX_LEVELS,
+    decimals: bool = False,
+) -> JsonValue:
+    """Copy a value into plain JSON types, so that later changes to it have no effect.
+
+    Tuples count as lists; subclasses of str, int, float, list and dict (enums among them) as what
+    they extend.
+
+    Args:
+        value: What to copy.
+        limit: Bytes that it may have as encoded.
+        levels: How deep it may nest (see `MAX_LEVELS`).
+        decimals: Whether a Decimal is taken, as the double nearest to it.
+
+    Raises:
+        NotJsonError: Something in it is no JSON value, nests too deep, is too large, or would be
+            changed on the way: a whole number from 2^53 on, a NUL character or half a surrogate
+            pair. The text starts with the path, as in `$.a[0]: must ...`.
+    """
+    if value is None or value is True or value is False:
+        return value
+    return _Copier(limit, levels, decimals=decimals).copy(value)
+
+
+def nests_too_deep(value: JsonValue, levels: int = MAX_LEVELS) -> bool:
+    """Return whether a plain value is nested deeper than is accepted."""
+    match value:
+        case list():
+            left = levels - _ARRAY_LEVELS
+            return left < 0 or any(nests_too_deep(item, left) for item in value)
+        case dict():
+            left = levels - _OBJECT_LEVELS
+            return left < 0 or any(nests_too_deep(item, left) for item in value.values())
+        case _:
+            return False
+
+
+class _RefusedError(Exception):
+    """What is wrong with a value, and where: the steps to it, the last one first."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.steps: list[str | int] = []
+
+
+class _Copier:
+    """Copies one value, counting what it holds against a limit."""
+
+    __slots__ = ("_decimals", "_left", "_levels", "_limit")
+
+    def __init__(self, limit: int, levels: int, *, decimals: bool) -> None:
+        self._limit = limit
+        self._decimals = decimals
+        # Each item and character counts one, which it has at least as encoded: so a small value
+        # that holds one list a million times over is refused before its copy fills the memory.
+        self._left = limit
+        self._levels = levels
+
+    def copy(self, value: object) -> JsonValue:
+        """Return the copy, or raise NotJsonError."""
+        try:
+            copy = self._value(value)
+        except _RefusedError as error:
+            where = "".join(map(_step, reversed(error.steps)))
+            path = storable_text(where, limit=_MAX_PATH_LENGTH)
+            raise NotJsonError(path, error.what) from None
+        counted = self._limit - self._left + 1
+        if counted * _MAX_BYTES_PER_COUNT > self._limit:
+            size = sizes.value_size(copy)
+            if size > self._limit:
+                raise TooLargeError(size, self._limit)
+        return copy
+
+    def _value(self, value: object) -> JsonValue:
+        match value:
+            case str():
+                return self._text(value, "")
+            case None | bool():
+                return value
+            case int() | float() | Decimal():
+                return self._number(value)
+            case list() | tuple():
+                return self._list(value)
+            case dict():
+                return self._dict(value)
+            case _:
+                raise _not_json(value)
+
+    def _number(self, value: float | Decimal) -> int | float:
+        match value:
+            case int():
+                number: int | float = int.__int__(value)
+            case float():
+                number = float.__float__(value)
+            case _ if self._decimals:
+                number = float(value)
+            case _:
+                raise _not_json(value)
+        problem = number_problem(number)
+        if problem is not None:
+            raise _RefusedError(problem)
+        return number
+
+    def _text(self, value: str, what: str) -> str:
+        text = str.__str__(value)
+        self._count(len(text))
+        problem = text_problem(text)
+        if problem is not None:
+            raise _RefusedError(what + problem)
+        return text
+
+    def _list(self, value: list[object] | tuple[object, ...]) -> list[JsonValue]:
+        self._enter(len(value), _ARRAY_LEVELS)
+        copy: list[JsonValue] = []
+        try:
+            for item in value:
+                copy.append(self._value(item))  # noqa: PERF401 - its length tells where it failed
+        except _RefusedError as error:
+            error.steps.append(len(copy))
+            raise
+        self._levels += _ARRAY_LEVELS
+        return copy
+
+    def _dict(self, value: dict[object, object]) -> dict[str, JsonValue]:
+        self._enter(len(value), _OBJECT_LEVELS)
+        copy: dict[str, JsonValue] = {}
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise _RefusedError(f"expected string keys, got one of type {type(key).__name__}")
+            text = self._text(key, "key ")
+            try:
+                copy[text] = self._value(item)
+            except _RefusedError as error:
+                error.steps.append(key)
+                raise
+        self._levels += _OBJECT_LEVELS
+        return copy
+
+    def _enter(self, size: int, levels: int) -> None:
+        self._levels -= levels
+        if self._levels < 0:
+            raise _RefusedError(TOO_DEEP)
+        self._count(size)
+
+    def _count(self, size: int) -> None:
+        self._left -= size
+        if self._left < 0:
+            raise TooLargeError(self._limit - self._left, self._limit)
+
+
+def _not_json(value: object) -> _RefusedError:
+    return _RefusedError(f"expected a JSON value, got {type(value).__name__}")
+
+
+def _step(step: str | int) -> str:
+    if isinstance(step, int):
+        return f"[{step}]"
+    return f".{step[:_MAX_KEY_LENGTH]}"

@@ -1,0 +1,106 @@
+"""The one rule of size: how many bytes a job may have, as encoded in protobuf.
+
+Nothing here needs protobuf itself, so that stores can apply the rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+MAX_MESSAGE_BYTES = 4 * 2**20
+"""gRPC's default limit of a received message, which most clients have."""
+
+MAX_JOB_BYTES = MAX_MESSAGE_BYTES - 2**17
+"""Limit of a job's arguments, notes and result together.
+
+The rest of a message is for its other fields: names, parents and children.
+"""
+
+MAX_SMALL_BYTES = 2**15
+"""A result up to here is stored without a look at the rest of its job, whose message has room."""
+
+MAX_STATUS_BYTES = 2**20
+"""Limit of a worker's status, and of a command with its arguments."""
+
+MAX_TEXT_FACTOR = 6
+"""Bytes of JSON text that a byte of an encoded value has at most: `\\u0001` for one character."""
+
+# The message of a number that is an item of a list has 11 bytes, its text at least two: `1,`.
+_BYTES_PER_TWO = 11
+_ROOM = 16
+
+
+def upper_bound(text_bytes: int) -> int:
+    """Return the most bytes that a value has as a message, from the length of its JSON text."""
+    return text_bytes * _BYTES_PER_TWO // 2 + _ROOM
+
+
+def longest_text(max_bytes: int) -> int:
+    """Return the length of JSON text up to which `upper_bound` is at most `max_bytes`."""
+    return (max_bytes - _ROOM) * 2 // _BYTES_PER_TWO
+
+
+def value_size(value: Any) -> int:
+    """Return the bytes of a JSON value as a `google.protobuf.Value`."""
+    match value:
+        case None | bool():
+            return 2
+        case int() | float():
+            return 9
+        case str():
+            return _with_length(len(value) if value.isascii() else len(value.encode()))
+        case list() | tuple():
+            return _with_length(list_size(value))
+        case _:
+            return _with_length(struct_size(value))
+
+
+def list_size(items: Sequence[Any]) -> int:
+    """Return the bytes of a JSON array as a `google.protobuf.ListValue`."""
+    return sum(_with_length(value_size(item)) for item in items)
+
+
+def struct_size(entries: Mapping[str, Any]) -> int:
+    """Return the bytes of a JSON object as a `google.protobuf.Struct`."""
+    return sum(
+        _with_length(_with_length(len(key.encode())) + _with_length(value_size(entry)))
+        for key, entry in entries.items()
+    )
+
+
+def job_size(args: Sequence[Any], notes: Mapping[str, Any], result: Any = None) -> int:
+    """Return the bytes of a job that `MAX_JOB_BYTES` limits."""
+    return list_size(args) + struct_size(notes) + (0 if result is None else value_size(result))
+
+
+def job_too_large(size: int) -> str:
+    """Return what is wrong with arguments and notes of this size."""
+    return (
+        f"job too large: its arguments, notes and result would have {size} bytes, "
+        f"at most {MAX_JOB_BYTES} are allowed"
+    )
+
+
+def result_too_large(size: int, limit: int = MAX_JOB_BYTES) -> str:
+    """Return the result of a job whose result is too large by itself."""
+    return f"Result too large: {size} bytes, at most {limit} are allowed"
+
+
+def result_too_large_for_job(size: int) -> str:
+    """Return the result of a job that its result made too large, in all."""
+    return (
+        f"Result too large: with its arguments and notes the job would have {size} bytes, "
+        f"at most {MAX_JOB_BYTES} are allowed"
+    )
+
+
+def _with_length(size: int) -> int:
+    """Return the bytes of a field of this size, with its tag and its length."""
+    if size < 2**7:
+        return size + 2
+    if size < 2**14:
+        return size + 3
+    if size < 2**21:
+        return size + 4
+    return size + 5 if size < 2**28 else size + 6
