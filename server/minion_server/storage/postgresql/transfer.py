@@ -110,6 +110,8 @@ class PostgresTransfer:
     async def hold(self) -> None:
         """Let nobody claim jobs any more."""
         async with self._served() as connection:
+            if closed := await closing.reason(connection):
+                raise Conflict(f"{closed} (`minion db reopen` would open the database)")
             await connection.execute(closing.HOLD)
 
     async def active_jobs(self) -> int:
@@ -131,6 +133,7 @@ class PostgresTransfer:
                 if seal is not None:
                     # Nobody writes from here on; what is read is all there is.
                     await connection.execute(closing.lock(schedules), timeout=LONG_SECONDS)
+                    await closing.refuse_moved(connection)
                 yield _read(connection, schedules)
                 if seal is not None:
                     await connection.execute(closing.seal(schedules, seal))
