@@ -12,5 +12,6 @@ Backoff = Callable[[int], timedelta]
 
 
 def minion_backoff(retries: int) -> timedelta:
-    """Answer Perl Minion's delay, `retries ** 4 + 15` seconds (Minion.pm, `backoff`)."""
-    return min(timedelta(seconds=retries**4 + 15), MAX_SPAN)
+    """Return Perl Minion's delay, at most MAX_SPAN: `retries ** 4 + 15` seconds (Minion.pm)."""
+    # As whole numbers, which know no limit: a timedelta does.
+    return timedelta(seconds=min(retries**4 + 15, int(MAX_SPAN.total_seconds())))

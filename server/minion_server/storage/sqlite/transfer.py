@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, assert_never
 
 import apsw
-import orjson
 
 from minion_server.domain.errors import Conflict, DatabaseNotFound, Invalid
 from minion_server.domain.job import Job, JobState
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
-from minion_server.domain.worker import Command
+from minion_server.storage.inbox import read_inbox
 from minion_server.storage.sqlite import closing, rows, stages
 from minion_server.storage.sqlite.connection import connect_reader, connect_writer
 from minion_server.storage.sqlite.enqueue import depend
@@ -247,8 +246,7 @@ def _read(connection: apsw.Connection) -> Iterable[Record]:
     for row in connection.execute(f"SELECT {rows.JOB_COLUMNS} FROM jobs ORDER BY id"):  # noqa: S608 - a constant
         yield rows.to_job(row, 0.0)
     for row in connection.execute(f"SELECT {rows.WORKER_COLUMNS}, inbox FROM workers ORDER BY id"):  # noqa: S608 - a constant
-        inbox = [Command(command=name, args=args) for name, *args in orjson.loads(row[-1])]
-        yield WorkerRecord(worker=rows.to_worker(row), inbox=inbox)
+        yield WorkerRecord(worker=rows.to_worker(row), inbox=read_inbox(row[-1]))
     for request_id, job, created in connection.execute(
         "SELECT request_id, job, created FROM requests"
     ):
@@ -308,7 +306,7 @@ class _RecordWriter:
             id=job.id, args=to_json(job.args), attempts=job.attempts, created=job.created,
             delayed=job.delayed, expires=job.expires, finished=job.finished, lax=job.lax,
             notes=to_json(job.notes), parents=to_json(job.parents), priority=job.priority,
-            queue=job.queue, result=None if job.finished is None else to_json(job.result),
+            queue=job.queue, result=to_json(job.result) if job.has_result else None,
             retried=job.retried, retries=job.retries, stage="delayed" if inactive else None,
             started=job.started, state=job.state, task=job.task, worker=job.worker,
         )  # fmt: skip
