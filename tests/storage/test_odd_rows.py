@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 
+import orjson
 import pytest
 from minion.v1 import job_pb2
 from minion_server.domain.backoff import minion_backoff
@@ -110,6 +111,19 @@ async def test_odd_jobs_arrive_as_they_were(place: Place, new_place: NewPlace) -
         async with opened(target) as bench:
             assert await content(bench.storage) == before
             assert (await bench.job(1)).result == "Job appears stuck in queue"
+
+
+async def test_a_job_that_nests_deeply_arrives(place: Place, new_place: NewPlace) -> None:
+    args = orjson.loads("[" * 400 + "1.5" + "]" * 400)
+    await place[1].write(of(replace(PLAIN_JOB, args=args, notes={"n": args}), LAST_IDS))
+    for kind in ("sqlite", "postgresql"):
+        target = await new_place(kind)
+        await move(place[1], target[1])
+        async with opened(target) as bench:
+            await bench.storage.note_job(1, {"m": 1})
+            job = await bench.job(1)
+            assert job.args == args
+            assert job.notes == {"n": args, "m": 1}
 
 
 async def test_times_that_postgresql_could_not_show_arrive_clamped(new_place: NewPlace) -> None:
