@@ -257,7 +257,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="stuck_after",
         parse=parse_interval,
-        help="seconds after which a job that nobody takes fails",
+        help="seconds after which a job that is due and that nobody takes fails, also when it waits"
+        " for its parents",
         default=172_800.0,
         metavar="SECONDS",
     ),

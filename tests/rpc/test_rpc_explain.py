@@ -236,3 +236,33 @@ async def test_several_reasons_are_told_at_once(wire: RpcBench) -> None:
 async def test_there_is_no_such_job(wire: RpcBench, job_id: int, code: grpc.StatusCode) -> None:
     refusal = await wire.refusal("ExplainJob", pb.ExplainJobRequest(id=job_id))
     assert refusal.code == code
+
+
+async def test_parents_of_no_job_block_nothing(wire: RpcBench) -> None:
+    await register(wire)
+    ready = await wire.enqueue(parents=[-(2**63), -1, 0, 2**63 - 1])
+    assert (await explain(wire, ready)).kinds == ["NEXT"]
+    blocked = await wire.enqueue(parents=[0, ready, -1])
+    explained = await explain(wire, blocked)
+    assert explained.kinds == ["BLOCKED"]
+    assert [parent.id for parent in explained.reason.parents] == [ready]
+
+
+async def test_a_worker_that_tells_nonsense_of_itself_is_taken_for_one_that_tells_nothing(
+    wire: RpcBench,
+) -> None:
+    await register(
+        wire, queues="default", tasks=7, jobs="many", limits=[], spare={}, heartbeat_interval="no"
+    )
+    assert (await explain(wire, await wire.enqueue("bar"))).kinds == ["NEXT"]
+
+
+async def test_a_limit_is_told_in_words(wire: RpcBench) -> None:
+    worker = await register(wire, jobs=4, limits={"foo": 1})
+    await wire.enqueue()
+    await take(wire, worker)
+    explained = await explain(wire, await wire.enqueue())
+    assert explained.kinds == ["TASK_LIMIT"]
+    assert explained.summary == (
+        "The task 'foo' is at its limit on every worker that could run it."
+    )

@@ -4,7 +4,7 @@ import random
 from datetime import timedelta
 
 import pytest
-from minion_server.domain.job import RetryOptions
+from minion_server.domain.job import JobState, RetryOptions, blocks
 from support.bench import Bench
 
 MINUTE = timedelta(minutes=1)
@@ -39,6 +39,23 @@ async def test_a_failed_parent_blocks_unless_lax(bench: Bench, lax: bool) -> Non
     assert await bench.claim_ids(worker, tasks=["child"]) == ([child] if lax else [])
     bench.clock.advance(60)
     assert await bench.claim_ids(worker, tasks=["child"]) == ([late] if lax else [])
+
+
+@pytest.mark.parametrize("lax", [False, True])
+@pytest.mark.parametrize("state", JobState)
+async def test_the_stores_hold_to_the_rule_of_what_blocks(
+    bench: Bench, state: JobState, lax: bool
+) -> None:
+    worker = await bench.worker()
+    parent = await bench.enqueue()
+    child = await bench.enqueue("child", parents=[parent], lax=lax)
+    if state != JobState.INACTIVE:
+        assert await bench.claim_ids(worker, job_id=parent) == [parent]
+    if state.is_final:
+        assert await (bench.fail if state == JobState.FAILED else bench.finish)(parent)
+    assert (await bench.job(parent)).state == state
+    expected = [] if blocks(state, lax=lax) else [child]
+    assert await bench.claim_ids(worker, tasks=["child"]) == expected
 
 
 async def test_a_parent_that_is_tried_again_still_blocks(bench: Bench) -> None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from minion_server.domain.errors import Conflict, NotFound, Unavailable
 from minion_server.domain.job import JobFilter
@@ -18,7 +19,7 @@ from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Command, Registration
 from minion_server.storage.base import Storage
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
-from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer
+from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer, migrate
 from minion_server.storage.transfer import Record, Transfer
 from support.bench import Bench, SettableClock
 from support.postgresql import PostgresServer
@@ -176,6 +177,114 @@ async def test_a_sealed_queue_takes_nothing_and_tells_why(source: Place, target:
     async with opened(source) as bench:
         # What was refused may have used up an id.
         assert await bench.enqueue() > 1
+
+
+async def test_a_second_move_cannot_reopen_what_the_first_closed(
+    source: Place, target: Place
+) -> None:
+    async with opened(source):
+        await source[1].hold()
+    with pytest.raises(Conflict, match="being moved"):
+        await source[1].hold()
+    await move(source[1], target[1], seal="gone")
+    with pytest.raises(Conflict, match="moved elsewhere"):
+        await source[1].hold()
+    with pytest.raises(Conflict, match="moved elsewhere"):
+        await move(source[1], target[1], seal="gone again")
+    assert "moved elsewhere" in (await source[1].status()).closed
+
+
+async def test_triggers_of_the_owner_are_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "minion.db"
+    place = (lambda: SqliteStorage(path)), SqliteTransfer(path)
+    async with opened(place):
+        pass
+    connection = apsw.Connection(str(path))
+    connection.execute(
+        """CREATE TABLE ended (job INTEGER);
+           CREATE TRIGGER "sealed_""audit" AFTER UPDATE OF state ON jobs
+           WHEN new.state = 'finished' BEGIN INSERT INTO ended VALUES (new.id); END"""
+    )
+    connection.close()
+    assert (await place[1].status()).closed == ""
+    await place[1].hold()
+    await place[1].reopen()
+    async with opened(place) as bench:
+        done = await bench.enqueue()
+        await bench.claim(await bench.worker())
+        assert await bench.finish(done)
+    connection = apsw.Connection(str(path))
+    assert connection.execute("SELECT job FROM ended").get == done
+    connection.close()
+
+
+@pytest.fixture
+def newer_program(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Makes this program one whose schema has a migration more."""
+
+    def make() -> None:
+        known = migrate.migrations()
+        monkeypatch.setattr(migrate, "migrations", lambda: [*known, "CREATE TABLE later (id)"])
+
+    return make
+
+
+async def test_only_what_needs_the_schema_upgrades_it_and_never_under_a_server(
+    tmp_path: Path, newer_program: Callable[[], None], new_place: NewPlace
+) -> None:
+    path = tmp_path / "old.db"
+    place = (lambda: SqliteStorage(path)), SqliteTransfer(path)
+    transfer = place[1]
+
+    async def version() -> int:
+        return (await transfer.status()).versions["minion-server"]
+
+    async with opened(place) as bench:
+        old = await version()
+        await bench.enqueue()
+        newer_program()
+        await transfer.hold()
+        assert await transfer.active_jobs() == 0
+        await transfer.reopen()
+        await transfer.backup(tmp_path / "backup.db")
+        with pytest.raises(Conflict, match=r"cannot upgrade .* is in use by another server"):
+            await move(transfer, (await new_place("sqlite"))[1])
+        with pytest.raises(Conflict, match="in use"):
+            await transfer.upgrade()
+        assert await version() == old
+        assert await bench.claim_ids(await bench.worker()) == [1]
+    await transfer.hold()
+    await transfer.reopen()
+    assert await version() == old
+    await move(transfer, (await new_place("sqlite"))[1])
+    assert await version() == old + 1
+    async with opened(((lambda: SqliteStorage(tmp_path / "backup.db")), transfer)) as bench:
+        assert await bench.listed() == [1]
+
+
+async def test_a_backup_is_read_without_changing_it(source: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "backups"
+    folder.mkdir()
+    file = folder / "backup.db"
+    async with opened(source) as bench:
+        await fill(bench)
+    await source[1].backup(file)
+    before = file.read_bytes()
+    async with SqliteTransfer(file).read() as records:
+        assert [record async for record in records]
+    assert file.read_bytes() == before
+    assert os.listdir(folder) == ["backup.db"]  # noqa: PTH208 - at once
+
+
+async def test_what_a_dead_server_left_is_not_mixed_with_what_arrives(
+    source: Place, target: Place
+) -> None:
+    async with opened(source) as bench:
+        await fill(bench)
+    async with opened(target) as bench:
+        await bench.worker()
+    with pytest.raises(Conflict, match="not empty"):
+        await move(source[1], target[1])
 
 
 async def test_a_move_that_fails_leaves_both_as_they_were(source: Place, target: Place) -> None:

@@ -36,7 +36,7 @@ class RepairRequest(_message.Message):
 
     @_builtins.property
     def stuck_after(self) -> _duration_pb2.Duration:
-        """Jobs that nobody took for this long fail."""
+        """Jobs that have been due for this long, and that nobody took, fail, also those that are blocked by their parents."""
 
     def __init__(
         self,

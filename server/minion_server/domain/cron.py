@@ -77,10 +77,17 @@ class Cron:
     weekdays: frozenset[int] | None
 
     def next_time(self, after: float) -> float | None:
-        """Answer the first match later than a time, both in seconds since the epoch.
+        """Return the first match later than a time, both in seconds since the epoch.
 
-        None if there is none within nine years: then there is none at all.
+        None if there is none within nine years: then there is none at all. None too if it would be
+        later than the year 9999.
         """
+        try:
+            return self._search(limits.clamp_time(after))
+        except OverflowError:
+            return None
+
+    def _search(self, after: float) -> float | None:
         start = datetime.fromtimestamp(after // 60 * 60, UTC) + timedelta(minutes=1)
         last_year = start.year + _HORIZON_YEARS
         day = start.replace(hour=0, minute=0)

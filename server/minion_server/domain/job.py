@@ -36,8 +36,6 @@ class JobState(StrEnum):
         return self in FINAL_STATES
 
 
-FINAL_STATES = frozenset({JobState.FINISHED, JobState.FAILED})
-
 TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
     # claimed; cancelled or stuck
     JobState.INACTIVE: frozenset({JobState.ACTIVE, JobState.FAILED, JobState.INACTIVE}),
@@ -49,19 +47,21 @@ TRANSITIONS: Mapping[JobState, frozenset[JobState]] = {
 }
 """What a job of a state may become next. An inactive job that is retried stays inactive."""
 
+FINAL_STATES = frozenset(
+    state for state, following in TRANSITIONS.items() if following == {JobState.INACTIVE}
+)
+"""States that only a retry ends."""
 
-def blocks(parent: JobState, *, expired: bool, lax: bool) -> bool:
-    """Tell whether a parent that exists keeps its child waiting.
+
+def blocks(parent: JobState, *, lax: bool) -> bool:
+    """Return whether a parent that exists, and has not expired, keeps its child waiting.
 
     Args:
         parent: State of the parent.
-        expired: Whether the parent's time to wait is over.
         lax: Whether the child takes a failed parent for a finished one.
     """
     match parent:
-        case JobState.INACTIVE:
-            return not expired
-        case JobState.ACTIVE:
+        case JobState.INACTIVE | JobState.ACTIVE:
             return True
         case JobState.FAILED:
             return not lax
@@ -94,6 +94,14 @@ class Job:
     task: str
     time: float
     worker: int | None
+
+    @property
+    def has_result(self) -> bool:
+        """Whether there is a result, which may be null.
+
+        Perl Minion gives a job that is stuck a result, but no time at which it failed.
+        """
+        return self.finished is not None or self.result is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,6 +39,16 @@ MAX_INT32 = 2**31 - 1
 MAX_RETRIES = MAX_INT32
 """Generations of one job: one that has been retried so often is not tried again."""
 MAX_INT64 = 2**63 - 1
+MIN_TIME = -62_135_596_800.0
+"""The first second of the year 1, as seconds since the epoch: the earliest time that datetimes and
+Timestamps hold."""
+MAX_TIME = 253_402_300_799.0
+"""The last second of the year 9999, likewise."""
+
+
+def clamp_time(seconds: float) -> float:
+    """Return the nearest time that can be shown; PostgreSQL knows others, infinite ones too."""
+    return min(max(seconds, MIN_TIME), MAX_TIME)
 
 
 def check_name(field: str, value: str) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
 from minion_server.domain import limits
-from minion_server.domain.errors import JobNotFound
+from minion_server.domain.errors import Invalid, JobNotFound
 from minion_server.domain.job import DEFAULT_QUEUE, Job, JobFilter, JobState, JsonValue, blocks
 from minion_server.domain.worker import Worker, WorkerFilter, is_missing
 from minion_server.storage.base import Storage
@@ -89,13 +89,15 @@ async def explain_job(storage: Storage, job_id: int, missing_after: timedelta) -
         raise JobNotFound(job_id)
     match job.state:
         case JobState.ACTIVE:
-            text = f"worker {job.worker} has been running it since {_show(job.started or 0.0)}"
+            since = "" if job.started is None else f" since {_show(job.started)}"
+            text = f"worker {job.worker} has been running it{since}"
             workers = [] if job.worker is None else [job.worker]
             reasons: Sequence[Reason] = [
                 Reason(kind=ReasonKind.RUNNING, text=text, workers=workers)
             ]
         case JobState.FINISHED | JobState.FAILED:
-            text = f"it {job.state} at {_show(job.finished or 0.0)}"
+            when = "" if job.finished is None else f" at {_show(job.finished)}"
+            text = f"it {job.state}{when}"
             reasons = [Reason(kind=ReasonKind.ENDED, text=text)]
         case JobState.INACTIVE:
             reasons = await _explain_inactive(storage, job, missing_after)
@@ -132,14 +134,14 @@ async def _explain_inactive(
 
 async def _blocked(storage: Storage, job: Job) -> Reason | None:
     blocking: list[tuple[int, JobState]] = []
-    for first in range(0, len(job.parents), limits.MAX_PAGE_SIZE):
-        ids = job.parents[first : first + limits.MAX_PAGE_SIZE]
+    # Others are no job's: they block nothing.
+    possible = [parent for parent in job.parents if parent > 0]
+    for first in range(0, len(possible), limits.MAX_PAGE_SIZE):
+        ids = possible[first : first + limits.MAX_PAGE_SIZE]
         # A list leaves out those that have expired.
         page = await storage.list_jobs(JobFilter(ids=ids), limit=len(ids))
         blocking += [
-            (parent.id, parent.state)
-            for parent in page.jobs
-            if blocks(parent.state, expired=False, lax=job.lax)
+            (parent.id, parent.state) for parent in page.jobs if blocks(parent.state, lax=job.lax)
         ]
     if not blocking:
         return None
@@ -154,15 +156,17 @@ def _able(job: Job, live: Sequence[Worker]) -> tuple[Sequence[Worker], Reason | 
     """Answer the workers that could run a job, or why there is none."""
     if not live:
         return [], Reason(kind=ReasonKind.NO_WORKER, text="there is no live worker")
-    serving = [worker for worker in live if job.queue in _names(worker.status, "queues")]
+    serving = [
+        worker
+        for worker in live
+        if job.queue in _names(worker.status, "queues", default=DEFAULT_QUEUE)
+    ]
     if not serving:
         text = f"no live worker takes jobs from the queue {job.queue!r}"
         return [], Reason(kind=ReasonKind.QUEUE_NOT_SERVED, text=text)
     # Workers of other makes do not tell what they know.
     knowing = [
-        worker
-        for worker in serving
-        if "tasks" not in worker.status or job.task in _names(worker.status, "tasks")
+        worker for worker in serving if job.task in _names(worker.status, "tasks", default=job.task)
     ]
     if not knowing:
         text = f"no live worker of its queue knows the task {job.task!r}"
@@ -184,7 +188,7 @@ async def _explain_ready(storage: Storage, job: Job, able: Sequence[Worker]) -> 
         reasons = [
             Reason(
                 kind=ReasonKind.TASK_LIMIT,
-                text=f"as many jobs of the task {job.task!r} are running as may",
+                text=f"the task {job.task!r} is at its limit on every worker that could run it",
                 workers=[worker.id for worker in free],
             )
         ]
@@ -203,10 +207,16 @@ async def _at_limit(storage: Storage, worker: Worker, job: Job) -> bool:
         return False
     if not worker.jobs:
         return limit <= 0
-    page = await storage.list_jobs(
-        JobFilter(ids=list(worker.jobs), tasks=[job.task], states=[JobState.ACTIVE]), limit=1
-    )
-    return page.total >= limit
+    running = 0
+    for first in range(0, len(worker.jobs), limits.MAX_FILTER_VALUES):
+        ids = worker.jobs[first : first + limits.MAX_FILTER_VALUES]
+        try:
+            wanted = JobFilter(ids=ids, tasks=[job.task], states=[JobState.ACTIVE])
+        except Invalid:
+            # Another program's task, of a name that no worker of ours can have a limit for.
+            return False
+        running += (await storage.list_jobs(wanted, limit=1)).total
+    return running >= limit
 
 
 def _slots(status: Mapping[str, JsonValue], job: Job) -> float:
@@ -221,10 +231,11 @@ def _slots(status: Mapping[str, JsonValue], job: Job) -> float:
     return jobs
 
 
-def _names(status: Mapping[str, JsonValue], key: str) -> Sequence[str]:
+def _names(status: Mapping[str, JsonValue], key: str, *, default: str) -> Sequence[JsonValue]:
     names = status.get(key)
-    return names if isinstance(names, list) else [DEFAULT_QUEUE]
+    return names if isinstance(names, list) else [default]
 
 
 def _show(time: float) -> str:
+    time = limits.clamp_time(time)
     return datetime.fromtimestamp(time, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from minion_server.domain import limits
 from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import Invalid, MinionError
+from minion_server.domain.errors import Invalid
 from minion_server.domain.job import JsonValue
 from minion_server.domain.maintenance import RepairReport, Retention
 from minion_server.domain.worker import Registration, Worker, WorkerFilter
@@ -66,13 +66,7 @@ async def recover(
             await storage.unregister_worker(worker.id)
         elif storage.exclusive:
             await _hear(storage, worker)
-    try:
-        return await storage.repair(retention, backoff, heard_for=storage.uptime())
-    except MinionError:
-        raise
-    except Exception:
-        logger.exception("the repair at the start failed")
-        return RepairReport()
+    return await storage.repair(retention, backoff, heard_for=storage.uptime())
 
 
 async def _hear(storage: Storage, worker: Worker) -> None:

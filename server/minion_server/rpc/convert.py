@@ -133,8 +133,7 @@ def to_job_message(job: Job, message: job_pb2.Job) -> None:
     message.retries = job.retries
     message.state = job.state
     message.task = job.task
-    # Perl Minion gives a job that is stuck a result, but no time.
-    if job.finished is not None or job.result is not None:
+    if job.has_result:
         to_value(job.result, message.result)
     if job.worker is not None:
         message.worker = job.worker
@@ -210,6 +209,8 @@ def to_history_message(history: History) -> minion_service_pb2.GetHistoryRespons
 def to_timestamp(time: float | None, message: Timestamp) -> None:
     """Write seconds since the epoch, to the microsecond; None leaves the message unset."""
     if time is not None:
+        # JSON has no others: one such job would spoil every list that it is in.
+        time = limits.clamp_time(time)
         seconds, microseconds = divmod(round(time * MICROSECONDS), MICROSECONDS)
         message.seconds = seconds
         message.nanos = microseconds * 1_000

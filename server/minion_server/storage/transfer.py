@@ -102,7 +102,12 @@ class Transfer(Protocol):
         """
 
     async def hold(self) -> None:
-        """Let nobody claim jobs any more; all else goes on. It lasts until `reopen`."""
+        """Make every claim fail, until `reopen`; all else goes on.
+
+        Raises:
+            Conflict: The database is closed already: another move is under way, was killed, or has
+                succeeded. A move that failed then would reopen what the other one closed.
+        """
 
     async def active_jobs(self) -> int:
         """Count the jobs that are running."""
@@ -111,8 +116,12 @@ class Transfer(Protocol):
         """Read the whole queue, as it is at one moment.
 
         Args:
-            seal: If given, nobody can write meanwhile, and nobody can write afterwards, unless the
-                block is left by an exception: who tries is answered this text.
+            seal: If given, nobody can write meanwhile, and every write fails with this text
+                afterwards, unless the block is left by an exception.
+
+        Raises:
+            Conflict: The queue has been moved elsewhere already, and `seal` is given; or the schema
+                is an older one and a server uses the database.
         """
 
     async def reopen(self) -> None:

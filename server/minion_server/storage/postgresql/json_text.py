@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from minion_server.domain.job import JsonValue
+from minion_server.storage.json_bytes import to_bytes
 
 # May be a number with an exponent, or part of a string that looks like one.
 _EXPONENT = re.compile(rb"[0-9]e\+?[0-9]")
@@ -21,9 +22,9 @@ def to_json(value: JsonValue) -> str:
     JSONB keeps numbers as decimals and forgets exponents: 1e17 would come back as a whole number.
     Written with a fraction it stays a float, and the same one.
     """
-    text = orjson.dumps(value)
+    text = to_bytes(value)
     if _EXPONENT.search(text):
-        text = orjson.dumps(_spelled_out(value))
+        text = to_bytes(_spelled_out(value))
     return text.decode()
 
 

@@ -23,6 +23,7 @@ from minion_server.domain.maintenance import (
 )
 from minion_server.domain.worker import MISSED_HEARTBEATS, Command, Registration, is_missing
 from minion_server.storage.base import Changes, Revocation
+from minion_server.storage.inbox import read_inbox
 from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.enqueue import Tell
 from minion_server.storage.postgresql.json_text import to_json
@@ -92,10 +93,9 @@ async def broadcast(
 
 async def receive(database: Database, worker_id: int) -> list[Command]:
     """Do what `Storage.receive` says."""
-    inbox = orjson.loads(
+    return read_inbox(
         await database.step("SELECT minion_server_receive($1, $2, $3::bigint)", worker_id)
     )
-    return [Command(command=name, args=args) for name, *args in inbox]
 
 
 async def acquire_lock(database: Database, request: LockRequest) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import orjson
@@ -43,8 +43,8 @@ def to_job(row: asyncpg.Record) -> Job:
         args=orjson.loads(row["args"]),
         attempts=row["attempts"],
         children=row["children"] or [],
-        created=row["created"].timestamp(),
-        delayed=row["delayed"].timestamp(),
+        created=_time(row["created"]),
+        delayed=_time(row["delayed"]),
         expires=_epoch(row["expires"]),
         finished=_epoch(row["finished"]),
         id=row["id"],
@@ -60,7 +60,7 @@ def to_job(row: asyncpg.Record) -> Job:
         state=JobState(row["state"]),
         task=row["task"],
         worker=row["worker"],
-        time=row["time"].timestamp(),
+        time=_time(row["time"]),
     )
 
 
@@ -82,15 +82,15 @@ def to_worker(row: asyncpg.Record, jobs: list[int]) -> Worker:
         host=row["host"],
         pid=row["pid"],
         status=orjson.loads(row["status"]),
-        started=row["started"].timestamp(),
-        notified=row["notified"].timestamp(),
+        started=_time(row["started"]),
+        notified=_time(row["notified"]),
         jobs=jobs,
     )
 
 
 def to_lock(row: asyncpg.Record) -> Lock:
     """Read a lock."""
-    return Lock(id=row["id"], name=row["name"], expires=row["expires"].timestamp())
+    return Lock(id=row["id"], name=row["name"], expires=_time(row["expires"]))
 
 
 def to_schedule(row: asyncpg.Record) -> Schedule:
@@ -108,12 +108,17 @@ def to_schedule(row: asyncpg.Record) -> Schedule:
         priority=row["priority"],
         queue=row["queue"],
         paused=row["paused"],
-        created=row["created"].timestamp(),
-        next_run=row["next_run"].timestamp(),
+        created=_time(row["created"]),
+        next_run=_time(row["next_run"]),
         last_run=_epoch(row["last_run"]),
         last_job=row["last_job"],
     )
 
 
 def _epoch(time: datetime | None) -> float | None:
-    return None if time is None else time.timestamp()
+    return None if time is None else _time(time)
+
+
+def _time(time: datetime) -> float:
+    # asyncpg gives infinite times, and those alone, without a time zone.
+    return time.replace(tzinfo=UTC).timestamp() if time.tzinfo is None else time.timestamp()

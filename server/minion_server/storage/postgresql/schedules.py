@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any
-
 import asyncpg
-import orjson
 
-from minion_server.domain.cron import parse_cron
-from minion_server.domain.errors import Invalid
 from minion_server.domain.schedule import DispatchedSchedule, NewSchedule
 from minion_server.storage.base import Changes
+from minion_server.storage.firing import fire, next_run
 from minion_server.storage.postgresql.database import Connection, Database
 from minion_server.storage.postgresql.enqueue import Tell, without_nulls
 from minion_server.storage.postgresql.json_text import to_json
-
-logger = logging.getLogger(__name__)
-
-UNREADABLE_SECONDS = 3_600.0
-"""A schedule whose rule cannot be read, or never matches, is looked at again so much later."""
 
 _PUT = """
     INSERT INTO {table} AS s (args, attempts, created, cron, expire, lax, name, next_run, notes,
@@ -50,10 +40,8 @@ _ENQUEUE = """
     RETURNING id
 """
 
-_MOVE = """
-    UPDATE {table} SET last_job = $2, last_run = now(), next_run = to_timestamp($3::float8)
-    WHERE id = $1
-"""
+_MOVE = "UPDATE {table} SET next_run = to_timestamp($2::float8) WHERE id = $1"
+_FIRED = "UPDATE {table} SET last_job = $2, last_run = now() WHERE id = $1"
 
 
 async def put_schedule(database: Database, tell: Tell, table: str, schedule: NewSchedule) -> int:
@@ -67,7 +55,7 @@ async def put_schedule(database: Database, tell: Tell, table: str, schedule: New
         None if schedule.expire is None else int(schedule.expire.total_seconds()),
         schedule.lax,
         schedule.name,
-        _next_run(schedule.cron, now),
+        next_run(schedule.cron, now),
         to_json(without_nulls(schedule.notes.items())),
         schedule.priority,
         schedule.queue,
@@ -125,7 +113,8 @@ async def dispatch_schedules(
             if not await connection.fetchval(_TRY_LOCK):
                 return []
             due = await connection.fetch(_DUE.format(table=table))
-            return [await _fire(connection, changes, table, row) for row in due]
+            fired = [await _fire(connection, changes, table, row) for row in due]
+            return [one for one in fired if one is not None]
 
     dispatched = await database.run(dispatch)
     tell(changes)
@@ -134,37 +123,31 @@ async def dispatch_schedules(
 
 async def _fire(
     connection: Connection, changes: Changes, table: str, row: asyncpg.Record
-) -> DispatchedSchedule:
+) -> DispatchedSchedule | None:
+    firing = fire(dict(row), row["now"])
+    await connection.execute(_MOVE.format(table=table), row["id"], firing.next_run)
+    changes.add_schedule_due(firing.next_run - row["now"])
+    if firing.job is None:
+        return None
     job_id: int = await connection.fetchval(
         _ENQUEUE,
         row["args"],
         row["attempts"],
         row["expire"],
         row["lax"],
-        to_json(without_nulls(orjson.loads(row["notes"]).items())),
+        to_json(without_nulls(firing.job.notes.items())),
         row["priority"],
         row["queue"],
         row["task"],
     )
-    next_run = _next_run(row["cron"], row["now"])
-    await connection.execute(_MOVE.format(table=table), row["id"], job_id, next_run)
+    await connection.execute(_FIRED.format(table=table), row["id"], job_id)
     changes.jobs.add(job_id)
     if row["expire"] is None:
         changes.add_ready(row["queue"], row["task"], row["priority"])
     elif row["expire"] > 0:
         changes.add_ready(row["queue"], row["task"], row["priority"])
         changes.add_due(float(row["expire"]))
-    changes.add_schedule_due(next_run - row["now"])
     return DispatchedSchedule(id=row["id"], name=row["name"], job=job_id)
-
-
-def _next_run(cron: Any, now: float) -> float:
-    try:
-        found = parse_cron(cron).next_time(now)
-    except Invalid:
-        logger.warning("the cron rule %r, of another program, cannot be read", cron)
-        found = None
-    return now + UNREADABLE_SECONDS if found is None else found
 
 
 def _tell_due(tell: Tell, seconds: float) -> None:

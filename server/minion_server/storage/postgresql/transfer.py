@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import asyncpg
-import orjson
 
+from minion_server.domain import limits
 from minion_server.domain.errors import Conflict, DatabaseNotFound
 from minion_server.domain.job import Job, JobState
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
-from minion_server.domain.worker import Command
+from minion_server.storage.inbox import read_inbox
 from minion_server.storage.postgresql import closing, rows
 from minion_server.storage.postgresql.address import Address, parse_address
 from minion_server.storage.postgresql.database import Connection, Database
@@ -110,6 +110,8 @@ class PostgresTransfer:
     async def hold(self) -> None:
         """Let nobody claim jobs any more."""
         async with self._served() as connection:
+            if closed := await closing.reason(connection):
+                raise Conflict(f"{closed} (`minion db reopen` would open the database)")
             await connection.execute(closing.HOLD)
 
     async def active_jobs(self) -> int:
@@ -131,6 +133,7 @@ class PostgresTransfer:
                 if seal is not None:
                     # Nobody writes from here on; what is read is all there is.
                     await connection.execute(closing.lock(schedules), timeout=LONG_SECONDS)
+                    await closing.refuse_moved(connection)
                 yield _read(connection, schedules)
                 if seal is not None:
                     await connection.execute(closing.seal(schedules, seal))
@@ -202,12 +205,7 @@ async def _read(connection: Connection, schedules: str) -> AsyncIterator[Sequenc
         yield [rows.to_job(row) for row in found]
     async for found in _portions(connection, "SELECT * FROM minion_workers ORDER BY id"):
         yield [
-            WorkerRecord(
-                worker=rows.to_worker(row, []),
-                inbox=[
-                    Command(command=name, args=args) for name, *args in orjson.loads(row["inbox"])
-                ],
-            )
+            WorkerRecord(worker=rows.to_worker(row, []), inbox=read_inbox(row["inbox"]))
             for row in found
         ]
     async for found in _portions(
@@ -305,7 +303,7 @@ def _job_row(job: Job) -> tuple[Any, ...]:
     return (
         job.id, to_json(job.args), job.attempts, _time(job.created), _time(job.delayed),
         _time(job.expires), _time(job.finished), job.lax, to_json(job.notes), job.parents,
-        job.priority, job.queue, None if job.finished is None else to_json(job.result),
+        job.priority, job.queue, to_json(job.result) if job.has_result else None,
         _time(job.retried), job.retries, _time(job.started), str(job.state), job.task, job.worker,
     )  # fmt: skip
 
@@ -331,4 +329,4 @@ def _schedule_row(schedule: Schedule) -> tuple[Any, ...]:
 
 
 def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+    return None if seconds is None else datetime.fromtimestamp(limits.clamp_time(seconds), UTC)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 import orjson
@@ -33,7 +33,8 @@ _ABANDONED = """
     LIMIT ?
 """
 
-# By the time of their end: else all that ever finished would be read.
+# By the time of their end: else all that ever finished would be read. SQLite uses a partial index
+# only for a condition that contains the index's own, word for word.
 _OLD = """
     SELECT id FROM jobs INDEXED BY jobs_ended
     WHERE state IN ('finished', 'failed') AND state = 'finished' AND finished <= ? AND NOT EXISTS (
@@ -85,7 +86,8 @@ async def repair(
         return txn.connection.changes()
 
     def remove_old(txn: Transaction) -> int:
-        return _remove_all(txn, _OLD, txn.now - retention.remove_after.total_seconds())
+        before = txn.now - retention.remove_after.total_seconds()
+        return _remove_all(txn, _OLD, (before, MAX_REPAIRED))
 
     def fail_stuck(txn: Transaction) -> int:
         return _fail_stuck(txn, txn.now - retention.stuck_after.total_seconds())
@@ -103,11 +105,11 @@ async def repair(
 
 def _remove_expired(txn: Transaction) -> int:
     stages.stage_due(txn)
-    return _remove_all(txn, "SELECT id FROM jobs WHERE stage = 'expired' AND 0 <= ? LIMIT ?", 0)
+    return _remove_all(txn, "SELECT id FROM jobs WHERE stage = 'expired' LIMIT ?", (MAX_REPAIRED,))
 
 
-def _remove_all(txn: Transaction, query: str, before: float) -> int:
-    found = txn.rows(query, (before, MAX_REPAIRED))
+def _remove_all(txn: Transaction, query: str, bindings: Sequence[float]) -> int:
+    found = txn.rows(query, bindings)
     for (job_id,) in found:
         steer.remove(txn, job_id)
     return len(found)

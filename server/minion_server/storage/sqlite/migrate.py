@@ -31,26 +31,44 @@ def version_of(connection: apsw.Connection) -> int:
     return version
 
 
-def migrate(connection: apsw.Connection) -> None:
-    """Bring a database up to date, in one transaction.
+def refuse_foreign(connection: apsw.Connection) -> None:
+    """Keep this program from other programs' databases.
+
+    Raises:
+        Conflict: The database is one of them.
+    """
+    application_id = connection.pragma("application_id")
+    tables = connection.execute("SELECT COUNT(*) FROM sqlite_schema").get
+    if application_id != APPLICATION_ID and (application_id or tables):
+        raise Conflict(f"{connection.filename} is a database of another program")
+
+
+def is_current(connection: apsw.Connection) -> bool:
+    """Return whether a database's schema is that of this program, and not an older one.
 
     Raises:
         Conflict: The database is another program's, or of a newer version than this program.
     """
-    scripts = migrations()
+    refuse_foreign(connection)
+    version, newest = version_of(connection), len(migrations())
+    if version > newest:
+        raise Conflict(
+            f"{connection.filename} is of schema version {version}, newer than this program's "
+            f"{newest}: use the program that wrote it, or a later one"
+        )
+    return version == newest
+
+
+def migrate(connection: apsw.Connection) -> None:
+    """Bring a database up to date, in one transaction. The caller has its `FileLock`.
+
+    Raises:
+        Conflict: The database is another program's, or of a newer version than this program.
+    """
     with connection:
-        application_id = connection.pragma("application_id")
-        version = version_of(connection)
-        tables = connection.execute("SELECT COUNT(*) FROM sqlite_schema").get
-        if application_id != APPLICATION_ID and (application_id or tables):
-            raise Conflict(f"{connection.filename} is a database of another program")
-        if version > len(scripts):
-            raise Conflict(
-                f"{connection.filename} is of schema version {version}, newer than this program's "
-                f"{len(scripts)}: use the program that wrote it, or a later one"
-            )
-        if version == len(scripts):
+        if is_current(connection):
             return
+        scripts, version = migrations(), version_of(connection)
         for script in scripts[version:]:
             connection.execute(script)
         connection.pragma("application_id", APPLICATION_ID)

@@ -10,6 +10,7 @@ import orjson
 from minion_server.domain.job import ClaimedJob, Job, JobState, JobStatus, JsonValue
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Worker
+from minion_server.storage.json_bytes import to_bytes
 
 Row = tuple[Any, ...]
 
@@ -37,7 +38,7 @@ SCHEDULE_COLUMNS = """
 
 def to_json(value: JsonValue) -> str:
     """Write a JSON value as text."""
-    return orjson.dumps(value).decode()
+    return to_bytes(value).decode()
 
 
 def to_job(row: Row, now: float) -> Job:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
-import orjson
-
-from minion_server.domain.cron import parse_cron
-from minion_server.domain.job import NewJob
 from minion_server.domain.schedule import DispatchedSchedule, NewSchedule
+from minion_server.storage.firing import fire, next_run
 from minion_server.storage.sqlite.enqueue import enqueue, without_nulls
 from minion_server.storage.sqlite.rows import to_json
 from minion_server.storage.sqlite.writer import Operation, Transaction
@@ -25,10 +20,13 @@ _PUT = """
     RETURNING id, next_run
 """
 
-_DUE = """
-    SELECT id, name, cron, task, args, attempts, expire, lax, notes, priority, queue
+_FIRED = (
+    "id", "name", "cron", "task", "args", "attempts", "expire", "lax", "notes", "priority", "queue",
+)  # fmt: skip
+_DUE = f"""
+    SELECT {", ".join(_FIRED)}
     FROM schedules WHERE NOT paused AND next_run <= ? ORDER BY next_run, id
-"""
+"""  # noqa: S608 - of constants
 
 
 def put_schedule(schedule: NewSchedule) -> Operation[int]:
@@ -42,14 +40,14 @@ def put_schedule(schedule: NewSchedule) -> Operation[int]:
             _PUT,
             (
                 args, schedule.attempts, txn.now, schedule.cron, expire, schedule.lax,
-                schedule.name, _next_run(schedule.cron, txn.now), notes, schedule.priority,
+                schedule.name, next_run(schedule.cron, txn.now), notes, schedule.priority,
                 schedule.queue, schedule.task,
             ),
         )  # fmt: skip
         assert row is not None, "an upsert returns its row"
         schedule_id: int
-        schedule_id, next_run = row
-        txn.changes.add_schedule_due(next_run - txn.now)
+        schedule_id, due = row
+        txn.changes.add_schedule_due(due - txn.now)
         return schedule_id
 
     return run
@@ -84,40 +82,18 @@ def pause_schedule(name: str, *, paused: bool) -> Operation[bool]:
 def dispatch_schedules(txn: Transaction) -> list[DispatchedSchedule]:
     """Run `Storage.dispatch_schedules`."""
     dispatched = []
-    for (
-        schedule_id,
-        name,
-        cron,
-        task,
-        args,
-        attempts,
-        expire,
-        lax,
-        notes,
-        priority,
-        queue,
-    ) in txn.rows(_DUE, (txn.now,)):
-        job = NewJob(
-            task=task,
-            args=orjson.loads(args),
-            attempts=attempts,
-            expire=None if expire is None else timedelta(seconds=expire),
-            lax=bool(lax),
-            notes=orjson.loads(notes),
-            priority=priority,
-            queue=queue,
-        )
-        (enqueued,) = enqueue([job])(txn)
-        next_run = _next_run(cron, txn.now)
+    for values in txn.rows(_DUE, (txn.now,)):
+        row = dict(zip(_FIRED, values, strict=True))
+        firing = fire(row, txn.now)
         txn.connection.execute(
-            "UPDATE schedules SET last_job = ?, last_run = ?, next_run = ? WHERE id = ?",
-            (enqueued.id, txn.now, next_run, schedule_id),
+            "UPDATE schedules SET next_run = ? WHERE id = ?", (firing.next_run, row["id"])
         )
-        dispatched.append(DispatchedSchedule(id=schedule_id, name=name, job=enqueued.id))
+        if firing.job is None:
+            continue
+        (enqueued,) = enqueue([firing.job])(txn)
+        txn.connection.execute(
+            "UPDATE schedules SET last_job = ?, last_run = ? WHERE id = ?",
+            (enqueued.id, txn.now, row["id"]),
+        )
+        dispatched.append(DispatchedSchedule(id=row["id"], name=row["name"], job=enqueued.id))
     return dispatched
-
-
-def _next_run(cron: str, now: float) -> float:
-    next_run = parse_cron(cron).next_time(now)
-    assert next_run is not None, "a rule that never matches is no rule"
-    return next_run

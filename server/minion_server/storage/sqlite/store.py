@@ -15,7 +15,7 @@ from typing import TypeVar
 import apsw
 
 from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import Conflict, Unavailable
+from minion_server.domain.errors import Unavailable
 from minion_server.domain.job import (
     Claim,
     ClaimedJob,
@@ -53,6 +53,7 @@ from minion_server.storage.sqlite import (
     workers,
 )
 from minion_server.storage.sqlite.connection import connect_reader, connect_writer
+from minion_server.storage.sqlite.failures import CLOSED, translated
 from minion_server.storage.sqlite.file_lock import FileLock
 from minion_server.storage.sqlite.migrate import migrate
 from minion_server.storage.sqlite.writer import Clock, Transaction, Writer
@@ -80,26 +81,29 @@ class SqliteStorage:
         self._listeners: list[Listener] = []
         self._lock = FileLock(path)
         self._opened = 0.0
+        self._closed = True
 
     async def open(self) -> None:
         """Lock the database, bring its schema up to date, and start the writer."""
         self._lock.acquire()
         try:
-            connection = await asyncio.to_thread(self._connect)
+            connection, self._reader = await asyncio.to_thread(self._connect)
         except BaseException:
             self._lock.release()
             raise
-        self._reader = connect_reader(self._path)
         self._scanners = threading.local()
         self._scan_pool = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="minion-scan")
         self._writer = Writer(connection, self._clock, self._tell)
         self._opened = time.monotonic()
+        self._closed = False
 
     async def close(self) -> None:
-        """Finish the writes that wait, and let go of the database."""
-        self._scan_pool.shutdown(wait=True, cancel_futures=True)
-        await self._writer.close()
+        """Finish the steps that wait, and release the database."""
+        self._closed = True
+        await asyncio.to_thread(self._scan_pool.shutdown)
+        # The last to close must be able to write, for the log to be merged into the file.
         self._reader.close()
+        await self._writer.close()
         self._lock.release()
 
     def subscribe(self, listener: Listener) -> None:
@@ -118,11 +122,13 @@ class SqliteStorage:
 
     async def get_job(self, job_id: int) -> Job | None:
         """Answer a job."""
-        return read.get_job(self._reader, job_id, self._clock())
+        with translated():
+            return read.get_job(self._reader, job_id, self._clock())
 
     async def get_job_status(self, job_id: int) -> JobStatus | None:
         """Answer the public part of a job."""
-        return read.get_job_status(self._reader, job_id)
+        with translated():
+            return read.get_job_status(self._reader, job_id)
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
@@ -257,7 +263,8 @@ class SqliteStorage:
 
     async def next_dispatch(self) -> float | None:
         """Answer in how many seconds the first schedule is due."""
-        return read.next_dispatch(self._reader, self._clock())
+        with translated():
+            return read.next_dispatch(self._reader, self._clock())
 
     # Keeping in order
 
@@ -289,27 +296,26 @@ class SqliteStorage:
 
     async def _scan(self, query: Callable[[apsw.Connection], T]) -> T:
         def run() -> T:
-            connection = getattr(self._scanners, "connection", None)
-            if connection is None:
-                connection = self._scanners.connection = connect_reader(self._path)
-            return query(connection)
+            with translated():
+                connection = getattr(self._scanners, "connection", None)
+                if connection is None:
+                    connection = self._scanners.connection = connect_reader(self._path)
+                return query(connection)
 
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._scan_pool, run)
-        except RuntimeError as error:
-            raise Unavailable("the database is closed") from error
+        if self._closed:
+            raise Unavailable(CLOSED)
+        return await asyncio.get_running_loop().run_in_executor(self._scan_pool, run)
 
-    def _connect(self) -> apsw.Connection:
-        try:
-            connection = connect_writer(self._path)
-            migrate(connection)
-            if closing.is_sealed(connection):
-                raise Conflict(f"{self._path}: {closing.MOVED} (`minion db reopen` would open it)")
-        except apsw.NotADBError as error:
-            raise Conflict(f"{self._path} is not a database") from error
-        except (apsw.CantOpenError, apsw.IOError, apsw.ReadOnlyError) as error:
-            raise Unavailable(f"cannot open {self._path}: {error}") from error
-        return connection
+    def _connect(self) -> tuple[apsw.Connection, apsw.Connection]:
+        with translated(str(self._path)):
+            writer = connect_writer(self._path)
+            try:
+                migrate(writer)
+                closing.refuse_moved(writer)
+                return writer, connect_reader(self._path)
+            except BaseException:
+                writer.close()
+                raise
 
     def _tell(self, changes: Changes) -> None:
         for listener in self._listeners:

@@ -5,24 +5,30 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, ParamSpec, TypeVar, assert_never
 
 import apsw
-import orjson
 
 from minion_server.domain.errors import Conflict, DatabaseNotFound, Invalid
 from minion_server.domain.job import Job, JobState
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
-from minion_server.domain.worker import Command
+from minion_server.storage.inbox import read_inbox
 from minion_server.storage.sqlite import closing, rows, stages
-from minion_server.storage.sqlite.connection import connect_writer
+from minion_server.storage.sqlite.connection import connect_reader, connect_writer
 from minion_server.storage.sqlite.enqueue import depend
+from minion_server.storage.sqlite.failures import translated
 from minion_server.storage.sqlite.file_lock import FileLock
-from minion_server.storage.sqlite.migrate import migrate, migrations, version_of
+from minion_server.storage.sqlite.migrate import (
+    is_current,
+    migrate,
+    migrations,
+    refuse_foreign,
+    version_of,
+)
 from minion_server.storage.sqlite.rows import to_json
 from minion_server.storage.sqlite.writer import Transaction
 from minion_server.storage.transfer import (
@@ -36,6 +42,10 @@ from minion_server.storage.transfer import (
     new_file,
 )
 
+P = ParamSpec("P")
+T = TypeVar("T")
+Connect = Callable[[Path], apsw.Connection]
+
 
 class SqliteTransfer:
     """Reads and writes a whole SQLite file."""
@@ -45,151 +55,198 @@ class SqliteTransfer:
 
     async def status(self) -> StoreStatus:
         """Tell what there is to know of the database."""
-        return await asyncio.to_thread(self._status)
+        return await self._run(self._status)
 
     async def hold(self) -> None:
         """Let nobody claim jobs any more."""
-        await asyncio.to_thread(self._execute, closing.HOLD)
+
+        def run() -> None:
+            with self._opened(connect_writer) as connection, _writing(connection):
+                closing.hold(connection)
+
+        await self._run(run)
 
     async def active_jobs(self) -> int:
         """Count the jobs that are running."""
-        return await asyncio.to_thread(
-            self._execute, "SELECT count(*) FROM jobs WHERE state = 'active'"
-        )
+
+        def run() -> int:
+            with self._opened(connect_reader) as connection:
+                count: int = connection.execute(
+                    "SELECT count(*) FROM jobs WHERE state = 'active'"
+                ).get
+                return count
+
+        return await self._run(run)
 
     @asynccontextmanager
     async def read(self, *, seal: str | None = None) -> AsyncIterator[Records]:
         """Read the whole queue, as it is at one moment."""
-        connection = await asyncio.to_thread(self._open)
+        # A writing transaction keeps other writers out; a reading one reads beside them.
+        connect, begin = (
+            (connect_reader, "BEGIN") if seal is None else (connect_writer, "BEGIN IMMEDIATE")
+        )
+        connection = await self._run(self._open_current, connect)
         try:
-            # The one kind of transaction keeps writers out; the other reads beside them.
-            await asyncio.to_thread(
-                connection.execute, "BEGIN" if seal is None else "BEGIN IMMEDIATE"
-            )
-            try:
-                yield _in_thread(batches(_read(connection)))
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
+            await self._run(connection.execute, begin)
             if seal is not None:
-                closing.seal(connection, seal)
-            connection.execute("COMMIT")
+                closing.refuse_moved(connection)
+            yield self._in_thread(batches(_read(connection)))
+            if seal is not None:
+                await self._run(closing.seal, connection, seal)
+            await self._run(connection.execute, "COMMIT")
         finally:
-            connection.close()
+            # What is not committed is rolled back.
+            await self._run(connection.close)
 
     async def upgrade(self, minion_schema: int | None = None) -> None:
         """Bring the schema up to date."""
         if minion_schema is not None:
             raise Invalid("--minion-schema", "is for PostgreSQL databases alone")
-
-        def run() -> None:
-            with FileLock(self._path):
-                connection = connect_writer(self._path)
-                migrate(connection)
-                connection.close()
-
-        await asyncio.to_thread(run)
+        await self._run(self._upgrade)
 
     async def reopen(self) -> None:
         """Take back `hold` and a seal."""
 
         def run() -> None:
-            connection = self._open()
-            with connection:
+            with self._opened(connect_writer) as connection, _writing(connection):
                 closing.reopen(connection)
-            connection.close()
 
-        await asyncio.to_thread(run)
+        await self._run(run)
 
     async def write(self, records: Records) -> Mapping[str, int]:
         """Write a whole queue."""
         with FileLock(self._path):
-            connection = await asyncio.to_thread(connect_writer, self._path)
+            connection = await self._run(connect_writer, self._path)
             try:
-                await asyncio.to_thread(migrate, connection)
-                return await self._write(connection, records)
+                await self._run(migrate, connection)
+                written = await self._write(connection, records)
+                # A file without a log can be read where nothing can be written, as a backup may be.
+                await self._run(connection.pragma, "journal_mode", "delete")
+                return written
             finally:
-                connection.close()
+                await self._run(connection.close)
 
     async def backup(self, path: Path) -> None:
         """Write a copy into a new file."""
 
         def run() -> None:
-            with new_file(path) as unfinished:
-                connection = self._open()
+            with new_file(path) as unfinished, self._opened(connect_reader) as connection:
                 connection.execute("VACUUM INTO ?", (str(unfinished),))
-                connection.close()
 
-        await asyncio.to_thread(run)
+        await self._run(run)
 
     async def _write(self, connection: apsw.Connection, records: Records) -> Mapping[str, int]:
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            self._check_empty(connection)
-            txn = Transaction(connection=connection, now=time.time())
-            writer = _RecordWriter(txn)
-            async for batch in records:
-                await asyncio.to_thread(writer.write, batch)
-            await asyncio.to_thread(writer.finish)
-            connection.execute("COMMIT")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
+        # What is not committed is rolled back when the connection is closed.
+        await self._run(connection.execute, "BEGIN IMMEDIATE")
+        await self._run(self._check_empty, connection)
+        writer = _RecordWriter(Transaction(connection=connection, now=time.time()))
+        async for batch in records:
+            await self._run(writer.write, batch)
+        await self._run(writer.finish)
+        await self._run(connection.execute, "COMMIT")
         return writer.written
 
     def _check_empty(self, connection: apsw.Connection) -> None:
-        if connection.execute(
-            "SELECT EXISTS (SELECT 1 FROM jobs) OR EXISTS (SELECT 1 FROM schedules)"
-        ).get:
-            raise Conflict(f"{self._path} is not empty")
+        for table in (*LastIds.__slots__, "requests"):
+            if connection.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").get:  # noqa: S608 - of constants
+                raise Conflict(f"{self._path} is not empty: it has {table}")
 
-    def _open(self) -> apsw.Connection:
-        if not self._path.exists():
-            raise DatabaseNotFound(str(self._path))
-        connection = connect_writer(self._path)
-        # Nothing may be lost by reading a schema that is not known.
-        migrate(connection)
-        return connection
-
-    def _execute(self, sql: str) -> Any:
-        connection = self._open()
+    @contextmanager
+    def _opened(self, connect: Connect) -> Iterator[apsw.Connection]:
+        """Open the database of whatever version, beside a server that may use it."""
+        self._check_exists()
+        connection = connect(self._path)
         try:
-            return connection.execute(sql).get
+            refuse_foreign(connection)
+            if not version_of(connection):
+                raise DatabaseNotFound(str(self._path))
+            yield connection
         finally:
             connection.close()
 
-    def _status(self) -> StoreStatus:
+    def _open_current(self, connect: Connect) -> apsw.Connection:
+        """Open the database for what depends on the schema, which is brought up to date before."""
+        with self._opened(connect) as connection:
+            current = is_current(connection)
+        if not current:
+            try:
+                self._upgrade()
+            except Conflict as error:
+                raise Conflict(f"cannot upgrade the schema: {error}") from error
+        return connect(self._path)
+
+    def _upgrade(self) -> None:
+        with FileLock(self._path):
+            connection = connect_writer(self._path)
+            try:
+                migrate(connection)
+            finally:
+                connection.close()
+
+    def _check_exists(self) -> None:
         if not self._path.exists():
             raise DatabaseNotFound(str(self._path))
-        connection = apsw.Connection(str(self._path), flags=apsw.SQLITE_OPEN_READONLY)
-        version = version_of(connection)
-        jobs: dict[str, int] = {}
-        closed = ""
-        if version:
-            counted = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state")
-            jobs = dict.fromkeys(JobState, 0) | {JobState(state): n for state, n in counted}
-            closed = closing.reason(connection)
-        return StoreStatus(
-            kind="sqlite",
-            versions={"minion-server": version},
-            newest={"minion-server": len(migrations())},
-            jobs=jobs,
-            bytes=connection.pragma("page_count") * connection.pragma("page_size"),
-            closed=closed,
-        )
+
+    async def _run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a step on a thread, to its end even when the caller is cancelled."""
+        task = asyncio.ensure_future(asyncio.to_thread(step, *args, **kwargs))
+        with translated(str(self._path)):
+            try:
+                return await asyncio.shield(task)
+            except asyncio.CancelledError:
+                # Two threads must not use one connection at a time.
+                await asyncio.wait([task])
+                raise
+
+    async def _in_thread(
+        self, found: Iterator[Sequence[Record]]
+    ) -> AsyncIterator[Sequence[Record]]:
+        while (batch := await self._run(next, found, None)) is not None:
+            yield batch
+
+    def _status(self) -> StoreStatus:
+        self._check_exists()
+        connection = connect_reader(self._path)
+        try:
+            refuse_foreign(connection)
+            version = version_of(connection)
+            jobs: dict[str, int] = {}
+            closed = ""
+            if version:
+                counted = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state")
+                jobs = dict.fromkeys(JobState, 0) | {JobState(state): n for state, n in counted}
+                closed = closing.reason(connection)
+            return StoreStatus(
+                kind="sqlite",
+                versions={"minion-server": version},
+                newest={"minion-server": len(migrations())},
+                jobs=jobs,
+                bytes=connection.pragma("page_count") * connection.pragma("page_size"),
+                closed=closed,
+            )
+        finally:
+            connection.close()
 
 
-async def _in_thread(found: Iterator[Sequence[Record]]) -> AsyncIterator[Sequence[Record]]:
-    while (batch := await asyncio.to_thread(next, found, None)) is not None:
-        yield batch
+@contextmanager
+def _writing(connection: apsw.Connection) -> Iterator[None]:
+    """Keep other writers out of what is checked and written in a block, which is all or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # Some errors, a full disk's among them, have rolled back already.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _read(connection: apsw.Connection) -> Iterable[Record]:
     for row in connection.execute(f"SELECT {rows.JOB_COLUMNS} FROM jobs ORDER BY id"):  # noqa: S608 - a constant
         yield rows.to_job(row, 0.0)
     for row in connection.execute(f"SELECT {rows.WORKER_COLUMNS}, inbox FROM workers ORDER BY id"):  # noqa: S608 - a constant
-        inbox = [Command(command=name, args=args) for name, *args in orjson.loads(row[-1])]
-        yield WorkerRecord(worker=rows.to_worker(row), inbox=inbox)
+        yield WorkerRecord(worker=rows.to_worker(row), inbox=read_inbox(row[-1]))
     for request_id, job, created in connection.execute(
         "SELECT request_id, job, created FROM requests"
     ):
@@ -249,7 +306,7 @@ class _RecordWriter:
             id=job.id, args=to_json(job.args), attempts=job.attempts, created=job.created,
             delayed=job.delayed, expires=job.expires, finished=job.finished, lax=job.lax,
             notes=to_json(job.notes), parents=to_json(job.parents), priority=job.priority,
-            queue=job.queue, result=None if job.finished is None else to_json(job.result),
+            queue=job.queue, result=to_json(job.result) if job.has_result else None,
             retried=job.retried, retries=job.retries, stage="delayed" if inactive else None,
             started=job.started, state=job.state, task=job.task, worker=job.worker,
         )  # fmt: skip

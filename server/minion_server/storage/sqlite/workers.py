@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
 from minion_server.domain import limits
 from minion_server.domain.worker import Command, Registration
+from minion_server.storage.inbox import read_inbox
 from minion_server.storage.sqlite.rows import to_json
 from minion_server.storage.sqlite.writer import Operation, Transaction
 
@@ -72,6 +71,6 @@ def receive(worker_id: int) -> Operation[list[Command]]:
         if row is None:
             return []
         txn.connection.execute("UPDATE workers SET inbox = '[]' WHERE id = ?", (worker_id,))
-        return [Command(command=name, args=args) for name, *args in orjson.loads(row[0])]
+        return read_inbox(row[0])
 
     return run

@@ -17,8 +17,9 @@ from typing import Any, TypeVar
 
 import apsw
 
-from minion_server.domain.errors import Exhausted, MinionError, Unavailable
+from minion_server.domain.errors import Exhausted, Unavailable
 from minion_server.storage.base import Changes, Listener
+from minion_server.storage.sqlite.failures import CLOSED, translate
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -83,7 +84,7 @@ class Writer:
             Unavailable: The database cannot be written, or the writer is closed.
         """
         if self._closed:
-            raise Unavailable("the database is closed")
+            raise Unavailable(CLOSED)
         if self._waiting >= MAX_WAITING:
             raise Exhausted("too many writes are waiting for the disk")
         self._waiting += 1
@@ -130,7 +131,7 @@ class Writer:
                 changes = self._transact(part, results)
             except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told
                 if len(part) == 1:
-                    self._deliver([(part[0][1], None, _translate(error))], None)
+                    self._deliver([(part[0][1], None, translate(error))], None)
                     continue
                 # Only the one that is to blame may suffer; the others still share commits.
                 parts.extendleft(reversed(_parted(part, len(results))))
@@ -179,25 +180,3 @@ def _parted(batch: list[_Job], failed: int) -> list[list[_Job]]:
         return [[job] for job in batch]
     parts = [batch[:failed], batch[failed : failed + 1], batch[failed + 1 :]]
     return [part for part in parts if part]
-
-
-def _translate(error: Exception) -> Exception:
-    match error:
-        case MinionError():
-            return error
-        case apsw.FullError():
-            return Exhausted("the disk that holds the database is full")
-        case apsw.ConstraintError() if _is_raised(error):
-            # The database is closed (see `closing`); the text says why.
-            return Unavailable(str(error))
-        case apsw.IOError() | apsw.BusyError() | apsw.CantOpenError() | apsw.ReadOnlyError():
-            translated = Unavailable("the database cannot be written")
-            translated.__cause__ = error
-            return translated
-        case _:
-            return error
-
-
-def _is_raised(error: apsw.Error) -> bool:
-    # Not in apsw's stubs.
-    return getattr(error, "extendedresult", None) == apsw.SQLITE_CONSTRAINT_TRIGGER

@@ -1,0 +1,81 @@
+"""What a schedule that is due enqueues, and when it is due next: one rule for all stores."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import orjson
+
+from minion_server.domain.cron import FIELD, parse_cron
+from minion_server.domain.errors import Invalid
+from minion_server.domain.job import NewJob
+
+logger = logging.getLogger(__name__)
+
+UNREADABLE_SECONDS = 3_600.0
+"""A schedule that cannot be read is tried again after this time: it may have been mended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScheduledJob(NewJob):
+    """A job that a schedule enqueues, unchecked.
+
+    What was put here was checked then; what Perl Minion put may exceed our bounds, and fires as it
+    would there.
+    """
+
+    def __post_init__(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Firing:
+    """What becomes of a schedule that is due.
+
+    Attributes:
+        job: The job to enqueue; None if the schedule is skipped.
+        next_run: When it is due next, in seconds since the epoch.
+    """
+
+    job: NewJob | None
+    next_run: float
+
+
+def fire(row: Mapping[str, Any], now: float) -> Firing:
+    """Return what becomes of a schedule that is due; one that cannot be read is skipped and logged.
+
+    Args:
+        row: The columns of the schedule by name: args and notes as JSON, expire in seconds.
+        now: The time, in seconds since the epoch.
+    """
+    try:
+        job = ScheduledJob(
+            task=row["task"],
+            args=orjson.loads(row["args"]),
+            attempts=row["attempts"],
+            expire=None if row["expire"] is None else timedelta(seconds=row["expire"]),
+            lax=bool(row["lax"]),
+            notes=orjson.loads(row["notes"]),
+            priority=row["priority"],
+            queue=row["queue"],
+        )
+        return Firing(job=job, next_run=next_run(row["cron"], now))
+    except (Invalid, ValueError, OverflowError) as error:
+        logger.warning("cannot read the schedule %r, which is skipped: %s", row["name"], error)
+        return Firing(job=None, next_run=now + UNREADABLE_SECONDS)
+
+
+def next_run(cron: str, now: float) -> float:
+    """Return the first match of a cron rule after a time, both in seconds since the epoch.
+
+    Raises:
+        Invalid: The rule cannot be read, or never matches.
+    """
+    found = parse_cron(cron).next_time(now)
+    if found is None:
+        raise Invalid(FIELD, f"never matches: {cron!r}")
+    return found

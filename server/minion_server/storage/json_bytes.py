@@ -1,0 +1,23 @@
+"""JSON values as bytes, however deep they nest."""
+
+from __future__ import annotations
+
+import json
+
+import orjson
+
+from minion_server.domain.job import JsonValue
+
+
+def to_bytes(value: JsonValue) -> bytes:
+    """Return a JSON value as compact JSON.
+
+    Raises:
+        TypeError: It is not a JSON value.
+    """
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        # orjson stops at 254 levels; Perl Minion's jobs may have 512 (Mojo::JSON).
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return text.encode()

@@ -1,0 +1,201 @@
+"""Rows that this server would not have made, as they come from Perl Minion's databases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import timedelta
+
+import orjson
+import pytest
+from minion.v1 import job_pb2
+from minion_server.domain.backoff import minion_backoff
+from minion_server.domain.job import Job, JobState
+from minion_server.domain.limits import MAX_SPAN, MAX_TIME, MIN_TIME
+from minion_server.domain.lock import Lock
+from minion_server.domain.maintenance import Retention
+from minion_server.domain.schedule import Schedule
+from minion_server.domain.worker import Command, Worker
+from minion_server.engine.explain import explain_job
+from minion_server.engine.recovery import recover
+from minion_server.rpc.convert import to_job_message
+from minion_server.storage.transfer import LastIds, Record, WorkerRecord
+from storage.test_transfer import NewPlace, Place, content, move, new_place, opened
+
+__all__ = ["new_place"]
+
+LONG = "x" * 300
+NOW = 1_600_000_000.0
+MISSING_AFTER = timedelta(minutes=1)
+
+PLAIN_JOB = Job(
+    args=[], attempts=1, children=[], created=NOW, delayed=NOW, expires=None, finished=None, id=1,
+    lax=False, notes={}, parents=[], priority=0, queue="default", result=None, retried=None,
+    retries=0, started=None, state=JobState.INACTIVE, task="foo", time=NOW, worker=None,
+)  # fmt: skip
+STUCK = replace(PLAIN_JOB, id=1, state=JobState.FAILED, result="Job appears stuck in queue")
+NO_RESULT = replace(PLAIN_JOB, id=2, state=JobState.FINISHED, finished=NOW, started=NOW, worker=9)
+OFTEN_RETRIED = replace(PLAIN_JOB, id=3, attempts=9, retries=3_060, priority=2**31 - 1)
+NO_ATTEMPTS = replace(PLAIN_JOB, id=4, attempts=0, priority=2**30)
+LONG_NAMES = replace(PLAIN_JOB, id=5, task=LONG, queue=LONG, priority=-(2**31), attempts=-7)
+FAR_AWAY = replace(PLAIN_JOB, id=6, delayed=1e15, expires=2e15, created=-1e15)
+ODD_PARENTS = replace(PLAIN_JOB, id=7, parents=[-1, 0, 2**63 - 1, 1], delayed=1e12)
+NEVER_STARTED = replace(PLAIN_JOB, id=8, state=JobState.ACTIVE, worker=3)
+JOBS = [
+    STUCK, NO_RESULT, OFTEN_RETRIED, NO_ATTEMPTS, LONG_NAMES, FAR_AWAY, ODD_PARENTS, NEVER_STARTED,
+]  # fmt: skip
+LAST_IDS = LastIds(jobs=100, workers=100, locks=100, schedules=100)
+
+
+async def of(*records: Record) -> AsyncIterator[Sequence[Record]]:
+    yield records
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def place(request: pytest.FixtureRequest, new_place: NewPlace) -> Place:
+    return await new_place(request.param)
+
+
+def schedule(schedule_id: int, **fields: object) -> Schedule:
+    plain = Schedule(
+        id=schedule_id, name=f"s{schedule_id}", cron="* * * * *", task="foo", args=[], attempts=1,
+        expire=None, lax=False, notes={}, priority=0, queue="default", paused=False, created=NOW,
+        next_run=NOW, last_run=None, last_job=None,
+    )  # fmt: skip
+    return replace(plain, **fields)  # type: ignore[arg-type]  # the test knows
+
+
+def worker(worker_id: int, **fields: object) -> WorkerRecord:
+    plain = Worker(id=worker_id, host="h", pid=1, status={}, started=NOW, notified=NOW, jobs=[])
+    return WorkerRecord(worker=replace(plain, **fields), inbox=[])  # type: ignore[arg-type]  # the test knows
+
+
+async def test_odd_jobs_are_shown_performed_and_ended(place: Place) -> None:
+    await place[1].write(of(*JOBS, worker(3, host=LONG, notified=4e9), LAST_IDS))
+    async with opened(place) as bench:
+        storage = bench.storage
+        await recover(storage, Retention(stuck_after=MAX_SPAN), minion_backoff, own_namespace=None)
+        assert await bench.listed() == [8, 7, 6, 5, 4, 3, 1]
+        worker_id = await bench.worker()
+        assert await bench.claim_ids(worker_id) == [3, 4]
+        assert await bench.fail(3, retries=3_060)
+        assert await bench.fail(4)
+        again = await bench.job(3)
+        assert (again.attempts, again.retries, again.state) == (8, 3_061, JobState.INACTIVE)
+        assert again.delayed == pytest.approx(again.time + MAX_SPAN.total_seconds(), abs=100)
+        assert (await bench.job(4)).state == JobState.FAILED
+        for job_id in await bench.listed():
+            message = job_pb2.Job()
+            to_job_message(await bench.job(job_id), message)
+            # What has no JSON form would raise.
+            assert message.created.ToJsonString()
+            assert message.delayed.ToJsonString()
+            explanation = await explain_job(storage, job_id, MISSING_AFTER)
+            assert "1970" not in explanation.summary
+        ended = await explain_job(storage, STUCK.id, MISSING_AFTER)
+        assert ended.summary == "It failed."
+        running = await explain_job(storage, NEVER_STARTED.id, MISSING_AFTER)
+        assert running.summary == "Worker 3 has been running it."
+        await storage.history()
+        await storage.stats()
+
+
+async def test_odd_jobs_arrive_as_they_were(place: Place, new_place: NewPlace) -> None:
+    jobs = [replace(job, delayed=NOW, expires=None, created=NOW) for job in JOBS]
+    await place[1].write(of(*jobs, LAST_IDS))
+    async with opened(place) as bench:
+        before = await content(bench.storage)
+    for kind in ("sqlite", "postgresql"):
+        target = await new_place(kind)
+        await move(place[1], target[1])
+        async with opened(target) as bench:
+            assert await content(bench.storage) == before
+            assert (await bench.job(1)).result == "Job appears stuck in queue"
+
+
+async def test_a_job_that_nests_deeply_arrives(place: Place, new_place: NewPlace) -> None:
+    args = orjson.loads("[" * 400 + "1.5" + "]" * 400)
+    await place[1].write(of(replace(PLAIN_JOB, args=args, notes={"n": args}), LAST_IDS))
+    for kind in ("sqlite", "postgresql"):
+        target = await new_place(kind)
+        await move(place[1], target[1])
+        async with opened(target) as bench:
+            await bench.storage.note_job(1, {"m": 1})
+            job = await bench.job(1)
+            assert job.args == args
+            assert job.notes == {"n": args, "m": 1}
+
+
+async def test_times_that_postgresql_could_not_show_arrive_clamped(new_place: NewPlace) -> None:
+    target = await new_place("postgresql")
+    await target[1].write(of(FAR_AWAY, Lock(id=1, name="l", expires=1e300), LAST_IDS))
+    async with opened(target) as bench:
+        job = await bench.job(FAR_AWAY.id)
+        assert (job.created, job.delayed, job.expires) == (MIN_TIME, MAX_TIME, MAX_TIME)
+
+
+async def test_a_schedule_that_cannot_be_read_keeps_no_other_from_firing(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd = {
+        "attempts": schedule(1, attempts=0),
+        "long": schedule(2, task=LONG, queue=LONG, name=LONG),
+        "expired": schedule(3, expire=timedelta(seconds=-5)),
+        "unreadable": schedule(4, cron="every now and then", next_run=NOW - 60),
+        "never": schedule(5, cron="0 0 30 2 *"),
+        "plain": schedule(6),
+    }
+    await place[1].write(of(*odd.values(), LAST_IDS))
+    async with opened(place) as bench:
+        fired = {one.id: one.job for one in await bench.storage.dispatch_schedules()}
+        assert sorted(fired) == [1, 2, 3, 6]
+        assert [record.args[0] for record in caplog.records] == ["s4", "s5"]  # type: ignore[index]  # a tuple
+        assert (await bench.job(fired[1])).attempts == 0
+        assert (await bench.job(fired[2])).queue == LONG
+        # Neither again at once, nor never again: somebody may mend it.
+        assert await bench.storage.dispatch_schedules() == []
+        due = await bench.storage.next_dispatch()
+        assert due is not None
+        assert 0 < due <= 60
+
+
+async def test_a_schedule_that_was_skipped_is_as_it_was_but_for_its_next_run(place: Place) -> None:
+    unreadable = schedule(4, cron="every now and then", last_run=NOW - 3_600, last_job=77)
+    await place[1].write(of(unreadable, LAST_IDS))
+    async with opened(place) as bench:
+        assert await bench.storage.dispatch_schedules() == []
+        due = await bench.storage.next_dispatch()
+        assert due == pytest.approx(3_600, abs=100)
+    async with place[1].read() as records:
+        (kept,) = [
+            record async for batch in records for record in batch if isinstance(record, Schedule)
+        ]
+    assert replace(kept, next_run=NOW) == replace(unreadable, next_run=NOW)
+
+
+async def test_a_worker_of_another_program_does_not_stop_a_start(place: Place) -> None:
+    await place[1].write(
+        of(worker(1, host=""), worker(2, host=LONG), worker(3, pid=-1), worker(4), LAST_IDS)
+    )
+    async with opened(place) as bench:
+        await recover(bench.storage, Retention(), minion_backoff, own_namespace=None)
+        assert 4 in [worker.id for worker in await bench.workers()]
+
+
+class UncheckedCommand(Command):
+    def __post_init__(self) -> None:
+        pass
+
+
+async def test_a_command_that_cannot_be_read_keeps_no_other_from_its_worker(
+    place: Place, new_place: NewPlace
+) -> None:
+    good = Command(command="stop", args=[1])
+    commands = [UncheckedCommand(command=LONG), UncheckedCommand(command=""), good]
+    await place[1].write(of(WorkerRecord(worker=worker(1).worker, inbox=commands), LAST_IDS))
+    target = await new_place("sqlite")
+    await move(place[1], target[1])
+    for one in (place, target):
+        async with opened(one) as bench:
+            assert await bench.storage.receive(1) == [good]
+            assert await bench.storage.receive(1) == []
