@@ -97,7 +97,7 @@ class JobFailedError(MinionError):
 
 
 class LockTakenError(MinionError):
-    """A lock that as many hold as may."""
+    """Raised when `limit` holders have a lock already."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"lock {name!r} is taken", reason="LOCK_TAKEN")
@@ -126,6 +126,12 @@ def from_rpc_error(error: grpc.RpcError) -> MinionError:
     kind = _KINDS.get(code, MinionError)
     text = call.details() or code.name
     return kind(text, code=code, reason=reason or code.name, field=field)
+
+
+def is_answer(error: grpc.RpcError) -> bool:
+    """Return whether a Minion server refused the call: its errors always have details."""
+    call: Any = error
+    return any(key == _DETAILS_KEY for key, _ in call.trailing_metadata() or ())
 
 
 def _details(metadata: Iterable[tuple[str, Any]]) -> tuple[str, str | None]:

@@ -203,13 +203,17 @@ class SqliteStorage:
 
     # Locks
 
-    async def acquire_lock(self, request: LockRequest) -> bool:
+    async def acquire_lock(self, request: LockRequest) -> int | None:
         """Take a lock."""
         return await self._writer.run(locks.acquire_lock(request))
 
-    async def release_lock(self, name: str) -> bool:
+    async def renew_lock(self, name: str, lock_id: int, duration: timedelta) -> bool:
+        """Renew a lock."""
+        return await self._writer.run(locks.renew_lock(name, lock_id, duration))
+
+    async def release_lock(self, name: str, lock_id: int | None = None) -> bool:
         """Release a lock."""
-        return await self._writer.run(locks.release_lock(name))
+        return await self._writer.run(locks.release_lock(name, lock_id))
 
     async def list_locks(
         self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
