@@ -151,7 +151,7 @@ class Endpoint:
                     hint = self._hint(str(problem))
                     return f"no server answers at {self.target}: {problem}{hint}"
                 case DeadlineError():
-                    return f"the server at {self.target} did not answer in time"
+                    return f"no server answers at {self.target} in time"
         return str(problem) if problem.code is None else f"{problem.code.name}: {problem}"
 
     def _hint(self, text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -45,8 +46,9 @@ def print_fields(fields: Sequence[tuple[str, Any]]) -> None:
 
 
 def print_warning(text: str) -> None:
-    """Print what did not go as asked."""
-    print(f"minion: {text}", file=sys.stderr)
+    """Print what did not go as asked; a standard error stream that is gone is no error itself."""
+    with suppress(OSError):
+        print(f"minion: {text}", file=sys.stderr)
 
 
 def shorten(text: str) -> str:
