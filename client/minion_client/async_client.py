@@ -210,9 +210,11 @@ class AsyncClient:
         """See `Client.cancel`."""
         return await self._run(calls.cancel_job(job_id, reason), timeout)
 
-    async def remove(self, job_id: int, *, timeout: float | None = None) -> bool:
+    async def remove(
+        self, job_id: int, *, retries: int | None = None, timeout: float | None = None
+    ) -> bool:
         """See `Client.remove`."""
-        return await self._run(calls.remove_job(job_id), timeout)
+        return await self._run(calls.remove_job(job_id, retries), timeout)
 
     async def note(
         self, job_id: int, notes: Mapping[str, JsonValue], *, timeout: float | None = None

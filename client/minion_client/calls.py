@@ -220,9 +220,9 @@ def cancel_job(job_id: int, reason: str | None) -> Call[bool]:
     return Call("MinionService", "CancelJob", request, answers.field_of("accepted"))
 
 
-def remove_job(job_id: int) -> Call[bool]:
+def remove_job(job_id: int, retries: int | None) -> Call[bool]:
     """Remove a job."""
-    request = _message(minion_service_pb2.RemoveJobRequest, id=_id(job_id))
+    request = _message(minion_service_pb2.RemoveJobRequest, id=_id(job_id), retries=retries)
     return Call("MinionService", "RemoveJob", request, answers.field_of("removed"))
 
 

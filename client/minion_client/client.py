@@ -266,9 +266,11 @@ class Client:
         """Fail a job for good, stopping it where it runs; false if it had ended already."""
         return self._run(calls.cancel_job(job_id, reason), timeout)
 
-    def remove(self, job_id: int, *, timeout: float | None = None) -> bool:
-        """Remove a job; false if it is active."""
-        return self._run(calls.remove_job(job_id), timeout)
+    def remove(
+        self, job_id: int, *, retries: int | None = None, timeout: float | None = None
+    ) -> bool:
+        """Remove a job; false if it is active, or not in the generation named by `retries`."""
+        return self._run(calls.remove_job(job_id, retries), timeout)
 
     def note(
         self, job_id: int, notes: Mapping[str, JsonValue], *, timeout: float | None = None

@@ -114,7 +114,7 @@ frequent = st.one_of(
 rare = st.one_of(
     step("retry_job", ids, st.none() | retries, retry_options),
     step("cancel_job", ids, st.just("no")),
-    step("remove_job", ids),
+    step("remove_job", ids, st.none() | retries),
     step("note_job", ids, st.dictionaries(names, st.none() | integers, max_size=2)),
     step("register_worker", st.builds(Registration, id=workers)),
     step("unregister_worker", workers),

@@ -212,11 +212,15 @@ class Storage(Protocol):
             JobNotFound: There is none with that id.
         """
 
-    async def remove_job(self, job_id: int) -> bool:
+    async def remove_job(self, job_id: int, retries: int | None = None) -> bool:
         """Remove a job that is not active.
 
+        Args:
+            job_id: Its id.
+            retries: Its generation; None is whichever it is.
+
         Returns:
-            Whether it was not active; if it was, nothing changed.
+            Whether it was removed; if it was active or in another generation, nothing changed.
 
         Raises:
             JobNotFound: There is none with that id.

@@ -200,9 +200,9 @@ class PostgresStorage:
         """Make a job failed for good."""
         return await steer.cancel_job(self._database, self._tell, job_id, result)
 
-    async def remove_job(self, job_id: int) -> bool:
+    async def remove_job(self, job_id: int, retries: int | None = None) -> bool:
         """Remove a job that is not active."""
-        return await steer.remove_job(self._database, self._tell, job_id)
+        return await steer.remove_job(self._database, self._tell, job_id, retries)
 
     async def note_job(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         """Merge notes into a job's."""

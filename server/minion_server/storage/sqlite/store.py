@@ -151,9 +151,9 @@ class SqliteStorage:
         """Make a job failed for good."""
         return await self._writer.run(steer.cancel_job(job_id, result))
 
-    async def remove_job(self, job_id: int) -> bool:
+    async def remove_job(self, job_id: int, retries: int | None = None) -> bool:
         """Remove a job that is not active."""
-        return await self._writer.run(steer.remove_job(job_id))
+        return await self._writer.run(steer.remove_job(job_id, retries))
 
     async def note_job(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         """Merge notes into a job's."""

@@ -1,4 +1,4 @@
--- Locks have ids that their holders know, by which they renew and release them.
+-- Locks have ids that their holders know, by which they renew and release them; jobs are removed in a generation.
 -- The functions that servers of the version before call stay.
 
 -- Returns the id of the lock; 0 if none is taken because there is no duration, null if the limit is reached.
@@ -40,5 +40,23 @@ BEGIN
     RETURN 'false';
   END IF;
   RETURN minion_server_remember(p_lane, p_token, 'true');
+END
+$$;
+
+-- Without a generation, whichever the job is in.
+CREATE FUNCTION minion_server_remove(p_lane TEXT, p_token BIGINT, p_job BIGINT, p_retries INT) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+DECLARE
+  answer  JSONB := minion_server_recall(p_lane, p_token);
+  current INT;
+BEGIN
+  IF answer IS NOT NULL THEN
+    RETURN answer;
+  END IF;
+  SELECT j.retries INTO current FROM minion_jobs AS j WHERE j.id = p_job FOR UPDATE;
+  IF FOUND AND current <> p_retries THEN
+    RETURN '{"accepted": false}';
+  END IF;
+  RETURN minion_server_remove(p_lane, p_token, p_job);
 END
 $$;
