@@ -158,13 +158,18 @@ def parse_address(text: str) -> tuple[str, int]:
     host, colon, port = parse_unicode(text).rpartition(":")
     if not colon or not _is_port(port):
         raise ValueError(f"expected HOST:PORT, with a port in 0..{MAX_PORT}")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("expected HOST:PORT, with the name of a host") from None
     return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104 - asked for
 
 
 def parse_target(text: str) -> str:
     """Read the address of a server, `HOST:PORT` or another name that gRPC resolves."""
     host, _, port = parse_text(text).rpartition(":")
-    if text.startswith(("http:", "https:")) or any(one.isspace() or one == "\0" for one in text):
+    odd = any(one.isspace() or one == "\0" for one in text)
+    if odd or text.startswith(("http:", "https:", ":")):
         raise ValueError("expected HOST:PORT")
     # gRPC takes a port that is too large for another one.
     if host and port.isdecimal() and "/" not in host and not _is_port(port):
@@ -221,7 +226,8 @@ def _read_json(text: str, message: _JsonMessage, kind: type, name: str) -> _Json
 
 
 def _exact(literal: str) -> int:
-    number = int(literal)
+    # Python refuses to read numbers of thousands of digits, by an error of its own.
+    number = int(literal[:MAX_SHOWN])
     if abs(number) >= MAX_EXACT:
         raise ValueError(f"{literal[:MAX_SHOWN]} is too large to be kept exactly: write a string")
     return number

@@ -368,6 +368,8 @@ def _read_file(
         if named:
             raise Invalid("--config", f"cannot read {path}: no such file") from None
         return {}
+    except RecursionError:
+        raise Invalid("--config", f"cannot read {path}: nested too deeply") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Invalid("--config", f"cannot read {path}: {error}") from None
     known = OF_CLIENTS | {option.name for option in OPTIONS}
