@@ -162,6 +162,8 @@ class AsyncClient:
             except asyncio.CancelledError:
                 raise self._cancellation() from None
             except grpc.RpcError as raised:
+                if self._closed:
+                    raise from_rpc_error(raised) from raised
                 error = raised
             finally:
                 stream.cancel()
@@ -208,9 +210,11 @@ class AsyncClient:
         """See `Client.cancel`."""
         return await self._run(calls.cancel_job(job_id, reason), timeout)
 
-    async def remove(self, job_id: int, *, timeout: float | None = None) -> bool:
+    async def remove(
+        self, job_id: int, *, retries: int | None = None, timeout: float | None = None
+    ) -> bool:
         """See `Client.remove`."""
-        return await self._run(calls.remove_job(job_id), timeout)
+        return await self._run(calls.remove_job(job_id, retries), timeout)
 
     async def note(
         self, job_id: int, notes: Mapping[str, JsonValue], *, timeout: float | None = None
@@ -264,35 +268,49 @@ class AsyncClient:
         limit: int = 1,
         wait: Seconds = 0.0,
         timeout: float | None = None,
-    ) -> AsyncIterator[None]:
+    ) -> AsyncIterator[int]:
         """See `Client.lock`."""
-        waiting = LockWait(duration, wait)
+        waiting = LockWait(wait)
         while True:
-            waiting.ask()
-            if await self.acquire_lock(name, duration, limit=limit, timeout=timeout):
+            lock_id = await self.acquire_lock(name, duration, limit=limit, timeout=timeout)
+            if lock_id is not None:
                 break
             pause = waiting.pause()
             if pause is None:
                 raise LockTakenError(name)
             await asyncio.sleep(pause)
         try:
-            yield
+            yield lock_id
         finally:
-            if not waiting.expired:
-                try:
-                    await self.release_lock(name, timeout=timeout)
-                except (UnavailableError, DeadlineError) as error:
-                    _log.warning("Lock %r is left to expire: %s", name, error)
+            try:
+                if not await self.release_lock(name, lock_id=lock_id, timeout=timeout):
+                    _log.warning("Lock %r expired before its block ended", name)
+            except (UnavailableError, DeadlineError) as error:
+                _log.warning("Lock %r is left to expire: %s", name, error)
 
     async def acquire_lock(
         self, name: str, duration: Seconds, *, limit: int = 1, timeout: float | None = None
-    ) -> bool:
+    ) -> int | None:
         """See `Client.acquire_lock`."""
         return await self._run(calls.acquire_lock(name, duration, limit), timeout)
 
-    async def release_lock(self, name: str, *, timeout: float | None = None) -> bool:
+    async def lock_is_free(
+        self, name: str, *, limit: int = 1, timeout: float | None = None
+    ) -> bool:
+        """See `Client.lock_is_free`."""
+        return await self._run(calls.lock_is_free(name, limit), timeout)
+
+    async def renew_lock(
+        self, name: str, lock_id: int, duration: Seconds, *, timeout: float | None = None
+    ) -> bool:
+        """See `Client.renew_lock`."""
+        return await self._run(calls.renew_lock(name, lock_id, duration), timeout)
+
+    async def release_lock(
+        self, name: str, *, lock_id: int | None = None, timeout: float | None = None
+    ) -> bool:
         """See `Client.release_lock`."""
-        return await self._run(calls.release_lock(name), timeout)
+        return await self._run(calls.release_lock(name, lock_id), timeout)
 
     def list_locks(
         self, *, names: Sequence[str] | None = None, timeout: float | None = None

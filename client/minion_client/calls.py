@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from minion.v1 import (
     admin_service_pb2,
@@ -220,9 +221,9 @@ def cancel_job(job_id: int, reason: str | None) -> Call[bool]:
     return Call("MinionService", "CancelJob", request, answers.field_of("accepted"))
 
 
-def remove_job(job_id: int) -> Call[bool]:
+def remove_job(job_id: int, retries: int | None) -> Call[bool]:
     """Remove a job."""
-    request = _message(minion_service_pb2.RemoveJobRequest, id=_id(job_id))
+    request = _message(minion_service_pb2.RemoveJobRequest, id=_id(job_id), retries=retries)
     return Call("MinionService", "RemoveJob", request, answers.field_of("removed"))
 
 
@@ -286,20 +287,42 @@ def broadcast(
 # LockService
 
 
-def acquire_lock(name: str, duration: Seconds, limit: int) -> Call[bool]:
+def acquire_lock(name: str, duration: Seconds, limit: int) -> Call[int | None]:
     """Try to acquire a lock."""
     request = _message(
         lock_service_pb2.AcquireLockRequest,
         name=name,
-        duration=to_duration(duration, "duration"),
+        duration=_positive(duration, "duration"),
         limit=limit,
     )
+    return Call("LockService", "AcquireLock", request, lambda r: r.id if r.acquired else None)
+
+
+def lock_is_free(name: str, limit: int) -> Call[bool]:
+    """Ask whether a lock could be acquired."""
+    # Without a duration, which only asks.
+    request = _message(lock_service_pb2.AcquireLockRequest, name=name, limit=limit)
     return Call("LockService", "AcquireLock", request, answers.field_of("acquired"))
 
 
-def release_lock(name: str) -> Call[bool]:
+def renew_lock(name: str, lock_id: int, duration: Seconds) -> Call[bool]:
+    """Set anew when a lock expires."""
+    request = _message(
+        lock_service_pb2.RenewLockRequest,
+        name=name,
+        id=_id(lock_id),
+        duration=_positive(duration, "duration"),
+    )
+    return Call("LockService", "RenewLock", request, answers.field_of("renewed"))
+
+
+def release_lock(name: str, lock_id: int | None) -> Call[bool]:
     """Release a lock."""
-    request = _message(lock_service_pb2.ReleaseLockRequest, name=name)
+    request = _message(
+        lock_service_pb2.ReleaseLockRequest,
+        name=name,
+        id=None if lock_id is None else _id(lock_id),
+    )
     return Call("LockService", "ReleaseLock", request, answers.field_of("released"))
 
 
@@ -432,6 +455,13 @@ def _message(kind: type[_M], **fields: Any) -> _M:
             except ValueError as error:
                 raise InvalidError(_refusal(error), field=name) from None
         raise
+
+
+def _positive(span: Seconds, field: str) -> Duration:
+    duration = to_duration(span, field)
+    if (duration.seconds, duration.nanos) <= (0, 0):
+        raise InvalidError(f"expected more than 0 seconds, got {span}", field=field)
+    return duration
 
 
 def _refusal(error: ValueError) -> str:

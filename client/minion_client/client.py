@@ -192,6 +192,8 @@ class Client:
                     if following.take(job):
                         yield job
             except grpc.RpcError as raised:
+                if self._closed:
+                    raise from_rpc_error(raised) from raised
                 error = raised
             finally:
                 stream.cancel()
@@ -264,9 +266,11 @@ class Client:
         """Fail a job for good, stopping it where it runs; false if it had ended already."""
         return self._run(calls.cancel_job(job_id, reason), timeout)
 
-    def remove(self, job_id: int, *, timeout: float | None = None) -> bool:
-        """Remove a job; false if it is active."""
-        return self._run(calls.remove_job(job_id), timeout)
+    def remove(
+        self, job_id: int, *, retries: int | None = None, timeout: float | None = None
+    ) -> bool:
+        """Remove a job; false if it is active, or not in the generation named by `retries`."""
+        return self._run(calls.remove_job(job_id, retries), timeout)
 
     def note(
         self, job_id: int, notes: Mapping[str, JsonValue], *, timeout: float | None = None
@@ -323,49 +327,65 @@ class Client:
         limit: int = 1,
         wait: Seconds = 0.0,
         timeout: float | None = None,
-    ) -> Iterator[None]:
-        """Hold a lock in a `with` block.
+    ) -> Iterator[int]:
+        """Hold a lock in a `with` block, which gets its id for `renew_lock`.
 
         Args:
             name: Name of the lock, shared by everyone who uses the queue.
-            duration: Seconds after which it expires by itself, even if the block goes on.
+            duration: Seconds after which it expires, even if the block goes on; more than 0.
             limit: How many may hold it at the same time.
             wait: Seconds to go on asking while it is taken.
             timeout: Seconds that each call may take.
 
         Raises:
-            LockTakenError: As many hold it as may, and the wait is over.
+            LockTakenError: `limit` holders still have it when the wait is over.
         """
-        waiting = LockWait(duration, wait)
+        waiting = LockWait(wait)
         while True:
-            waiting.ask()
-            if self.acquire_lock(name, duration, limit=limit, timeout=timeout):
+            lock_id = self.acquire_lock(name, duration, limit=limit, timeout=timeout)
+            if lock_id is not None:
                 break
             pause = waiting.pause()
             if pause is None:
                 raise LockTakenError(name)
             time.sleep(pause)
         try:
-            yield
+            yield lock_id
         finally:
-            if not waiting.expired:
-                try:
-                    self.release_lock(name, timeout=timeout)
-                except (UnavailableError, DeadlineError) as error:
-                    _log.warning("Lock %r is left to expire: %s", name, error)
+            try:
+                if not self.release_lock(name, lock_id=lock_id, timeout=timeout):
+                    _log.warning("Lock %r expired before its block ended", name)
+            except (UnavailableError, DeadlineError) as error:
+                _log.warning("Lock %r is left to expire: %s", name, error)
 
     def acquire_lock(
         self, name: str, duration: Seconds, *, limit: int = 1, timeout: float | None = None
-    ) -> bool:
-        """Try to acquire a lock; false if as many hold it as may. See `lock`.
-
-        A duration of 0 only asks whether it could be acquired.
-        """
+    ) -> int | None:
+        """Try to acquire a lock; return its id, or None if `limit` holders have it. See `lock`."""
         return self._run(calls.acquire_lock(name, duration, limit), timeout)
 
-    def release_lock(self, name: str, *, timeout: float | None = None) -> bool:
-        """Release a lock, the one of that name that expires first; false if there is none."""
-        return self._run(calls.release_lock(name), timeout)
+    def lock_is_free(self, name: str, *, limit: int = 1, timeout: float | None = None) -> bool:
+        """Return whether fewer than `limit` holders have a lock now, without acquiring it."""
+        return self._run(calls.lock_is_free(name, limit), timeout)
+
+    def renew_lock(
+        self, name: str, lock_id: int, duration: Seconds, *, timeout: float | None = None
+    ) -> bool:
+        """Let a lock expire after this duration from now; false if it is gone already."""
+        return self._run(calls.renew_lock(name, lock_id, duration), timeout)
+
+    def release_lock(
+        self, name: str, *, lock_id: int | None = None, timeout: float | None = None
+    ) -> bool:
+        """Release a lock; false if there is none.
+
+        Args:
+            name: Name of the lock.
+            lock_id: Its id, as `acquire_lock` returned it, so that no other holder's is released;
+                None is the lock of that name that expires first.
+            timeout: Seconds that the call may take.
+        """
+        return self._run(calls.release_lock(name, lock_id), timeout)
 
     def list_locks(
         self, *, names: Sequence[str] | None = None, timeout: float | None = None

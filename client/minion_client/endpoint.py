@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import base64
+import ipaddress
 import json
+import logging
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,11 +18,21 @@ from minion.v1.minion_service_pb2_grpc import MinionServiceStub
 from minion.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from minion.v1.worker_service_pb2_grpc import WorkerServiceStub
 
+from minion_client.errors import DeadlineError, UnavailableError, from_rpc_error, is_answer
+
+_log = logging.getLogger(__name__)
+
 DEFAULT_TARGET = "127.0.0.1:50051"
 
 Tls = bool | bytes | grpc.ChannelCredentials
 """False: no TLS. True: with the certificate authorities that gRPC brings. Bytes: with these
 authorities, in PEM. Credentials: for everything else."""
+
+_LOCAL_SCHEMES = frozenset({"unix", "unix-abstract", "vsock"})
+_NETWORK_SCHEMES = frozenset({"dns", "ipv4", "ipv6", "passthrough"})
+_LOOPBACK_NAMES = frozenset(
+    {"localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"}
+)
 
 # Asked twice, these do what they do once.
 _IDEMPOTENT = {
@@ -36,7 +49,7 @@ _IDEMPOTENT = {
         "GetHistory",
     ),
     "minion.v1.WorkerService": ("ListWorkers",),
-    "minion.v1.LockService": ("ListLocks",),
+    "minion.v1.LockService": ("ListLocks", "RenewLock"),
     "minion.v1.ScheduleService": (
         "PutSchedule",
         "PauseSchedule",
@@ -96,6 +109,15 @@ class Endpoint:
     tls: Tls = field(default=False, repr=False)
     options: Sequence[tuple[str, int | str]] = ()
 
+    def __post_init__(self) -> None:
+        if self.key is not None and self.is_exposed:
+            _log.warning("the key is sent to %s unencrypted: use TLS", self.target)
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether calls cross a network unencrypted."""
+        return self.tls is False and not _is_local(self.target)
+
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What to send with each call."""
@@ -120,8 +142,33 @@ class Endpoint:
             return grpc.aio.insecure_channel(self.target, self._all_options())
         return grpc.aio.secure_channel(self.target, credentials, self._all_options())
 
+    def explain(self, error: grpc.RpcError) -> str:
+        """Return why a call failed, for people."""
+        problem = from_rpc_error(error)
+        if not is_answer(error):
+            match problem:
+                case UnavailableError():
+                    hint = self._hint(str(problem))
+                    return f"no server answers at {self.target}: {problem}{hint}"
+                case DeadlineError():
+                    return f"no server answers at {self.target} in time"
+        return str(problem) if problem.code is None else f"{problem.code.name}: {problem}"
+
+    def _hint(self, text: str) -> str:
+        if "WRONG_VERSION_NUMBER" in text:
+            return " (that port does not speak TLS)"
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            return " (its certificate is not trusted: name its authority)"
+        if "Failed parsing HTTP/2" in text:
+            return " (that port does not speak gRPC)"
+        if self.tls is False and "Socket closed" in text:
+            return " (does that port need TLS?)"
+        return ""
+
     def _all_options(self) -> list[tuple[str, int | str]]:
-        return list({**dict(_OPTIONS), **dict(self.options)}.items())
+        # Proxies are for what is elsewhere, whatever the environment says.
+        proxy = (("grpc.enable_http_proxy", 0),) if _is_local(self.target) else ()
+        return list({**dict(_OPTIONS), **dict(proxy), **dict(self.options)}.items())
 
     def _credentials(self) -> grpc.ChannelCredentials | None:
         match self.tls:
@@ -133,6 +180,43 @@ class Endpoint:
                 return grpc.ssl_channel_credentials(authorities)
             case credentials:
                 return credentials
+
+
+def _is_local(target: str) -> bool:
+    """Return whether a gRPC name stays on this machine, without looking it up."""
+    scheme, _, rest = target.partition(":")
+    if scheme in _LOCAL_SCHEMES:
+        return True
+    if scheme in _NETWORK_SCHEMES:
+        # After `//` comes the server to look the name up at.
+        target = rest.removeprefix("//").partition("/")[2] if rest.startswith("//") else rest
+    return all(_is_loopback(_host(address)) for address in target.split(","))
+
+
+def _host(address: str) -> str:
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    # More than one colon is an IPv6 address without a port.
+    return address.partition(":")[0] if address.count(":") == 1 else address
+
+
+def _is_loopback(host: str) -> bool:
+    name = host.lower().rstrip(".")
+    if name in _LOOPBACK_NAMES or name.endswith(".localhost"):
+        return True
+    try:
+        # Short forms too, as in 127.1.
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.IPv4Address(
+            socket.inet_aton(name)
+        )
+    except OSError:
+        try:
+            address = ipaddress.ip_address(name.partition("%")[0])
+        except ValueError:
+            return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    # A server that listens on all addresses is reached on loopback by the unspecified one.
+    return any(each.is_loopback or each.is_unspecified for each in (address, mapped or address))
 
 
 def make_stubs(channel: Any) -> dict[str, Any]:

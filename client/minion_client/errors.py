@@ -93,7 +93,7 @@ class JobFailedError(MinionError):
 
 
 class LockTakenError(MinionError):
-    """A lock that as many hold as may."""
+    """Raised when `limit` holders have a lock already."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"lock {name!r} is taken", reason="LOCK_TAKEN")
@@ -122,3 +122,9 @@ def from_rpc_error(error: grpc.RpcError) -> MinionError:
     kind = _KINDS.get(code, MinionError)
     text = call.details() or code.name
     return kind(text, code=code, reason=blame.reason or code.name, field=blame.field)
+
+
+def is_answer(error: grpc.RpcError) -> bool:
+    """Return whether a Minion server refused the call: its errors always have details."""
+    call: Any = error
+    return read_status(call.trailing_metadata()) is not None

@@ -10,13 +10,31 @@ from datetime import timedelta
 import grpc
 
 from minion_client.backoff import Backoff
-from minion_client.errors import DeadlineError, JobFailedError, UnavailableError, from_rpc_error
+from minion_client.errors import (
+    DeadlineError,
+    JobFailedError,
+    UnavailableError,
+    from_rpc_error,
+    is_answer,
+)
 from minion_client.json_value import JsonValue
 from minion_client.records import JobInfo, JobState
 from minion_client.values import Seconds
 
+_CLOCK_SECONDS = 0.1
 _OUTAGE_SECONDS = 60.0
 """How long a server may be out of reach before a watch is given up."""
+
+
+# What proxies make of a stream that broke or lasted too long for them.
+_BROKEN_ON_THE_WAY = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
 
 
 def to_seconds(span: Seconds) -> float:
@@ -70,9 +88,15 @@ class Following:
             MinionError: There is no use in another one.
         """
         problem = UnavailableError("the stream ended") if error is None else from_rpc_error(error)
-        if isinstance(problem, DeadlineError):
-            raise _late() from error
-        if not isinstance(problem, UnavailableError) or self.job is None:
+        if self._deadline is not None:
+            # gRPC's clock may run a little ahead of this one.
+            early = _CLOCK_SECONDS if isinstance(problem, DeadlineError) else 0.0
+            if self._clock() >= self._deadline - early:
+                raise _late() from error
+        broke = isinstance(problem, UnavailableError) or (
+            error is not None and problem.code in _BROKEN_ON_THE_WAY and not is_answer(error)
+        )
+        if self.job is None or not broke:
             raise problem from error
         if not self._failures:
             # Not when it was last heard of: a job may run for hours without a change.
@@ -104,35 +128,21 @@ def result_of(job: JobInfo) -> JsonValue:
 
 
 class LockWait:
-    """The taking of a lock: when to ask again, and whether it can still be held.
+    """The pauses between attempts to acquire a lock.
 
     Args:
-        duration: How long the lock is held at most.
-        wait: How long to go on asking.
-        clock: Answers the seconds of a steady clock.
+        wait: Seconds to go on asking.
+        clock: Returns the seconds of a steady clock.
     """
 
-    def __init__(
-        self, duration: Seconds, wait: Seconds, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, wait: Seconds, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._duration = to_seconds(duration)
         self._deadline = clock() + to_seconds(wait)
         self._backoff = Backoff(initial=0.05, maximum=1.0)
         self._refusals = 0
-        self._asked = clock()
-
-    def ask(self) -> None:
-        """Note that the lock is asked for now."""
-        self._asked = self._clock()
 
     def pause(self) -> float | None:
-        """Answer how long to wait before asking again; None: no longer."""
+        """Return the seconds to wait before asking again; None when the wait is over."""
         self._refusals += 1
         left = self._deadline - self._clock()
         return min(self._backoff.delay(self._refusals), left) if left > 0 else None
-
-    @property
-    def expired(self) -> bool:
-        """Whether the lock has expired by itself; then another's would be released."""
-        return self._clock() - self._asked >= self._duration

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import json
 import logging
 import os
 import sys
@@ -22,6 +21,7 @@ from minion_client.worker import Worker
 from minion_rest_bridge.app import create_app
 
 from minion_server import keys
+from minion_server.address_book import AddressBook
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import Retention
@@ -37,7 +37,7 @@ from minion_server.engine.stager import Stager
 from minion_server.engine.workforce import Workforce
 from minion_server.http import HttpServer, join
 from minion_server.rpc.server import RpcServer
-from minion_server.settings import ADDRESS_FILE, Settings
+from minion_server.settings import Settings
 from minion_server.storage.base import Storage
 from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer
 from minion_server.storage.transfer import Transfer
@@ -48,6 +48,8 @@ DATABASE_FILE = "minion.db"
 SQLITE_SCHEME = "sqlite:///"
 POSTGRESQL_SCHEMES = frozenset({"postgresql", "postgres"})
 LIBRARY_MODULE = "minion_server.library"
+TASK_SETTINGS = ("data_dir", "tasks", "no_library", "library_dir")
+"""The settings that say which tasks there are, and where the bundled ones work."""
 HEARTBEAT_SECONDS = 15.0
 """Longest time between two heartbeats of the worker in the server."""
 CALL_GRACE_SECONDS = 2.0
@@ -141,7 +143,9 @@ class Server:
             Invalid: A setting cannot be accepted.
         """
         self._settings = settings
-        self._modules = load_tasks(settings)
+        self._modules: list[str] = []
+        if not settings.no_scheduler:
+            self._modules = load_tasks(**{name: getattr(settings, name) for name in TASK_SETTINGS})
         self._storage = open_storage(settings)
         self._retention = Retention(
             missing_after=timedelta(seconds=settings.missing_after),
@@ -166,7 +170,7 @@ class Server:
         self._worker: Worker | None = None
         self._working: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
-        self._addresses: str | None = None
+        self._addresses = AddressBook(settings.data_dir)
 
     async def start(self) -> None:
         """Open the store, rescue what a dead predecessor left, serve, and take jobs.
@@ -207,7 +211,7 @@ class Server:
         except BaseException:
             await self.stop()
             raise
-        self._write_addresses()
+        self._addresses.write(grpc=self.grpc_address, http=self.http_address)
 
     async def stop(self) -> None:
         """Drain: take no more jobs, give running ones their grace, then end everything."""
@@ -228,7 +232,7 @@ class Server:
         if hasattr(self, "_rpc"):
             await self._rpc.stop(CALL_GRACE_SECONDS)
         await self._storage.close()
-        self._remove_addresses()
+        self._addresses.remove()
 
     async def failed(self) -> None:
         """Wait until the worker ends by itself, which it should not, and raise why."""
@@ -273,31 +277,19 @@ class Server:
     async def _probe(self) -> None:
         await self._storage.get_job_status(1)
 
-    def _write_addresses(self) -> None:
-        path = self._settings.data_dir / ADDRESS_FILE
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
-        self._addresses = json.dumps({"grpc": self.grpc_address, "http": self.http_address})
-        unfinished.write_text(self._addresses, encoding="utf-8")
-        unfinished.replace(path)
 
-    def _remove_addresses(self) -> None:
-        path = self._settings.data_dir / ADDRESS_FILE
-        # Another server may have the same directory, though not the same embedded database.
-        if self._addresses and path.exists() and path.read_text("utf-8") == self._addresses:
-            path.unlink(missing_ok=True)
+def load_tasks(
+    *, data_dir: Path, tasks: Sequence[str], no_library: bool, library_dir: Path | None
+) -> list[str]:
+    """Import the modules that define tasks, the bundled ones first, and return their names.
 
-
-def load_tasks(settings: Settings) -> list[str]:
-    """Import the modules that define tasks, if any are performed, and answer their names.
+    The arguments are the settings `TASK_SETTINGS`.
 
     Raises:
         Invalid: One cannot be imported.
     """
-    if settings.no_scheduler:
-        return []
-    modules = settings.tasks if settings.no_library else (LIBRARY_MODULE, *settings.tasks)
-    return import_tasks(modules, settings.library_dir or settings.data_dir / "library")
+    modules = tasks if no_library else (LIBRARY_MODULE, *tasks)
+    return import_tasks(modules, library_dir or data_dir / "library")
 
 
 def import_tasks(modules: Sequence[str], library_dir: Path) -> list[str]:

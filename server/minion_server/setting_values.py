@@ -1,26 +1,85 @@
-"""From texts to the values of settings; ValueError tells what is wrong with one."""
+"""Readers of texts: settings, variables and arguments of the command line.
+
+Each raises a ValueError that says what it expected; `refusal` adds what it got.
+"""
 
 from __future__ import annotations
 
+import json
+import re
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
+from typing import Any, Final, TypeVar
 
-MAX_PORT = 65_535
-MAX_SLOTS = 10_000
-MAX_SECONDS = 10 * 365 * 24 * 3_600
-TRUE_WORDS = frozenset({"1", "true", "yes", "on"})
-FALSE_WORDS = frozenset({"0", "false", "no", "off", ""})
+from google.protobuf.struct_pb2 import ListValue, Struct
+from minion_wire.json_value import TOO_DEEP, NotJsonError, plain_json
+from minion_wire.values import to_list, to_struct
+
+from minion_server.domain.limits import MAX_INT32, MAX_INT64, MAX_SPAN
+
+MAX_PORT: Final = 65_535
+MAX_SLOTS: Final = 10_000
+MAX_SHOWN: Final = 60
+"""Characters of a refused text that an error shows."""
+TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
+FALSE_WORDS: Final = frozenset({"0", "false", "no", "off", ""})
+
+_TIME_UNITS: Final = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0}
+_SIZE_UNITS: Final = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_PART: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[smhdw])", re.ASCII)
+_DURATION: Final = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
+_SECONDS: Final = re.compile(r"[0-9]{0,18}\.?[0-9]{1,18}(?:e[+-]?[0-9]{1,3})?", re.ASCII)
+_SIZE: Final = re.compile(r"([0-9]{1,18}) ?([kmgt]ib|b?)", re.ASCII | re.IGNORECASE)
+_MAX_DIGITS: Final = 100
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
+
+T = TypeVar("T")
+
+
+def refusal(error: ValueError, text: str) -> str:
+    """Return why a reader refused a text, and the text, cut."""
+    shown = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
+    return f"{error}, got {shown!r}"
+
+
+def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """Return a reader for argparse, which shows the texts of no other error."""
+
+    def read(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise ArgumentTypeError(refusal(error, text)) from None
+
+    return read
+
+
+def parse_unicode(text: str) -> str:
+    """Read any text that is Unicode: a shell and the environment may hold any bytes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected UTF-8") from None
+    return text
 
 
 def parse_text(text: str) -> str:
     """Read any text but the empty one."""
     if not text:
-        raise ValueError("must not be empty")
-    return text
+        raise ValueError("expected a text that is not empty")
+    return parse_unicode(text)
 
 
 def parse_path(text: str) -> Path:
     """Read a path; `~` is the home directory."""
-    return Path(parse_text(text)).expanduser()
+    if not text or "\0" in text:
+        raise ValueError("expected a path")
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("expected a path of a user who exists") from None
 
 
 def parse_flag(text: str) -> bool:
@@ -30,71 +89,147 @@ def parse_flag(text: str) -> bool:
         return True
     if word in FALSE_WORDS:
         return False
-    raise ValueError("must be true or false")
+    raise ValueError("expected true or false")
 
 
-def parse_number(text: str) -> int:
-    """Read a whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("must be a whole number") from None
+def whole_number(low: int, high: int) -> Callable[[str], int]:
+    """Return a reader of whole numbers in `low..high`."""
+
+    def read(text: str) -> int:
+        word = text.strip()
+        number = int(word) if _WHOLE.fullmatch(word) else None
+        if number is None or not low <= number <= high:
+            raise ValueError(f"expected a whole number in {low}..{high}")
+        return number
+
+    return read
 
 
-def parse_count(text: str) -> int:
-    """Read a number of slots."""
-    number = parse_number(text)
-    if not 0 <= number <= MAX_SLOTS:
-        raise ValueError(f"must be in 0..{MAX_SLOTS}")
-    return number
+parse_count = whole_number(0, MAX_SLOTS)
+parse_natural = whole_number(0, MAX_INT32)
+parse_int32 = whole_number(-MAX_INT32 - 1, MAX_INT32)
+parse_id = whole_number(1, MAX_INT64)
 
 
-def parse_priority(text: str) -> int:
-    """Read a priority."""
-    number = parse_number(text)
-    if not -(2**31) <= number < 2**31:
-        raise ValueError("must be an integer of 32 bits")
-    return number
+def parse_duration(text: str) -> timedelta:
+    """Read a span of time: 90 (seconds), 1.5s, 500ms, 10m, 2h, 1d, 1w, 1h30m."""
+    word = text.strip()
+    if _SECONDS.fullmatch(word):
+        seconds = float(word)
+    elif _DURATION.fullmatch(word):
+        seconds = sum(float(number) * _TIME_UNITS[unit] for number, unit in _PART.findall(word))
+    else:
+        raise ValueError("expected seconds, or a duration such as 10s, 5m, 2h or 1d")
+    # Compared before it is made: a timedelta overflows far below what a float holds.
+    if seconds > MAX_SPAN.total_seconds():
+        raise ValueError(f"expected at most {MAX_SPAN.days}d")
+    return timedelta(seconds=seconds)
+
+
+def parse_positive_duration(text: str) -> timedelta:
+    """Read a span of time that is longer than nothing."""
+    duration = parse_duration(text)
+    if not duration:
+        raise ValueError("expected more than 0 seconds")
+    return duration
 
 
 def parse_seconds(text: str) -> float:
-    """Read a span of time in seconds."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        raise ValueError("must be a number of seconds") from None
-    if not 0 <= seconds <= MAX_SECONDS:
-        raise ValueError(f"must be in 0..{MAX_SECONDS} seconds")
-    return seconds
+    """Read a span of time as its seconds."""
+    return parse_duration(text).total_seconds()
 
 
 def parse_interval(text: str) -> float:
-    """Read a span of time in seconds that is longer than nothing."""
-    seconds = parse_seconds(text)
-    if not seconds:
-        raise ValueError("must be more than 0 seconds")
-    return seconds
+    """Read a span of time that is longer than nothing as its seconds."""
+    return parse_positive_duration(text).total_seconds()
+
+
+def parse_size(text: str) -> int:
+    """Read a number of bytes, above zero: 1000000, 64KiB, 8GiB."""
+    match = _SIZE.fullmatch(text.strip())
+    size = int(match[1]) * _SIZE_UNITS[match[2].lower()] if match else 0
+    if not 0 < size <= MAX_INT64:
+        raise ValueError("expected a number of bytes above zero, or a size such as 64KiB or 8GiB")
+    return size
 
 
 def parse_address(text: str) -> tuple[str, int]:
     """Read `HOST:PORT`, `[V6]:PORT` or `:PORT`, the last for all addresses."""
-    host, colon, port_text = text.rpartition(":")
-    if not colon or not port_text.isdecimal() or int(port_text) > MAX_PORT:
-        raise ValueError(f"must be HOST:PORT, with a port in 0..{MAX_PORT}")
-    return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port_text)  # noqa: S104 - asked for
+    host, colon, port = parse_unicode(text).rpartition(":")
+    if not colon or not _is_port(port):
+        raise ValueError(f"expected HOST:PORT, with a port in 0..{MAX_PORT}")
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("expected HOST:PORT, with the name of a host") from None
+    return host.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port)  # noqa: S104 - asked for
+
+
+def parse_target(text: str) -> str:
+    """Read the address of a server, `HOST:PORT` or another name that gRPC resolves."""
+    host, _, port = parse_text(text).rpartition(":")
+    odd = any(one.isspace() or one == "\0" for one in text)
+    if odd or text.startswith(("http:", "https:", ":")):
+        raise ValueError("expected HOST:PORT")
+    # gRPC takes a port that is too large for another one.
+    if host and port.isdecimal() and "/" not in host and not _is_port(port):
+        raise ValueError(f"expected HOST:PORT, with a port in 0..{MAX_PORT}")
+    return text
+
+
+def _is_port(text: str) -> bool:
+    return bool(_WHOLE.fullmatch(text)) and text.isdecimal() and int(text) <= MAX_PORT
 
 
 def parse_limit(text: str) -> tuple[str, int]:
     """Read `TASK=N`."""
     task, equals, number = text.rpartition("=")
     if not equals or not task:
-        raise ValueError("must be TASK=N")
-    return task, parse_count(number)
+        raise ValueError("expected TASK=N")
+    return parse_text(task), parse_count(number)
 
 
 def parse_level(text: str) -> str:
     """Read a level of logging."""
     level = text.upper()
     if level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
-        raise ValueError("must be one of debug, info, warning, error")
+        raise ValueError("expected debug, info, warning or error")
     return level
+
+
+def parse_array(text: str) -> ListValue:
+    """Read a JSON array."""
+    message = ListValue()
+    to_list(_read_json(text, list, "array"), message)
+    return message
+
+
+def parse_object(text: str) -> Struct:
+    """Read a JSON object."""
+    message = Struct()
+    to_struct(_read_json(text, dict, "object"), message)
+    return message
+
+
+def _read_json(text: str, kind: type, name: str) -> Any:
+    try:
+        value = json.loads(parse_unicode(text), parse_int=_integer, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    except ValueError as error:
+        raise ValueError(f"not valid JSON: {error}") from None
+    if not isinstance(value, kind):
+        raise ValueError(f"expected a JSON {name}")  # noqa: TRY004 - as all readers
+    try:
+        return plain_json(value)
+    except NotJsonError as error:
+        raise ValueError(f"cannot be sent: {error}") from None
+
+
+def _integer(literal: str) -> int:
+    # Python refuses to read thousands of digits; any number that long is refused anyway.
+    return int(literal[:_MAX_DIGITS])
+
+
+def _no_constant(literal: str) -> float:
+    raise ValueError(f"{literal} is not a JSON number")

@@ -22,18 +22,17 @@ from minion_server.setting_values import (
     parse_address,
     parse_count,
     parse_flag,
+    parse_int32,
     parse_interval,
     parse_level,
     parse_limit,
     parse_path,
-    parse_priority,
     parse_seconds,
     parse_text,
+    refusal,
 )
 
 CONFIG_FILE = "minion.toml"
-ADDRESS_FILE = "server.json"
-"""Tells commands on this machine where the server of a data directory listens."""
 VARIABLE_PREFIX = "MINION_"
 
 
@@ -53,6 +52,7 @@ class Option:
         default: Its value when nothing is given.
         many: Whether it may be given several times; the variable has commas between.
         metavar: Stands for its value in the help; None for a yes or no.
+        secret: Whether errors must not show its value.
     """
 
     name: str
@@ -61,6 +61,7 @@ class Option:
     default: Any = None
     many: bool = False
     metavar: str | None = "TEXT"
+    secret: bool = False
 
     @property
     def flag(self) -> str:
@@ -81,7 +82,7 @@ class Option:
         try:
             return self.parse(text)
         except ValueError as error:
-            raise Invalid(origin, f"{error}, not {text!r}") from None
+            raise Invalid(origin, str(error) if self.secret else refusal(error, text)) from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +130,7 @@ API_KEY = Option(
     parse=parse_text,
     help="the key that callers show (better in the variable or a file than in the flag)",
     metavar="KEY",
+    secret=True,
 )
 KEY_FILE = Option(
     name="key_file",
@@ -150,6 +152,7 @@ OPTIONS: tuple[Option, ...] = (
         parse=parse_text,
         help="the database, if not the embedded one: sqlite:///PATH or postgresql://...",
         metavar="URL",
+        secret=True,
     ),
     Option(
         name="grpc_listen",
@@ -212,7 +215,7 @@ OPTIONS: tuple[Option, ...] = (
     ),
     Option(
         name="spare_min_priority",
-        parse=parse_priority,
+        parse=parse_int32,
         help="priority from which a job may use a spare slot",
         default=1,
         metavar="N",
@@ -236,38 +239,38 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="grace",
         parse=parse_seconds,
-        help="seconds that running jobs are given when the server is told to stop",
+        help="how long running jobs may go on when the server is told to stop",
         default=30.0,
-        metavar="SECONDS",
+        metavar="DURATION",
     ),
     Option(
         name="missing_after",
         parse=parse_interval,
-        help="seconds without a heartbeat after which a worker is gone and its jobs fail",
+        help="time without a heartbeat after which a worker is gone and its jobs fail",
         default=90.0,
-        metavar="SECONDS",
+        metavar="DURATION",
     ),
     Option(
         name="remove_after",
         parse=parse_seconds,
-        help="seconds after which finished jobs are removed",
+        help="time after which finished jobs are removed",
         default=172_800.0,
-        metavar="SECONDS",
+        metavar="DURATION",
     ),
     Option(
         name="stuck_after",
         parse=parse_interval,
-        help="seconds after which a job that is due and that nobody takes fails, also when it waits"
+        help="time after which a job that is due and that nobody takes fails, also when it waits"
         " for its parents",
         default=172_800.0,
-        metavar="SECONDS",
+        metavar="DURATION",
     ),
     Option(
         name="repair_interval",
         parse=parse_interval,
-        help="seconds between two repairs, at most",
+        help="longest time between two repairs",
         default=60.0,
-        metavar="SECONDS",
+        metavar="DURATION",
     ),
     LOG_LEVEL,
 )
@@ -296,6 +299,8 @@ def add_option(parser: ArgumentParser, option: Option) -> None:
     else:
         parser.add_argument(
             option.flag,
+            # Read later, with what comes from elsewhere.
+            type=str,
             metavar=option.metavar,
             action="append" if option.many else "store",
             # argparse takes % for its own
@@ -337,7 +342,7 @@ def load(arguments: Namespace, environ: Mapping[str, str] = os.environ) -> Setti
     """
     settings = Settings(**resolve(OPTIONS, arguments, environ))
     if settings.jobs + settings.spare == 0 and not settings.no_scheduler:
-        raise Invalid("--jobs", "must be at least 1, unless --no-scheduler is given")
+        raise Invalid("--jobs", "expected at least 1 without --no-scheduler, got 0")
     return settings
 
 
@@ -362,26 +367,34 @@ def _read_file(
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if named:
-            raise Invalid("--config", f"there is no file {path}") from None
+            raise Invalid("--config", f"cannot read {path}: no such file") from None
         return {}
+    except RecursionError:
+        raise Invalid("--config", f"cannot read {path}: nested too deeply") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise Invalid("--config", f"cannot read {path}: {error}") from None
     known = OF_CLIENTS | {option.name for option in OPTIONS}
     for name in content:
         if name not in known:
-            raise Invalid(f"{path}: {name}", "is no setting")
+            raise Invalid(f"{path}: {name}", "unknown setting")
     return content
 
 
 def _read_toml(option: Option, value: Any) -> Any:
     if option.many:
         entries = value if isinstance(value, list) else [value]
-        return tuple(option.read(_toml_text(entry), option.name) for entry in entries)
-    return option.read(_toml_text(value), option.name)
+        return tuple(option.read(_toml_text(entry, option), option.name) for entry in entries)
+    return option.read(_toml_text(value, option), option.name)
 
 
-def _toml_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _toml_text(value: Any, option: Option) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str() | int() | float():
+            return str(value)
+        case _:
+            raise Invalid(option.name, f"expected a text or a number, got {type(value).__name__}")
 
 
 def _shown(default: Any) -> str:
@@ -393,6 +406,6 @@ def _shown(default: Any) -> str:
         case tuple():
             return ",".join(default)
         case float():
-            return f"{default:g}"
+            return f"{default:g}s"
         case _:
             return str(default)

@@ -32,7 +32,7 @@ def test_a_schedule_is_put_shown_steered_and_deleted(run: Run) -> None:
 
 
 def test_locks_are_acquired_listed_and_released(run: Run) -> None:
-    assert run("lock", "acquire", "l", "--duration", "1m", "--limit", 2).status == 0
+    lock_id = run("lock", "acquire", "l", "--duration", "1m", "--limit", 2).id
     assert run("lock", "acquire", "l", "-D", "1m", "--limit", 2, "--json").json["acquired"]
     held = run("lock", "acquire", "l", "--limit", 2, "--wait", "20ms")
     assert (held.status, held.err) == (1, "minion: the lock 'l' is held\n")
@@ -40,6 +40,14 @@ def test_locks_are_acquired_listed_and_released(run: Run) -> None:
     assert run("lock", "release", "l").status == 0
     assert run("lock", "release", "l").status == 0
     assert run("lock", "release", "l").err == "minion: nobody holds the lock 'l'\n"
+    assert run("lock", "acquire", "l", "-D", 0).out == ""
+    other = run("lock", "acquire", "l").id
+    gone = run("lock", "renew", "l", lock_id, "-D", "2h")
+    assert (gone.status, "'l' with id" in gone.err) == (1, True)
+    assert run("lock", "release", "l", "--id", lock_id).status == 1
+    assert run("lock", "release", "l", "m", "--id", other).status == 2
+    assert run("lock", "renew", "l", other, "-D", "2h").status == 0
+    assert run("lock", "release", "l", "--id", other).status == 0
 
 
 def test_a_lock_is_held_while_a_command_runs(run: Run, tmp_path: Path) -> None:
@@ -55,19 +63,52 @@ def test_a_lock_is_held_while_a_command_runs(run: Run, tmp_path: Path) -> None:
     assert "is held" in refused.err
     assert not (tmp_path / "ran").exists()
     assert run("lock", "release", "r").status == 0
-    assert run("lock", "run", "r", "--", tmp_path / "missing").status == 1
+    assert run("lock", "run", "r", "--", tmp_path / "missing").status == 127
+    assert run("lock", "run", "r", "--", tmp_path).status == 126
+    (tmp_path / "plain").touch(mode=0o644)
+    assert run("lock", "run", "r", "--", tmp_path / "plain").status == 126
+    assert run("lock", "run", "r", "--duration", "0", "--", "touch", tmp_path / "ran").status == 2
+    assert not (tmp_path / "ran").exists()
     assert run("lock", "list", "r").rows == []
 
 
-def test_a_lock_is_released_when_its_holder_is_told_to_stop(run: Run, data_dir: Path) -> None:
+def test_a_lock_that_was_lost_is_anothers_when_the_command_ends(run: Run) -> None:
+    script = (
+        "import subprocess, sys\nfor verb in ('release', 'acquire'):\n"
+        " subprocess.run([sys.executable, '-m', 'minion_server.cli.main', 'lock', verb, 'o'],"
+        " check=True)\nsys.exit(9)"
+    )
+    ran = run("lock", "run", "o", "--", sys.executable, "-c", script)
+    assert ran.status == 9
+    assert "the lock 'o' was lost while the command ran: it expired or was released" in ran.err
+    assert run("lock", "release", "o").status == 0
+
+
+def test_a_lock_is_renewed_while_the_command_runs(run: Run) -> None:
+    script = (
+        "import subprocess, sys, time\nend, seen = time.monotonic() + 60, set()\n"
+        "while len(seen) < 2 and time.monotonic() < end:\n"
+        " seen.add(subprocess.check_output([sys.executable, '-m', 'minion_server.cli.main',"
+        " 'lock', 'list', 'n', '--json']))\nsys.exit(len(seen))"
+    )
+    ran = run("lock", "run", "n", "-D", "5s", "--", sys.executable, "-c", script)
+    assert (ran.status, ran.err) == (2, "")
+    assert run("lock", "list", "n").rows == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_lock_is_released_when_its_holder_is_told_to_stop(
+    run: Run, data_dir: Path, number: signal.Signals
+) -> None:
     command = ["-m", "minion_server.cli.main", "lock", "run", "s", "--", "sleep", "60"]
-    with subprocess.Popen([sys.executable, *command]) as holder:
+    # Without a terminal, which would pass signals of its own on.
+    with subprocess.Popen([sys.executable, *command], start_new_session=True) as holder:
         deadline = time.monotonic() + 20
         while not run("lock", "list", "s").rows:
             assert time.monotonic() < deadline
         # Whether or not the command has been started.
-        holder.send_signal(signal.SIGTERM)
-        assert holder.wait(timeout=20) == 128 + signal.SIGTERM
+        holder.send_signal(number)
+        assert holder.wait(timeout=20) == 128 + number
     assert run("lock", "list", "s").rows == []
 
 

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from cli.conftest import Run
 from minion.v1.job_pb2 import Job
+from minion_client import Client
 from minion_server.cli.progress import Progress, describe
+from support.relay import Relay
 
 
 def test_a_job_is_enqueued_waited_for_and_shown(run: Run) -> None:
@@ -101,6 +103,31 @@ def test_failed_jobs_are_retried_and_removed_at_once(run: Run) -> None:
     assert run("job", "remove").status == 2
 
 
+@pytest.mark.parametrize("verb", ["retry", "remove"])
+def test_failed_jobs_that_moved_on_are_left_alone(run: Run, data_dir: Path, verb: str) -> None:
+    target = json.loads((data_dir / "server.json").read_text())["grpc"]
+    assert run("job", "remove", "--failed").status == 0
+    job_id = int(run("job", "enqueue", "boom", "--wait").err.split()[2])
+    with (
+        Client(target, key=(data_dir / "api-key").read_text().strip()) as client,
+        Relay(
+            target, "/minion.v1.MinionService/ListJobs", lambda: client.retry(job_id, delay=60)
+        ) as relay,
+    ):
+        left = run("job", verb, "--failed", "--target", relay.address)
+        assert (left.status, left.err) == (1, f"minion: job {job_id} has moved on\n")
+        assert client.get(job_id).retries == 1
+        assert client.remove(job_id, retries=0) is False
+        assert client.remove(job_id, retries=1) is True
+
+
+def test_what_does_not_exist_keeps_no_other_from_being_steered(run: Run) -> None:
+    job_id = run("job", "enqueue", "nobody").id
+    removed = run("job", "remove", 999_999, job_id)
+    assert (removed.status, removed.err) == (2, "minion: NOT_FOUND: no job with id 999999\n")
+    assert run("job", "show", job_id).status == 2
+
+
 def test_a_job_is_noted_cancelled_and_watched(run: Run) -> None:
     job_id = run("job", "enqueue", "slow", "[60]").id
     assert run("job", "note", job_id, '{"a": 1, "b": null}').status == 0
@@ -167,16 +194,16 @@ def test_a_job_runs_in_the_foreground(run: Run, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["job", "enqueue", "echo", "{}"], "argument args: must be a JSON array"),
-        (["job", "enqueue", "echo", "[", "-p", 1], "argument args: is not JSON"),
+        (["job", "enqueue", "echo", "{}"], "argument args: expected a JSON array"),
+        (["job", "enqueue", "echo", "[", "-p", 1], "argument args: not valid JSON"),
         (["job", "enqueue", "echo", "[9007199254740993]"], "send it as a string"),
         (["job", "enqueue", "echo", "[NaN]"], "NaN is not a JSON number"),
-        (["job", "enqueue", "echo", "-n", "[]"], "argument -n/--notes: must be a JSON object"),
-        (["job", "enqueue", "echo", "-d", "soon"], "argument -d/--delay: must be seconds, or"),
-        (["job", "enqueue", "echo", "-p", "x"], "argument -p/--priority: must be a whole number"),
+        (["job", "enqueue", "echo", "-n", "[]"], "argument -n/--notes: expected a JSON object"),
+        (["job", "enqueue", "echo", "-d", "soon"], "argument -d/--delay: expected seconds, or"),
+        (["job", "enqueue", "echo", "-p", "x"], "argument -p/--priority: expected a whole number"),
         (["job", "list", "-S", "lost"], "argument -S/--state: invalid choice: 'lost'"),
-        (["job", "list", "-l", "-1"], "argument -l/--limit: must be a whole number"),
-        (["job", "retry", "1", "--failed"], "ID: or --failed must be given"),
+        (["job", "list", "-l", "-1"], "argument -l/--limit: expected a whole number"),
+        (["job", "retry", "1", "--failed"], "ID: expected either ids or --failed"),
     ],
 )
 def test_what_is_asked_for_wrongly_is_named(run: Run, arguments: list[str], named: str) -> None:
@@ -206,4 +233,6 @@ def test_a_list_has_as_many_as_asked_for_however_large_they_are(run: Run) -> Non
 
 def test_the_file_in_the_data_directory_is_heeded(run: Run, tmp_path: Path) -> None:
     (tmp_path / "minion.toml").write_text('target = "127.0.0.1:1"\ntimeout = 1\njobs = 7\n')
-    assert "no server answers at 127.0.0.1:1" in run("job", "list", "--data-dir", tmp_path).err
+    assert (
+        "no server answers at 127.0.0.1:1 in time" in run("job", "list", "--data-dir", tmp_path).err
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -37,6 +38,12 @@ def client(request: pytest.FixtureRequest) -> Iterator[Client]:
         ("broadcast", ["jobs"], {"ids": []}, "ids"),
         ("acquire_lock", ["\ud800", 1], {}, "name"),
         ("acquire_lock", ["x", 1], {"limit": BIG}, "limit"),
+        ("acquire_lock", ["x", 0], {}, "duration"),
+        ("acquire_lock", ["x", -1], {}, "duration"),
+        ("acquire_lock", ["x", 1e-9], {}, "duration"),
+        ("renew_lock", ["x", 1, 0], {}, "duration"),
+        ("renew_lock", ["x", 0, 1], {}, "id"),
+        ("release_lock", ["x"], {"lock_id": 0}, "id"),
         ("put_schedule", ["x", "* * * * *", "x"], {"priority": BIG}, "priority"),
         ("repair", [], {"stuck_after": float("inf")}, "stuck_after"),
     ],
@@ -48,6 +55,13 @@ def test_what_does_not_fit_is_named(
         list(getattr(client, method)(*args, **options))
     assert caught.value.field == field
     assert caught.value.code is None
+
+
+@pytest.mark.parametrize("duration", [0, 0.0, -1, timedelta(0)])
+def test_a_block_never_runs_without_its_lock(client: Client, duration: float | timedelta) -> None:
+    with pytest.raises(InvalidError) as caught, client.lock("x", duration):
+        pytest.fail("it holds nothing")
+    assert caught.value.field == "duration"
 
 
 def test_a_filter_without_values_selects_nothing(client: Client) -> None:

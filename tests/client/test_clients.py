@@ -266,8 +266,9 @@ def test_locks(client: Client) -> None:
         (lock,) = client.list_locks(names=["one"])
         assert lock.name == "one"
         assert close_to(lock.expires, 60)
-        assert client.acquire_lock("one", 60) is False
-        assert client.acquire_lock("one", 0, limit=2) is True
+        assert client.acquire_lock("one", 60) is None
+        assert client.lock_is_free("one", limit=2) is True
+        assert client.lock_is_free("one") is False
         with pytest.raises(LockTakenError, match="'one' is taken"), client.lock("one", 60):
             pytest.fail("was held twice")
         with client.lock("one", timedelta(minutes=1), limit=2):
@@ -293,10 +294,25 @@ def test_a_lock_is_waited_for(client: Client, server: MinionProcess) -> None:
     assert time.monotonic() - begun < 5
 
 
-def test_a_lock_that_expired_is_not_anothers_to_release(client: Client) -> None:
+def test_a_lock_that_expired_is_not_anothers_to_release(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     with client.lock("one", 0.05):
         until(lambda: client.acquire_lock("one", 60))
     assert len(list(client.list_locks())) == 1
+    assert "Lock 'one' expired before its block ended" in caplog.text
+
+
+def test_a_lock_is_its_holders_to_renew_and_release(client: Client) -> None:
+    with client.lock("one", 60) as lock_id:
+        assert client.renew_lock("one", lock_id, timedelta(minutes=10))
+        (lock,) = client.list_locks(names=["one"])
+        assert lock.id == lock_id
+        assert close_to(lock.expires, 600)
+        other = client.acquire_lock("one", 30, limit=2)
+        assert client.release_lock("one", lock_id=lock_id)
+    assert [lock.id for lock in client.list_locks(names=["one"])] == [other]
+    assert client.renew_lock("one", lock_id, 60) is False
 
 
 def test_schedules(client: Client) -> None:

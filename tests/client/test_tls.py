@@ -11,7 +11,7 @@ import pytest
 from client.fake_server import FakeServer
 from minion_client.endpoint import Endpoint, Tls
 from minion_client.grpc_source import GrpcSource
-from minion_server.cli.worker import _tls
+from minion_server.cli.connection import make_endpoint
 from minion_server.domain.errors import Invalid
 
 # Made for localhost, valid for a hundred years, trusted by nobody.
@@ -66,10 +66,18 @@ async def test_a_worker_trusts_nobody_else(server: FakeServer, tls: bool) -> Non
 
 
 def test_the_flags_say_whom_to_trust(tmp_path: Path) -> None:
-    file = tmp_path / "ca.pem"
+    file, junk = tmp_path / "ca.pem", tmp_path / "junk.pem"
     file.write_bytes(CERTIFICATE)
-    assert _tls({"tls": False, "tls_ca": None}) is False
-    assert _tls({"tls": True, "tls_ca": None}) is True
-    assert _tls({"tls": False, "tls_ca": file}) == CERTIFICATE
+    junk.write_text("nothing")
+
+    def tls(**given: object) -> Tls:
+        values = {"target": "localhost:1", "data_dir": tmp_path, "tls": False, "tls_ca": None}
+        return make_endpoint(values | given).tls
+
+    assert tls() is False
+    assert tls(tls=True) is True
+    assert tls(tls_ca=file) == CERTIFICATE
     with pytest.raises(Invalid, match="cannot read"):
-        _tls({"tls": False, "tls_ca": tmp_path / "none"})
+        tls(tls_ca=tmp_path / "none")
+    with pytest.raises(Invalid, match="expected certificates in PEM"):
+        tls(tls_ca=junk)

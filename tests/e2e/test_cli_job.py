@@ -107,11 +107,11 @@ def test_a_job_is_watched_to_its_end(job: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (("enqueue", "foo", "["), "args: is no JSON"),
-        (("enqueue", "foo", "{}"), "args: must be a JSON array"),
+        (("enqueue", "foo", "["), "args: not valid JSON"),
+        (("enqueue", "foo", "{}"), "args: expected a JSON array"),
         (("enqueue", "foo", "[9007199254740993]"), "too large to be kept exactly"),
-        (("enqueue", "foo", "[NaN]"), "NaN is no number that JSON has"),
-        (("enqueue", "foo", "--notes", "[]"), "--notes: must be a JSON object"),
+        (("enqueue", "foo", "[NaN]"), "NaN is not a JSON number"),
+        (("enqueue", "foo", "--notes", "[]"), "--notes: expected a JSON object"),
         (("enqueue", ""), "task: must not be empty"),
         (("enqueue", "foo", "--priority", "2147483648"), "--priority"),
         (("enqueue", "foo", "--priority", "high"), "--priority"),
@@ -137,7 +137,7 @@ def test_a_job_is_watched_to_its_end(job: Command) -> None:
         (("watch", "999999999"), "no job with id 999999999"),
         (("list", "--target", "127.0.0.1:1", "--timeout", "5"), "no server answers at 127.0.0.1:1"),
         (("list", "--api-key", "wrong"), "UNAUTHENTICATED"),
-        (("list", "--timeout", "0"), "--timeout: must be more than 0 seconds"),
+        (("list", "--timeout", "0"), "--timeout: expected more than 0 seconds"),
     ],
 )
 def test_what_cannot_be_done_is_told(

@@ -3,13 +3,14 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from minion_server.domain import limits
 from minion_server.domain.lock import LockRequest
 from support.bench import Bench
 
 
 async def _acquire(bench: Bench, name: str, seconds: float, limit: int = 1) -> bool:
     request = LockRequest(name=name, duration=timedelta(seconds=seconds), limit=limit)
-    return await bench.storage.acquire_lock(request)
+    return await bench.storage.acquire_lock(request) is not None
 
 
 async def _names(bench: Bench, *names: str) -> list[str]:
@@ -62,6 +63,47 @@ async def test_without_a_duration_it_is_only_asked(bench: Bench) -> None:
     assert await _acquire(bench, "a", 60)
     assert not await _acquire(bench, "a", 0)
     assert await _acquire(bench, "a", 0, limit=2)
+
+
+async def _held(bench: Bench, name: str, seconds: float, limit: int = 1) -> int:
+    request = LockRequest(name=name, duration=timedelta(seconds=seconds), limit=limit)
+    lock_id = await bench.storage.acquire_lock(request)
+    assert lock_id
+    return lock_id
+
+
+async def test_a_holder_releases_its_own_lock_only(bench: Bench) -> None:
+    short = await _held(bench, "a", 60, limit=2)
+    long = await _held(bench, "a", 600, limit=2)
+    assert not await bench.storage.release_lock("b", long)
+    assert await bench.storage.release_lock("a", long)
+    assert not await bench.storage.release_lock("a", long)
+    page = await bench.storage.list_locks(["a"], limit=10)
+    assert [lock.id for lock in page.locks] == [short]
+    bench.clock.advance(61)
+    other = await _held(bench, "a", 60)
+    assert other > long
+    assert not await bench.storage.release_lock("a", short)
+    assert await bench.storage.release_lock("a", other)
+
+
+async def test_a_lock_is_renewed_until_it_expires(bench: Bench) -> None:
+    lock_id = await _held(bench, "a", 60.5)
+    bench.clock.advance(60)
+    assert await bench.storage.renew_lock("a", lock_id, timedelta(seconds=90.25))
+    assert not await bench.storage.renew_lock("b", lock_id, timedelta(seconds=90))
+    assert not await bench.storage.renew_lock("a", lock_id + 1, timedelta(seconds=90))
+    (lock,) = (await bench.storage.list_locks(["a"], limit=10)).locks
+    assert lock.expires == bench.clock() + 90.25
+    bench.clock.advance(91)
+    assert not await bench.storage.renew_lock("a", lock_id, timedelta(seconds=90))
+    assert await _held(bench, "a", 60) > lock_id
+
+
+async def test_a_lock_is_held_for_a_hundred_years(bench: Bench) -> None:
+    lock_id = await _held(bench, "a", 1)
+    assert await bench.storage.renew_lock("a", lock_id, limits.MAX_SPAN)
+    assert await bench.storage.release_lock("a", lock_id)
 
 
 async def test_lists_of_locks_are_filtered_and_paged(bench: Bench) -> None:

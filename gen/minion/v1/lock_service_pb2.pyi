@@ -93,20 +93,80 @@ class AcquireLockResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ACQUIRED_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
     acquired: _builtins.bool
-    """False when as many hold it already as may."""
+    """False if `limit` holders have it."""
+    id: _builtins.int
+    """Id of the lock, by which its holder renews it and releases this one and no other. Unset if none was taken."""
     def __init__(
         self,
         *,
         acquired: _builtins.bool = ...,
+        id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "id", b"id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["acquired", b"acquired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "acquired", b"acquired", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
+    _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
+
+Global___AcquireLockResponse: _TypeAlias = AcquireLockResponse  # noqa: Y015
+
+@_typing.final
+class RenewLockRequest(_message.Message):
+    """Names the lock to renew."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the lock, 1 to 255 characters."""
+    id: _builtins.int
+    """Id of the lock, from AcquireLock."""
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """How long it is held from now on at most. Must be positive."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        id: _builtins.int = ...,
+        duration: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "id", b"id", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___AcquireLockResponse: _TypeAlias = AcquireLockResponse  # noqa: Y015
+Global___RenewLockRequest: _TypeAlias = RenewLockRequest  # noqa: Y015
+
+@_typing.final
+class RenewLockResponse(_message.Message):
+    """Tells whether the lock was renewed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RENEWED_FIELD_NUMBER: _builtins.int
+    renewed: _builtins.bool
+    """False if there is no such lock any more: it has expired or was released, and another may hold one of that name."""
+    def __init__(
+        self,
+        *,
+        renewed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["renewed", b"renewed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RenewLockResponse: _TypeAlias = RenewLockResponse  # noqa: Y015
 
 @_typing.final
 class ReleaseLockRequest(_message.Message):
@@ -115,18 +175,24 @@ class ReleaseLockRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name of the lock, 1 to 255 characters."""
+    id: _builtins.int
+    """Id of the lock, from AcquireLock: only this one is released. Unset: the one of that name that expires first."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "id", b"id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_id", b"_id", "id", b"id", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__id: _TypeAlias = _typing.Literal["id"]  # noqa: Y015
+    _WhichOneofArgType__id: _TypeAlias = _typing.Literal["_id", b"_id"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__id) -> _WhichOneofReturnType__id | None: ...
 
 Global___ReleaseLockRequest: _TypeAlias = ReleaseLockRequest  # noqa: Y015
 
@@ -138,7 +204,7 @@ class ReleaseLockResponse(_message.Message):
 
     RELEASED_FIELD_NUMBER: _builtins.int
     released: _builtins.bool
-    """False when nobody holds a lock of that name."""
+    """False if there is no such lock, or it has expired."""
     def __init__(
         self,
         *,

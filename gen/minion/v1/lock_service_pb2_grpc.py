@@ -40,6 +40,11 @@ class LockServiceStub:
                 request_serializer=minion_dot_v1_dot_lock__service__pb2.AcquireLockRequest.SerializeToString,
                 response_deserializer=minion_dot_v1_dot_lock__service__pb2.AcquireLockResponse.FromString,
                 _registered_method=True)
+        self.RenewLock = channel.unary_unary(
+                '/minion.v1.LockService/RenewLock',
+                request_serializer=minion_dot_v1_dot_lock__service__pb2.RenewLockRequest.SerializeToString,
+                response_deserializer=minion_dot_v1_dot_lock__service__pb2.RenewLockResponse.FromString,
+                _registered_method=True)
         self.ReleaseLock = channel.unary_unary(
                 '/minion.v1.LockService/ReleaseLock',
                 request_serializer=minion_dot_v1_dot_lock__service__pb2.ReleaseLockRequest.SerializeToString,
@@ -63,8 +68,15 @@ class LockServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RenewLock(self, request, context):
+        """Set anew when a lock expires, as long as it has not.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ReleaseLock(self, request, context):
-        """Release a lock; of several of that name, the one that expires first.
+        """Release a lock: the one with the id given, else the one of that name that expires first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -84,6 +96,11 @@ def add_LockServiceServicer_to_server(servicer, server):
                     servicer.AcquireLock,
                     request_deserializer=minion_dot_v1_dot_lock__service__pb2.AcquireLockRequest.FromString,
                     response_serializer=minion_dot_v1_dot_lock__service__pb2.AcquireLockResponse.SerializeToString,
+            ),
+            'RenewLock': grpc.unary_unary_rpc_method_handler(
+                    servicer.RenewLock,
+                    request_deserializer=minion_dot_v1_dot_lock__service__pb2.RenewLockRequest.FromString,
+                    response_serializer=minion_dot_v1_dot_lock__service__pb2.RenewLockResponse.SerializeToString,
             ),
             'ReleaseLock': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseLock,
@@ -124,6 +141,33 @@ class LockService:
             '/minion.v1.LockService/AcquireLock',
             minion_dot_v1_dot_lock__service__pb2.AcquireLockRequest.SerializeToString,
             minion_dot_v1_dot_lock__service__pb2.AcquireLockResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RenewLock(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.v1.LockService/RenewLock',
+            minion_dot_v1_dot_lock__service__pb2.RenewLockRequest.SerializeToString,
+            minion_dot_v1_dot_lock__service__pb2.RenewLockResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,8 +35,10 @@ class LockServiceStub:
     def __new__(cls, channel: _aio.Channel) -> LockServiceAsyncStub: ...
     AcquireLock: _grpc.UnaryUnaryMultiCallable[_lock_service_pb2.AcquireLockRequest, _lock_service_pb2.AcquireLockResponse]
     """Try to acquire a lock. It is released by ReleaseLock, or when its duration has passed."""
+    RenewLock: _grpc.UnaryUnaryMultiCallable[_lock_service_pb2.RenewLockRequest, _lock_service_pb2.RenewLockResponse]
+    """Set anew when a lock expires, as long as it has not."""
     ReleaseLock: _grpc.UnaryUnaryMultiCallable[_lock_service_pb2.ReleaseLockRequest, _lock_service_pb2.ReleaseLockResponse]
-    """Release a lock; of several of that name, the one that expires first."""
+    """Release a lock: the one with the id given, else the one of that name that expires first."""
     ListLocks: _grpc.UnaryUnaryMultiCallable[_lock_service_pb2.ListLocksRequest, _lock_service_pb2.ListLocksResponse]
     """List locks that have not expired, newest first."""
 
@@ -47,8 +49,10 @@ class LockServiceAsyncStub(LockServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     AcquireLock: _aio.UnaryUnaryMultiCallable[_lock_service_pb2.AcquireLockRequest, _lock_service_pb2.AcquireLockResponse]  # type: ignore[assignment]
     """Try to acquire a lock. It is released by ReleaseLock, or when its duration has passed."""
+    RenewLock: _aio.UnaryUnaryMultiCallable[_lock_service_pb2.RenewLockRequest, _lock_service_pb2.RenewLockResponse]  # type: ignore[assignment]
+    """Set anew when a lock expires, as long as it has not."""
     ReleaseLock: _aio.UnaryUnaryMultiCallable[_lock_service_pb2.ReleaseLockRequest, _lock_service_pb2.ReleaseLockResponse]  # type: ignore[assignment]
-    """Release a lock; of several of that name, the one that expires first."""
+    """Release a lock: the one with the id given, else the one of that name that expires first."""
     ListLocks: _aio.UnaryUnaryMultiCallable[_lock_service_pb2.ListLocksRequest, _lock_service_pb2.ListLocksResponse]  # type: ignore[assignment]
     """List locks that have not expired, newest first."""
 
@@ -64,12 +68,20 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         """Try to acquire a lock. It is released by ReleaseLock, or when its duration has passed."""
 
     @_abc_1.abstractmethod
+    def RenewLock(
+        self,
+        request: _lock_service_pb2.RenewLockRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_lock_service_pb2.RenewLockResponse, _abc.Awaitable[_lock_service_pb2.RenewLockResponse]]:
+        """Set anew when a lock expires, as long as it has not."""
+
+    @_abc_1.abstractmethod
     def ReleaseLock(
         self,
         request: _lock_service_pb2.ReleaseLockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lock_service_pb2.ReleaseLockResponse, _abc.Awaitable[_lock_service_pb2.ReleaseLockResponse]]:
-        """Release a lock; of several of that name, the one that expires first."""
+        """Release a lock: the one with the id given, else the one of that name that expires first."""
 
     @_abc_1.abstractmethod
     def ListLocks(

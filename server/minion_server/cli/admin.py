@@ -12,7 +12,6 @@ from minion.v1 import admin_service_pb2 as admin
 from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as pb
 
-from minion_server.cli import readers
 from minion_server.cli.connection import Connection
 from minion_server.cli.output import (
     print_fields,
@@ -26,6 +25,7 @@ from minion_server.cli.output import (
 )
 from minion_server.cli.verbs import add_page_arguments, add_verbs, collect
 from minion_server.domain.errors import Invalid
+from minion_server.setting_values import argument, parse_array, parse_id
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -33,7 +33,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     add = add_verbs(commands, "admin", "see and steer workers, repair and reset the queue")
 
     listing = add("workers", list_workers, "list workers, or show some of them")
-    listing.add_argument("ids", nargs="*", type=readers.job_id, metavar="ID", help="show these")
+    listing.add_argument("ids", nargs="*", type=argument(parse_id), metavar="ID", help="show these")
     add_page_arguments(listing)
 
     add("tasks", list_tasks, "list the tasks that workers know, and their queues")
@@ -43,9 +43,11 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "command", help="name: workers of this project know jobs, spare, kill, stop"
     )
     sending.add_argument(
-        "ids", nargs="*", type=readers.job_id, metavar="ID", help="of workers; none: all"
+        "ids", nargs="*", type=argument(parse_id), metavar="ID", help="of workers; none: all"
     )
-    sending.add_argument("-a", "--args", type=readers.json_array, help="arguments, as a JSON array")
+    sending.add_argument(
+        "-a", "--args", type=argument(parse_array), help="arguments, as a JSON array"
+    )
 
     add("repair", repair, "forget missing workers, fail or retry their jobs, remove what is old")
 
@@ -137,7 +139,7 @@ def repair(arguments: argparse.Namespace, connection: Connection) -> int:
 def reset(arguments: argparse.Namespace, connection: Connection) -> int:
     """Reset, if it is meant."""
     what = "all jobs, locks, schedules and workers" if arguments.all else "all locks"
-    if not arguments.yes and not _is_meant(f"Delete {what} of {connection.target}?"):
+    if not arguments.yes and not _is_meant(f"Delete {what} of {connection.endpoint.target}?"):
         print_warning("nothing is deleted")
         return 1
     request = admin.ResetRequest(all=arguments.all, locks=arguments.locks)
@@ -149,7 +151,7 @@ def reset(arguments: argparse.Namespace, connection: Connection) -> int:
 
 def _is_meant(question: str) -> bool:
     if not sys.stdin.isatty():
-        raise Invalid("--yes", "must be given where nobody can be asked")
+        raise Invalid("--yes", "expected where the standard input is no terminal")
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import logging
 
-import grpc
+from minion_client.endpoint import Endpoint
 from minion_rest_bridge.app import create_app
 
 from minion_server import settings as settings_module
-from minion_server.cli.connection import CHANNEL_OPTIONS, TARGET
+from minion_server.cli.connection import ADDRESS_OPTIONS, make_endpoint
 from minion_server.cli.serving import configure_logging, heed_signals, run_loop
 from minion_server.http import HttpServer
 from minion_server.settings import LOG_LEVEL, OPTIONS
 
+logger = logging.getLogger(__name__)
+
 HTTP_LISTEN = next(option for option in OPTIONS if option.name == "http_listen")
-BRIDGE_OPTIONS = (TARGET, HTTP_LISTEN, LOG_LEVEL)
+BRIDGE_OPTIONS = (*ADDRESS_OPTIONS, HTTP_LISTEN, LOG_LEVEL)
 CALL_GRACE_SECONDS = 2.0
 
 
@@ -33,12 +36,15 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     values = settings_module.resolve(BRIDGE_OPTIONS, arguments)
     configure_logging(values["log_level"])
-    return run_loop(serve(values["target"], values["http_listen"]))
+    endpoint = make_endpoint(values)
+    if endpoint.is_exposed:
+        logger.warning("callers' keys are sent to %s unencrypted: use --tls", endpoint.target)
+    return run_loop(serve(endpoint, values["http_listen"]))
 
 
-async def serve(target: str, listen: tuple[str, int]) -> int:
+async def serve(endpoint: Endpoint, listen: tuple[str, int]) -> int:
     """Serve until SIGTERM or SIGINT."""
-    async with grpc.aio.insecure_channel(target, CHANNEL_OPTIONS) as channel:
+    async with endpoint.open_aio() as channel:
         server = HttpServer(create_app(channel), listen)
         address = await server.start()
         stop = heed_signals(lambda: None)

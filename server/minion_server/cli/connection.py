@@ -1,10 +1,10 @@
-"""How commands reach the server: its address, and the key."""
+"""How commands reach the server: its address, the key, and TLS."""
 
 from __future__ import annotations
 
 import argparse
-import base64
-import json
+import logging
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,12 +19,14 @@ from minion.v1 import (
     schedule_service_pb2_grpc,
     worker_service_pb2_grpc,
 )
+from minion_client import errors as client
+from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls
 
 from minion_server import keys
-from minion_server.domain.errors import MinionError
-from minion_server.setting_values import parse_interval, parse_text
+from minion_server.address_book import AddressBook
+from minion_server.domain.errors import Invalid, MinionError
+from minion_server.setting_values import parse_flag, parse_interval, parse_path, parse_target
 from minion_server.settings import (
-    ADDRESS_FILE,
     API_KEY,
     DATA_DIR,
     KEY_FILE,
@@ -33,41 +35,38 @@ from minion_server.settings import (
     resolve,
 )
 
-DEFAULT_TARGET = "127.0.0.1:50051"
-
 TARGET = Option(
     name="target",
-    parse=parse_text,
-    help="gRPC address of the server",
-    default=DEFAULT_TARGET,
-    metavar="HOST:PORT",
-)
-# Without a default, it is known whether it was given.
-_TARGET_IF_GIVEN = Option(
-    name="target",
-    parse=parse_text,
+    parse=parse_target,
+    # Without a default, it is known whether it was given.
     help=f"gRPC address; default: of the data directory's server, else {DEFAULT_TARGET}",
     metavar="HOST:PORT",
+)
+TLS = Option(
+    name="tls",
+    parse=parse_flag,
+    help="connect with TLS, trusting the certificate authorities that gRPC brings",
+    default=False,
+    metavar=None,
+)
+TLS_CA = Option(
+    name="tls_ca",
+    parse=parse_path,
+    help="connect with TLS, trusting the certificate authorities in this file (PEM)",
+    metavar="FILE",
 )
 TIMEOUT = Option(
     name="timeout",
     parse=parse_interval,
-    help="seconds to wait for an answer",
+    help="how long to wait for an answer",
     default=30.0,
-    metavar="SECONDS",
+    metavar="DURATION",
 )
-CHANNEL_OPTIONS = (
-    # A job may be larger than gRPC's default for one message; a server sends what it has taken.
-    ("grpc.max_receive_message_length", -1),
-    # A server that comes back is found at once; by default, up to two minutes may pass.
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1_000),
-    # A machine that is gone without a word is noticed.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
-"""Of every channel to a server."""
-CONNECTION_OPTIONS = (_TARGET_IF_GIVEN, DATA_DIR, API_KEY, KEY_FILE, TIMEOUT)
+ADDRESS_OPTIONS = (TARGET, DATA_DIR, TLS, TLS_CA)
+"""Say which server, for commands that show no key of their own."""
+ENDPOINT_OPTIONS = (*ADDRESS_OPTIONS, API_KEY, KEY_FILE)
+"""Say which server, and with which key."""
+CONNECTION_OPTIONS = (*ENDPOINT_OPTIONS, TIMEOUT)
 
 
 class CallFailed(MinionError):
@@ -79,7 +78,7 @@ class Connection:
     """A connection to a server.
 
     Attributes:
-        target: Address of the server.
+        endpoint: The server.
         stub: Makes calls of MinionService.
         workers: Makes calls of WorkerService.
         locks: Makes calls of LockService.
@@ -89,7 +88,7 @@ class Connection:
         stream: The same for streams, which may last.
     """
 
-    target: str
+    endpoint: Endpoint
     stub: minion_service_pb2_grpc.MinionServiceStub
     workers: worker_service_pb2_grpc.WorkerServiceStub
     locks: lock_service_pb2_grpc.LockServiceStub
@@ -113,14 +112,14 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
         CallFailed: A call within failed.
     """
     values = resolve(CONNECTION_OPTIONS, arguments)
-    target, key = find_target(values), find_key(values)
-    # In base64, since gRPC's metadata cannot carry every key as it is.
-    encoded = base64.b64encode(key.encode()).decode() if key else ""
-    metadata = (("authorization", f"Bearer {encoded}"),) if key else ()
+    endpoint = make_endpoint(values)
+    # It logs the traceback of an answer that it cannot read; the error of the call says so too.
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)
+    metadata = endpoint.metadata
     try:
-        with grpc.insecure_channel(target, CHANNEL_OPTIONS) as channel:
+        with endpoint.open() as channel:
             yield Connection(
-                target=target,
+                endpoint=endpoint,
                 stub=minion_service_pb2_grpc.MinionServiceStub(channel),
                 workers=worker_service_pb2_grpc.WorkerServiceStub(channel),
                 locks=lock_service_pb2_grpc.LockServiceStub(channel),
@@ -130,36 +129,43 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
                 stream={"metadata": metadata},
             )
     except grpc.RpcError as error:
-        raise CallFailed(_explain(error, target)) from None
+        raise CallFailed(endpoint.explain(error)) from None
+    except client.MinionError as error:
+        cause = error.__cause__
+        text = endpoint.explain(cause) if isinstance(cause, grpc.RpcError) else str(error)
+        raise CallFailed(text) from None
 
 
-def find_target(values: Mapping[str, Any]) -> str:
-    """Answer the address given, else that of the data directory's server, else the default."""
-    target: str = values["target"] or _known_target(values["data_dir"]) or DEFAULT_TARGET
-    return target
+def make_endpoint(values: Mapping[str, Any]) -> Endpoint:
+    """Return the server that `ADDRESS_OPTIONS` or `ENDPOINT_OPTIONS` name, and how to reach it.
+
+    Raises:
+        Invalid: The certificate authorities cannot be read.
+        Conflict: The key cannot be read.
+    """
+    target = values["target"] or AddressBook(values["data_dir"]).grpc() or DEFAULT_TARGET
+    key = _find_key(values) if API_KEY.name in values else None
+    return Endpoint(target=target, key=key, tls=_find_tls(values))
 
 
-def find_key(values: Mapping[str, Any]) -> str | None:
-    """Answer the key given, else the one kept in a file, if there is one."""
+def _find_key(values: Mapping[str, Any]) -> str | None:
+    """Return the key given, else the one kept in a file, if there is one."""
     key: str | None = values["api_key"]
     return key or keys.read_key(values["key_file"] or values["data_dir"] / keys.KEY_FILE)
 
 
-def _known_target(data_dir: Path) -> str | None:
+def _find_tls(values: Mapping[str, Any]) -> Tls:
+    path: Path | None = values["tls_ca"]
+    if path is None:
+        return bool(values["tls"])
     try:
-        addresses = json.loads((data_dir / ADDRESS_FILE).read_text(encoding="utf-8"))
-        target: str = addresses["grpc"]
-    except (OSError, ValueError, LookupError, TypeError):
-        return None
-    return target
-
-
-def _explain(error: Any, target: str) -> str:
-    if error.code() == grpc.StatusCode.UNAVAILABLE and not _is_answer(error):
-        return f"no server answers at {target}: {error.details()}"
-    return f"{error.code().name}: {error.details()}"
-
-
-def _is_answer(error: Any) -> bool:
-    """Tell whether a server of ours said so, which always gives details."""
-    return any(key == "grpc-status-details-bin" for key, _ in error.trailing_metadata() or ())
+        authorities = path.read_bytes()
+        # gRPC would accept anything, and fail to connect without saying why.
+        ssl.create_default_context(cadata=authorities.decode("ascii"))
+    except ssl.SSLError:
+        raise Invalid("--tls-ca", f"expected certificates in PEM, got {path}") from None
+    except OSError as error:
+        raise Invalid("--tls-ca", f"cannot read {path}: {error.strerror}") from None
+    except ValueError:
+        raise Invalid("--tls-ca", f"expected certificates in PEM, got {path}") from None
+    return authorities

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import subprocess
 import time
-from collections.abc import Sequence
 from datetime import timedelta
-from types import FrameType, TracebackType
-from typing import Final, Self
+from typing import Final
 
+import grpc
 from minion.v1 import lock_service_pb2 as pb
 
-from minion_server.cli import readers
 from minion_server.cli.connection import Connection
+from minion_server.cli.holding import Holder, Signals, run_held
 from minion_server.cli.output import (
     print_message,
     print_rest,
@@ -23,52 +20,80 @@ from minion_server.cli.output import (
     show_time,
 )
 from minion_server.cli.verbs import add_page_arguments, add_verbs, collect, each
+from minion_server.domain.errors import Invalid
+from minion_server.setting_values import (
+    argument,
+    parse_duration,
+    parse_id,
+    parse_natural,
+    parse_positive_duration,
+)
 
 DEFAULT_DURATION: Final = timedelta(hours=1)
 POLL_SECONDS: Final = 0.5
-EXIT_SIGNALLED: Final = 128
-"""Added to the number of the signal that ended a command, as shells do."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its verbs."""
-    add = add_verbs(commands, "lock", "list, acquire and release locks")
+    add = add_verbs(commands, "lock", "list, acquire, renew and release locks")
 
     listing = add("list", list_locks, "list locks that have not expired, newest first")
     listing.add_argument("names", nargs="*", metavar="NAME", help="only locks of these names")
     add_page_arguments(listing)
 
-    acquiring = add("acquire", acquire_lock, "acquire a lock; the exit status is 1 if it is held")
+    acquiring = add(
+        "acquire", acquire_lock, "acquire a lock, and print its id; the exit status is 1 if held"
+    )
     acquiring.add_argument("name", help="name of the lock")
-    _add_lock_options(acquiring)
+    _add_duration(acquiring, "how long it is held at most; 0 only asks")
+    _add_taking(acquiring)
+
+    renewing = add("renew", renew_lock, "let a lock expire later; the exit status is 1 if it has")
+    renewing.add_argument("name", help="name of the lock")
+    renewing.add_argument("id", type=argument(parse_id), metavar="ID", help="id, from `acquire`")
+    _add_duration(renewing, "how long it is held from now on", zero=False)
 
     releasing = add("release", release_locks, "release locks")
     releasing.add_argument("names", nargs="+", metavar="NAME")
+    releasing.add_argument(
+        "--id",
+        type=argument(parse_id),
+        help="id, from `acquire`: no other holder's (default: the one that expires first)",
+    )
 
     running = add("run", run_command, "hold a lock while a command runs")
     running.is_intermixed = False
     running.add_argument("name", help="name of the lock")
-    _add_lock_options(running)
+    _add_duration(
+        running, "how long it stays when it is not renewed, as it is while this runs", zero=False
+    )
+    _add_taking(running)
     running.add_argument(
         "command", nargs="+", type=str, metavar="COMMAND", help="after --, with its arguments"
     )
 
 
-def _add_lock_options(parser: argparse.ArgumentParser) -> None:
+def _add_duration(parser: argparse.ArgumentParser, text: str, *, zero: bool = True) -> None:
     parser.add_argument(
         "-D",
         "--duration",
-        type=readers.duration,
+        type=argument(parse_duration if zero else parse_positive_duration),
         default=DEFAULT_DURATION,
         metavar="DURATION",
-        help="how long it is held at most: 10s, 5m, 2h, 1d; 0 only asks (default: 1h)",
+        help=f"{text}: 10s, 5m, 2h, 1d (default: 1h)",
     )
+
+
+def _add_taking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--limit", type=readers.count, metavar="N", help="how many may hold it at once (default: 1)"
+        "--limit",
+        type=argument(parse_natural),
+        metavar="N",
+        help="how many may hold it at once (default: 1)",
     )
     parser.add_argument(
         "--wait",
-        type=readers.duration,
+        type=argument(parse_duration),
         default=timedelta(),
         metavar="DURATION",
         help="how long to wait for it (default: not at all)",
@@ -101,16 +126,31 @@ def acquire_lock(arguments: argparse.Namespace, connection: Connection) -> int:
         print_message(response)
     elif not response.acquired:
         print_warning(f"the lock {arguments.name!r} is held")
+    elif response.HasField("id"):
+        print(response.id)
     return 0 if response.acquired else 1
+
+
+def renew_lock(arguments: argparse.Namespace, connection: Connection) -> int:
+    """Renew a lock."""
+    request = pb.RenewLockRequest(name=arguments.name, id=arguments.id, duration=arguments.duration)
+    response = connection.locks.RenewLock(request, **connection.call)
+    if arguments.json:
+        print_message(response)
+    elif not response.renewed:
+        print_warning(f"there is no lock {arguments.name!r} with id {arguments.id} any more")
+    return 0 if response.renewed else 1
 
 
 def release_locks(arguments: argparse.Namespace, connection: Connection) -> int:
     """Release locks."""
+    if arguments.id is not None and len(arguments.names) > 1:
+        raise Invalid("--id", f"expected one NAME with it, got {len(arguments.names)}")
     return each(
         arguments,
         arguments.names,
         lambda name: connection.locks.ReleaseLock(
-            pb.ReleaseLockRequest(name=name), **connection.call
+            pb.ReleaseLockRequest(name=name, id=arguments.id), **connection.call
         ),
         "released",
         lambda name: f"nobody holds the lock {name!r}",
@@ -118,74 +158,37 @@ def release_locks(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def run_command(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Hold a lock while a command runs, and answer the command's exit status."""
-    with _Signals() as signals:
-        if not _acquire(arguments, connection, signals).acquired:
+    """Hold a lock while a command runs, and return the command's exit status."""
+    with Signals() as signals:
+        response = _acquire(arguments, connection, signals)
+        if not response.acquired:
             print_warning(f"the lock {arguments.name!r} is held")
             return 1
-        try:
-            return signals.run(arguments.command)
-        finally:
-            connection.locks.ReleaseLock(
-                pb.ReleaseLockRequest(name=arguments.name), **connection.call
-            )
+        holder = Holder(
+            connection,
+            name=arguments.name,
+            lock_id=response.id,
+            duration=arguments.duration.total_seconds(),
+        )
+        return run_held(arguments.command, holder, signals)
 
 
 def _acquire(
-    arguments: argparse.Namespace, connection: Connection, signals: _Signals | None = None
+    arguments: argparse.Namespace, connection: Connection, signals: Signals | None = None
 ) -> pb.AcquireLockResponse:
     request = pb.AcquireLockRequest(
         name=arguments.name, duration=arguments.duration, limit=arguments.limit
     )
     end = time.monotonic() + arguments.wait.total_seconds()
     while True:
-        response: pb.AcquireLockResponse = connection.locks.AcquireLock(request, **connection.call)
+        response = pb.AcquireLockResponse()
+        try:
+            response = connection.locks.AcquireLock(request, **connection.call)
+        except grpc.RpcError as error:
+            # A server that restarts meanwhile is waited for as the lock is.
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() >= end:
+                raise
         left = end - time.monotonic()
-        if response.acquired or left <= 0 or (signals is not None and signals.told):
+        if response.acquired or left <= 0 or (signals is not None and signals.first):
             return response
         time.sleep(min(POLL_SECONDS, left))
-
-
-class _Signals:
-    """Passes SIGTERM on to the command: its end, not this process's, releases the lock."""
-
-    told: int = 0
-    _process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        # The terminal sends SIGINT to the command itself.
-        self._before = {
-            signal.SIGTERM: signal.signal(signal.SIGTERM, self._take),
-            signal.SIGINT: signal.signal(signal.SIGINT, self._wait),
-        }
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def run(self, command: Sequence[str]) -> int:
-        """Run a command, unless there has been a signal, and answer its exit status."""
-        if self.told:
-            return EXIT_SIGNALLED + self.told
-        # What to run is what the caller asks for.
-        with subprocess.Popen(command) as process:  # noqa: S603
-            self._process = process
-            if self.told:
-                process.send_signal(self.told)
-            status = process.wait()
-        return status if status >= 0 else EXIT_SIGNALLED - status
-
-    def _take(self, number: int, _frame: FrameType | None) -> None:
-        self.told = number
-        if self._process is not None:
-            self._process.send_signal(number)
-
-    def _wait(self, number: int, _frame: FrameType | None) -> None:
-        if self._process is None:
-            self.told = number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -48,6 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command, and answer its exit status: 0 done, 1 failed, 2 asked for wrongly."""
     prepare_process()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names and results may hold what the terminal's encoding does not.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             return _run(argv)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -23,7 +24,7 @@ def print_message(message: Message) -> None:
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print rows under their headers, each column as wide as it must be."""
-    texts = [[str(cell) for cell in row] for row in (headers, *rows)]
+    texts = [[printable(str(cell)) for cell in row] for row in (headers, *rows)]
     widths = [max(len(row[column]) for row in texts) for column in range(len(headers))]
     for row in texts:
         line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -40,13 +41,23 @@ def print_fields(fields: Sequence[tuple[str, Any]]) -> None:
     """Print one thing, a line for each of its fields."""
     width = max(len(name) for name, _ in fields)
     for name, value in fields:
-        print(f"{name.ljust(width)}  {value}")
+        print(f"{name.ljust(width)}  {printable(str(value))}")
     print()
 
 
 def print_warning(text: str) -> None:
-    """Print what did not go as asked."""
-    print(f"minion: {text}", file=sys.stderr)
+    """Print what did not go as asked; a standard error stream that is gone is no error itself."""
+    with suppress(OSError):
+        print(f"minion: {text}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """Escape what moves a terminal's cursor or changes its colours: names come from others."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
 
 
 def shorten(text: str) -> str:
@@ -58,7 +69,11 @@ def show_time(time: Timestamp) -> str:
     """Write a time for people, in their time zone; "-" if it is unset."""
     if not time.seconds:
         return "-"
-    local = datetime.fromtimestamp(time.seconds).astimezone()
+    try:
+        local = datetime.fromtimestamp(time.seconds).astimezone()
+    except (ValueError, OverflowError, OSError):
+        # Near the ends of the calendar, which the time zone may pass.
+        return time.ToJsonString()
     return local.isoformat(sep=" ", timespec="seconds")
 
 
@@ -70,4 +85,5 @@ def show_duration(duration: Duration) -> str:
 
 def show_json(message: Message) -> str:
     """Write a message as JSON: a Struct, ListValue or Value as what it stands for."""
-    return json.dumps(message_to_json(message), ensure_ascii=False)
+    unicode = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(message_to_json(message), ensure_ascii=not unicode)

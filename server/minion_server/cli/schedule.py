@@ -8,7 +8,6 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from minion.v1 import schedule_service_pb2 as pb
 
-from minion_server.cli import readers
 from minion_server.cli.connection import Connection
 from minion_server.cli.output import (
     print_fields,
@@ -21,6 +20,13 @@ from minion_server.cli.output import (
     show_time,
 )
 from minion_server.cli.verbs import add_page_arguments, add_verbs, collect, each
+from minion_server.setting_values import (
+    argument,
+    parse_array,
+    parse_duration,
+    parse_int32,
+    parse_object,
+)
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -54,27 +60,27 @@ def _add_put(putting: argparse.ArgumentParser) -> None:
     putting.add_argument(
         "args",
         nargs="?",
-        type=readers.json_array,
+        type=argument(parse_array),
         help="arguments, as a JSON array (default: none)",
     )
     putting.add_argument(
-        "-n", "--notes", type=readers.json_object, help="metadata, as a JSON object"
+        "-n", "--notes", type=argument(parse_object), help="metadata, as a JSON object"
     )
     putting.add_argument("-q", "--queue", help="name of the queue (default: default)")
     putting.add_argument(
-        "-p", "--priority", type=readers.int32, metavar="N", help="higher runs first"
+        "-p", "--priority", type=argument(parse_int32), metavar="N", help="higher runs first"
     )
     putting.add_argument(
         "-A",
         "--attempts",
-        type=readers.int32,
+        type=argument(parse_int32),
         metavar="N",
         help="how often each job may be performed",
     )
     putting.add_argument(
         "-E",
         "--expire",
-        type=readers.duration,
+        type=argument(parse_duration),
         metavar="DURATION",
         help="how long each job may wait: 10s, 5m, 2h, 1d",
     )

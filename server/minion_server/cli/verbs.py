@@ -6,14 +6,18 @@ import argparse
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
-from minion_server.cli import readers
+import grpc
+
 from minion_server.cli.connection import Connection, add_connection_arguments, connect
 from minion_server.cli.output import print_message, print_warning
+from minion_server.setting_values import argument, parse_natural, parse_unicode
 
 Verb = Callable[[argparse.Namespace, Connection], int]
 """Runs one verb; answers the exit status: 1 when something asked for was not done."""
 
 MAX_PAGE_SIZE = 1_000
+EXIT_NOT_FOUND = 2
+"""As of every request that is wrong."""
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -69,7 +73,7 @@ def add_common(parser: argparse.ArgumentParser, verb: Verb) -> None:
     """Add what every command that calls a server has."""
     parser.set_defaults(run=run, verb=verb)
     # Of arguments that name no reader.
-    parser.register("type", None, readers.text)
+    parser.register("type", None, argument(parse_unicode))
     parser.add_argument("--json", action="store_true", help="print JSON, for scripts")
     add_connection_arguments(parser)
 
@@ -79,7 +83,7 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-l",
         "--limit",
-        type=readers.count,
+        type=argument(parse_natural),
         default=100,
         metavar="N",
         help="how many; 0: all (default: 100)",
@@ -87,7 +91,7 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o",
         "--offset",
-        type=readers.count,
+        type=argument(parse_natural),
         default=0,
         metavar="N",
         help="how many to pass over first",
@@ -108,28 +112,35 @@ def each(
     field: str,
     otherwise: Callable[[Any], str],
 ) -> int:
-    """Make one call for each name; warn of what was not done.
+    """Make one call for each thing; warn of what was not done, and go on with the next.
 
     Args:
         arguments: Of the verb.
-        names: Of what the calls are about.
-        call: Answers the response.
+        names: What the calls are about.
+        call: Returns the response.
         field: Of the response: whether it was done.
-        otherwise: Says why not.
+        otherwise: Returns why not.
 
     Returns:
         The exit status.
     """
     status = 0
     for name in names:
-        response = call(name)
+        try:
+            response = call(name)
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            print_warning(f"NOT_FOUND: {error.details()}")
+            status = EXIT_NOT_FOUND
+            continue
         is_done = getattr(response, field)
         if arguments.json:
             print_message(response)
         elif not is_done:
             print_warning(otherwise(name))
         if not is_done:
-            status = 1
+            status = max(status, 1)
     return status
 
 

@@ -8,7 +8,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from minion_client.endpoint import Endpoint, Tls
+from minion_client.endpoint import Endpoint
 from minion_client.executor import Executor
 from minion_client.grpc_source import GrpcSource
 from minion_client.pool import ProcessPool
@@ -18,29 +18,14 @@ from minion_client.task import REGISTRY
 from minion_client.worker import Worker
 
 from minion_server import settings as settings_module
-from minion_server.app import LIBRARY_MODULE, import_tasks
-from minion_server.cli import connection
-from minion_server.cli.connection import CallFailed
+from minion_server.app import TASK_SETTINGS, load_tasks
+from minion_server.cli.connection import ENDPOINT_OPTIONS, CallFailed, make_endpoint
 from minion_server.cli.serving import configure_logging, heed_signals, run_loop
 from minion_server.domain.errors import Invalid
-from minion_server.setting_values import parse_flag, parse_path
-from minion_server.settings import OPTIONS, Option
+from minion_server.settings import OPTIONS
 
 logger = logging.getLogger(__name__)
 
-TLS = Option(
-    name="tls",
-    parse=parse_flag,
-    help="connect with TLS, trusting the certificate authorities that gRPC brings",
-    default=False,
-    metavar=None,
-)
-TLS_CA = Option(
-    name="tls_ca",
-    parse=parse_path,
-    help="connect with TLS, trusting the certificate authorities in this file (PEM)",
-    metavar="FILE",
-)
 _AS_SERVE = frozenset(
     {
         "tasks",
@@ -56,9 +41,7 @@ _AS_SERVE = frozenset(
     }
 )
 WORKER_OPTIONS = (
-    *(option for option in connection.CONNECTION_OPTIONS if option is not connection.TIMEOUT),
-    TLS,
-    TLS_CA,
+    *ENDPOINT_OPTIONS,
     *(option for option in OPTIONS if option.name in _AS_SERVE),
 )
 
@@ -80,14 +63,10 @@ def run(arguments: argparse.Namespace) -> int:
     """Work until told to stop."""
     values = settings_module.resolve(WORKER_OPTIONS, arguments)
     if values["jobs"] + values["spare"] == 0:
-        raise Invalid("--jobs", "must be at least 1, unless there are spare slots")
+        raise Invalid("--jobs", "expected at least 1 without spare slots, got 0")
     configure_logging(values["log_level"])
-    endpoint = Endpoint(
-        target=connection.find_target(values), key=connection.find_key(values), tls=_tls(values)
-    )
-    library = () if values["no_library"] else (LIBRARY_MODULE,)
-    library_dir = values["library_dir"] or values["data_dir"] / "library"
-    modules = import_tasks([*library, *values["tasks"]], library_dir)
+    endpoint = make_endpoint(values)
+    modules = load_tasks(**{name: values[name] for name in TASK_SETTINGS})
     return run_loop(work(endpoint, modules, values))
 
 
@@ -126,13 +105,3 @@ async def work(endpoint: Endpoint, modules: list[str], values: dict[str, Any]) -
 
 async def _announce(worker: Worker) -> None:
     print(f"worker: {await worker.registered()}", flush=True)
-
-
-def _tls(values: dict[str, Any]) -> Tls:
-    path: Path | None = values["tls_ca"]
-    if path is None:
-        return bool(values["tls"])
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Invalid("--tls-ca", f"cannot read {path}: {error.strerror}") from None

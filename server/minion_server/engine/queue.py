@@ -93,9 +93,9 @@ class Queue:
         result = f"{JOB_CANCELLED}: {reason}" if reason else JOB_CANCELLED
         return await self._storage.cancel_job(job_id, result)
 
-    async def remove_job(self, job_id: int) -> bool:
+    async def remove_job(self, job_id: int, retries: int | None) -> bool:
         """Remove a job that is not active (see `Storage.remove_job`)."""
-        return await self._storage.remove_job(_checked(job_id))
+        return await self._storage.remove_job(_checked(job_id), retries)
 
     async def note_job(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         """Merge notes into a job's (see `Storage.note_job`)."""

@@ -8,6 +8,7 @@ from minion.v1 import lock_service_pb2 as pb
 from minion.v1 import lock_service_pb2_grpc
 
 from minion_server.domain import limits
+from minion_server.domain.errors import Invalid
 from minion_server.domain.lock import Lock, LockRequest
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
@@ -35,14 +36,31 @@ class LockService(lock_service_pb2_grpc.LockServiceServicer):
             ),
             limit=request.limit if request.HasField("limit") else 1,
         )
-        return pb.AcquireLockResponse(acquired=await self._storage.acquire_lock(lock))
+        taken = await self._storage.acquire_lock(lock)
+        return pb.AcquireLockResponse(acquired=taken is not None, id=taken or None)
+
+    async def RenewLock(
+        self, request: pb.RenewLockRequest, context: Context
+    ) -> pb.RenewLockResponse:
+        """Set anew when a lock expires."""
+        limits.check_name("name", request.name)
+        limits.check_range("id", request.id, 1, limits.MAX_INT64)
+        duration = convert.from_duration(request.duration, "duration")
+        if not duration:
+            raise Invalid("duration", "expected more than 0 seconds, got 0")
+        renewed = await self._storage.renew_lock(request.name, request.id, duration)
+        return pb.RenewLockResponse(renewed=renewed)
 
     async def ReleaseLock(
         self, request: pb.ReleaseLockRequest, context: Context
     ) -> pb.ReleaseLockResponse:
         """Release a lock."""
         limits.check_name("name", request.name)
-        return pb.ReleaseLockResponse(released=await self._storage.release_lock(request.name))
+        lock_id = request.id if request.HasField("id") else None
+        if lock_id is not None:
+            limits.check_range("id", lock_id, 1, limits.MAX_INT64)
+        released = await self._storage.release_lock(request.name, lock_id)
+        return pb.ReleaseLockResponse(released=released)
 
     async def ListLocks(
         self, request: pb.ListLocksRequest, context: Context

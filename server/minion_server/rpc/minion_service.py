@@ -84,7 +84,8 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         self, request: pb.RemoveJobRequest, context: Context
     ) -> pb.RemoveJobResponse:
         """Remove a job that is not active."""
-        return pb.RemoveJobResponse(removed=await self._queue.remove_job(request.id))
+        retries = request.retries if request.HasField("retries") else None
+        return pb.RemoveJobResponse(removed=await self._queue.remove_job(request.id, retries))
 
     async def NoteJob(self, request: pb.NoteJobRequest, context: Context) -> pb.NoteJobResponse:
         """Merge notes into a job's."""

@@ -222,11 +222,15 @@ class Storage(Protocol):
             JobNotFound: There is none with that id.
         """
 
-    async def remove_job(self, job_id: int) -> bool:
+    async def remove_job(self, job_id: int, retries: int | None = None) -> bool:
         """Remove a job that is not active.
 
+        Args:
+            job_id: Its id.
+            retries: Its generation; None is whichever it is.
+
         Returns:
-            Whether it was not active; if it was, nothing changed.
+            Whether it was removed; if it was active or in another generation, nothing changed.
 
         Raises:
             JobNotFound: There is none with that id.
@@ -276,17 +280,26 @@ class Storage(Protocol):
         A worker that is not registered has none.
         """
 
-    async def acquire_lock(self, request: LockRequest) -> bool:
-        """Take a lock of a name, unless as many hold it already as may.
-
-        Without a duration nothing is taken: it is told whether it could be.
-        """
-
-    async def release_lock(self, name: str) -> bool:
-        """Release the lock of a name that expires first.
+    async def acquire_lock(self, request: LockRequest) -> int | None:
+        """Take a lock of a name, unless `limit` locks of that name are held.
 
         Returns:
-            Whether there was one that had not expired.
+            Its id, which no lock had before; None if the limit is reached. Without a duration
+            nothing is taken: 0 if it could be.
+        """
+
+    async def renew_lock(self, name: str, lock_id: int, duration: timedelta) -> bool:
+        """Let a lock expire after this duration from now, as long as it has not expired.
+
+        Returns:
+            Whether there was such a lock.
+        """
+
+    async def release_lock(self, name: str, lock_id: int | None = None) -> bool:
+        """Release the lock of a name that has this id; without one, the lock that expires first.
+
+        Returns:
+            Whether there was such a lock that had not expired.
         """
 
     async def list_locks(

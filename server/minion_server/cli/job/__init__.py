@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from minion_server.cli import readers
 from minion_server.cli.job.finding import STATES, explain_jobs, list_jobs, show_jobs
 from minion_server.cli.job.following import wait_for_jobs, watch_job
-from minion_server.cli.job.foreground import TASKS, run_job
+from minion_server.cli.job.foreground import TASK_OPTIONS, run_job
 from minion_server.cli.job.steering import (
     cancel_jobs,
     enqueue_job,
@@ -16,6 +15,14 @@ from minion_server.cli.job.steering import (
     retry_jobs,
 )
 from minion_server.cli.verbs import AddVerb, add_page_arguments, add_verbs
+from minion_server.setting_values import (
+    argument,
+    parse_array,
+    parse_duration,
+    parse_id,
+    parse_int32,
+    parse_object,
+)
 from minion_server.settings import add_option
 
 
@@ -42,7 +49,7 @@ def _add_finding(add: AddVerb) -> None:
         "-n", "--note", action="append", default=[], help="only jobs with this note; repeatable"
     )
     listing.add_argument(
-        "--before", type=readers.job_id, metavar="ID", help="only jobs before this one"
+        "--before", type=argument(parse_id), metavar="ID", help="only jobs before this one"
     )
     add_page_arguments(listing)
 
@@ -56,11 +63,11 @@ def _add_steering(add: AddVerb) -> None:
     enqueueing.add_argument(
         "args",
         nargs="?",
-        type=readers.json_array,
+        type=argument(parse_array),
         help="arguments, as a JSON array (default: none)",
     )
     enqueueing.add_argument(
-        "-n", "--notes", type=readers.json_object, help="metadata, as a JSON object"
+        "-n", "--notes", type=argument(parse_object), help="metadata, as a JSON object"
     )
     enqueueing.add_argument("--request-id", help="enqueue once, however often this is repeated")
     enqueueing.add_argument("--wait", action="store_true", help="wait for it, as `job wait` does")
@@ -81,55 +88,62 @@ def _add_steering(add: AddVerb) -> None:
     removing.add_argument("--failed", action="store_true", help="all jobs that failed")
 
     noting = add("note", note_job, "merge notes into a job's; null removes one")
-    noting.add_argument("id", type=readers.job_id, metavar="ID")
-    noting.add_argument("notes", type=readers.json_object, help="what to merge, as a JSON object")
+    noting.add_argument("id", type=argument(parse_id), metavar="ID")
+    noting.add_argument(
+        "notes", type=argument(parse_object), help="what to merge, as a JSON object"
+    )
 
 
 def _add_following(add: AddVerb) -> None:
     watching = add("watch", watch_job, "print each change of a job until it finished or failed")
-    watching.add_argument("id", type=readers.job_id, metavar="ID")
+    watching.add_argument("id", type=argument(parse_id), metavar="ID")
 
     waiting = add("wait", wait_for_jobs, "wait until jobs have ended, and print their results")
     _add_ids(waiting)
     waiting.add_argument(
         "--for",
         dest="at_most",
-        type=readers.duration,
+        type=argument(parse_duration),
         metavar="DURATION",
         help="how long at most; then the exit status is 124",
     )
 
     running = add("run", run_job, "retry a job and perform it in this process, for debugging")
-    running.add_argument("id", type=readers.job_id, metavar="ID")
-    add_option(running, TASKS)
+    running.add_argument("id", type=argument(parse_id), metavar="ID")
+    for option in TASK_OPTIONS:
+        add_option(running, option)
 
 
 def _add_ids(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
-    parser.add_argument("ids", nargs=nargs, type=readers.job_id, metavar="ID")
+    parser.add_argument("ids", nargs=nargs, type=argument(parse_id), metavar="ID")
 
 
 def _add_job_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-q", "--queue", help="name of the queue")
     parser.add_argument(
-        "-p", "--priority", type=readers.int32, metavar="N", help="higher runs first"
+        "-p", "--priority", type=argument(parse_int32), metavar="N", help="higher runs first"
     )
     parser.add_argument(
-        "-A", "--attempts", type=readers.int32, metavar="N", help="how often it may be performed"
+        "-A",
+        "--attempts",
+        type=argument(parse_int32),
+        metavar="N",
+        help="how often it may be performed",
     )
     parser.add_argument(
         "-d",
         "--delay",
-        type=readers.duration,
+        type=argument(parse_duration),
         metavar="DURATION",
         help="not before: 10s, 5m, 2h, 1d",
     )
     parser.add_argument(
-        "-E", "--expire", type=readers.duration, metavar="DURATION", help="not after"
+        "-E", "--expire", type=argument(parse_duration), metavar="DURATION", help="not after"
     )
     parser.add_argument(
         "-P",
         "--parent",
-        type=readers.job_id,
+        type=argument(parse_id),
         action="append",
         default=[],
         metavar="ID",

@@ -14,6 +14,7 @@ from minion_server.cli.output import (
     print_message,
     print_rest,
     print_table,
+    printable,
     shorten,
     show_json,
     show_time,
@@ -81,7 +82,7 @@ def explain_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
         if arguments.json:
             print_message(response)
         else:
-            print(f"{job_id}  {response.state}  {response.summary}")
+            print(f"{job_id}  {response.state}  {printable(response.summary)}")
     return 0
 
 

@@ -9,6 +9,9 @@ from collections.abc import Iterator
 import grpc
 from minion.v1 import job_pb2
 from minion.v1 import minion_service_pb2 as pb
+from minion_client.answers import to_job
+from minion_client.errors import DeadlineError
+from minion_client.following import Following
 
 from minion_server.cli.connection import Connection
 from minion_server.cli.output import print_message, print_warning, show_json, show_time
@@ -40,8 +43,8 @@ def wait_for_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
         left = None if end is None else max(0.001, end - time.monotonic())
         try:
             status = max(status, wait_for_job(job_id, arguments, connection, left))
-        except grpc.RpcError as error:
-            if left is None or error.code() != grpc.StatusCode.DEADLINE_EXCEEDED:
+        except DeadlineError:
+            if left is None:
                 raise
             print_warning(f"job {job_id} has not ended yet")
             return EXIT_TIMED_OUT
@@ -68,9 +71,26 @@ def wait_for_job(
 
 
 def _changes(job_id: int, connection: Connection, seconds: float | None) -> Iterator[job_pb2.Job]:
+    """Yield a job at each change until it has ended, over as many streams as it takes.
+
+    Raises:
+        MinionError: It cannot be followed, or not in time.
+    """
     request = pb.WatchJobRequest(id=job_id)
-    for response in connection.stub.WatchJob(request, timeout=seconds, **connection.stream):
-        yield response.job
+    following = Following(seconds)
+    while not following.over:
+        broken: grpc.RpcError | None = None
+        stream = connection.stub.WatchJob(request, timeout=following.remaining, **connection.stream)
+        try:
+            for response in stream:
+                if following.take(to_job(response.job)):
+                    yield response.job
+        except grpc.RpcError as error:
+            broken = error
+        finally:
+            stream.cancel()
+        if not following.over:
+            time.sleep(following.failed(broken))
 
 
 def _seconds(arguments: argparse.Namespace) -> float:

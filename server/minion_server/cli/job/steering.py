@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from minion.v1 import minion_service_pb2 as pb
@@ -40,11 +41,11 @@ def retry_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
     return each(
         arguments,
         _jobs(arguments, connection),
-        lambda job_id: connection.stub.RetryJob(
-            pb.RetryJobRequest(id=job_id, **options), **connection.call
+        lambda job: connection.stub.RetryJob(
+            pb.RetryJobRequest(id=job.id, retries=job.retries, **options), **connection.call
         ),
         "accepted",
-        lambda job_id: f"job {job_id} has moved on",
+        lambda job: f"job {job.id} has moved on",
     )
 
 
@@ -66,9 +67,11 @@ def remove_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
     return each(
         arguments,
         _jobs(arguments, connection),
-        lambda job_id: connection.stub.RemoveJob(pb.RemoveJobRequest(id=job_id), **connection.call),
+        lambda job: connection.stub.RemoveJob(
+            pb.RemoveJobRequest(id=job.id, retries=job.retries), **connection.call
+        ),
         "removed",
-        lambda job_id: f"job {job_id} is active",
+        lambda job: f"job {job.id} {'is active' if job.retries is None else 'has moved on'}",
     )
 
 
@@ -82,19 +85,31 @@ def note_job(arguments: argparse.Namespace, connection: Connection) -> int:
     return 0
 
 
-def _jobs(arguments: argparse.Namespace, connection: Connection) -> Sequence[int]:
-    """Answer the ids given, or those of all failed jobs."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meant:
+    """A job that a verb is about.
+
+    Attributes:
+        id: Its id.
+        retries: The generation that is meant; None is whichever it is in.
+    """
+
+    id: int
+    retries: int | None = None
+
+
+def _jobs(arguments: argparse.Namespace, connection: Connection) -> Sequence[_Meant]:
+    """Return the jobs given, or all failed ones as they are now."""
     if bool(arguments.ids) == arguments.failed:
-        raise Invalid("ID", "or --failed must be given, one of them")
+        raise Invalid("ID", "expected either ids or --failed")
     if not arguments.failed:
-        ids: Sequence[int] = arguments.ids
-        return ids
+        return [_Meant(id=job_id) for job_id in arguments.ids]
     failed = pages(
         lambda page: connection.stub.ListJobs(page, **connection.call),
         pb.ListJobsRequest(states=["failed"]),
         limit=0,
     )
-    return [job.id for page in failed for job in page.jobs]
+    return [_Meant(id=job.id, retries=job.retries) for page in failed for job in page.jobs]
 
 
 def _job_options(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -98,20 +98,36 @@ async def receive(database: Database, worker_id: int) -> list[Command]:
     )
 
 
-async def acquire_lock(database: Database, request: LockRequest) -> bool:
+async def acquire_lock(database: Database, request: LockRequest) -> int | None:
     """Do what `Storage.acquire_lock` says."""
-    taken: str = await database.step(
-        "SELECT minion_server_acquire($1, $2, $3::text, $4::float8, $5::int)",
-        request.name,
-        request.duration.total_seconds(),
-        request.limit,
+    taken: int | None = orjson.loads(
+        await database.step(
+            "SELECT minion_server_acquire_lock($1, $2, $3::text, $4::float8, $5::int)",
+            request.name,
+            request.duration.total_seconds(),
+            request.limit,
+        )
     )
-    return taken == "true"
+    return taken
 
 
-async def release_lock(database: Database, name: str) -> bool:
+async def renew_lock(database: Database, name: str, lock_id: int, duration: timedelta) -> bool:
+    """Do what `Storage.renew_lock` says."""
+    renewed = await database.ask(
+        """UPDATE minion_locks SET expires = now() + $3 WHERE id = $2 AND name = $1
+           AND expires > now() RETURNING id""",
+        name,
+        lock_id,
+        duration,
+    )
+    return renewed is not None
+
+
+async def release_lock(database: Database, name: str, lock_id: int | None) -> bool:
     """Do what `Storage.release_lock` says."""
-    released: str = await database.step("SELECT minion_server_release_lock($1, $2, $3::text)", name)
+    released: str = await database.step(
+        "SELECT minion_server_release_lock($1, $2, $3::text, $4::bigint)", name, lock_id
+    )
     return released == "true"
 
 

@@ -18,7 +18,7 @@ _RETRY = """
       $8::bool, $9::bigint[], $10::int, $11::text)
 """
 _CANCEL = "SELECT minion_server_cancel($1, $2, $3::bigint, $4::text)"
-_REMOVE = "SELECT minion_server_remove($1, $2, $3::bigint)"
+_REMOVE = "SELECT minion_server_remove($1, $2, $3::bigint, $4::int)"
 
 
 async def retry_job(
@@ -48,9 +48,9 @@ async def cancel_job(database: Database, tell: Tell, job_id: int, result: JsonVa
     return await _steer(database, tell, job_id, _CANCEL, to_json(result))
 
 
-async def remove_job(database: Database, tell: Tell, job_id: int) -> bool:
+async def remove_job(database: Database, tell: Tell, job_id: int, retries: int | None) -> bool:
     """Do what `Storage.remove_job` says."""
-    return await _steer(database, tell, job_id, _REMOVE)
+    return await _steer(database, tell, job_id, _REMOVE, retries)
 
 
 async def _steer(

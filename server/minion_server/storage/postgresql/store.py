@@ -200,9 +200,9 @@ class PostgresStorage:
         """Make a job failed for good."""
         return await steer.cancel_job(self._database, self._tell, job_id, result)
 
-    async def remove_job(self, job_id: int) -> bool:
+    async def remove_job(self, job_id: int, retries: int | None = None) -> bool:
         """Remove a job that is not active."""
-        return await steer.remove_job(self._database, self._tell, job_id)
+        return await steer.remove_job(self._database, self._tell, job_id, retries)
 
     async def note_job(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         """Merge notes into a job's."""
@@ -248,13 +248,17 @@ class PostgresStorage:
 
     # Locks
 
-    async def acquire_lock(self, request: LockRequest) -> bool:
+    async def acquire_lock(self, request: LockRequest) -> int | None:
         """Take a lock of a name."""
         return await maintain.acquire_lock(self._database, request)
 
-    async def release_lock(self, name: str) -> bool:
-        """Release the lock of a name that expires first."""
-        return await maintain.release_lock(self._database, name)
+    async def renew_lock(self, name: str, lock_id: int, duration: timedelta) -> bool:
+        """Renew a lock."""
+        return await maintain.renew_lock(self._database, name, lock_id, duration)
+
+    async def release_lock(self, name: str, lock_id: int | None = None) -> bool:
+        """Release a lock of a name."""
+        return await maintain.release_lock(self._database, name, lock_id)
 
     async def list_locks(
         self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None

@@ -96,12 +96,12 @@ def fail(txn: Transaction, job_id: int, result: str) -> None:
     _changed(txn, job_id)
 
 
-def remove_job(job_id: int) -> Operation[bool]:
+def remove_job(job_id: int, wanted: int | None) -> Operation[bool]:
     """Make the operation of `Storage.remove_job`."""
 
     def run(txn: Transaction) -> bool:
-        (state,) = _find(txn, job_id, "state")
-        if state == JobState.ACTIVE:
+        state, retries = _find(txn, job_id, "state, retries")
+        if state == JobState.ACTIVE or wanted not in {None, retries}:
             return False
         remove(txn, job_id)
         return True

@@ -157,9 +157,9 @@ class SqliteStorage:
         """Make a job failed for good."""
         return await self._writer.run(steer.cancel_job(job_id, result))
 
-    async def remove_job(self, job_id: int) -> bool:
+    async def remove_job(self, job_id: int, retries: int | None = None) -> bool:
         """Remove a job that is not active."""
-        return await self._writer.run(steer.remove_job(job_id))
+        return await self._writer.run(steer.remove_job(job_id, retries))
 
     async def note_job(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         """Merge notes into a job's."""
@@ -209,13 +209,17 @@ class SqliteStorage:
 
     # Locks
 
-    async def acquire_lock(self, request: LockRequest) -> bool:
+    async def acquire_lock(self, request: LockRequest) -> int | None:
         """Take a lock."""
         return await self._writer.run(locks.acquire_lock(request))
 
-    async def release_lock(self, name: str) -> bool:
+    async def renew_lock(self, name: str, lock_id: int, duration: timedelta) -> bool:
+        """Renew a lock."""
+        return await self._writer.run(locks.renew_lock(name, lock_id, duration))
+
+    async def release_lock(self, name: str, lock_id: int | None = None) -> bool:
         """Release a lock."""
-        return await self._writer.run(locks.release_lock(name))
+        return await self._writer.run(locks.release_lock(name, lock_id))
 
     async def list_locks(
         self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None

@@ -1,0 +1,61 @@
+"""A relay of gRPC calls, which does something between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent import futures
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+
+class Relay(grpc.GenericRpcHandler):
+    """Passes unary calls on to a server.
+
+    Args:
+        target: The server.
+        path: The method after which something is done, as `/minion.v1.MinionService/ListJobs`.
+        then: What is done before the caller has its answer.
+    """
+
+    def __init__(self, target: str, path: str, then: Callable[[], object]) -> None:
+        self._channel = grpc.insecure_channel(target)
+        self._path, self._then = path, then
+        self._server = grpc.server(futures.ThreadPoolExecutor(4), handlers=(self,))
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        self._server.stop(None).wait()
+        self._channel.close()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        path = handler_call_details.method
+        # Those that start with a colon or "grpc-" are gRPC's own.
+        metadata = [
+            (key, value)
+            for key, value in handler_call_details.invocation_metadata
+            if key == "authorization"
+        ]
+
+        def call(request: bytes, context: grpc.ServicerContext) -> bytes:
+            try:
+                response: bytes = self._channel.unary_unary(path)(request, metadata=metadata)
+            except grpc.RpcError as error:
+                failed: Any = error
+                context.set_trailing_metadata(failed.trailing_metadata())
+                context.abort(failed.code(), failed.details())
+            if path == self._path:
+                self._then()
+            return response
+
+        return grpc.unary_unary_rpc_method_handler(call)
