@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import apsw
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -236,3 +239,11 @@ async def test_several_reasons_are_told_at_once(wire: RpcBench) -> None:
 async def test_there_is_no_such_job(wire: RpcBench, job_id: int, code: grpc.StatusCode) -> None:
     refusal = await wire.refusal("ExplainJob", pb.ExplainJobRequest(id=job_id))
     assert refusal.code == code
+
+
+async def test_a_job_that_failed_as_stuck_has_no_time(wire: RpcBench, tmp_path: Path) -> None:
+    """Perl Minion notes none, and a copy of its queue keeps it so."""
+    job = await wire.enqueue()
+    with closing(apsw.Connection(str(tmp_path / "minion.db"))) as connection:
+        connection.execute(f"UPDATE jobs SET state = 'failed', stage = NULL WHERE id = {job}")
+    assert (await explain(wire, job)).summary == "It failed."

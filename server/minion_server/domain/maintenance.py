@@ -21,7 +21,7 @@ class Retention:
     Attributes:
         missing_after: A worker not heard of for this long is gone (see `worker.is_missing`).
         remove_after: A job that finished this long ago is removed.
-        stuck_after: A job that could have been taken for this long and was not, fails.
+        stuck_after: An inactive job fails that should have run this long ago, blocked ones too.
     """
 
     missing_after: timedelta = timedelta(seconds=90)
