@@ -235,11 +235,19 @@ class Server:
         self._addresses.remove()
 
     async def failed(self) -> None:
-        """Wait until the worker ends by itself, which it should not, and raise why."""
-        if self._working is None:
+        """Wait until the worker or the HTTP server ends by itself, and raise why."""
+        parts = [asyncio.shield(self._working)] if self._working is not None else []
+        if self._http is not None:
+            parts.append(asyncio.ensure_future(self._http.failed()))
+        if not parts:
             await asyncio.Event().wait()
-        else:
-            await asyncio.shield(self._working)
+        try:
+            done, _ = await asyncio.wait(parts, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for part in parts:
+                part.cancel()
+        for part in done:
+            part.result()
 
     def hurry(self) -> None:
         """Cut the grace of `stop` short."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Iterator
 from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+logger = logging.getLogger(__name__)
 
 BACKLOG = 2_048
 
@@ -103,6 +106,13 @@ class HttpServer:
         # Connections queue up at the listening socket from here on.
         return join(self._address[0], listener.getsockname()[1])
 
+    async def failed(self) -> None:
+        """Wait until the server ends by itself, which it should not, and raise why."""
+        if self._serving is None:
+            await asyncio.Event().wait()
+        else:
+            await asyncio.shield(self._serving)
+
     async def stop(self, grace: float) -> None:
         """Accept no more connections, and give running requests time.
 
@@ -114,6 +124,8 @@ class HttpServer:
         self._server.config.timeout_graceful_shutdown = max(1, round(grace))
         self._server.should_exit = True
         await asyncio.wait([self._serving])
+        if error := self._serving.exception():
+            logger.error("the HTTP server failed", exc_info=error)
 
 
 def join(host: str, port: int) -> str:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
+import apsw
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -266,3 +269,11 @@ async def test_a_limit_is_told_in_words(wire: RpcBench) -> None:
     assert explained.summary == (
         "The task 'foo' is at its limit on every worker that could run it."
     )
+
+
+async def test_a_job_that_failed_as_stuck_has_no_time(wire: RpcBench, tmp_path: Path) -> None:
+    """Perl Minion notes none, and a copy of its queue keeps it so."""
+    job = await wire.enqueue()
+    with closing(apsw.Connection(str(tmp_path / "minion.db"))) as connection:
+        connection.execute(f"UPDATE jobs SET state = 'failed', stage = NULL WHERE id = {job}")
+    assert (await explain(wire, job)).summary == "It failed."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 
 from minion_client.endpoint import Endpoint
@@ -49,6 +50,9 @@ async def serve(endpoint: Endpoint, listen: tuple[str, int]) -> int:
         address = await server.start()
         stop = heed_signals(lambda: None)
         print(f"REST: http://{address}", flush=True)
-        await stop.wait()
+        told = asyncio.create_task(stop.wait())
+        failed = asyncio.create_task(server.failed())
+        await asyncio.wait([told, failed], return_when=asyncio.FIRST_COMPLETED)
+        failed.cancel()
         await server.stop(CALL_GRACE_SECONDS)
-    return 0
+    return 0 if told.done() else 1

@@ -46,5 +46,7 @@ async def serve(server: Server, grace: float) -> int:
     await asyncio.wait([told, failed], return_when=asyncio.FIRST_COMPLETED)
     logger.info("stopping: running jobs have %g seconds", grace)
     failed.cancel()
+    # What failed is logged as it is stopped.
+    await asyncio.wait([failed])
     await server.stop()
     return 0 if told.done() else 1

@@ -15,7 +15,7 @@ from minion_server.storage.base import Storage
 
 
 class ReasonKind(Enum):
-    """What kinds of reasons there are."""
+    """The kinds of reasons."""
 
     RUNNING = auto()
     ENDED = auto()
@@ -33,15 +33,15 @@ class ReasonKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """One reason among several: each of them would have to go.
+    """One of the reasons why a job does not run; each would have to go.
 
     Attributes:
         kind: What kind it is.
         text: The reason in words.
         time: When the job is due, or expired, in seconds since the epoch.
         parents: The parents that block it, with their states.
-        workers: Ids of the workers that it is about.
-        count: How many jobs are to be taken first.
+        workers: Ids of the workers in question.
+        count: How many jobs come before it.
     """
 
     kind: ReasonKind
@@ -58,7 +58,7 @@ class Explanation:
 
     Attributes:
         state: State of the job.
-        reasons: The reasons, the weightiest first; at least one.
+        reasons: The reasons, the most important first; at least one.
     """
 
     state: JobState
@@ -77,11 +77,11 @@ async def explain_job(storage: Storage, job_id: int, missing_after: timedelta) -
     Args:
         storage: Where it is kept.
         job_id: Its id.
-        missing_after: A worker not heard of for this long counts for nothing.
+        missing_after: Workers that have been silent for longer are left out.
 
     Raises:
-        Invalid: The id is not one.
-        JobNotFound: There is none with that id.
+        Invalid: The id is out of range.
+        JobNotFound: No job has that id.
     """
     limits.check_range("id", job_id, 1, limits.MAX_INT64)
     job = await storage.get_job(job_id)
@@ -96,8 +96,9 @@ async def explain_job(storage: Storage, job_id: int, missing_after: timedelta) -
                 Reason(kind=ReasonKind.RUNNING, text=text, workers=workers)
             ]
         case JobState.FINISHED | JobState.FAILED:
-            when = "" if job.finished is None else f" at {_show(job.finished)}"
-            text = f"it {job.state}{when}"
+            # Perl Minion fails jobs that are stuck without noting when.
+            at = "" if job.finished is None else f" at {_show(job.finished)}"
+            text = f"it {job.state}{at}"
             reasons = [Reason(kind=ReasonKind.ENDED, text=text)]
         case JobState.INACTIVE:
             reasons = await _explain_inactive(storage, job, missing_after)
@@ -153,7 +154,7 @@ async def _blocked(storage: Storage, job: Job) -> Reason | None:
 
 
 def _able(job: Job, live: Sequence[Worker]) -> tuple[Sequence[Worker], Reason | None]:
-    """Answer the workers that could run a job, or why there is none."""
+    """Return the workers that could run a job, or why there are none."""
     if not live:
         return [], Reason(kind=ReasonKind.NO_WORKER, text="there is no live worker")
     serving = [
@@ -164,7 +165,7 @@ def _able(job: Job, live: Sequence[Worker]) -> tuple[Sequence[Worker], Reason | 
     if not serving:
         text = f"no live worker takes jobs from the queue {job.queue!r}"
         return [], Reason(kind=ReasonKind.QUEUE_NOT_SERVED, text=text)
-    # Workers of other makes do not tell what they know.
+    # Workers of other programs may not report which tasks they know.
     knowing = [
         worker for worker in serving if job.task in _names(worker.status, "tasks", default=job.task)
     ]
@@ -220,7 +221,7 @@ async def _at_limit(storage: Storage, worker: Worker, job: Job) -> bool:
 
 
 def _slots(status: Mapping[str, JsonValue], job: Job) -> float:
-    """Answer how many jobs a worker may run for this one to be taken."""
+    """Return how many jobs a worker may run at a time, this one among them."""
     jobs = status.get("jobs")
     if not isinstance(jobs, int | float):
         return float("inf")

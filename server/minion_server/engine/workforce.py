@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from minion_server.domain import limits
 from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import JobNotFound
+from minion_server.domain.errors import Exhausted, JobNotFound, Unavailable
 from minion_server.domain.job import (
     Claim,
     ClaimedJob,
@@ -22,6 +23,8 @@ from minion_server.domain.worker import Registration, WorkerFilter
 from minion_server.engine.hearing import Hearing, hear
 from minion_server.engine.scheduler import Scheduler
 from minion_server.storage.base import Storage
+
+logger = logging.getLogger(__name__)
 
 JobKey = tuple[int, int]
 """Id of a job, and the generation that a worker has."""
@@ -130,8 +133,15 @@ class Workforce:
         await asyncio.gather(*(self._note_one(job_id, merged[job_id]) for job_id in merged))
 
     async def _put_back_one(self, job_id: int, retries: int) -> None:
-        with suppress(JobNotFound):
+        try:
             await self._storage.retry_job(job_id, retries, RetryOptions())
+        except JobNotFound:
+            pass
+        except (Unavailable, Exhausted):
+            raise
+        except Exception:
+            # The worker must not be kept from all others by one job.
+            logger.exception("cannot put job %d back", job_id)
 
     async def _note_one(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         with suppress(JobNotFound):

@@ -95,21 +95,23 @@ class WireServer:
             except Exception as error:  # noqa: BLE001 - whatever it is, the server is at its end
                 logger.warning("a call broke the gRPC server: %s", error)
             if not self._stopping.is_set():
-                await _end(self._server, None)
                 await self._listen_again(address)
 
     async def _listen_again(self, address: str) -> None:
         while not self._stopping.is_set():
             try:
+                await _end(self._server, None)
                 await self._listen(address)
             except OSError as error:
                 logger.error("%s; trying again", error)  # noqa: TRY400 - its text says it all
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(RETRY_SECONDS):
-                        await self._stopping.wait()
+            except Exception:
+                logger.exception("cannot serve gRPC again; trying again")
             else:
                 logger.info("serving gRPC again at %s", address)
                 return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RETRY_SECONDS):
+                    await self._stopping.wait()
 
 
 async def _end(server: grpc.aio.Server, grace: float | None) -> None:
