@@ -247,17 +247,23 @@ async def test_only_what_needs_the_schema_upgrades_it_and_never_under_a_server(
         assert await transfer.active_jobs() == 0
         await transfer.reopen()
         await transfer.backup(tmp_path / "backup.db")
+        copied = await new_place("sqlite")
+        await move(transfer, copied[1])
         with pytest.raises(Conflict, match=r"cannot upgrade .* is in use by another server"):
-            await move(transfer, (await new_place("sqlite"))[1])
+            await move(transfer, (await new_place("sqlite"))[1], seal="gone")
         with pytest.raises(Conflict, match="in use"):
             await transfer.upgrade()
         assert await version() == old
         assert await bench.claim_ids(await bench.worker()) == [1]
     await transfer.hold()
     await transfer.reopen()
+    with pytest.raises(Conflict, match="not empty"):
+        await move(SqliteTransfer(tmp_path / "backup.db"), transfer)
     assert await version() == old
-    await move(transfer, (await new_place("sqlite"))[1])
+    await move(transfer, (await new_place("sqlite"))[1], seal="gone")
     assert await version() == old + 1
+    async with opened(copied) as bench:
+        assert await bench.listed() == [1]
     async with opened(((lambda: SqliteStorage(tmp_path / "backup.db")), transfer)) as bench:
         assert await bench.listed() == [1]
 
