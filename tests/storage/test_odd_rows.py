@@ -19,8 +19,10 @@ from minion_server.domain.worker import Command, Worker
 from minion_server.engine.explain import explain_job
 from minion_server.engine.recovery import recover
 from minion_server.rpc.convert import to_job_message
+from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.transfer import LastIds, Record, WorkerRecord
 from storage.test_transfer import NewPlace, Place, content, move, new_place, opened
+from support.postgresql import PostgresServer
 
 __all__ = ["new_place"]
 
@@ -132,6 +134,36 @@ async def test_times_that_postgresql_could_not_show_arrive_clamped(new_place: Ne
     async with opened(target) as bench:
         job = await bench.job(FAR_AWAY.id)
         assert (job.created, job.delayed, job.expires) == (MIN_TIME, MAX_TIME, MAX_TIME)
+
+
+@pytest.mark.parametrize(
+    ("time", "shown"), [("33658-01-01", MAX_TIME), ("0044-03-15 BC", MIN_TIME)]
+)
+async def test_a_time_of_postgresql_that_no_datetime_holds_spoils_no_list(
+    postgresql: PostgresServer, new_place: NewPlace, time: str, shown: float
+) -> None:
+    name = await postgresql.make_database()
+    url = postgresql.url(name)
+    place = (lambda: PostgresStorage(url)), PostgresTransfer(url)
+    await place[1].write(of(replace(PLAIN_JOB, state=JobState.FAILED, finished=NOW), LAST_IDS))
+    # As Perl Minion's functions do with a delay of 10 ** 12 seconds.
+    columns = ("created", "delayed", "expires", "finished", "retried", "started")
+    changes = ", ".join(f"{column} = '{time}'" for column in columns)
+    await postgresql.execute(
+        f"UPDATE minion_jobs SET {changes};"
+        " INSERT INTO minion_locks (name, expires) VALUES ('l', '33658-01-01')",
+        name,
+    )
+    target = await new_place("sqlite")
+    await move(place[1], target[1])
+    for one in (place, target):
+        async with opened(one) as bench:
+            job = await bench.job(1)
+            assert {getattr(job, column) for column in columns} == {shown}
+            assert await bench.listed() == [1]
+            (lock,) = (await bench.storage.list_locks([], limit=9)).locks
+            assert lock.expires == MAX_TIME
+    await postgresql.drop_database(name)
 
 
 async def test_a_schedule_that_cannot_be_read_keeps_no_other_from_firing(

@@ -120,8 +120,8 @@ class Transfer(Protocol):
                 afterwards, unless the block is left by an exception.
 
         Raises:
-            Conflict: `seal` is given, and the queue has been moved elsewhere already, or the schema is
-                an older one and a server uses the database.
+            Conflict: `seal` is given, and the queue has been moved elsewhere already, or the schema
+                is an older one and a server uses the database.
         """
 
     async def reopen(self) -> None:

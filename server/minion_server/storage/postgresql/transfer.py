@@ -218,7 +218,8 @@ async def _read(connection: Connection, schedules: str) -> AsyncIterator[Sequenc
             for row in found
         ]
     async for found in _portions(
-        connection, "SELECT id, name, expires FROM minion_locks ORDER BY id"
+        connection,
+        f"SELECT {rows.LOCK_COLUMNS} FROM minion_locks ORDER BY id",  # noqa: S608 - a constant
     ):
         yield [rows.to_lock(row) for row in found]
     async for found in _portions(
