@@ -257,8 +257,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         name="stuck_after",
         parse=parse_interval,
-        help="seconds after which a job that is due and that nobody takes fails, also when it waits"
-        " for its parents",
+        help="seconds after which a job that should have run fails, one that waits for parents too",
         default=172_800.0,
         metavar="SECONDS",
     ),

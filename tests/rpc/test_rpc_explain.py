@@ -221,23 +221,6 @@ async def test_it_has_ended(wire: RpcBench) -> None:
         assert (explained.state, explained.kinds) == (state, ["ENDED"])
 
 
-async def test_several_reasons_are_told_at_once(wire: RpcBench) -> None:
-    parent = await wire.enqueue()
-    job = await wire.enqueue(delay=Duration(seconds=60), parents=[parent])
-    explained = await explain(wire, job)
-    assert explained.kinds == ["DELAYED", "BLOCKED", "NO_WORKER"]
-    assert explained.summary.count(";") == 2
-
-
-@pytest.mark.parametrize(
-    ("job_id", "code"),
-    [(999, grpc.StatusCode.NOT_FOUND), (0, grpc.StatusCode.INVALID_ARGUMENT)],
-)
-async def test_there_is_no_such_job(wire: RpcBench, job_id: int, code: grpc.StatusCode) -> None:
-    refusal = await wire.refusal("ExplainJob", pb.ExplainJobRequest(id=job_id))
-    assert refusal.code == code
-
-
 async def test_parents_of_no_job_block_nothing(wire: RpcBench) -> None:
     await register(wire)
     ready = await wire.enqueue(parents=[-(2**63), -1, 0, 2**63 - 1])
@@ -257,12 +240,18 @@ async def test_a_worker_that_tells_nonsense_of_itself_is_taken_for_one_that_tell
     assert (await explain(wire, await wire.enqueue("bar"))).kinds == ["NEXT"]
 
 
-async def test_a_limit_is_told_in_words(wire: RpcBench) -> None:
-    worker = await register(wire, jobs=4, limits={"foo": 1})
-    await wire.enqueue()
-    await take(wire, worker)
-    explained = await explain(wire, await wire.enqueue())
-    assert explained.kinds == ["TASK_LIMIT"]
-    assert explained.summary == (
-        "The task 'foo' is at its limit on every worker that could run it."
-    )
+async def test_several_reasons_are_told_at_once(wire: RpcBench) -> None:
+    parent = await wire.enqueue()
+    job = await wire.enqueue(delay=Duration(seconds=60), parents=[parent])
+    explained = await explain(wire, job)
+    assert explained.kinds == ["DELAYED", "BLOCKED", "NO_WORKER"]
+    assert explained.summary.count(";") == 2
+
+
+@pytest.mark.parametrize(
+    ("job_id", "code"),
+    [(999, grpc.StatusCode.NOT_FOUND), (0, grpc.StatusCode.INVALID_ARGUMENT)],
+)
+async def test_there_is_no_such_job(wire: RpcBench, job_id: int, code: grpc.StatusCode) -> None:
+    refusal = await wire.refusal("ExplainJob", pb.ExplainJobRequest(id=job_id))
+    assert refusal.code == code

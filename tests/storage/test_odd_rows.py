@@ -17,7 +17,6 @@ from minion_server.domain.maintenance import Retention
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Command, Worker
 from minion_server.engine.explain import explain_job
-from minion_server.engine.recovery import recover
 from minion_server.rpc.convert import to_job_message
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.transfer import LastIds, Record, WorkerRecord
@@ -76,7 +75,7 @@ async def test_odd_jobs_are_shown_performed_and_ended(place: Place) -> None:
     await place[1].write(of(*JOBS, worker(3, host=LONG, notified=4e9), LAST_IDS))
     async with opened(place) as bench:
         storage = bench.storage
-        await recover(storage, Retention(stuck_after=MAX_SPAN), minion_backoff)
+        await storage.repair(Retention(stuck_after=MAX_SPAN), minion_backoff)
         assert await bench.listed() == [8, 7, 6, 5, 4, 3, 1]
         worker_id = await bench.worker()
         assert await bench.claim_ids(worker_id) == [3, 4]
@@ -203,15 +202,6 @@ async def test_a_schedule_that_was_skipped_is_as_it_was_but_for_its_next_run(pla
             record async for batch in records for record in batch if isinstance(record, Schedule)
         ]
     assert replace(kept, next_run=NOW) == replace(unreadable, next_run=NOW)
-
-
-async def test_a_worker_of_another_program_does_not_stop_a_start(place: Place) -> None:
-    await place[1].write(
-        of(worker(1, host=""), worker(2, host=LONG), worker(3, pid=-1), worker(4), LAST_IDS)
-    )
-    async with opened(place) as bench:
-        await recover(bench.storage, Retention(), minion_backoff)
-        assert 4 in [worker.id for worker in await bench.workers()]
 
 
 class UncheckedCommand(Command):

@@ -8,10 +8,15 @@ from datetime import timedelta
 from minion_server.domain.limits import MAX_SPAN
 
 Backoff = Callable[[int], timedelta]
-"""Answers the delay before the next attempt, from how often the job has been retried."""
+"""Returns the delay before the next attempt of a job that has been retried so often.
+
+It must return a delay for every count: it is asked within the step that ends the job.
+"""
+
+_MAX_SECONDS = int(MAX_SPAN.total_seconds())
 
 
 def minion_backoff(retries: int) -> timedelta:
-    """Return Perl Minion's delay, at most MAX_SPAN: `retries ** 4 + 15` seconds (Minion.pm)."""
-    # As whole numbers, which know no limit: a timedelta does.
-    return timedelta(seconds=min(retries**4 + 15, int(MAX_SPAN.total_seconds())))
+    """Return Perl Minion's delay, `retries ** 4 + 15` seconds (Minion.pm, `backoff`), bounded."""
+    # Bounded before it becomes a timedelta, which cannot hold what thousands of retries make.
+    return timedelta(seconds=min(retries**4 + 15, _MAX_SECONDS))

@@ -96,8 +96,9 @@ async def explain_job(storage: Storage, job_id: int, missing_after: timedelta) -
                 Reason(kind=ReasonKind.RUNNING, text=text, workers=workers)
             ]
         case JobState.FINISHED | JobState.FAILED:
-            when = "" if job.finished is None else f" at {_show(job.finished)}"
-            text = f"it {job.state}{when}"
+            # Perl Minion fails jobs that are stuck without noting when.
+            at = "" if job.finished is None else f" at {_show(job.finished)}"
+            text = f"it {job.state}{at}"
             reasons = [Reason(kind=ReasonKind.ENDED, text=text)]
         case JobState.INACTIVE:
             reasons = await _explain_inactive(storage, job, missing_after)
@@ -188,7 +189,7 @@ async def _explain_ready(storage: Storage, job: Job, able: Sequence[Worker]) -> 
         reasons = [
             Reason(
                 kind=ReasonKind.TASK_LIMIT,
-                text=f"the task {job.task!r} is at its limit on every worker that could run it",
+                text=f"no worker may run more jobs of the task {job.task!r} at a time",
                 workers=[worker.id for worker in free],
             )
         ]

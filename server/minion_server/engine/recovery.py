@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
 
 from minion_server.domain import limits
 from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import RepairReport, Retention
 from minion_server.domain.worker import Registration, Worker, WorkerFilter
 from minion_server.storage.base import Storage
@@ -28,16 +26,10 @@ async def recover(storage: Storage, retention: Retention, backoff: Backoff) -> R
             await storage.unregister_worker(worker.id)
         elif storage.exclusive:
             # Nobody was here to hear it: it has all its time to come back.
-            await _note_alive(storage, worker)
+            await storage.register_worker(
+                Registration(id=worker.id, host=worker.host, pid=worker.pid, status=worker.status)
+            )
     return await storage.repair(retention, backoff)
-
-
-async def _note_alive(storage: Storage, worker: Worker) -> None:
-    # A worker that came from another program's database may exceed our bounds.
-    with suppress(Invalid):
-        await storage.register_worker(
-            Registration(id=worker.id, host=worker.host, pid=worker.pid, status=worker.status)
-        )
 
 
 def _is_dead(storage: Storage, worker: Worker) -> bool:

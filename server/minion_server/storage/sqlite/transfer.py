@@ -12,6 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar, assert_never
 
 import apsw
+import orjson
 
 from minion_server.domain.errors import Conflict, DatabaseNotFound, Invalid
 from minion_server.domain.job import Job, JobState
@@ -53,6 +54,34 @@ class SqliteTransfer:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+
+    @property
+    def place(self) -> str:
+        """Where the database is, for people."""
+        return f"sqlite:///{self._path}"
+
+    async def identity(self) -> str:
+        """Return what no other database has: the file's own, by whatever path it is reached."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return str(self._path.resolve())
+        return f"{found.st_dev}:{found.st_ino}"
+
+    async def check_empty(self) -> None:
+        """Raise an error if `write` would."""
+
+        def run() -> None:
+            if not self._path.exists():
+                return
+            with FileLock(self._path):
+                connection = connect_writer(self._path)
+                try:
+                    self._check_empty(connection)
+                finally:
+                    connection.close()
+
+        await self._run(run)
 
     async def status(self) -> StoreStatus:
         """Tell what there is to know of the database."""
@@ -151,6 +180,7 @@ class SqliteTransfer:
     def _check_empty(self, connection: apsw.Connection) -> None:
         if not version_of(connection):
             return
+        closing.refuse_closed(connection)
         for table in (*LastIds.__slots__, "requests"):
             if connection.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").get:  # noqa: S608 - of constants
                 raise Conflict(f"{self._path} is not empty: it has {table}")
@@ -263,7 +293,7 @@ def _read(connection: apsw.Connection) -> Iterable[Record]:
     for row in connection.execute(f"SELECT {rows.JOB_COLUMNS} FROM jobs ORDER BY id"):  # noqa: S608 - a constant
         yield rows.to_job(row, 0.0)
     for row in connection.execute(f"SELECT {rows.WORKER_COLUMNS}, inbox FROM workers ORDER BY id"):  # noqa: S608 - a constant
-        yield WorkerRecord(worker=rows.to_worker(row), inbox=read_inbox(row[-1]))
+        yield WorkerRecord(worker=rows.to_worker(row), inbox=read_inbox(orjson.loads(row[-1])))
     for request_id, job, created in connection.execute(
         "SELECT request_id, job, created FROM requests"
     ):
