@@ -108,12 +108,16 @@ def test_a_backup_of_a_server_that_runs_is_restored_elsewhere(
 
 
 def test_what_is_asked_for_wrongly_is_told(home: Path) -> None:
+    (home / "text").write_text("no database\n" * 100)
     for arguments, text in (
         (("status", "--database", "sqlite:///none.db"), "there is no database at none.db"),
         (("copy", "sqlite:///a.db", "--database", "sqlite:///a.db"), "where it is"),
         (("restore", "none.db", "--database", "sqlite:///a.db"), "there is no database at"),
         (("upgrade", "--minion-schema", "25", "--database", "sqlite:///a.db"), "--minion-schema"),
         (("copy", "mysql://u:secret@h/d", "--database", "sqlite:///a.db"), "must be sqlite"),
+        (("status", "--database", "sqlite:///text"), "text is not a database"),
+        (("restore", "text", "--database", "sqlite:///a.db"), "text is not a database"),
+        (("copy", "sqlite:///a.db", "--database", "sqlite:///text"), "text is not a database"),
         (("copy", "sqlite:///b.db", "--wait", "x", "--database", "sqlite:///a.db"), "--wait"),
     ):
         result = minion("db", *arguments, home=home)

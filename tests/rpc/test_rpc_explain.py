@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import apsw
-import grpc
-import pytest
 from google.protobuf.duration_pb2 import Duration
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import worker_service_pb2 as worker_pb
@@ -224,23 +222,6 @@ async def test_it_has_ended(wire: RpcBench) -> None:
         assert (explained.state, explained.kinds) == (state, ["ENDED"])
 
 
-async def test_several_reasons_are_told_at_once(wire: RpcBench) -> None:
-    parent = await wire.enqueue()
-    job = await wire.enqueue(delay=Duration(seconds=60), parents=[parent])
-    explained = await explain(wire, job)
-    assert explained.kinds == ["DELAYED", "BLOCKED", "NO_WORKER"]
-    assert explained.summary.count(";") == 2
-
-
-@pytest.mark.parametrize(
-    ("job_id", "code"),
-    [(999, grpc.StatusCode.NOT_FOUND), (0, grpc.StatusCode.INVALID_ARGUMENT)],
-)
-async def test_there_is_no_such_job(wire: RpcBench, job_id: int, code: grpc.StatusCode) -> None:
-    refusal = await wire.refusal("ExplainJob", pb.ExplainJobRequest(id=job_id))
-    assert refusal.code == code
-
-
 async def test_parents_of_no_job_block_nothing(wire: RpcBench) -> None:
     await register(wire)
     ready = await wire.enqueue(parents=[-(2**63), -1, 0, 2**63 - 1])
@@ -277,3 +258,20 @@ async def test_a_job_that_failed_as_stuck_has_no_time(wire: RpcBench, tmp_path: 
     with closing(apsw.Connection(str(tmp_path / "minion.db"))) as connection:
         connection.execute(f"UPDATE jobs SET state = 'failed', stage = NULL WHERE id = {job}")
     assert (await explain(wire, job)).summary == "It failed."
+
+
+async def test_several_reasons_are_told_at_once(wire: RpcBench) -> None:
+    parent = await wire.enqueue()
+    job = await wire.enqueue(delay=Duration(seconds=60), parents=[parent])
+    explained = await explain(wire, job)
+    assert explained.kinds == ["DELAYED", "BLOCKED", "NO_WORKER"]
+    assert explained.summary.count(";") == 2
+
+
+@pytest.mark.parametrize(
+    ("job_id", "code"),
+    [(999, grpc.StatusCode.NOT_FOUND), (0, grpc.StatusCode.INVALID_ARGUMENT)],
+)
+async def test_there_is_no_such_job(wire: RpcBench, job_id: int, code: grpc.StatusCode) -> None:
+    refusal = await wire.refusal("ExplainJob", pb.ExplainJobRequest(id=job_id))
+    assert refusal.code == code

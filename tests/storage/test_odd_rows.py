@@ -17,10 +17,11 @@ from minion_server.domain.maintenance import Retention
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Command, Worker
 from minion_server.engine.explain import explain_job
-from minion_server.engine.recovery import recover
 from minion_server.rpc.convert import to_job_message
+from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.transfer import LastIds, Record, WorkerRecord
 from storage.test_transfer import NewPlace, Place, content, move, new_place, opened
+from support.postgresql import PostgresServer
 
 __all__ = ["new_place"]
 
@@ -74,7 +75,7 @@ async def test_odd_jobs_are_shown_performed_and_ended(place: Place) -> None:
     await place[1].write(of(*JOBS, worker(3, host=LONG, notified=4e9), LAST_IDS))
     async with opened(place) as bench:
         storage = bench.storage
-        await recover(storage, Retention(stuck_after=MAX_SPAN), minion_backoff, own_namespace=None)
+        await storage.repair(Retention(stuck_after=MAX_SPAN), minion_backoff)
         assert await bench.listed() == [8, 7, 6, 5, 4, 3, 1]
         worker_id = await bench.worker()
         assert await bench.claim_ids(worker_id) == [3, 4]
@@ -134,6 +135,36 @@ async def test_times_that_postgresql_could_not_show_arrive_clamped(new_place: Ne
         assert (job.created, job.delayed, job.expires) == (MIN_TIME, MAX_TIME, MAX_TIME)
 
 
+@pytest.mark.parametrize(
+    ("time", "shown"), [("33658-01-01", MAX_TIME), ("0044-03-15 BC", MIN_TIME)]
+)
+async def test_a_time_of_postgresql_that_no_datetime_holds_spoils_no_list(
+    postgresql: PostgresServer, new_place: NewPlace, time: str, shown: float
+) -> None:
+    name = await postgresql.make_database()
+    url = postgresql.url(name)
+    place = (lambda: PostgresStorage(url)), PostgresTransfer(url)
+    await place[1].write(of(replace(PLAIN_JOB, state=JobState.FAILED, finished=NOW), LAST_IDS))
+    # As Perl Minion's functions do with a delay of 10 ** 12 seconds.
+    columns = ("created", "delayed", "expires", "finished", "retried", "started")
+    changes = ", ".join(f"{column} = '{time}'" for column in columns)
+    await postgresql.execute(
+        f"UPDATE minion_jobs SET {changes};"
+        " INSERT INTO minion_locks (name, expires) VALUES ('l', '33658-01-01')",
+        name,
+    )
+    target = await new_place("sqlite")
+    await move(place[1], target[1])
+    for one in (place, target):
+        async with opened(one) as bench:
+            job = await bench.job(1)
+            assert {getattr(job, column) for column in columns} == {shown}
+            assert await bench.listed() == [1]
+            (lock,) = (await bench.storage.list_locks([], limit=9)).locks
+            assert lock.expires == MAX_TIME
+    await postgresql.drop_database(name)
+
+
 async def test_a_schedule_that_cannot_be_read_keeps_no_other_from_firing(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -171,15 +202,6 @@ async def test_a_schedule_that_was_skipped_is_as_it_was_but_for_its_next_run(pla
             record async for batch in records for record in batch if isinstance(record, Schedule)
         ]
     assert replace(kept, next_run=NOW) == replace(unreadable, next_run=NOW)
-
-
-async def test_a_worker_of_another_program_does_not_stop_a_start(place: Place) -> None:
-    await place[1].write(
-        of(worker(1, host=""), worker(2, host=LONG), worker(3, pid=-1), worker(4), LAST_IDS)
-    )
-    async with opened(place) as bench:
-        await recover(bench.storage, Retention(), minion_backoff, own_namespace=None)
-        assert 4 in [worker.id for worker in await bench.workers()]
 
 
 class UncheckedCommand(Command):

@@ -194,6 +194,29 @@ async def test_a_second_move_cannot_reopen_what_the_first_closed(
     assert "moved elsewhere" in (await source[1].status()).closed
 
 
+async def test_a_target_is_looked_at_before_anything_is_written(tmp_path: Path) -> None:
+    path, link = tmp_path / "minion.db", tmp_path / "link.db"
+    link.symlink_to(path)
+    transfer, linked = SqliteTransfer(path), SqliteTransfer(link)
+    assert await transfer.identity() == await linked.identity()
+    await transfer.check_empty()
+    assert not path.exists()
+    async with opened(((lambda: SqliteStorage(path)), transfer)) as bench:
+        assert await transfer.identity() == await linked.identity()
+        with pytest.raises(Conflict, match="in use"):
+            await linked.check_empty()
+    await transfer.check_empty()
+    await transfer.hold()
+    with pytest.raises(Conflict, match="being moved"):
+        await transfer.check_empty()
+    await transfer.reopen()
+    async with opened(((lambda: SqliteStorage(path)), transfer)) as bench:
+        await bench.enqueue()
+    with pytest.raises(Conflict, match="not empty: it has jobs"):
+        await linked.check_empty()
+    assert SqliteTransfer(path).place == f"sqlite:///{path}"
+
+
 async def test_triggers_of_the_owner_are_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "minion.db"
     place = (lambda: SqliteStorage(path)), SqliteTransfer(path)
@@ -247,17 +270,23 @@ async def test_only_what_needs_the_schema_upgrades_it_and_never_under_a_server(
         assert await transfer.active_jobs() == 0
         await transfer.reopen()
         await transfer.backup(tmp_path / "backup.db")
+        copied = await new_place("sqlite")
+        await move(transfer, copied[1])
         with pytest.raises(Conflict, match=r"cannot upgrade .* is in use by another server"):
-            await move(transfer, (await new_place("sqlite"))[1])
+            await move(transfer, (await new_place("sqlite"))[1], seal="gone")
         with pytest.raises(Conflict, match="in use"):
             await transfer.upgrade()
         assert await version() == old
         assert await bench.claim_ids(await bench.worker()) == [1]
     await transfer.hold()
     await transfer.reopen()
+    with pytest.raises(Conflict, match="not empty"):
+        await move(SqliteTransfer(tmp_path / "backup.db"), transfer)
     assert await version() == old
-    await move(transfer, (await new_place("sqlite"))[1])
+    await move(transfer, (await new_place("sqlite"))[1], seal="gone")
     assert await version() == old + 1
+    async with opened(copied) as bench:
+        assert await bench.listed() == [1]
     async with opened(((lambda: SqliteStorage(tmp_path / "backup.db")), transfer)) as bench:
         assert await bench.listed() == [1]
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 WORKER_WENT_AWAY = "Worker went away"
 """Result of a job whose worker is gone."""
 JOB_STUCK = "Job appears stuck in queue"
-"""Result of a job that was due for too long, and that nobody took."""
+"""Result of a job that nobody took for too long."""
 FOREGROUND_QUEUE = "minion_foreground"
 """Queue whose active jobs Perl Minion performs without a worker that stays; never repaired."""
 
@@ -21,8 +21,7 @@ class Retention:
     Attributes:
         missing_after: A worker not heard of for this long is gone (see `worker.is_missing`).
         remove_after: A job that finished this long ago is removed.
-        stuck_after: An inactive job that has been due for this long fails, also when it is blocked
-            by its parents (as Perl Minion does).
+        stuck_after: An inactive job fails that should have run this long ago, blocked ones too.
     """
 
     missing_after: timedelta = timedelta(seconds=90)

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import logging
-
-import orjson
+from collections.abc import Iterable
 
 from minion_server.domain.errors import Invalid
+from minion_server.domain.job import JsonValue
 from minion_server.domain.worker import Command
 
 logger = logging.getLogger(__name__)
 
 
-def read_inbox(text: str) -> list[Command]:
-    """Return the commands of an inbox, given as JSON, without those that cannot be read.
+def read_inbox(entries: Iterable[JsonValue]) -> list[Command]:
+    """Return the commands of an inbox, without those that cannot be read.
 
     Another program may have put anything there; one bad command must not keep the worker from the
     others.
     """
     commands = []
-    for entry in orjson.loads(text):
+    for entry in entries:
         match entry:
             case [str(name), *args]:
                 try:

@@ -120,7 +120,7 @@ class Transfer(Protocol):
                 afterwards, unless the block is left by an exception.
 
         Raises:
-            Conflict: The queue has been moved elsewhere already, and `seal` is given; or the schema
+            Conflict: `seal` is given, and the queue has been moved elsewhere already, or the schema
                 is an older one and a server uses the database.
         """
 

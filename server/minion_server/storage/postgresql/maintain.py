@@ -93,9 +93,10 @@ async def broadcast(
 
 async def receive(database: Database, worker_id: int) -> list[Command]:
     """Do what `Storage.receive` says."""
-    return read_inbox(
+    inbox = orjson.loads(
         await database.step("SELECT minion_server_receive($1, $2, $3::bigint)", worker_id)
     )
+    return read_inbox(inbox)
 
 
 async def acquire_lock(database: Database, request: LockRequest) -> int | None:

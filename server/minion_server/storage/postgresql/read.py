@@ -15,6 +15,7 @@ from minion_server.domain.worker import WorkerFilter, WorkerPage
 from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.rows import (
     JOB_COLUMNS,
+    LOCK_COLUMNS,
     SCHEDULE_COLUMNS,
     children_of,
     to_job,
@@ -159,7 +160,7 @@ async def list_locks(
     total, rows = await _page(
         database,
         "minion_locks",
-        "id, name, expires",
+        LOCK_COLUMNS,
         where,
         limit=limit,
         offset=offset,

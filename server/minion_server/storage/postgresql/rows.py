@@ -7,16 +7,34 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import orjson
 
+from minion_server.domain import limits
 from minion_server.domain.job import Job, JobState, JobStatus
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Worker
 
-JOB_COLUMNS = """
-    id, args, attempts, created, delayed, expires, finished, lax, notes, parents, priority, queue,
-    result, retried, retries, started, state::text AS state, task, worker, now() AS time
+
+def _clamped(column: str) -> str:
+    """Write a column of times; PostgreSQL knows some that no datetime holds.
+
+    Perl Minion takes any number of seconds for a delay, an expiry or the duration of a lock, and
+    one time out of range would fail the whole list.
+    """
+    return (
+        f"CASE WHEN {column} IS NOT NULL THEN least(greatest({column}, "
+        f"to_timestamp({limits.MIN_TIME})), to_timestamp({limits.MAX_TIME})) END AS {column}"
+    )
+
+
+JOB_COLUMNS = f"""
+    id, args, attempts, {_clamped("created")}, {_clamped("delayed")}, {_clamped("expires")},
+    {_clamped("finished")}, lax, notes, parents, priority, queue, result, {_clamped("retried")},
+    retries, {_clamped("started")}, state::text AS state, task, worker, now() AS time
 """
 """What `to_job` reads of `minion_jobs`, besides `children` from `children_of`."""
+
+LOCK_COLUMNS = f"id, name, {_clamped('expires')}"
+"""What `to_lock` reads of `minion_locks`."""
 
 SCHEDULE_COLUMNS = """
     id, args, attempts, created, cron, expire, last_job, last_run, lax, name, next_run, notes,

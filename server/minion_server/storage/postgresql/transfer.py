@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, assert_never
 
 import asyncpg
+import orjson
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Conflict, DatabaseNotFound
@@ -205,7 +206,9 @@ async def _read(connection: Connection, schedules: str) -> AsyncIterator[Sequenc
         yield [rows.to_job(row) for row in found]
     async for found in _portions(connection, "SELECT * FROM minion_workers ORDER BY id"):
         yield [
-            WorkerRecord(worker=rows.to_worker(row, []), inbox=read_inbox(row["inbox"]))
+            WorkerRecord(
+                worker=rows.to_worker(row, []), inbox=read_inbox(orjson.loads(row["inbox"]))
+            )
             for row in found
         ]
     async for found in _portions(
@@ -218,7 +221,8 @@ async def _read(connection: Connection, schedules: str) -> AsyncIterator[Sequenc
             for row in found
         ]
     async for found in _portions(
-        connection, "SELECT id, name, expires FROM minion_locks ORDER BY id"
+        connection,
+        f"SELECT {rows.LOCK_COLUMNS} FROM minion_locks ORDER BY id",  # noqa: S608 - a constant
     ):
         yield [rows.to_lock(row) for row in found]
     async for found in _portions(

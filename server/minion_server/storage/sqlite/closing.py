@@ -30,8 +30,7 @@ def hold(connection: apsw.Connection) -> None:
         Conflict: The database is closed already. Who closed it may still be at work, and a move
             that fails would open it.
     """
-    if closed := reason(connection):
-        raise Conflict(f"{connection.filename}: {closed} (`minion db reopen` would open it)")
+    refuse_closed(connection)
     connection.execute(
         f"CREATE TRIGGER {_HOLD} BEFORE UPDATE OF state ON jobs "
         f"WHEN new.state = 'active' BEGIN SELECT RAISE(ABORT, '{HELD}'); END"
@@ -61,6 +60,16 @@ def reason(connection: apsw.Connection) -> str:
     if any(name.startswith(_SEAL) for name in names):
         return MOVED
     return HELD if names else ""
+
+
+def refuse_closed(connection: apsw.Connection) -> None:
+    """Keep moves from a database that another one has closed, at whichever end of it.
+
+    Raises:
+        Conflict: One has.
+    """
+    if closed := reason(connection):
+        raise Conflict(f"{connection.filename}: {closed} (`minion db reopen` would open it)")
 
 
 def refuse_moved(connection: apsw.Connection) -> None:

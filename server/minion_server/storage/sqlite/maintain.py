@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 
 import orjson
@@ -108,7 +108,7 @@ def _remove_expired(txn: Transaction) -> int:
     return _remove_all(txn, "SELECT id FROM jobs WHERE stage = 'expired' LIMIT ?", (MAX_REPAIRED,))
 
 
-def _remove_all(txn: Transaction, query: str, bindings: Sequence[float]) -> int:
+def _remove_all(txn: Transaction, query: str, bindings: tuple[float, ...]) -> int:
     found = txn.rows(query, bindings)
     for (job_id,) in found:
         steer.remove(txn, job_id)

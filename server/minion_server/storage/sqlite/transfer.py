@@ -8,9 +8,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar, assert_never
 
 import apsw
+import orjson
 
 from minion_server.domain.errors import Conflict, DatabaseNotFound, Invalid
 from minion_server.domain.job import Job, JobState
@@ -53,6 +55,34 @@ class SqliteTransfer:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def place(self) -> str:
+        """Where the database is, for people."""
+        return f"sqlite:///{self._path}"
+
+    async def identity(self) -> str:
+        """Return what no other database has: the file's own, by whatever path it is reached."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return str(self._path.resolve())
+        return f"{found.st_dev}:{found.st_ino}"
+
+    async def check_empty(self) -> None:
+        """Raise an error if `write` would."""
+
+        def run() -> None:
+            if not self._path.exists():
+                return
+            with FileLock(self._path):
+                connection = connect_writer(self._path)
+                try:
+                    self._check_empty(connection)
+                finally:
+                    connection.close()
+
+        await self._run(run)
+
     async def status(self) -> StoreStatus:
         """Tell what there is to know of the database."""
         return await self._run(self._status)
@@ -81,22 +111,23 @@ class SqliteTransfer:
     @asynccontextmanager
     async def read(self, *, seal: str | None = None) -> AsyncIterator[Records]:
         """Read the whole queue, as it is at one moment."""
-        # A writing transaction keeps other writers out; a reading one reads beside them.
-        connect, begin = (
-            (connect_reader, "BEGIN") if seal is None else (connect_writer, "BEGIN IMMEDIATE")
-        )
-        connection = await self._run(self._open_current, connect)
-        try:
-            await self._run(connection.execute, begin)
-            if seal is not None:
-                closing.refuse_moved(connection)
-            yield self._in_thread(batches(_read(connection)))
-            if seal is not None:
-                await self._run(closing.seal, connection, seal)
-            await self._run(connection.execute, "COMMIT")
-        finally:
-            # What is not committed is rolled back.
-            await self._run(connection.close)
+        with TemporaryDirectory(prefix="minion-") as folder:
+            if seal is None:
+                connection = await self._run(self._open_to_read, Path(folder))
+            else:
+                connection = await self._run(self._open_to_seal)
+            try:
+                # The one kind of transaction keeps writers out; the other reads beside them.
+                await self._run(connection.execute, "BEGIN" if seal is None else "BEGIN IMMEDIATE")
+                if seal is not None:
+                    await self._run(closing.refuse_moved, connection)
+                yield self._in_thread(batches(_read(connection)))
+                if seal is not None:
+                    await self._run(closing.seal, connection, seal)
+                await self._run(connection.execute, "COMMIT")
+            finally:
+                # What is not committed is rolled back.
+                await self._run(connection.close)
 
     async def upgrade(self, minion_schema: int | None = None) -> None:
         """Bring the schema up to date."""
@@ -118,6 +149,7 @@ class SqliteTransfer:
         with FileLock(self._path):
             connection = await self._run(connect_writer, self._path)
             try:
+                await self._run(self._check_empty, connection)
                 await self._run(migrate, connection)
                 written = await self._write(connection, records)
                 # A file without a log can be read where nothing can be written, as a backup may be.
@@ -138,7 +170,6 @@ class SqliteTransfer:
     async def _write(self, connection: apsw.Connection, records: Records) -> Mapping[str, int]:
         # What is not committed is rolled back when the connection is closed.
         await self._run(connection.execute, "BEGIN IMMEDIATE")
-        await self._run(self._check_empty, connection)
         writer = _RecordWriter(Transaction(connection=connection, now=time.time()))
         async for batch in records:
             await self._run(writer.write, batch)
@@ -147,6 +178,9 @@ class SqliteTransfer:
         return writer.written
 
     def _check_empty(self, connection: apsw.Connection) -> None:
+        if not version_of(connection):
+            return
+        closing.refuse_closed(connection)
         for table in (*LastIds.__slots__, "requests"):
             if connection.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").get:  # noqa: S608 - of constants
                 raise Conflict(f"{self._path} is not empty: it has {table}")
@@ -164,16 +198,29 @@ class SqliteTransfer:
         finally:
             connection.close()
 
-    def _open_current(self, connect: Connect) -> apsw.Connection:
-        """Open the database for what depends on the schema, which is brought up to date before."""
-        with self._opened(connect) as connection:
+    def _open_to_read(self, folder: Path) -> apsw.Connection:
+        """Open the database, or a copy of it with the present schema if its own is older."""
+        copy = folder / self._path.name
+        with self._opened(connect_reader) as connection:
+            current = is_current(connection)
+            if not current:
+                connection.execute("VACUUM INTO ?", (str(copy),))
+        if current:
+            return connect_reader(self._path)
+        connection = connect_writer(copy)
+        migrate(connection)
+        return connection
+
+    def _open_to_seal(self) -> apsw.Connection:
+        """Open the database, with its schema brought up to date."""
+        with self._opened(connect_writer) as connection:
             current = is_current(connection)
         if not current:
             try:
                 self._upgrade()
             except Conflict as error:
                 raise Conflict(f"cannot upgrade the schema: {error}") from error
-        return connect(self._path)
+        return connect_writer(self._path)
 
     def _upgrade(self) -> None:
         with FileLock(self._path):
@@ -246,7 +293,7 @@ def _read(connection: apsw.Connection) -> Iterable[Record]:
     for row in connection.execute(f"SELECT {rows.JOB_COLUMNS} FROM jobs ORDER BY id"):  # noqa: S608 - a constant
         yield rows.to_job(row, 0.0)
     for row in connection.execute(f"SELECT {rows.WORKER_COLUMNS}, inbox FROM workers ORDER BY id"):  # noqa: S608 - a constant
-        yield WorkerRecord(worker=rows.to_worker(row), inbox=read_inbox(row[-1]))
+        yield WorkerRecord(worker=rows.to_worker(row), inbox=read_inbox(orjson.loads(row[-1])))
     for request_id, job, created in connection.execute(
         "SELECT request_id, job, created FROM requests"
     ):

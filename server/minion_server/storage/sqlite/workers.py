@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import orjson
+
 from minion_server.domain import limits
 from minion_server.domain.worker import Command, Registration
 from minion_server.storage.inbox import read_inbox
@@ -71,6 +73,6 @@ def receive(worker_id: int) -> Operation[list[Command]]:
         if row is None:
             return []
         txn.connection.execute("UPDATE workers SET inbox = '[]' WHERE id = ?", (worker_id,))
-        return read_inbox(row[0])
+        return read_inbox(orjson.loads(row[0]))
 
     return run
