@@ -15,7 +15,7 @@ from minion_server.domain.schedule import NewSchedule
 from minion_server.domain.worker import Command, Registration
 from minion_server.storage.base import Changes
 from minion_server.storage.postgresql import PostgresStorage
-from support.postgresql import PostgresServer
+from support.postgresql import PostgresServer, until_listening
 
 FOO = Claim(queues=["default"], tasks=["foo"], max_jobs=100)
 
@@ -68,11 +68,6 @@ class Node:
                 self._told.clear()
                 await self._told.wait()
 
-    async def listens(self) -> None:
-        async with asyncio.timeout(10):
-            while not self.storage._watch._listening:  # noqa: ASYNC110 - no event tells of it
-                await asyncio.sleep(0.005)
-
     async def enqueue(self, **fields: object) -> int:
         (one,) = await self.storage.enqueue([NewJob(task="foo", **fields)])  # type: ignore[arg-type]  # the test knows
         return one.id
@@ -95,8 +90,7 @@ async def nodes(url: str, request: pytest.FixtureRequest) -> AsyncIterator[list[
     for node in nodes:
         await node.storage.open()
     if request.param == "listening":
-        for node in nodes:
-            await node.listens()
+        await until_listening(url, 2)
     yield nodes
     for node in nodes:
         await node.storage.close()
@@ -296,7 +290,7 @@ async def test_what_was_told_while_it_could_not_hear_is_found_out(
     here, there = Node(url, look_seconds=3_600, poll_seconds=3_600), Node(url, look_seconds=3_600)
     for node in (here, there):
         await node.storage.open()
-        await node.listens()
+    await until_listening(url, 2)
     worker = await _work(here)
     await here.storage.claim_jobs(worker, FOO)
     await perl.execute(
@@ -314,7 +308,7 @@ async def test_more_than_a_notification_holds_is_heard_all_the_same(url: str) ->
     here, there = (Node(url, look_seconds=3_600, poll_seconds=3_600) for _ in range(2))
     for node in (here, there):
         await node.storage.open()
-        await node.listens()
+    await until_listening(url, 2)
     worker = await _work(there)
     wanted = Claim(queues=["default"], tasks=["t" * 255], max_jobs=1)
     await there.storage.claim_jobs(worker, wanted)

@@ -16,7 +16,7 @@ from minion_server.domain.job import Claim, JobFilter, JobState, NewJob, Outcome
 from minion_server.domain.maintenance import RepairReport, Retention
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage, watch
-from support.postgresql import PostgresServer, serving
+from support.postgresql import PostgresServer, serving, until_listening
 from support.proxy import Proxy
 
 JOBS = 600
@@ -61,12 +61,6 @@ async def _end_sessions(server: PostgresServer, name: str) -> None:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         f"WHERE datname = '{name}' AND application_name = 'minion-server'"
     )
-
-
-async def until_listening(storage: PostgresStorage) -> None:
-    async with asyncio.timeout(10):
-        while not storage._watch._listening:  # noqa: ASYNC110 - no event tells of it
-            await asyncio.sleep(0.01)
 
 
 async def _work(
@@ -165,7 +159,7 @@ async def test_a_listener_that_died_tells_of_the_other_connections(
         url = f"postgresql://minion@127.0.0.1:{proxy.port}/{name}"
         storage = await open_store(url)
         await asyncio.gather(*(storage.stats() for _ in range(8)))
-        await until_listening(storage)
+        await until_listening(server.url(name))
         proxy.strand()
         async with asyncio.timeout(5):
             await asyncio.gather(*(storage.stats() for _ in range(8)))
@@ -325,7 +319,7 @@ async def test_perls_workers_get_new_ids_after_a_crash(
         last = await storage.register_worker(Registration(host="h", pid=1))
     await asyncio.to_thread(server.crash)
     await asyncio.to_thread(server.start)
-    await until_listening(storage)
+    await until_listening(server.url(name))
     connection = await asyncpg.connect(server.url(name))
     assert await connection.fetchval("SELECT nextval('minion_workers_id_seq')") > last
     await connection.close()

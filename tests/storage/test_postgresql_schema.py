@@ -14,7 +14,7 @@ from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.postgresql.address import parse_address
-from support.postgresql import PostgresServer
+from support.postgresql import ROLE, PostgresServer, database_of
 
 SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("minion")
 ANY = Claim(queues=["default"], max_jobs=100)
@@ -120,11 +120,13 @@ async def test_schedules_move_when_minion_is_upgraded(perl: asyncpg.Connection, 
 
 @pytest.mark.parametrize("version", [23, 24, 25])
 async def test_minions_schema_is_upgraded_under_a_server_that_runs(
-    perl: asyncpg.Connection, url: str, version: int
+    postgresql: PostgresServer, perl: asyncpg.Connection, url: str, version: int
 ) -> None:
     await _make_minion(perl, 25)
     newest = await perl.fetchval(MINIONS)
-    await perl.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await postgresql.execute(
+        f"DROP SCHEMA {ROLE} CASCADE; CREATE SCHEMA AUTHORIZATION {ROLE}", database_of(url)
+    )
     await _make_minion(perl, version)
     storage = PostgresStorage(url)
     await storage.open()
@@ -190,9 +192,12 @@ async def test_what_is_not_minions_or_is_newer_than_we_is_refused(
 
 
 async def test_a_schema_of_its_own_is_found_by_the_search_path(
-    perl: asyncpg.Connection, url: str
+    postgresql: PostgresServer, perl: asyncpg.Connection, url: str
 ) -> None:
-    await perl.execute("CREATE SCHEMA one; CREATE SCHEMA two")
+    await postgresql.execute(
+        f"CREATE SCHEMA one AUTHORIZATION {ROLE}; CREATE SCHEMA two AUTHORIZATION {ROLE}",
+        database_of(url),
+    )
     for schema in ("one", "two"):
         storage = PostgresStorage(f"{url}&search_path={schema}")
         await storage.open()

@@ -184,7 +184,7 @@ class PostgresStorage:
             self._watch.heed(claim)
             if locked:
                 asyncio.get_running_loop().call_later(
-                    LOCKED_SECONDS, self._tell_here, perform.unfilled(claim)
+                    LOCKED_SECONDS, self._tell_here, perform.unfilled(locked)
                 )
         return jobs
 

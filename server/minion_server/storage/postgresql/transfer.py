@@ -61,7 +61,7 @@ _LAST_IDS = """
       (SELECT last_value * is_called::int FROM {schedules}_id_seq) AS schedules
 """
 _PLACE = """
-    SELECT minion_server_place(array_agg(id)), pg_notify('minion_server', '{"look": true}')
+    SELECT minion_server_place(array_agg(id)), pg_notify(minion_server_channel(), '{"look": true}')
     FROM minion_jobs WHERE state = 'inactive'
 """
 _JOB_FIELDS = (
@@ -101,7 +101,7 @@ class PostgresTransfer:
             return StoreStatus(
                 kind="postgresql",
                 versions={"minion": versions.minion, "minion-server": versions.own},
-                newest={"minion": MINION_NEWEST, "minion-server": len(migrations())},
+                newest={"minion": MINION_NEWEST, "minion-server": max(migrations())},
                 jobs=jobs,
                 bytes=await connection.fetchval(_SIZE),
                 closed=closed,
