@@ -8,12 +8,11 @@ from importlib import resources
 
 import asyncpg
 import pytest
-from minion_server.domain.errors import Conflict, Invalid
+from minion_server.domain.errors import Conflict
 from minion_server.domain.job import Claim, NewJob
 from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
-from minion_server.storage.postgresql.address import parse_address
 from support.postgresql import ROLE, PostgresServer, database_of
 
 SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("minion")
@@ -209,14 +208,3 @@ async def test_a_schema_of_its_own_is_found_by_the_search_path(
     await perl.execute("UPDATE one.minion_jobs SET state = 'inactive', delayed = now()")
     await perl.execute("DELETE FROM two.minion_jobs")
     assert await perl.fetchval("SELECT count(*) FROM one.minion_server_waiting") == 1
-
-
-def test_addresses() -> None:
-    address = parse_address("postgresql://u:p@h:5/d?sslmode=require&pgbouncer=true&connections=3")
-    assert address.dsn == "postgresql://u:p@h:5/d?sslmode=require"
-    assert (address.pooler, address.connections) == (True, 3)
-    assert parse_address("postgresql:///d?host=/run").dsn == "postgresql:///d?host=%2Frun"
-    assert parse_address("postgres://h").dsn == "postgres://h"
-    for wrong in ("mysql://h/d", "postgresql://h/d?connections=0"):
-        with pytest.raises(Invalid):
-            parse_address(wrong)

@@ -18,6 +18,8 @@ from minion_server.storage.postgresql.json_text import to_json
 
 logger = logging.getLogger(__name__)
 
+ELSEWHERE_SECONDS = 0.5
+"""When to look again while another server, or Perl Minion, dispatches."""
 UNREADABLE_SECONDS = 3_600.0
 """A schedule whose rule cannot be read, or never matches, is looked at again so much later."""
 
@@ -114,16 +116,16 @@ async def next_dispatch(database: Database, table: str) -> float | None:
 
 async def dispatch_schedules(
     database: Database, tell: Tell, table: str
-) -> list[DispatchedSchedule]:
-    """Do what `Storage.dispatch_schedules` says."""
+) -> list[DispatchedSchedule] | None:
+    """Do what `Storage.dispatch_schedules` says; return None if another does so just now."""
     changes = Changes()
 
-    async def dispatch(connection: Connection) -> list[DispatchedSchedule]:
+    async def dispatch(connection: Connection) -> list[DispatchedSchedule] | None:
         nonlocal changes
         changes = Changes()
         async with connection.transaction():
             if not await connection.fetchval(_TRY_LOCK):
-                return []
+                return None
             due = await connection.fetch(_DUE.format(table=table))
             return [await _fire(connection, changes, table, row) for row in due]
 

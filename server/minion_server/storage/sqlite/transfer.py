@@ -43,6 +43,36 @@ class SqliteTransfer:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    @property
+    def place(self) -> str:
+        """Where the database is, for people."""
+        return f"sqlite:///{self._path}"
+
+    async def identity(self) -> str:
+        """Return what no other database has: the file's own, by whatever path it is reached."""
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return str(self._path.resolve())
+        return f"{found.st_dev}:{found.st_ino}"
+
+    async def check_empty(self) -> None:
+        """Raise an error if `write` would."""
+
+        def run() -> None:
+            if not self._path.exists():
+                return
+            with FileLock(self._path):
+                connection = self._open()
+                try:
+                    self._check_empty(connection)
+                    if closed := closing.reason(connection):
+                        raise Conflict(f"{self._path} is closed: {closed}")
+                finally:
+                    connection.close()
+
+        await asyncio.to_thread(run)
+
     async def status(self) -> StoreStatus:
         """Tell what there is to know of the database."""
         return await asyncio.to_thread(self._status)
