@@ -15,7 +15,8 @@ from minion_server.domain.schedule import NewSchedule
 from minion_server.domain.worker import Command, Registration
 from minion_server.storage.base import Changes
 from minion_server.storage.postgresql import PostgresStorage
-from support.postgresql import PostgresServer, until_listening
+from support.pgbouncer import PgBouncer
+from support.postgresql import PostgresServer, database_of, until_listening
 
 FOO = Claim(queues=["default"], tasks=["foo"], max_jobs=100)
 
@@ -80,13 +81,14 @@ async def url(postgresql: PostgresServer) -> AsyncIterator[str]:
     await postgresql.drop_database(name)
 
 
-@pytest.fixture(params=["listening", "polling"])
+@pytest.fixture(params=["listening", "pooled"])
 async def nodes(url: str, request: pytest.FixtureRequest) -> AsyncIterator[list[Node]]:
-    """Two servers; in the second run, behind a pooler that knows no LISTEN."""
+    """Two servers; in the second run, behind PgBouncer, which knows no LISTEN."""
     if request.param == "listening":
         nodes = [Node(url, look_seconds=3_600, poll_seconds=3_600) for _ in range(2)]
     else:
-        nodes = [Node(url + "&pgbouncer=true", poll_seconds=0.05) for _ in range(2)]
+        pooler: PgBouncer = request.getfixturevalue("pgbouncer")
+        nodes = [Node(pooler.url(database_of(url)), poll_seconds=0.05) for _ in range(2)]
     for node in nodes:
         await node.storage.open()
     if request.param == "listening":

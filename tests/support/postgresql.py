@@ -107,7 +107,7 @@ class PostgresServer:
                 [self.binaries / "postgres", "-D", self.folder / "data", *arguments],
                 stdout=log,
                 stderr=log,
-                **_as_user(),
+                **as_user(),
             )
         self._wait()
 
@@ -159,7 +159,7 @@ class PostgresServer:
 
     def psql(self, sql: str, database: str) -> subprocess.CompletedProcess[bytes]:
         """Execute statements as the superuser, where no loop runs."""
-        command = [self.binaries / "psql", "-XAtc", sql, self.url(database, user=SUPERUSER)]
+        command = [str(self.binaries / "psql"), "-XAtc", sql, self.url(database, user=SUPERUSER)]
         return subprocess.run(command, check=False, capture_output=True)
 
     def _wait(self) -> None:
@@ -247,9 +247,7 @@ def serving(**settings: str) -> Iterator[PostgresServer]:
     folder = Path(tempfile.mkdtemp(prefix="minion-pg-", dir=_fast_folder()))
     folder.chmod(0o755)
     try:
-        if os.geteuid() == 0:
-            user = pwd.getpwnam(UNPRIVILEGED)
-            os.chown(folder, user.pw_uid, user.pw_gid)
+        give_away(folder)
         binaries = _reachable(find_binaries(), folder)
         subprocess.run(
             [
@@ -259,7 +257,7 @@ def serving(**settings: str) -> Iterator[PostgresServer]:
             check=True,
             capture_output=True,
             cwd=folder,
-            **_as_user(),
+            **as_user(),
         )  # fmt: skip
         server = PostgresServer(folder, binaries, _free_port(), dict(settings))
         server.start()
@@ -286,7 +284,7 @@ def _reachable(binaries: Path, folder: Path) -> Path:
     if os.geteuid() != 0:
         return binaries
     tried = subprocess.run(
-        [binaries / "postgres", "--version"], check=False, capture_output=True, **_as_user()
+        [binaries / "postgres", "--version"], check=False, capture_output=True, **as_user()
     ) if _enterable(binaries) else None  # fmt: skip
     if tried is not None and tried.returncode == 0:
         return binaries
@@ -299,7 +297,15 @@ def _enterable(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in (path, *path.parents))
 
 
-def _as_user() -> dict[str, Any]:
+def give_away(folder: Path) -> None:
+    """Make a folder, and what is in it, the user's that the servers run as."""
+    if os.geteuid() == 0:
+        user = pwd.getpwnam(UNPRIVILEGED)
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, user.pw_uid, user.pw_gid)
+
+
+def as_user() -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     user = pwd.getpwnam(UNPRIVILEGED)

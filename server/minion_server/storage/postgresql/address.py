@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +30,7 @@ _TLS = frozenset(
 _YES, _NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 _FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl", "passfile", "servicefile")
+_CERTIFICATES = ("sslrootcert", "sslcrl")
 _DRIVER = frozenset({"passfile", "service", "servicefile", "krbsrvname", "gsslib"})
 """Arguments of the driver of the same name."""
 _OTHERWISE = frozenset(
@@ -231,6 +233,12 @@ def _check_file(name: str, path: str) -> None:
     try:
         with Path(path).open("rb"):
             pass
+        if name in _CERTIFICATES:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError as error:
+        raise Invalid(
+            FIELD, f"{name}: expected certificates in {_shown(path)}: {error.reason}"
+        ) from None
     except OSError as error:
         raise Invalid(FIELD, f"{name}: cannot read {_shown(path)}: {error.strerror}") from None
 

@@ -103,22 +103,23 @@ class Database:
         address = self._address
         tls = dict(address.tls)
         system = tls.get("sslrootcert") == "system"
-        connection: Connection = await asyncpg.connect(
-            # These it takes from a URL alone.
-            f"postgresql://?{urlencode(tls)}" if tls and not system else None,
-            ssl=create_default_context() if system else None,
-            host=host,
-            port=port,
-            user=address.user,
-            password=address.password,
-            database=address.database,
-            target_session_attrs=SessionAttribute(attrs) if attrs != "any" else None,
-            timeout=address.connect_seconds,
-            command_timeout=self._statement_seconds,
-            statement_cache_size=0 if address.pooler else 200,
-            server_settings={**({} if address.pooler else SETTINGS), **address.settings},
+        arguments: dict[str, Any] = {
             **address.driver,
-        )
+            # These it takes from a URL alone.
+            "dsn": f"postgresql://?{urlencode(tls)}" if tls and not system else None,
+            "ssl": create_default_context() if system else None,
+            "host": host,
+            "port": port,
+            "user": address.user,
+            "password": address.password,
+            "database": address.database,
+            "target_session_attrs": SessionAttribute(attrs) if attrs != "any" else None,
+            "timeout": address.connect_seconds,
+            "command_timeout": self._statement_seconds,
+            "statement_cache_size": 0 if address.pooler else 200,
+            "server_settings": {**({} if address.pooler else SETTINGS), **address.settings},
+        }
+        connection: Connection = await asyncpg.connect(**arguments)
         return connection
 
     async def close(self) -> None:

@@ -122,7 +122,7 @@ def translate_at_start(error: Exception) -> Exception:
             "ALTER ROLE ... SET instead"
         )
     elif classify(error) is Failure.LOST:
-        told = Unavailable(f"cannot connect to the database: {error or type(error).__name__}")
+        told = Unavailable(f"cannot connect to the database: {str(error) or type(error).__name__}")
     elif isinstance(error, _UNUSABLE):
         told = Conflict(f"cannot use the database: {error}")
     else:
