@@ -17,6 +17,7 @@ from minion_server.storage.base import Changes
 from minion_server.storage.postgresql import PostgresStorage
 from support.pgbouncer import PgBouncer
 from support.postgresql import PostgresServer, database_of, until_listening
+from support.waiting import reached
 
 FOO = Claim(queues=["default"], tasks=["foo"], max_jobs=100)
 
@@ -319,5 +320,86 @@ async def test_more_than_a_notification_holds_is_heard_all_the_same(url: str) ->
     await here.enqueue()
     await here.storage.enqueue([NewJob(task="t" * 255)])
     await there.hears(lambda c: c.ready.get(("default", "t" * 255)))
+    for node in (here, there):
+        await node.storage.close()
+
+
+async def test_a_dispatcher_rests_while_another_dispatches(
+    url: str, perl: asyncpg.Connection
+) -> None:
+    node = Node(url)
+    await node.storage.open()
+    await node.storage.put_schedule(NewSchedule(name="a", cron="* * * * *", task="foo"))
+    await perl.execute("UPDATE minion_schedules SET next_run = now() - interval '10 minutes'")
+    async with perl.transaction():
+        assert await perl.fetchval("SELECT pg_try_advisory_xact_lock(hashtext('minion.schedules'))")
+        assert await node.storage.dispatch_schedules() == []
+        due_in = await node.storage.next_dispatch()
+        assert due_in is not None
+        assert 0 < due_in < 60
+    assert [fired.name for fired in await node.storage.dispatch_schedules()] == ["a"]
+    await node.storage.close()
+
+
+@pytest.mark.parametrize("tasks", [["foo"], None])
+async def test_a_claim_is_woken_when_jobs_were_locked_just_then(
+    url: str, perl: asyncpg.Connection, tasks: list[str] | None
+) -> None:
+    node = Node(url, look_seconds=3_600, poll_seconds=3_600)
+    await node.storage.open()
+    worker = await _work(node)
+    job_id = await node.enqueue()
+    claim = Claim(queues=["default"], tasks=tasks, max_jobs=1)
+    async with perl.transaction():
+        await perl.execute("SELECT 1 FROM minion_jobs FOR UPDATE")
+        node.changes.clear()
+        assert await node.storage.claim_jobs(worker, claim) == []
+        await node.hears(lambda c: c.ready.get(("default", "foo")))
+    assert [job.id for job in await node.storage.claim_jobs(worker, claim)] == [job_id]
+    await node.storage.close()
+
+
+async def test_all_that_a_claim_settles_is_told(url: str, perl: asyncpg.Connection) -> None:
+    """A claim that finds its job blocked after all settles a second time."""
+    node = Node(url, look_seconds=3_600, poll_seconds=3_600)
+    await node.storage.open()
+    worker = await _work(node)
+    parent = await perl.fetchval(PERL_ENQUEUE, 0, None, [])
+    assert await perl.fetchval(PERL_DEQUEUE) == parent
+    await perl.fetchval(PERL_FINISH, parent)
+    await perl.fetchval(PERL_ENQUEUE, 0, None, [parent])
+    await node.storage.stage_due()
+    # Ready, and then blocked again, which only a claim sees.
+    await perl.fetchval(PERL_RETRY, parent, 3_600)
+    done = await perl.fetchval(
+        "INSERT INTO minion_jobs (args, delayed, priority, task, state) "
+        "VALUES ('[]', now(), 0, 'x', 'finished') RETURNING id"
+    )
+    await perl.execute(
+        "INSERT INTO minion_jobs (args, delayed, parents, priority, queue, task) "
+        "SELECT '[]', now(), $1, 0, 'other', 'foo' FROM generate_series(1, 1500)",
+        [done],
+    )
+    node.changes.clear()
+    assert await node.storage.claim_jobs(worker, FOO) == []
+    told = [changes.ready.get(("other", "foo")) for changes in node.changes]
+    assert sum(ready.count for ready in told if ready is not None) == 1_500
+    await node.storage.close()
+
+
+async def test_no_error_ends_what_tells_other_servers(
+    url: str, perl: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = (Node(url, look_seconds=3_600, poll_seconds=3_600) for _ in range(2))
+    for node in (here, there):
+        await node.storage.open()
+    await until_listening(url, 2)
+    await perl.execute("ALTER FUNCTION minion_server_channel RENAME TO minion_server_lost")
+    await here.enqueue()
+    await reached(lambda: "minion_server_channel() does not exist" in caplog.text)
+    await perl.execute("ALTER FUNCTION minion_server_lost RENAME TO minion_server_channel")
+    there.changes.clear()
+    await here.enqueue()
+    await there.hears(lambda c: c.due_in is not None)
     for node in (here, there):
         await node.storage.close()

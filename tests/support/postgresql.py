@@ -185,10 +185,10 @@ CLOCK = """
       AS $$ SELECT pg_catalog.to_timestamp(0) $$;
     GRANT USAGE ON SCHEMA test_clock TO PUBLIC;
 """
-# The last statement that a listening connection begins with.
+# The last statement that a listening connection begins with, and its probe.
 LISTENING = """
     SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
-      AND query = 'SELECT minion_server_heal()' AND state = 'idle'
+      AND query IN ('SELECT minion_server_heal()', 'SELECT 1') AND state = 'idle'
 """
 CLOCK_PATH = f"ALTER DATABASE {{name}} SET search_path = {ROLE}, test_clock, pg_catalog"
 
