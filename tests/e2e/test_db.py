@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from typing import Any
 
 import pytest
 from e2e.conftest import Serve
-from support.postgresql import PostgresServer
-from support.processes import MinionProcess, minion, until
+from minion_server.domain.job import Claim, NewJob
+from minion_server.domain.worker import Registration
+from minion_server.storage.sqlite import SqliteStorage
+from support.postgresql import PostgresServer, database_of
+from support.processes import BIN, MinionProcess, environment, minion, until
 
 
 @pytest.fixture
@@ -126,3 +130,52 @@ def test_what_is_asked_for_wrongly_is_told(home: Path) -> None:
         assert "secret" not in result.stderr
         assert result.stderr.count("\n") == 1
     assert not list(home.glob("*.db"))
+
+
+def test_a_move_that_cannot_be_is_refused_before_it_begins(
+    home: Path, database: str, postgresql: PostgresServer, serve: Serve
+) -> None:
+    server = serve("--database", database)
+    server.wait(server.enqueue("echo", 1))
+    full = f"sqlite:///{home}/full.db"
+    done("db", "backup", str(home / "full.db"), "--database", database, home=home)
+    again = postgresql.url(database_of(database), tcp=True)
+    for source, target, text in (
+        (database, f"{again}?connections=2", "cannot be moved to where it is"),
+        (database, full, "not empty"),
+        (full, again, "not empty"),
+    ):
+        result = minion("db", "copy", target, "--database", source, home=home)
+        assert result.returncode == 2
+        assert text in result.stderr
+        assert result.stderr.count("\n") == 1
+    assert status(database, home)["closed"] == ""
+    server.wait(server.enqueue("echo", 2))
+
+
+async def leave_active_job(path: Path) -> None:
+    storage = SqliteStorage(path)
+    await storage.open()
+    await storage.enqueue([NewJob(task="foo")])
+    worker = await storage.register_worker(Registration(host="h", pid=1))
+    assert await storage.claim_jobs(worker, Claim(queues=["default"], max_jobs=1))
+    await storage.close()
+
+
+def test_a_queue_that_could_not_be_reopened_says_how_to(home: Path) -> None:
+    path = home / "a.db"
+    asyncio.run(leave_active_job(path))
+    moving = subprocess.Popen(
+        [BIN / "minion", "db", "copy", f"sqlite:///{home}/b.db", "--database", f"sqlite:///{path}"],
+        cwd=home,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(home),
+    )
+    until(lambda: status(f"sqlite:///{path}", home)["closed"])
+    path.rename(home / "away.db")
+    _, stderr = moving.communicate(timeout=30)
+    assert moving.returncode == 2
+    assert "`minion db reopen`" in stderr
+    assert f"there is no database at {path}" in stderr
+    assert "Traceback" not in stderr

@@ -6,15 +6,15 @@ import asyncio
 from datetime import timedelta
 
 import pytest
+from minion_server import loop as loop_module
 from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Unavailable
 from minion_server.domain.job import JobState
 from minion_server.domain.maintenance import Retention
-from minion_server.engine import loop as loop_module
 from minion_server.engine.alarm import MAX_WAIT_SECONDS
-from minion_server.engine.loop import Loop
 from minion_server.engine.repairer import Repairer
 from minion_server.engine.stager import Stager
+from minion_server.loop import Loop
 from support.bench import Bench
 from support.waiting import reached
 

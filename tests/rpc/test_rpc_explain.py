@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import grpc
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import worker_service_pb2 as worker_pb

@@ -13,6 +13,7 @@ from minion_server.storage.base import Storage
 from minion_server.storage.postgresql import PostgresStorage
 from minion_server.storage.sqlite import SqliteStorage
 from support.bench import Bench, SettableClock
+from support.pgbouncer import PgBouncer
 from support.postgresql import (
     DatabaseClock,
     PostgresServer,
@@ -45,11 +46,12 @@ async def make_bench(
         case "sqlite":
             clock = SettableClock()
             storage = SqliteStorage(tmp_path / "minion.db", clock=clock)
-        case "postgresql":
+        case "postgresql" | "pgbouncer":
             server: PostgresServer = request.getfixturevalue("postgresql")
             name, clock = await make_database(server)
+            place: PostgresServer | PgBouncer = request.getfixturevalue(kind)
             # What is told in between would be in the way of what a test expects to be told.
-            storage = PostgresStorage(server.url(name), look_seconds=3_600)
+            storage = PostgresStorage(place.url(name), look_seconds=3_600, poll_seconds=3_600)
         case other:
             raise AssertionError(other)
     await storage.open()
@@ -57,11 +59,11 @@ async def make_bench(
     storage.subscribe(one.changes.append)
     yield one
     await storage.close()
-    if kind == "postgresql":
+    if kind != "sqlite":
         await server.drop_database(name)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "pgbouncer"])
 async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Bench]:
     async with make_bench(request.param, tmp_path, request) as one:
         yield one

@@ -15,7 +15,9 @@ from minion_server.domain.schedule import NewSchedule
 from minion_server.domain.worker import Command, Registration
 from minion_server.storage.base import Changes
 from minion_server.storage.postgresql import PostgresStorage
-from support.postgresql import PostgresServer
+from support.pgbouncer import PgBouncer
+from support.postgresql import PostgresServer, database_of, until_listening
+from support.waiting import reached
 
 FOO = Claim(queues=["default"], tasks=["foo"], max_jobs=100)
 
@@ -68,11 +70,6 @@ class Node:
                 self._told.clear()
                 await self._told.wait()
 
-    async def listens(self) -> None:
-        async with asyncio.timeout(10):
-            while not self.storage._watch._listening:  # noqa: ASYNC110 - no event tells of it
-                await asyncio.sleep(0.005)
-
     async def enqueue(self, **fields: object) -> int:
         (one,) = await self.storage.enqueue([NewJob(task="foo", **fields)])  # type: ignore[arg-type]  # the test knows
         return one.id
@@ -85,18 +82,18 @@ async def url(postgresql: PostgresServer) -> AsyncIterator[str]:
     await postgresql.drop_database(name)
 
 
-@pytest.fixture(params=["listening", "polling"])
+@pytest.fixture(params=["listening", "pooled"])
 async def nodes(url: str, request: pytest.FixtureRequest) -> AsyncIterator[list[Node]]:
-    """Two servers; in the second run, behind a pooler that knows no LISTEN."""
+    """Two servers; in the second run, behind PgBouncer, which knows no LISTEN."""
     if request.param == "listening":
         nodes = [Node(url, look_seconds=3_600, poll_seconds=3_600) for _ in range(2)]
     else:
-        nodes = [Node(url + "&pgbouncer=true", poll_seconds=0.05) for _ in range(2)]
+        pooler: PgBouncer = request.getfixturevalue("pgbouncer")
+        nodes = [Node(pooler.url(database_of(url)), poll_seconds=0.05) for _ in range(2)]
     for node in nodes:
         await node.storage.open()
     if request.param == "listening":
-        for node in nodes:
-            await node.listens()
+        await until_listening(url, 2)
     yield nodes
     for node in nodes:
         await node.storage.close()
@@ -296,7 +293,7 @@ async def test_what_was_told_while_it_could_not_hear_is_found_out(
     here, there = Node(url, look_seconds=3_600, poll_seconds=3_600), Node(url, look_seconds=3_600)
     for node in (here, there):
         await node.storage.open()
-        await node.listens()
+    await until_listening(url, 2)
     worker = await _work(here)
     await here.storage.claim_jobs(worker, FOO)
     await perl.execute(
@@ -314,7 +311,7 @@ async def test_more_than_a_notification_holds_is_heard_all_the_same(url: str) ->
     here, there = (Node(url, look_seconds=3_600, poll_seconds=3_600) for _ in range(2))
     for node in (here, there):
         await node.storage.open()
-        await node.listens()
+    await until_listening(url, 2)
     worker = await _work(there)
     wanted = Claim(queues=["default"], tasks=["t" * 255], max_jobs=1)
     await there.storage.claim_jobs(worker, wanted)
@@ -323,5 +320,86 @@ async def test_more_than_a_notification_holds_is_heard_all_the_same(url: str) ->
     await here.enqueue()
     await here.storage.enqueue([NewJob(task="t" * 255)])
     await there.hears(lambda c: c.ready.get(("default", "t" * 255)))
+    for node in (here, there):
+        await node.storage.close()
+
+
+async def test_a_dispatcher_rests_while_another_dispatches(
+    url: str, perl: asyncpg.Connection
+) -> None:
+    node = Node(url)
+    await node.storage.open()
+    await node.storage.put_schedule(NewSchedule(name="a", cron="* * * * *", task="foo"))
+    await perl.execute("UPDATE minion_schedules SET next_run = now() - interval '10 minutes'")
+    async with perl.transaction():
+        assert await perl.fetchval("SELECT pg_try_advisory_xact_lock(hashtext('minion.schedules'))")
+        assert await node.storage.dispatch_schedules() == []
+        due_in = await node.storage.next_dispatch()
+        assert due_in is not None
+        assert 0 < due_in < 60
+    assert [fired.name for fired in await node.storage.dispatch_schedules()] == ["a"]
+    await node.storage.close()
+
+
+@pytest.mark.parametrize("tasks", [["foo"], None])
+async def test_a_claim_is_woken_when_jobs_were_locked_just_then(
+    url: str, perl: asyncpg.Connection, tasks: list[str] | None
+) -> None:
+    node = Node(url, look_seconds=3_600, poll_seconds=3_600)
+    await node.storage.open()
+    worker = await _work(node)
+    job_id = await node.enqueue()
+    claim = Claim(queues=["default"], tasks=tasks, max_jobs=1)
+    async with perl.transaction():
+        await perl.execute("SELECT 1 FROM minion_jobs FOR UPDATE")
+        node.changes.clear()
+        assert await node.storage.claim_jobs(worker, claim) == []
+        await node.hears(lambda c: c.ready.get(("default", "foo")))
+    assert [job.id for job in await node.storage.claim_jobs(worker, claim)] == [job_id]
+    await node.storage.close()
+
+
+async def test_all_that_a_claim_settles_is_told(url: str, perl: asyncpg.Connection) -> None:
+    """A claim that finds its job blocked after all settles a second time."""
+    node = Node(url, look_seconds=3_600, poll_seconds=3_600)
+    await node.storage.open()
+    worker = await _work(node)
+    parent = await perl.fetchval(PERL_ENQUEUE, 0, None, [])
+    assert await perl.fetchval(PERL_DEQUEUE) == parent
+    await perl.fetchval(PERL_FINISH, parent)
+    await perl.fetchval(PERL_ENQUEUE, 0, None, [parent])
+    await node.storage.stage_due()
+    # Ready, and then blocked again, which only a claim sees.
+    await perl.fetchval(PERL_RETRY, parent, 3_600)
+    done = await perl.fetchval(
+        "INSERT INTO minion_jobs (args, delayed, priority, task, state) "
+        "VALUES ('[]', now(), 0, 'x', 'finished') RETURNING id"
+    )
+    await perl.execute(
+        "INSERT INTO minion_jobs (args, delayed, parents, priority, queue, task) "
+        "SELECT '[]', now(), $1, 0, 'other', 'foo' FROM generate_series(1, 1500)",
+        [done],
+    )
+    node.changes.clear()
+    assert await node.storage.claim_jobs(worker, FOO) == []
+    told = [changes.ready.get(("other", "foo")) for changes in node.changes]
+    assert sum(ready.count for ready in told if ready is not None) == 1_500
+    await node.storage.close()
+
+
+async def test_no_error_ends_what_tells_other_servers(
+    url: str, perl: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, there = (Node(url, look_seconds=3_600, poll_seconds=3_600) for _ in range(2))
+    for node in (here, there):
+        await node.storage.open()
+    await until_listening(url, 2)
+    await perl.execute("ALTER FUNCTION minion_server_channel RENAME TO minion_server_lost")
+    await here.enqueue()
+    await reached(lambda: "minion_server_channel() does not exist" in caplog.text)
+    await perl.execute("ALTER FUNCTION minion_server_lost RENAME TO minion_server_channel")
+    there.changes.clear()
+    await here.enqueue()
+    await there.hears(lambda c: c.due_in is not None)
     for node in (here, there):
         await node.storage.close()

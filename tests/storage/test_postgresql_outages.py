@@ -11,13 +11,14 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from minion_server.domain.backoff import minion_backoff
-from minion_server.domain.errors import Conflict, Invalid, Unavailable
+from minion_server.domain.errors import Conflict, Exhausted, Invalid, Unavailable
 from minion_server.domain.job import Claim, JobFilter, JobState, NewJob, Outcome, RetryOptions
 from minion_server.domain.maintenance import RepairReport, Retention
 from minion_server.domain.worker import Registration
-from minion_server.storage.postgresql import PostgresStorage, watch
-from support.postgresql import PostgresServer, serving
+from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer, watch
+from support.postgresql import ROLE, PostgresServer, serving, until_listening
 from support.proxy import Proxy
+from support.waiting import reached
 
 JOBS = 600
 ANY = Claim(queues=["default"], tasks=["foo"], max_jobs=5)
@@ -61,12 +62,6 @@ async def _end_sessions(server: PostgresServer, name: str) -> None:
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         f"WHERE datname = '{name}' AND application_name = 'minion-server'"
     )
-
-
-async def until_listening(storage: PostgresStorage) -> None:
-    async with asyncio.timeout(10):
-        while not storage._watch._listening:  # noqa: ASYNC110 - no event tells of it
-            await asyncio.sleep(0.01)
 
 
 async def _work(
@@ -165,7 +160,7 @@ async def test_a_listener_that_died_tells_of_the_other_connections(
         url = f"postgresql://minion@127.0.0.1:{proxy.port}/{name}"
         storage = await open_store(url)
         await asyncio.gather(*(storage.stats() for _ in range(8)))
-        await until_listening(storage)
+        await until_listening(server.url(name))
         proxy.strand()
         async with asyncio.timeout(5):
             await asyncio.gather(*(storage.stats() for _ in range(8)))
@@ -325,7 +320,7 @@ async def test_perls_workers_get_new_ids_after_a_crash(
         last = await storage.register_worker(Registration(host="h", pid=1))
     await asyncio.to_thread(server.crash)
     await asyncio.to_thread(server.start)
-    await until_listening(storage)
+    await until_listening(server.url(name))
     connection = await asyncpg.connect(server.url(name))
     assert await connection.fetchval("SELECT nextval('minion_workers_id_seq')") > last
     await connection.close()
@@ -342,3 +337,80 @@ async def test_one_bad_request_does_not_fail_its_neighbours(
     assert isinstance(answers.pop(10), Invalid)
     assert all(isinstance(answer, list) for answer in answers)
     assert (await storage.stats()).inactive_jobs == 20
+
+
+# Raises an error as if the database had met with it; no test can fill its disk.
+FAILING = """
+    CREATE FUNCTION minion.failing() RETURNS trigger LANGUAGE plpgsql AS $$
+      BEGIN RAISE EXCEPTION USING ERRCODE = TG_ARGV[0], MESSAGE = 'no room'; END $$;
+    CREATE TRIGGER failing BEFORE INSERT ON minion.minion_jobs
+      EXECUTE FUNCTION minion.failing('{state}')
+"""
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "text"),
+    [
+        ("53100", Exhausted, "is full"),
+        ("53200", Exhausted, "is full"),
+        ("54000", Invalid, "no room"),
+        ("22003", Invalid, "no room"),
+        ("58030", Unavailable, "refuses this: no room"),
+        ("42501", Unavailable, "refuses this: no room"),
+    ],
+)
+async def test_what_waiting_does_not_mend_is_told_at_once(
+    server: PostgresServer,
+    name: str,
+    open_store: Open,
+    state: str,
+    kind: type[Exception],
+    text: str,
+) -> None:
+    storage = await open_store(server.url(name))
+    await server.execute(FAILING.format(state=state), name)
+    async with asyncio.timeout(10):
+        with pytest.raises(kind, match=text):
+            await storage.enqueue([NewJob(task="foo")])
+    assert (await storage.stats()).inactive_jobs == 0
+
+
+async def test_a_role_that_may_not_log_in_is_told_of_and_comes_back(
+    server: PostgresServer, name: str, open_store: Open, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = await open_store(server.url(name))
+    await until_listening(server.url(name))
+    await server.execute(f"ALTER ROLE {ROLE} NOLOGIN")
+    try:
+        await _end_sessions(server, name)
+        async with asyncio.timeout(10):
+            with pytest.raises(Unavailable, match="not permitted to log in"):
+                await storage.stats()
+        await reached(lambda: "Listener failed" in caplog.text)
+        assert "Traceback" not in caplog.text
+    finally:
+        await server.execute(f"ALTER ROLE {ROLE} LOGIN")
+    await storage.stats()
+
+
+async def test_a_database_that_became_a_standby_is_told_of(
+    server: PostgresServer, name: str, open_store: Open
+) -> None:
+    storage = await open_store(server.url(name), patience=0.3)
+    await server.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+    await _end_sessions(server, name)
+    with pytest.raises(Unavailable, match="read-only"):
+        await storage.enqueue([NewJob(task="foo")])
+    # It may be the primary again, or be another one by the next attempt.
+    slow = await open_store(f"{server.url(name)}&default_transaction_read_only=off")
+    await slow.enqueue([NewJob(task="foo")])
+
+
+async def test_a_first_host_that_answers_nothing_leaves_time_for_the_next(
+    server: PostgresServer, name: str
+) -> None:
+    async with Proxy(server.port) as proxy:
+        proxy.cut()
+        hosts = f"127.0.0.1:{proxy.port},127.0.0.1:{server.port}"
+        url = f"postgresql://minion@{hosts}/{name}?connect_timeout=2&sslmode=disable"
+        assert (await PostgresTransfer(url).status()).kind == "postgresql"

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from importlib import resources
 
 import asyncpg
 import pytest
-from minion_server.domain.errors import Conflict, Invalid
-from minion_server.domain.job import Claim, NewJob
+from minion_server.domain.backoff import minion_backoff
+from minion_server.domain.errors import Conflict
+from minion_server.domain.job import Claim, NewJob, Outcome
+from minion_server.domain.maintenance import Retention
 from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
-from minion_server.storage.postgresql.address import parse_address
-from support.postgresql import PostgresServer
+from support.postgresql import OWN_SCHEMA, ROLE, PostgresServer, database_of
 
 SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("minion")
 ANY = Claim(queues=["default"], max_jobs=100)
@@ -120,11 +122,13 @@ async def test_schedules_move_when_minion_is_upgraded(perl: asyncpg.Connection, 
 
 @pytest.mark.parametrize("version", [23, 24, 25])
 async def test_minions_schema_is_upgraded_under_a_server_that_runs(
-    perl: asyncpg.Connection, url: str, version: int
+    postgresql: PostgresServer, perl: asyncpg.Connection, url: str, version: int
 ) -> None:
     await _make_minion(perl, 25)
     newest = await perl.fetchval(MINIONS)
-    await perl.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await postgresql.execute(
+        f"DROP SCHEMA {ROLE} CASCADE; CREATE SCHEMA AUTHORIZATION {ROLE}", database_of(url)
+    )
     await _make_minion(perl, version)
     storage = PostgresStorage(url)
     await storage.open()
@@ -190,9 +194,12 @@ async def test_what_is_not_minions_or_is_newer_than_we_is_refused(
 
 
 async def test_a_schema_of_its_own_is_found_by_the_search_path(
-    perl: asyncpg.Connection, url: str
+    postgresql: PostgresServer, perl: asyncpg.Connection, url: str
 ) -> None:
-    await perl.execute("CREATE SCHEMA one; CREATE SCHEMA two")
+    await postgresql.execute(
+        f"CREATE SCHEMA one AUTHORIZATION {ROLE}; CREATE SCHEMA two AUTHORIZATION {ROLE}",
+        database_of(url),
+    )
     for schema in ("one", "two"):
         storage = PostgresStorage(f"{url}&search_path={schema}")
         await storage.open()
@@ -206,12 +213,139 @@ async def test_a_schema_of_its_own_is_found_by_the_search_path(
     assert await perl.fetchval("SELECT count(*) FROM one.minion_server_waiting") == 1
 
 
-def test_addresses() -> None:
-    address = parse_address("postgresql://u:p@h:5/d?sslmode=require&pgbouncer=true&connections=3")
-    assert address.dsn == "postgresql://u:p@h:5/d?sslmode=require"
-    assert (address.pooler, address.connections) == (True, 3)
-    assert parse_address("postgresql:///d?host=/run").dsn == "postgresql:///d?host=%2Frun"
-    assert parse_address("postgres://h").dsn == "postgres://h"
-    for wrong in ("mysql://h/d", "postgresql://h/d?connections=0"):
-        with pytest.raises(Invalid):
-            parse_address(wrong)
+# What earlier steps of this program left: functions with a setting that a superuser gave them, that
+# tell on the database's one channel, and of whose source no digest was kept.
+EARLIER = """
+    DROP FUNCTION minion.minion_server_channel();
+    DROP FUNCTION minion.minion_server_both;
+    ALTER TABLE minion.minion_server_schema DROP COLUMN functions;
+    UPDATE minion.minion_server_schema SET version = 7;
+    CREATE OR REPLACE FUNCTION minion.minion_server_heed_truncate() RETURNS trigger LANGUAGE plpgsql
+      AS $$ BEGIN PERFORM pg_notify('minion_server', '{"look": true}'); RETURN NULL; END $$;
+    DO $$ DECLARE one RECORD; BEGIN
+      FOR one IN SELECT oid::regprocedure AS name FROM pg_proc
+        WHERE proname IN ('minion_server_claim', 'minion_server_end', 'minion_server_reset') LOOP
+        EXECUTE format('ALTER FUNCTION %s SET minion_server.own = ''on''', one.name);
+      END LOOP;
+    END $$;
+"""
+FUNCTIONS = """
+    SELECT string_agg(pg_get_functiondef(oid), E'\n' ORDER BY proname) FROM pg_proc
+    WHERE proname LIKE 'minion\\_server%'
+"""
+
+
+async def test_a_database_of_an_earlier_program_gets_todays_functions_and_loses_nothing(
+    postgresql: PostgresServer, perl: asyncpg.Connection, url: str
+) -> None:
+    storage = PostgresStorage(url)
+    await storage.open()
+    first, second = await storage.enqueue([NewJob(task="foo"), NewJob(task="foo", args=[2])])
+    await storage.enqueue([NewJob(task="bar", parents=[first.id])])
+    worker = await storage.register_worker(Registration(host="h", pid=1))
+    await storage.close()
+    functions = await perl.fetchval(FUNCTIONS)
+    await postgresql.execute(EARLIER, database_of(url))
+    assert await perl.fetchval(FUNCTIONS) != functions
+    assert (await PostgresTransfer(url).status()).versions["minion-server"] == 7
+
+    storage = PostgresStorage(url)
+    await storage.open()
+    assert await perl.fetchval(FUNCTIONS) == functions
+    status = await PostgresTransfer(url).status()
+    assert status.versions == status.newest
+    assert [job.id for job in await storage.claim_jobs(worker, ANY)] == [first.id, second.id]
+    ended = Outcome(job_id=first.id, retries=0, failed=False, result=None)
+    assert await storage.end_jobs([ended], minion_backoff) == [True]
+    assert [job.task for job in await storage.claim_jobs(worker, ANY)] == ["bar"]
+    await storage.reset(locks_only=False)
+    await storage.close()
+
+
+async def test_functions_are_replaced_when_they_are_not_this_programs_alone(
+    perl: asyncpg.Connection, url: str
+) -> None:
+    async def written() -> object:
+        return await perl.fetch(
+            "SELECT proname, xmin FROM pg_proc WHERE proname LIKE 'minion\\_server%' ORDER BY 1"
+        )
+
+    await PostgresTransfer(url).upgrade()
+    before = await written()
+    await PostgresTransfer(url).upgrade()
+    assert await written() == before
+    await perl.execute("UPDATE minion_server_schema SET functions = 'another programs'")
+    await PostgresTransfer(url).upgrade()
+    assert await written() != before
+
+
+@pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII"])
+async def test_a_database_that_cannot_keep_every_text_is_refused(
+    postgresql: PostgresServer, encoding: str
+) -> None:
+    name = f"minion_{encoding.lower()}"
+    await postgresql.execute(
+        f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}' LOCALE 'C'"
+    )
+    await postgresql.execute(OWN_SCHEMA, name)
+    url = postgresql.url(name)
+    text = rf"encoding of the database: expected UTF8, got {encoding}.*ENCODING 'UTF8'"
+    for attempt in (
+        PostgresStorage(url).open(),
+        PostgresTransfer(url).upgrade(),
+        PostgresTransfer(url).check_empty(),
+    ):
+        with pytest.raises(Conflict, match=text):
+            await attempt
+    await postgresql.drop_database(name)
+
+
+async def test_a_standby_is_refused(url: str) -> None:
+    with pytest.raises(Conflict, match=r"read-only.*target_session_attrs=read-write"):
+        await PostgresStorage(f"{url}&default_transaction_read_only=on").open()
+
+
+async def test_the_users_settings_change_nothing(postgresql: PostgresServer, url: str) -> None:
+    """Settings of the database and the role, which administrators choose for other programs."""
+    name = database_of(url)
+    for setting in (
+        "TimeZone = 'Asia/Kathmandu'",
+        "DateStyle = 'SQL, DMY'",
+        "IntervalStyle = 'sql_standard'",
+        "extra_float_digits = -5",
+        "default_transaction_isolation = 'serializable'",
+        "standard_conforming_strings = off",
+        "escape_string_warning = off",
+    ):
+        await postgresql.execute(f"ALTER DATABASE {name} SET {setting}")
+    storage = PostgresStorage(url)
+    await storage.open()
+    delayed = NewJob(task="foo", delay=timedelta(days=1), expire=timedelta(days=2))
+    one, other = await storage.enqueue([NewJob(task="foo", args=["\\'", 1.1, "\u00fc"]), delayed])
+    found = await storage.get_job(other.id)
+    assert found is not None
+    assert found.delayed is not None
+    assert found.expires is not None
+    assert round(found.delayed - found.created) == 86_400
+    assert round(found.expires - found.created) == 2 * 86_400
+    worker = await storage.register_worker(Registration(host="h", pid=1))
+    (job,) = await storage.claim_jobs(worker, ANY)
+    assert (job.id, job.args) == (one.id, ["\\'", 1.1, "\u00fc"])
+    ended = Outcome(job_id=one.id, retries=0, failed=True, result="no")
+    assert await storage.end_jobs([ended], minion_backoff) == [True]
+    assert sum(hour.failed_jobs for hour in await storage.history()) == 1
+    await storage.put_schedule(NewSchedule(name="s", cron="@hourly", task="foo"))
+    due_in = await storage.next_dispatch()
+    assert due_in is not None
+    assert 0 <= due_in <= 3_600
+    # Removal goes through the old ones by their times, as the database writes them.
+    many = await storage.enqueue([NewJob(task="foo") for _ in range(1_000)])
+    claim = Claim(queues=["default"], max_jobs=1_000)
+    assert len(await storage.claim_jobs(worker, claim)) == len(many)
+    await storage.end_jobs(
+        [Outcome(job_id=job.id, retries=0, failed=False, result=None) for job in many],
+        minion_backoff,
+    )
+    report = await storage.repair(Retention(remove_after=timedelta(0)), minion_backoff)
+    assert report.removed_jobs == len(many)
+    await storage.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import asyncpg
 import pytest
 from minion_server.domain.errors import Conflict, NotFound, Unavailable
 from minion_server.domain.job import JobFilter
@@ -19,10 +20,11 @@ from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Command, Registration
 from minion_server.storage.base import Storage
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
+from minion_server.storage.postgresql import transfer as postgresql_transfer
 from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer, migrate
 from minion_server.storage.transfer import Record, Transfer
 from support.bench import Bench, SettableClock
-from support.postgresql import PostgresServer
+from support.postgresql import ROLE, PostgresServer
 
 Place = tuple[Callable[[], Storage], Transfer]
 """A database, empty at first: what opens a store of it, and its transfer."""
@@ -388,3 +390,64 @@ async def test_an_embedded_server_that_runs_is_not_written_under(new_place: NewP
     async with opened(place):
         with pytest.raises(Conflict, match="in use"):
             await place[1].write(nothing())
+
+
+async def test_a_database_is_the_same_by_whatever_url(
+    new_place: NewPlace, tmp_path: Path, postgresql: PostgresServer
+) -> None:
+    (tmp_path / "link.db").symlink_to(tmp_path / "a.db")
+    file, link = (SqliteTransfer(tmp_path / name) for name in ("a.db", "link.db"))
+    assert await file.identity() == await link.identity()
+    await file.upgrade()
+    assert await file.identity() == await link.identity()
+    name = await postgresql.make_database()
+    other = await postgresql.make_database()
+    url = postgresql.url(name)
+    one = PostgresTransfer(url)
+    assert await one.identity() == await PostgresTransfer(f"{url}&connections=2").identity()
+    await one.upgrade()
+    assert await one.identity() == await PostgresTransfer(postgresql.url(name, tcp=True)).identity()
+    assert await one.identity() != await PostgresTransfer(postgresql.url(other)).identity()
+    await postgresql.execute(f"CREATE SCHEMA second AUTHORIZATION {ROLE}", name)
+    second = PostgresTransfer(f"{url}&search_path=second")
+    assert await one.identity() != await second.identity()
+    for database in (name, other):
+        await postgresql.drop_database(database)
+
+
+async def test_what_is_not_empty_is_found_so_before_it_is_written(target: Place) -> None:
+    await target[1].check_empty()
+    async with opened(target) as bench:
+        await bench.enqueue()
+    with pytest.raises(Conflict, match="not empty"):
+        await target[1].check_empty()
+
+
+async def test_no_table_is_waited_for_long(
+    new_place: NewPlace, postgresql: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql_transfer, "LOCK_SECONDS", 0.1)
+    source, target = [await new_place("postgresql") for _ in range(2)]
+    async with opened(source) as bench:
+        await bench.enqueue()
+    for place in (source, target):
+        assert isinstance(place[1], PostgresTransfer)
+        await place[1].upgrade()
+        url = postgresql.url(place[1].place.rpartition("/")[2])
+        other = await asyncpg.connect(url)
+        async with other.transaction():
+            await other.execute("LOCK TABLE minion_workers IN ROW EXCLUSIVE MODE")
+            with pytest.raises(Conflict, match=r"cannot lock the tables at postgresql://.*within"):
+                await move(source[1], target[1], seal="gone")
+        await other.close()
+    assert (await source[1].status()).closed == ""
+    await move(source[1], target[1])
+
+
+async def test_a_database_that_is_away_is_told_so_in_words() -> None:
+    transfer = PostgresTransfer("postgresql://u:s3cr3t@127.0.0.1:1/d")
+    for attempt in (transfer.status, transfer.identity, transfer.check_empty, transfer.reopen):
+        with pytest.raises(Unavailable, match="cannot connect to the database") as told:
+            await attempt()
+        assert "s3cr3t" not in str(told.value)
+    assert transfer.place == "postgresql://127.0.0.1:1/d"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import os
@@ -17,6 +18,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 from support.bench import START, SettableClock
@@ -26,6 +28,14 @@ START_SECONDS = 60.0
 ROOM_BYTES = 4 * 2**30
 # PostgreSQL refuses to run as root.
 UNPRIVILEGED = "nobody"
+SUPERUSER = "postgres"
+# What is tested runs as a role that owns a schema, and nothing else.
+ROLE = "minion"
+ROLES = f"""
+    CREATE ROLE {ROLE} LOGIN;
+    ALTER ROLE {SUPERUSER} SET search_path = {ROLE};
+"""
+OWN_SCHEMA = f"CREATE SCHEMA {ROLE} AUTHORIZATION {ROLE}; REVOKE ALL ON SCHEMA public FROM PUBLIC"
 
 
 def find_binaries() -> Path:
@@ -75,10 +85,10 @@ class PostgresServer:
     _process: subprocess.Popen[bytes] | None = None
     _names: Iterator[int] = field(default_factory=lambda: count(1))
 
-    def url(self, database: str = "postgres", *, tcp: bool = False) -> str:
+    def url(self, database: str = "postgres", *, tcp: bool = False, user: str = ROLE) -> str:
         if tcp:
-            return f"postgresql://minion@127.0.0.1:{self.port}/{database}"
-        return f"postgresql:///{database}?host={self.folder}&port={self.port}&user=minion"
+            return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql:///{database}?host={self.folder}&port={self.port}&user={user}"
 
     def start(self) -> None:
         settings = {
@@ -97,7 +107,7 @@ class PostgresServer:
                 [self.binaries / "postgres", "-D", self.folder / "data", *arguments],
                 stdout=log,
                 stderr=log,
-                **_as_user(),
+                **as_user(),
             )
         self._wait()
 
@@ -127,7 +137,7 @@ class PostgresServer:
     async def make_database(self, template: str = "template1") -> str:
         """Make a database, and answer its name."""
         name = f"minion_{next(self._names)}"
-        connection = await asyncpg.connect(self.url())
+        connection = await asyncpg.connect(self.url(user=SUPERUSER))
         try:
             # Ten times as fast as the default of later versions.
             copy = "STRATEGY file_copy" if connection.get_server_version().major >= 15 else ""
@@ -140,22 +150,23 @@ class PostgresServer:
         await self.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     async def execute(self, sql: str, database: str = "postgres") -> None:
-        connection = await asyncpg.connect(self.url(database))
+        """Execute statements as the superuser."""
+        connection = await asyncpg.connect(self.url(database, user=SUPERUSER))
         try:
             await connection.execute(sql)
         finally:
             await connection.close()
 
+    def psql(self, sql: str, database: str) -> subprocess.CompletedProcess[bytes]:
+        """Execute statements as the superuser, where no loop runs."""
+        command = [str(self.binaries / "psql"), "-XAtc", sql, self.url(database, user=SUPERUSER)]
+        return subprocess.run(command, check=False, capture_output=True)
+
     def _wait(self) -> None:
         assert self._process is not None
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
-            ready = subprocess.run(
-                [self.binaries / "psql", "-XAtc", "SELECT 1", self.url()],
-                check=False,
-                capture_output=True,
-            )
-            if ready.returncode == 0:
+            if self.psql("SELECT 1", "postgres").returncode == 0:
                 return
             if self._process.poll() is not None:
                 break
@@ -167,13 +178,19 @@ class PostgresServer:
 # knows of it, Minion's own functions included.
 CLOCK = """
     CREATE SCHEMA test_clock;
-    CREATE FUNCTION test_clock.now() RETURNS timestamptz STABLE PARALLEL SAFE LANGUAGE sql AS $$
-      SELECT pg_catalog.to_timestamp(pg_catalog.pg_read_file(
+    CREATE FUNCTION test_clock.now() RETURNS timestamptz STABLE PARALLEL SAFE LANGUAGE sql
+      SECURITY DEFINER AS $$ SELECT pg_catalog.to_timestamp(pg_catalog.pg_read_file(
         '{folder}/' || pg_catalog.current_database() || '.clock')::float8) $$;
     CREATE FUNCTION test_clock.pg_postmaster_start_time() RETURNS timestamptz STABLE LANGUAGE sql
       AS $$ SELECT pg_catalog.to_timestamp(0) $$;
+    GRANT USAGE ON SCHEMA test_clock TO PUBLIC;
 """
-CLOCK_PATH = "ALTER DATABASE {name} SET search_path = test_clock, public, pg_catalog"
+# The last statement that a listening connection begins with, and its probe.
+LISTENING = """
+    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+      AND query IN ('SELECT minion_server_heal()', 'SELECT 1') AND state = 'idle'
+"""
+CLOCK_PATH = f"ALTER DATABASE {{name}} SET search_path = {ROLE}, test_clock, pg_catalog"
 
 
 @dataclass
@@ -186,6 +203,22 @@ class DatabaseClock(SettableClock):
         super().__setattr__(name, value)
         if self.__dict__.keys() >= {"now", "path"}:
             self.path.write_text(repr(self.now), encoding="ascii")
+
+
+def database_of(url: str) -> str:
+    """Return the name of the database of a URL."""
+    return urlsplit(url).path.removeprefix("/")
+
+
+async def until_listening(url: str, servers: int = 1) -> None:
+    """Wait until so many of our servers listen on a database."""
+    connection = await asyncpg.connect(url)
+    try:
+        async with asyncio.timeout(10):
+            while await connection.fetchval(LISTENING) < servers:  # noqa: ASYNC110 - no event tells of it
+                await asyncio.sleep(0.005)
+    finally:
+        await connection.close()
 
 
 async def make_clocked_template(server: PostgresServer, name: str) -> None:
@@ -214,22 +247,22 @@ def serving(**settings: str) -> Iterator[PostgresServer]:
     folder = Path(tempfile.mkdtemp(prefix="minion-pg-", dir=_fast_folder()))
     folder.chmod(0o755)
     try:
-        if os.geteuid() == 0:
-            user = pwd.getpwnam(UNPRIVILEGED)
-            os.chown(folder, user.pw_uid, user.pw_gid)
+        give_away(folder)
         binaries = _reachable(find_binaries(), folder)
         subprocess.run(
             [
-                binaries / "initdb", "-D", folder / "data", "-U", "minion", "-A", "trust",
+                binaries / "initdb", "-D", folder / "data", "-U", SUPERUSER, "-A", "trust",
                 "--no-sync", "-E", "UTF8", "--no-locale",
             ],
             check=True,
             capture_output=True,
             cwd=folder,
-            **_as_user(),
+            **as_user(),
         )  # fmt: skip
         server = PostgresServer(folder, binaries, _free_port(), dict(settings))
         server.start()
+        server.psql(ROLES, "postgres").check_returncode()
+        server.psql(OWN_SCHEMA, "template1").check_returncode()
         try:
             yield server
         finally:
@@ -251,7 +284,7 @@ def _reachable(binaries: Path, folder: Path) -> Path:
     if os.geteuid() != 0:
         return binaries
     tried = subprocess.run(
-        [binaries / "postgres", "--version"], check=False, capture_output=True, **_as_user()
+        [binaries / "postgres", "--version"], check=False, capture_output=True, **as_user()
     ) if _enterable(binaries) else None  # fmt: skip
     if tried is not None and tried.returncode == 0:
         return binaries
@@ -264,7 +297,15 @@ def _enterable(path: Path) -> bool:
     return all(parent.stat().st_mode & 0o001 for parent in (path, *path.parents))
 
 
-def _as_user() -> dict[str, Any]:
+def give_away(folder: Path) -> None:
+    """Make a folder, and what is in it, the user's that the servers run as."""
+    if os.geteuid() == 0:
+        user = pwd.getpwnam(UNPRIVILEGED)
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, user.pw_uid, user.pw_gid)
+
+
+def as_user() -> dict[str, Any]:
     if os.geteuid() != 0:
         return {}
     user = pwd.getpwnam(UNPRIVILEGED)

@@ -13,7 +13,7 @@ from typing import Any
 
 from minion_server.app import default_database, open_transfer
 from minion_server.cli.output import print_warning
-from minion_server.domain.errors import Conflict
+from minion_server.domain.errors import Conflict, MinionError
 from minion_server.setting_values import parse_path, parse_seconds
 from minion_server.settings import (
     DATA_DIR,
@@ -81,11 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def show_status(arguments: argparse.Namespace, database: str) -> int:
     """Show what there is to know of the database."""
-    status = await open_transfer(database).status()
+    transfer = open_transfer(database)
+    status = await transfer.status()
     if arguments.json:
         print(json.dumps(asdict(status)))
         return 0
-    rows: list[tuple[str, object]] = [("database", database), ("kind", status.kind)]
+    rows: list[tuple[str, object]] = [("database", transfer.place), ("kind", status.kind)]
     for name, version in status.versions.items():
         newest = status.newest[name]
         note = "" if version == newest else f" (this program's: {newest})"
@@ -130,25 +131,46 @@ async def move(arguments: argparse.Namespace, database: str) -> int:
     nobody can write here again.
     """
     source, target = open_transfer(database), open_transfer(arguments.target)
-    if arguments.target == database:
-        raise Conflict("the queue cannot be moved to where it is")
     seconds = WAIT.read(arguments.wait, WAIT.flag)
+    await _check_move(source, target)
     written: Mapping[str, int] | None = None
-    await source.hold()
     try:
+        await source.hold()
         remaining = await _wait_for_active(source, seconds)
         if remaining:
             print_warning(f"{remaining} jobs are still running: they are moved as they are")
-        seal = f"the queue has been moved to {_without_password(arguments.target)}"
+        seal = f"the queue has been moved to {target.place}"
         async with source.read(seal=seal) as records:
             written = await target.write(records)
     except BaseException:
         # Once it is there, it must not be served from here too, whatever happened after that.
         if written is None:
-            await source.reopen()
+            await _reopen(source)
+        else:
+            print_warning(f"the queue is at {target.place} now: do not reopen {source.place}")
         raise
     _print_counts(written)
     return 0
+
+
+async def _check_move(source: Transfer, target: Transfer) -> None:
+    """Raise the errors that a move would end with, while the queue still runs."""
+    if await source.identity() == await target.identity():
+        raise Conflict(f"the queue cannot be moved to where it is: {target.place}")
+    if closed := (await source.status()).closed:
+        raise Conflict(f"{source.place} is closed: {closed} (`minion db reopen` would open it)")
+    await target.check_empty()
+
+
+async def _reopen(source: Transfer) -> None:
+    """Open a queue again, or tell how to."""
+    try:
+        await source.reopen()
+    except (MinionError, OSError) as error:
+        print_warning(
+            f"the queue at {source.place} may give out no jobs until `minion db reopen` has opened "
+            f"it, which failed now: {error}"
+        )
 
 
 async def reopen(_arguments: argparse.Namespace, database: str) -> int:
@@ -172,8 +194,3 @@ def _print_counts(written: Mapping[str, int]) -> None:
 
 def _file_url(path: Path) -> str:
     return f"sqlite:///{path}"
-
-
-def _without_password(database: str) -> str:
-    scheme, slashes, rest = database.partition("://")
-    return f"{scheme}{slashes}{rest.rpartition('@')[2]}"

@@ -6,7 +6,7 @@ import asyncio
 import math
 from abc import abstractmethod
 
-from minion_server.engine.loop import Loop
+from minion_server.loop import Loop
 from minion_server.storage.base import Changes, Storage
 
 MAX_WAIT_SECONDS = 60.0

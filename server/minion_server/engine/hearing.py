@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from minion_server.domain.errors import Exhausted, MinionError, Unavailable
 from minion_server.domain.worker import Registration
-from minion_server.engine.loop import Loop
+from minion_server.loop import Loop
 from minion_server.storage.base import Storage
 
 logger = logging.getLogger(__name__)

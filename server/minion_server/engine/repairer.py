@@ -9,7 +9,7 @@ from collections.abc import Callable
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.maintenance import Retention
 from minion_server.engine.hearing import HeardFor
-from minion_server.engine.loop import Loop
+from minion_server.loop import Loop
 from minion_server.storage.base import Storage
 
 logger = logging.getLogger(__name__)

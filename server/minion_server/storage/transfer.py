@@ -82,6 +82,20 @@ class StoreStatus:
 class Transfer(Protocol):
     """What is done to a database as a whole, beside the servers that use it."""
 
+    @property
+    def place(self) -> str:
+        """Where the database is, for people: its URL without user and password."""
+
+    async def identity(self) -> str:
+        """Return what no other database has, by whatever URL it is reached."""
+
+    async def check_empty(self) -> None:
+        """Raise an error if `write` would, and write nothing.
+
+        Raises:
+            Conflict: There is something in the database, or a server uses it that cannot share it.
+        """
+
     async def status(self) -> StoreStatus:
         """Tell what there is to know of the database.
 

@@ -1,9 +1,13 @@
-"""Where a database is, and how it is to be talked to."""
+"""Where a database is, and how to reach it: a URL read as libpq reads it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+import re
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote
 
 from minion_server.domain.errors import Invalid
 
@@ -11,6 +15,53 @@ SCHEMES = ("postgresql", "postgres")
 FIELD = "--database"
 DEFAULT_CONNECTIONS = 8
 MAX_CONNECTIONS = 1_000
+DEFAULT_CONNECT_SECONDS = 10.0
+LEAST_CONNECT_SECONDS = 2.0
+"""Of one host: libpq takes 1 for 2 as well."""
+MAX_SHOWN = 60
+
+_SESSION_ATTRS = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
+_TLS = frozenset(
+    {
+        "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation",
+        "ssl_min_protocol_version", "ssl_max_protocol_version",
+    }
+)  # fmt: skip
+_YES, _NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl", "passfile", "servicefile")
+_CERTIFICATES = ("sslrootcert", "sslcrl")
+_DRIVER = frozenset({"passfile", "service", "servicefile", "krbsrvname", "gsslib"})
+"""Arguments of the driver of the same name."""
+_OTHERWISE = frozenset(
+    {
+        "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
+        "tcp_user_timeout", "sslcompression", "fallback_application_name",
+    }
+)  # fmt: skip
+"""Dead connections are found by statements that are not answered; the rest has no effect in libpq
+either, or is a default that we have our own for."""
+
+# What the driver cannot do: the values that need nothing of it, and what to do instead.
+_ONLY: Mapping[str, tuple[Sequence[str], str]] = {
+    "channel_binding": (("disable", "prefer"), "use sslmode=verify-full instead"),
+    "client_encoding": (("UTF8", "utf8", "UTF-8", "utf-8", "auto"), "leave it out"),
+    "gssdelegation": (("0",), "leave it out"),
+    "gssencmode": (("disable", "prefer"), "use sslmode=require instead"),
+    "hostaddr": ((), "name it as host"),
+    "load_balance_hosts": (("disable",), "leave it out"),
+    "max_protocol_version": (("3.0", "latest"), "leave it out"),
+    "min_protocol_version": (("3.0",), "leave it out"),
+    "replication": (("0", "false", "off", "no"), "leave it out"),
+    "require_auth": ((), "leave it out"),
+    "requirepeer": ((), "leave it out"),
+    "scram_client_key": ((), "use a password"),
+    "scram_server_key": ((), "use a password"),
+    "sslcertmode": (("allow", "disable"), "leave it out"),
+    "sslcrldir": ((), "use sslcrl"),
+    "sslkeylogfile": ((), "set the variable SSLKEYLOGFILE"),
+    "sslsni": (("1",), "leave it out"),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,45 +69,219 @@ class Address:
     """A database.
 
     Attributes:
-        dsn: Its URL, as libpq reads it.
+        hosts: Hosts, or folders of sockets, with their ports, in the order to try them in; None
+            leaves either to the environment.
+        user: The user; None leaves it to the environment, as with the following two.
+        password: The password.
+        database: The name of the database.
+        tls: Parameters of TLS, by libpq's names.
+        driver: Other parameters that the driver takes under libpq's names.
+        settings: Settings of the session.
+        session_attrs: What sort of host to look for; first the first sort at all hosts.
+        connect_seconds: How long to try each host for.
         pooler: Whether a pooler stands before it that gives each transaction another connection:
             then nothing may be kept in one, neither prepared statements nor LISTEN.
         connections: How many connections to open at most.
     """
 
-    dsn: str
+    hosts: Sequence[tuple[str | None, int | None]] = ((None, None),)
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    database: str | None = None
+    tls: Mapping[str, str] = field(default_factory=dict, repr=False)
+    driver: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    session_attrs: Sequence[str] = ("any",)
+    connect_seconds: float = DEFAULT_CONNECT_SECONDS
     pooler: bool = False
     connections: int = DEFAULT_CONNECTIONS
 
     @property
     def place(self) -> str:
         """Where it is, for people: without user and password."""
-        parts = urlsplit(self.dsn)
-        return f"{parts.netloc.rpartition('@')[2]}{parts.path}" or "the local socket"
+        hosts = [
+            (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
+            for host, port in self.hosts
+            if host is not None
+        ]
+        return f"{','.join(hosts) or 'the local socket'}/{self.database or ''}"
 
 
 def parse_address(url: str) -> Address:
-    """Read a URL as libpq knows it, with two parameters of our own: `pgbouncer`, `connections`.
+    """Read a URL as libpq does, with two parameters of our own: `pgbouncer`, `connections`.
 
     Raises:
-        Invalid: It is none.
+        Invalid: It is no such URL. The text names the parameter to blame, and no secret.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in SCHEMES:
+    scheme, found, rest = url.partition("://")
+    if not found or scheme not in SCHEMES:
         raise Invalid(FIELD, f"must begin with {SCHEMES[0]}://")
-    pooler, connections, kept = False, DEFAULT_CONNECTIONS, []
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        match name:
-            case "pgbouncer":
-                pooler = value.lower() in {"true", "1", "yes", "on"}
-            case "connections":
-                if not value.isdecimal() or not 1 <= int(value) <= MAX_CONNECTIONS:
-                    raise Invalid(FIELD, f"connections must be in 1..{MAX_CONNECTIONS}")
-                connections = int(value)
-            case _:
-                kept.append((name, value))
-    dsn = urlunsplit(parts._replace(query=urlencode(kept)))
-    if not parts.netloc and not dsn.startswith(f"{parts.scheme}://"):
-        # urlunsplit forgets the slashes of an empty host, which is the local socket.
-        dsn = dsn.replace(f"{parts.scheme}:", f"{parts.scheme}://", 1)
-    return Address(dsn=dsn, pooler=pooler, connections=connections)
+    # What stands before an @ may contain a ?, if it is a password.
+    user = re.match(r"([^/?@:]*)(?::([^/@]*))?@", rest)
+    rest = rest[user.end() :] if user else rest
+    rest, _, query = rest.partition("?")
+    hosts, _, database = rest.partition("/")
+    if "@" in rest:
+        raise Invalid(FIELD, "user, password or name: expected no @ but as %40, no / but as %2F")
+    values = _read_hosts(hosts)
+    if user:
+        values["user"] = _decode("user", user[1])
+        values["password"] = _decode("password", user[2] or "")
+    values["dbname"] = _decode("the name of the database", database)
+    return _make({name: value for name, value in (values | _read_query(query)).items() if value})
+
+
+def _read_hosts(hosts: str) -> dict[str, str]:
+    """Read `host:port,host:port` as libpq's list of hosts and its list of ports."""
+    values: dict[str, str] = {}
+    if not hosts:
+        return values
+    pairs = [_split_host(host) for host in hosts.split(",")]
+    values["host"] = ",".join(host for host, _ in pairs)
+    if any(port for _, port in pairs):
+        values["port"] = ",".join(port for _, port in pairs)
+    return values
+
+
+def _split_host(text: str) -> tuple[str, str]:
+    if text.startswith("["):
+        address, found, port = text[1:].partition("]")
+        if not found or (port and not port.startswith(":")):
+            raise Invalid(FIELD, "host: expected [IPv6 address]:port, or %5B for a [")
+        return _decode("host", address), _decode("port", port[1:])
+    host, _, port = text.partition(":")
+    return _decode("host", host), _decode("port", port)
+
+
+def _read_query(query: str) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for part in query.split("&") if query else ():
+        name, found, value = part.partition("=")
+        name = _decode("parameter", name)
+        if not found or not name:
+            raise Invalid(FIELD, "parameters: expected name=value&name=value, with %26 for a &")
+        if "=" in value:
+            raise Invalid(FIELD, f"{name}: expected no = within the value but as %3D")
+        values[name] = _decode(name, value)
+    if "ssl" in values:
+        # As JDBC spells it; libpq knows this one value, too.
+        _one_of("ssl", values.pop("ssl"), ("true",))
+        values.setdefault("sslmode", "require")
+    return values
+
+
+def _decode(name: str, text: str) -> str:
+    """Decode a part, which may be a secret: no text of an error shows it."""
+    if re.search(r"%(?![0-9A-Fa-f]{2})|%00", text):
+        raise Invalid(FIELD, f"{name}: expected two hexadecimal digits after a %, as %25 for a %")
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise Invalid(FIELD, f"{name}: expected UTF-8 behind the %XX") from None
+
+
+def _make(values: dict[str, str]) -> Address:
+    _check_possible(values)
+    pop = values.pop
+    attrs = _one_of("target_session_attrs", pop("target_session_attrs", "any"), _SESSION_ATTRS)
+    pooler = _one_of("pgbouncer", pop("pgbouncer", "false").lower(), _YES + _NO) in _YES
+    connections = _number("connections", pop("connections", None), 1, MAX_CONNECTIONS)
+    hosts = _hosts(pop("host", ""), pop("port", ""))
+    return Address(
+        hosts=hosts,
+        user=pop("user", None),
+        password=pop("password", None),
+        database=pop("dbname", None),
+        tls={name: pop(name) for name in _TLS & values.keys()},
+        driver={name: pop(name) for name in _DRIVER & values.keys()},
+        connect_seconds=_connect_seconds(pop("connect_timeout", "0"), len(hosts)),
+        session_attrs=("standby", "any") if attrs == "prefer-standby" else (attrs,),
+        pooler=pooler,
+        connections=DEFAULT_CONNECTIONS if connections is None else connections,
+        settings=values,
+    )
+
+
+def _check_possible(values: dict[str, str]) -> None:
+    """Take out what needs nothing of the driver, and refuse what it cannot do."""
+    for name, (allowed, instead) in _ONLY.items():
+        value = values.pop(name, None)
+        if value is not None and value not in allowed:
+            expected = " or ".join(allowed) or "none"
+            shown = "a value" if name.startswith("scram") else _shown(value)
+            raise Invalid(
+                FIELD,
+                f"{name}: expected {expected}, got {shown}, which is not supported: {instead}",
+            )
+    for name in _OTHERWISE:
+        values.pop(name, None)
+    mode = values.get("sslmode")
+    if mode is not None:
+        _one_of("sslmode", mode, _SSL_MODES)
+    if (
+        values.get("sslrootcert") == "system"
+        and values.setdefault("sslmode", "verify-full") != "verify-full"
+    ):
+        raise Invalid(FIELD, f"sslmode: expected verify-full with sslrootcert=system, got {mode}")
+    for name in _FILES:
+        path = values.get(name)
+        if path is not None and (name, path) != ("sslrootcert", "system"):
+            _check_file(name, path)
+
+
+def _check_file(name: str, path: str) -> None:
+    try:
+        with Path(path).open("rb"):
+            pass
+        if name in _CERTIFICATES:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError as error:
+        raise Invalid(
+            FIELD, f"{name}: expected certificates in {_shown(path)}: {error.reason}"
+        ) from None
+    except OSError as error:
+        raise Invalid(FIELD, f"{name}: cannot read {_shown(path)}: {error.strerror}") from None
+
+
+def _hosts(hosts: str, ports: str) -> list[tuple[str | None, int | None]]:
+    names = [host or None for host in hosts.split(",")]
+    numbers = [_number("port", port or None, 1, 65_535) for port in ports.split(",")]
+    if len(numbers) == 1:
+        numbers *= len(names)
+    if len(numbers) != len(names):
+        raise Invalid(FIELD, f"port: expected one, or one for each of {len(names)} hosts")
+    return list(zip(names, numbers, strict=True))
+
+
+def _connect_seconds(text: str, hosts: int) -> float:
+    try:
+        seconds = int(text)
+    except ValueError:
+        raise Invalid(
+            FIELD, f"connect_timeout: expected whole seconds, got {_shown(text)}"
+        ) from None
+    if seconds <= 0:
+        # Several share the time, so that the last is tried before a step is given up.
+        seconds_each = DEFAULT_CONNECT_SECONDS / hosts
+        return max(seconds_each, LEAST_CONNECT_SECONDS)
+    return max(float(seconds), LEAST_CONNECT_SECONDS)
+
+
+def _number(name: str, text: str | None, least: int, most: int) -> int | None:
+    if text is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        # A text without digits may be a part of a password.
+        shown = f", got {_shown(text)}" if text.isdecimal() else ""
+        raise Invalid(FIELD, f"{name}: expected {least}..{most}{shown}")
+    return int(text)
+
+
+def _one_of(name: str, value: str, allowed: Sequence[str]) -> str:
+    if value not in allowed:
+        raise Invalid(FIELD, f"{name}: expected one of {', '.join(allowed)}, got {_shown(value)}")
+    return value
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "...")

@@ -22,7 +22,8 @@ _FUNCTION = f"""
 
 HOLD = f"""
     {_FUNCTION}
-    CREATE OR REPLACE TRIGGER minion_server_held BEFORE UPDATE OF state ON minion_jobs FOR EACH ROW
+    DROP TRIGGER IF EXISTS minion_server_held ON minion_jobs;
+    CREATE TRIGGER minion_server_held BEFORE UPDATE OF state ON minion_jobs FOR EACH ROW
       WHEN (NEW.state = 'active') EXECUTE FUNCTION minion_server_refuse('{HELD}');
 """
 """Lets nobody claim jobs."""

@@ -14,9 +14,12 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from itertools import count
+from ssl import create_default_context
 from typing import Any, TypeAlias, TypeVar
+from urllib.parse import urlencode
 
 import asyncpg
+from asyncpg.connect_utils import SessionAttribute
 
 from minion_server.domain.errors import Unavailable
 from minion_server.storage.postgresql.address import Address
@@ -31,10 +34,13 @@ PATIENCE_SECONDS = 20.0
 """How long a step is tried for: a restart takes a few seconds, a failover some more."""
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
-CONNECT_SECONDS = 10.0
 STATEMENT_SECONDS = 60.0
 """A statement that takes longer is given up: its connection may have been cut without a word."""
-APPLICATION_NAME = "minion-server"
+SETTINGS = {
+    "application_name": "minion-server",
+    # A step that waits for another attempt at it is to see what that did.
+    "default_transaction_isolation": "read committed",
+}
 
 
 class Database:
@@ -77,15 +83,43 @@ class Database:
         return self._address.pooler
 
     async def connect(self) -> Connection:
-        """Open a connection that is the caller's to close."""
-        pooled = self._address.pooler
-        connection: Connection = await asyncpg.connect(
-            self._address.dsn,
-            timeout=CONNECT_SECONDS,
-            command_timeout=self._statement_seconds,
-            statement_cache_size=0 if pooled else 200,
-            server_settings={} if pooled else {"application_name": APPLICATION_NAME},
-        )
+        """Open a connection that is the caller's to close, to the first host that is there.
+
+        The driver, given all of the hosts, would spend all its time on the first.
+        """
+        lost: Exception | None = None
+        for attrs in self._address.session_attrs:
+            for host, port in self._address.hosts:
+                try:
+                    return await self._connect_to(host, port, attrs)
+                except Exception as error:
+                    if classify(error) is Failure.FINAL:
+                        raise
+                    lost = error
+        assert lost is not None, "there is at least one host"
+        raise lost
+
+    async def _connect_to(self, host: str | None, port: int | None, attrs: str) -> Connection:
+        address = self._address
+        tls = dict(address.tls)
+        system = tls.get("sslrootcert") == "system"
+        arguments: dict[str, Any] = {
+            **address.driver,
+            # These it takes from a URL alone.
+            "dsn": f"postgresql://?{urlencode(tls)}" if tls and not system else None,
+            "ssl": create_default_context() if system else None,
+            "host": host,
+            "port": port,
+            "user": address.user,
+            "password": address.password,
+            "database": address.database,
+            "target_session_attrs": SessionAttribute(attrs) if attrs != "any" else None,
+            "timeout": address.connect_seconds,
+            "command_timeout": self._statement_seconds,
+            "statement_cache_size": 0 if address.pooler else 200,
+            "server_settings": {**({} if address.pooler else SETTINGS), **address.settings},
+        }
+        connection: Connection = await asyncpg.connect(**arguments)
         return connection
 
     async def close(self) -> None:
@@ -142,7 +176,7 @@ class Database:
                     if not self._address.pooler or connection.is_in_transaction():
                         return await work(connection)
                     # Within a transaction a pooler keeps to one connection.
-                    async with connection.transaction():
+                    async with connection.transaction(isolation="read_committed"):
                         return await work(connection)
             except Exception as error:  # noqa: BLE001 - what it means decides
                 if self._closed or classify(error) is Failure.FINAL or loop.time() >= deadline:

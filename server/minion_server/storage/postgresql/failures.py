@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import asyncpg
 
-from minion_server.domain.errors import Exhausted, Invalid, MinionError, Unavailable
+from minion_server.domain.errors import Conflict, Exhausted, Invalid, MinionError, Unavailable
+
+Meaning = Callable[[str], Exception]
 
 CLOSED_STATE = "MN001"
 """The SQLSTATE of our own triggers on a database that is closed (see `closing`)."""
@@ -23,17 +26,13 @@ class Failure(StrEnum):
     """It was not carried out, and will not be."""
 
 
-_LOST = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.exceptions.IdleSessionTimeoutError,
-    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
-    OSError,
-    TimeoutError,
-    EOFError,
+_MISCONFIGURED = (
+    asyncpg.exceptions.ClientConfigurationError,
+    asyncpg.UnsupportedClientFeatureError,
+    asyncpg.exceptions.UnsupportedServerFeatureError,
 )
 _REFUSED = (
+    asyncpg.ConnectionRejectionError,
     asyncpg.SerializationError,
     asyncpg.DeadlockDetectedError,
     asyncpg.CannotConnectNowError,
@@ -43,44 +42,132 @@ _REFUSED = (
     asyncpg.QueryCanceledError,
     asyncpg.InvalidCachedStatementError,
 )
+_LOST = (
+    asyncpg.PostgresConnectionError,
+    # A pooler's, which has no connection to the database just then.
+    asyncpg.ProtocolViolationError,
+    # The driver's words for a connection that it finds closed.
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.exceptions.IdleSessionTimeoutError,
+    asyncpg.exceptions.IdleInTransactionSessionTimeoutError,
+    OSError,
+    TimeoutError,
+    EOFError,
+)
+_UNUSABLE = (
+    *_MISCONFIGURED,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.InsufficientPrivilegeError,
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedFunctionError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.CantChangeRuntimeParamError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ProtocolViolationError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+"""What keeps a database from being used until somebody sees to it."""
+
+
+def _is_refused_setting(error: BaseException) -> bool:
+    """Return whether a pooler refuses a connection for a setting of the session."""
+    return isinstance(
+        error, asyncpg.ProtocolViolationError
+    ) and "unsupported startup parameter" in str(error)
 
 
 def classify(error: BaseException) -> Failure:
-    """Tell what an error means for the statement that raised it."""
-    match error:
-        case asyncpg.ConnectionRejectionError():
-            return Failure.REFUSED
-        # A pooler's, which has no connection to the database just then.
-        case asyncpg.PostgresConnectionError() | asyncpg.exceptions.ProtocolViolationError():
-            return Failure.LOST
-        case asyncpg.InterfaceError() | asyncpg.InternalClientError():
-            # The driver's word for a connection that it finds closed.
-            return Failure.LOST
-        case _ if isinstance(error, _REFUSED):
-            return Failure.REFUSED
-        case _ if isinstance(error, _LOST):
-            return Failure.LOST
-        case _:
-            return Failure.FINAL
+    """Return what an error means for the statement that raised it."""
+    if isinstance(error, _MISCONFIGURED) or _is_refused_setting(error):
+        return Failure.FINAL
+    if isinstance(error, _REFUSED):
+        return Failure.REFUSED
+    return Failure.LOST if isinstance(error, _LOST) else Failure.FINAL
 
 
 def translate(error: Exception) -> Exception:
-    """Answer the error that callers of the store are told of."""
-    match error:
-        case MinionError():
-            return error
-        case asyncpg.PostgresError() if error.sqlstate == CLOSED_STATE:
-            # The text says why.
-            told: Exception = Unavailable(str(error))
-        case asyncpg.UntranslatableCharacterError():
-            return Invalid("json", "must not contain a NUL character, which no database keeps")
-        case asyncpg.DiskFullError() | asyncpg.OutOfMemoryError():
-            told = Exhausted("the disk or the memory of the database is full")
-        case asyncpg.exceptions.InsufficientResourcesError():
-            told = Exhausted("the database has no resources left")
-        case _ if classify(error) is not Failure.FINAL:
-            told = Unavailable("the database cannot be reached")
-        case _:
+    """Return the error that callers of the store see; a defect is returned as it is."""
+    if isinstance(error, MinionError):
+        return error
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == CLOSED_STATE:
+        # The text says why.
+        told: Exception = Unavailable(str(error))
+    elif classify(error) is Failure.LOST:
+        told = Unavailable("the database cannot be reached")
+    else:
+        for kind, tell in _MEANINGS:
+            if isinstance(error, kind):
+                told = tell(str(error))
+                break
+        else:
             return error
     told.__cause__ = error
     return told
+
+
+def translate_at_start(error: Exception) -> Exception:
+    """Return the error that a start, or a command, ends with: waiting does not help there."""
+    if isinstance(error, MinionError):
+        return error
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        told: Exception = Conflict(f"the user may not do what is needed: {error}")
+    elif _is_refused_setting(error):
+        told = Conflict(
+            f"cannot use the database: {error}: a pooler passes on no such setting: use "
+            "ALTER ROLE ... SET instead"
+        )
+    elif classify(error) is Failure.LOST:
+        told = Unavailable(f"cannot connect to the database: {str(error) or type(error).__name__}")
+    elif isinstance(error, _UNUSABLE):
+        told = Conflict(f"cannot use the database: {error}")
+    else:
+        return translate(error)
+    told.__cause__ = error
+    return told
+
+
+def _character(text: str) -> Exception:
+    if "encoding" in text and "0x00" not in text:
+        return Invalid("json", f"expected characters that the database can keep: {text}")
+    return Invalid("json", "must not contain a NUL character, which no database keeps")
+
+
+# The first that fits counts.
+_MEANINGS: Sequence[tuple[type[Exception] | tuple[type[Exception], ...], Meaning]] = (
+    ((asyncpg.UntranslatableCharacterError, asyncpg.CharacterNotInRepertoireError), _character),
+    (
+        asyncpg.ProgramLimitExceededError,
+        lambda text: Invalid("json", f"expected less than the database can keep: {text}"),
+    ),
+    (
+        asyncpg.DataError,
+        lambda text: Invalid("request", f"expected values that the database can keep: {text}"),
+    ),
+    (
+        (asyncpg.DiskFullError, asyncpg.OutOfMemoryError),
+        lambda _: Exhausted("the disk or the memory of the database is full"),
+    ),
+    (
+        asyncpg.ReadOnlySQLTransactionError,
+        lambda _: Unavailable("the database is read-only: another one may be the primary now"),
+    ),
+    (
+        (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError),
+        lambda text: Unavailable(f"the database gave this up: {text}"),
+    ),
+    (
+        asyncpg.TooManyConnectionsError,
+        lambda text: Unavailable(f"the database takes no more connections: {text}"),
+    ),
+    (
+        asyncpg.exceptions.InsufficientResourcesError,
+        lambda _: Exhausted("the database has no resources left"),
+    ),
+    (_UNUSABLE, lambda text: Unavailable(f"the database refuses this: {text}")),
+    (_REFUSED, lambda _: Unavailable("the database cannot be reached")),
+)

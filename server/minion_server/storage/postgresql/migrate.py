@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -13,6 +15,7 @@ MINION_OLDEST = 23
 MINION_NEWEST = 25
 """Versions of Perl Minion's schema that are served as they are; new databases get the newest."""
 OLDEST_SERVER = 130_000
+ENCODING = "UTF8"
 MIGRATION_SECONDS = 4 * 3_600.0
 """Time for the indexes of a large table."""
 
@@ -28,9 +31,26 @@ _MOJO_MIGRATIONS = """
 _PRESENT = """
     SELECT to_regclass('minion_jobs') IS NOT NULL AS jobs,
       to_regclass('mojo_migrations') IS NOT NULL AS mojo,
-      to_regclass('minion_server_schema') IS NOT NULL AS own,
-      to_regclass('minion_schedules') IS NOT NULL AS schedules,
-      current_setting('server_version_num')::int AS server
+      to_regclass('minion_server_schema') IS NOT NULL AS own
+"""
+
+_SERVER = """
+    SELECT current_setting('server_version_num')::int AS version,
+      current_setting('server_encoding') AS encoding,
+      current_setting('transaction_read_only')::bool AS read_only
+"""
+
+# The schema of the queue that is there, or the one that a new one is made in.
+_SCHEMA = """
+    SELECT coalesce((SELECT relnamespace::regnamespace::name FROM pg_class
+        WHERE oid = to_regclass('minion_jobs')), current_schema()) AS name,
+      current_setting('search_path') AS path, current_schemas(FALSE)::text[] AS others
+"""
+
+# Whatever limits the user's other statements have.
+_UNHURRIED = """
+    SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
+    SET LOCAL idle_in_transaction_session_timeout = 0
 """
 
 # Servers that are running go on using the name they know.
@@ -75,6 +95,8 @@ async def upgrade_minion(connection: Connection, target: int) -> None:
         Conflict: There is no such version, or it is older than the database's.
     """
     async with connection.transaction():
+        await connection.execute(_UNHURRIED)
+        await _enter_schema(connection)
         await connection.execute(_MOJO_MIGRATIONS)
         version = await _minion_version(connection)
         if not version <= target <= MINION_NEWEST:
@@ -89,13 +111,12 @@ async def upgrade_minion(connection: Connection, target: int) -> None:
         )
 
 
-def migrations() -> list[str]:
-    """Answer the SQL of every migration of ours, the first one first.
+def migrations() -> dict[int, str]:
+    """Return the SQL of every migration of ours by its number, the first one first.
 
-    Version N of our part of the schema is what the first N of them make.
+    The number of the last one is the version of our part of the schema.
     """
-    files = sorted(_folder("migrations").iterdir(), key=lambda entry: entry.name)
-    return [entry.read_text(encoding="utf-8") for entry in files if entry.name.endswith(".sql")]
+    return {int(name.partition("_")[0]): sql for name, sql in _sources("migrations").items()}
 
 
 async def migrate(connection: Connection) -> str:
@@ -105,23 +126,69 @@ async def migrate(connection: Connection) -> str:
         The name of the table of schedules: Minion's, or ours where Minion's version has none.
 
     Raises:
-        Conflict: The database is of a version, Minion's or ours, that this program cannot serve.
+        Conflict: The database is of a version, Minion's or ours, or of a kind that this program
+            cannot serve.
     """
-    async with connection.transaction():
+    async with connection.transaction(isolation="read_committed"):
+        await _check_server(connection)
+        await connection.execute(_UNHURRIED)
+        path = await _enter_schema(connection)
         await connection.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended('minion_server migration', 0))",
+            "SELECT pg_advisory_xact_lock(hashtextextended('minion_server migration ' || $1, 0))",
+            path[0],
             timeout=MIGRATION_SECONDS,
         )
         version = await _migrate_minion(connection)
-        await _migrate_own(connection)
+        await _migrate_own(connection, path)
         return await _adapt(connection, version)
+
+
+async def _check_server(connection: Connection) -> None:
+    server = await connection.fetchrow(_SERVER)
+    assert server is not None, "it has no FROM"
+    if server["version"] < OLDEST_SERVER:
+        raise Conflict("the database is older than PostgreSQL 13: upgrade it")
+    if server["encoding"] != ENCODING:
+        raise Conflict(
+            f"encoding of the database: expected {ENCODING}, got {server['encoding']}, which "
+            "cannot keep every text: make a database with CREATE DATABASE ... "
+            f"ENCODING '{ENCODING}' TEMPLATE template0"
+        )
+    if server["read_only"]:
+        raise Conflict(
+            "cannot use the database: it is read-only (a standby, or "
+            "default_transaction_read_only): name the primary, or several hosts with "
+            "target_session_attrs=read-write"
+        )
+
+
+async def _enter_schema(connection: Connection) -> list[str]:
+    """Work in the schema of the queue alone until the end of the transaction.
+
+    Functions keep this path: it names no "$user", who is another one when a trigger fires.
+
+    Returns:
+        The path, the queue's schema first.
+    """
+    schema = await connection.fetchrow(_SCHEMA)
+    assert schema is not None, "it has no FROM"
+    if schema["name"] is None:
+        raise Conflict(
+            f"search_path: expected a schema that exists, got {schema['path']!r}: make it with "
+            "CREATE SCHEMA, or name another"
+        )
+    path = [schema["name"], *(other for other in schema["others"] if other != schema["name"])]
+    await connection.execute(
+        "SELECT set_config('search_path', (SELECT string_agg(quote_ident(name), ', ')"
+        " FROM unnest($1::text[]) AS name), TRUE)",
+        path,
+    )
+    return path
 
 
 async def _migrate_minion(connection: Connection) -> int:
     present = await connection.fetchrow(_PRESENT)
-    assert present is not None
-    if present["server"] < OLDEST_SERVER:
-        raise Conflict("the database is older than PostgreSQL 13: upgrade it")
+    assert present is not None, "it has no FROM"
     version = await _minion_version(connection) if present["mojo"] else 0
     if not version and not present["jobs"]:
         await connection.execute(_MOJO_MIGRATIONS)
@@ -160,25 +227,48 @@ async def _run_minion(connection: Connection, name: str) -> None:
     await connection.execute(sql, timeout=MIGRATION_SECONDS)
 
 
-async def _migrate_own(connection: Connection) -> None:
+async def _migrate_own(connection: Connection, path: Sequence[str]) -> None:
     scripts = migrations()
-    await connection.execute(
-        "CREATE TABLE IF NOT EXISTS minion_server_schema (version INT NOT NULL)"
-    )
-    version = await _own_version(connection)
-    if version > len(scripts):
+    newest = max(scripts)
+    version = 0
+    if await connection.fetchval("SELECT to_regclass('minion_server_schema') IS NOT NULL"):
+        version = await _own_version(connection)
+    if version > newest:
         raise Conflict(
             f"the database is of schema version {version}, newer than this program's "
-            f"{len(scripts)}: use the program that wrote it, or a later one"
+            f"{newest}: use the program that wrote it, or a later one"
         )
-    if version == len(scripts):
+    if version == 0:
+        await connection.execute(
+            "CREATE TABLE IF NOT EXISTS minion_server_schema (version INT NOT NULL)"
+        )
+    for number, script in scripts.items():
+        if number > version:
+            await connection.execute(script, timeout=MIGRATION_SECONDS)
+    await _replace_functions(connection, newest, path)
+    if version == 0:
+        # The planner knows nothing of the new table yet.
+        await connection.execute("ANALYZE minion_server_waiting")
+
+
+async def _replace_functions(connection: Connection, version: int, path: Sequence[str]) -> None:
+    """Put this program's functions in place, unless they are.
+
+    Whatever programs of one schema version cannot share is for a migration, which keeps the older
+    one out.
+    """
+    sources = list(_sources("functions").values())
+    digest = hashlib.sha256("\0".join([*path, *sources]).encode()).hexdigest()
+    if await connection.fetchval(
+        "SELECT version = $1 AND functions = $2 FROM minion_server_schema", version, digest
+    ):
         return
-    for script in scripts[version:]:
-        await connection.execute(script, timeout=MIGRATION_SECONDS)
+    for source in sources:
+        await connection.execute(source, timeout=MIGRATION_SECONDS)
     await connection.execute("DELETE FROM minion_server_schema")
-    await connection.execute("INSERT INTO minion_server_schema VALUES ($1)", len(scripts))
-    # The planner knows nothing of the new table yet.
-    await connection.execute("ANALYZE minion_server_waiting")
+    await connection.execute(
+        "INSERT INTO minion_server_schema (version, functions) VALUES ($1, $2)", version, digest
+    )
 
 
 async def _adapt(connection: Connection, version: int) -> str:
@@ -212,6 +302,15 @@ async def _own_version(connection: Connection) -> int:
         "SELECT coalesce(max(version), 0) FROM minion_server_schema"
     )
     return version
+
+
+def _sources(folder: str) -> dict[str, str]:
+    files = sorted(_folder(folder).iterdir(), key=lambda entry: entry.name)
+    return {
+        entry.name: entry.read_text(encoding="utf-8")
+        for entry in files
+        if entry.name.endswith(".sql")
+    }
 
 
 def _folder(name: str) -> Traversable:

@@ -33,11 +33,12 @@ Ending = tuple[Sequence[Outcome], Backoff]
 
 async def claim_jobs(
     database: Database, tell: Tell, worker_id: int, claim: Claim
-) -> tuple[list[ClaimedJob], bool]:
+) -> tuple[list[ClaimedJob], list[tuple[str, str]]]:
     """Do what `Storage.claim_jobs` says.
 
     Returns:
-        The jobs, and whether there may be others, which somebody was just changing.
+        The jobs, and pairs of a queue and a task of which there may be others, which somebody was
+        just changing.
     """
     answer = orjson.loads(
         await database.step(
@@ -68,7 +69,7 @@ async def claim_jobs(
     changes = read_changes(answer)
     changes.jobs.update(job.id for job in jobs)
     tell(changes)
-    return jobs, bool(answer.get("locked"))
+    return jobs, [(queue, task) for queue, task in answer.get("locked", ())]
 
 
 async def end_jobs(database: Database, tell: Tell, requests: Sequence[Ending]) -> list[list[bool]]:
@@ -107,10 +108,9 @@ async def end_jobs(database: Database, tell: Tell, requests: Sequence[Ending]) -
     return [[next(rest) for _ in some] for some, _ in requests]
 
 
-def unfilled(claim: Claim) -> Changes:
-    """Answer what to tell those who wait for a claim's jobs, when there may be some after all."""
+def unfilled(locked: Sequence[tuple[str, str]]) -> Changes:
+    """Return what wakes those who wait for jobs that somebody was just changing."""
     changes = Changes()
-    for queue in claim.queues:
-        for task in claim.tasks or ():
-            changes.add_ready(queue, task, MAX_INT32)
+    for queue, task in locked:
+        changes.add_ready(queue, task, MAX_INT32)
     return changes

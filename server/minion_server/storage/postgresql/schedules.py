@@ -11,6 +11,9 @@ from minion_server.storage.postgresql.database import Connection, Database
 from minion_server.storage.postgresql.enqueue import Tell, without_nulls
 from minion_server.storage.postgresql.json_text import to_json
 
+ELSEWHERE_SECONDS = 0.5
+"""When to look again while another server, or Perl Minion, dispatches."""
+
 _PUT = """
     INSERT INTO {table} AS s (args, attempts, created, cron, expire, lax, name, next_run, notes,
       priority, queue, task)
@@ -102,16 +105,16 @@ async def next_dispatch(database: Database, table: str) -> float | None:
 
 async def dispatch_schedules(
     database: Database, tell: Tell, table: str
-) -> list[DispatchedSchedule]:
-    """Do what `Storage.dispatch_schedules` says."""
+) -> list[DispatchedSchedule] | None:
+    """Do what `Storage.dispatch_schedules` says; return None if another does so just now."""
     changes = Changes()
 
-    async def dispatch(connection: Connection) -> list[DispatchedSchedule]:
+    async def dispatch(connection: Connection) -> list[DispatchedSchedule] | None:
         nonlocal changes
         changes = Changes()
         async with connection.transaction():
             if not await connection.fetchval(_TRY_LOCK):
-                return []
+                return None
             due = await connection.fetch(_DUE.format(table=table))
             fired = [await _fire(connection, changes, table, row) for row in due]
             return [one for one in fired if one is not None]

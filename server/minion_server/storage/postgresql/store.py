@@ -9,10 +9,8 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
-import asyncpg
-
 from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import Conflict, JobNotFound, Unavailable
+from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import (
     Claim,
     ClaimedJob,
@@ -47,7 +45,7 @@ from minion_server.storage.postgresql import (
 )
 from minion_server.storage.postgresql.address import parse_address
 from minion_server.storage.postgresql.database import PATIENCE_SECONDS, STATEMENT_SECONDS, Database
-from minion_server.storage.postgresql.failures import Failure, classify
+from minion_server.storage.postgresql.failures import translate_at_start
 from minion_server.storage.postgresql.group import Group
 from minion_server.storage.postgresql.migrate import migrate
 from minion_server.storage.postgresql.tell import is_empty
@@ -93,6 +91,7 @@ class PostgresStorage:
         )
         self._listeners: list[Listener] = []
         self._schedules = "minion_schedules"
+        self._dispatched_elsewhere = False
         self._opened = 0.0
         self._enqueues = Group[Sequence[NewJob], list[EnqueuedJob]](
             partial(enqueue.enqueue, database, self._tell), most=enqueue.MAX_JOBS, weigh=len
@@ -114,24 +113,15 @@ class PostgresStorage:
         """Connect, bring our part of the schema up to date, and listen."""
         try:
             connection = await self._database.connect()
-        except (
-            asyncpg.InvalidCatalogNameError,
-            asyncpg.InvalidAuthorizationSpecificationError,
-        ) as error:
-            raise Conflict(f"cannot use the database: {error}") from error
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise Unavailable(f"cannot connect to the database: {error}") from error
-        try:
-            self._schedules = await migrate(connection)
-            await closing.refuse_moved(connection)
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise Conflict(f"the user may not do what is needed: {error}") from error
-        except Exception as error:
-            if classify(error) is Failure.FINAL:
-                raise
-            raise Unavailable(f"the connection to the database broke: {error}") from error
-        finally:
-            connection.terminate()
+            try:
+                self._schedules = await migrate(connection)
+                # In a transaction, within which a pooler keeps to one connection.
+                async with connection.transaction():
+                    await closing.refuse_moved(connection)
+            finally:
+                connection.terminate()
+        except Exception as error:  # noqa: BLE001 - what it means decides
+            raise translate_at_start(error) from error.__cause__
         await self._watch.start()
         self._opened = time.monotonic()
 
@@ -184,7 +174,7 @@ class PostgresStorage:
             self._watch.heed(claim)
             if locked:
                 asyncio.get_running_loop().call_later(
-                    LOCKED_SECONDS, self._tell_here, perform.unfilled(claim)
+                    LOCKED_SECONDS, self._tell_here, perform.unfilled(locked)
                 )
         return jobs
 
@@ -302,11 +292,16 @@ class PostgresStorage:
 
     async def dispatch_schedules(self) -> list[DispatchedSchedule]:
         """Enqueue the jobs of schedules that are due."""
-        return await schedules.dispatch_schedules(self._database, self._tell, self._schedules)
+        fired = await schedules.dispatch_schedules(self._database, self._tell, self._schedules)
+        self._dispatched_elsewhere = fired is None
+        return fired or []
 
     async def next_dispatch(self) -> float | None:
         """Answer in how many seconds the first schedule is due."""
-        return await schedules.next_dispatch(self._database, self._schedules)
+        due_in = await schedules.next_dispatch(self._database, self._schedules)
+        if due_in is not None and self._dispatched_elsewhere:
+            return max(due_in, schedules.ELSEWHERE_SECONDS)
+        return due_in
 
     # Keeping in order
 

@@ -12,7 +12,6 @@ from minion_server.storage.base import Changes, Revocation
 
 T = TypeVar("T")
 
-CHANNEL = "minion_server"
 MAX_PAYLOAD_BYTES = 7_900
 """PostgreSQL takes fewer than 8000."""
 MAX_PAYLOADS = 8
@@ -66,8 +65,13 @@ def write_payloads(changes: Changes, node: str) -> list[str]:
     if len(payloads) > MAX_PAYLOADS or any(
         len(payload.encode()) > MAX_PAYLOAD_BYTES for payload in payloads
     ):
-        return [_write({"look": True}, node)]
+        return write_look(node)
     return payloads
+
+
+def write_look(node: str) -> list[str]:
+    """Write the notification that says to look oneself."""
+    return [_write({"look": True}, node)]
 
 
 def _parts(changes: Changes) -> Iterator[dict[str, Any]]:

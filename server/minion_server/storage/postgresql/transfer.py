@@ -21,7 +21,7 @@ from minion_server.storage.inbox import read_inbox
 from minion_server.storage.postgresql import closing, rows
 from minion_server.storage.postgresql.address import Address, parse_address
 from minion_server.storage.postgresql.database import Connection, Database
-from minion_server.storage.postgresql.failures import translate
+from minion_server.storage.postgresql.failures import translate_at_start
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.migrate import (
     MINION_NEWEST,
@@ -50,9 +50,28 @@ _SIZE = """
     SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class AS c
     WHERE c.relkind = 'r' AND c.relname LIKE 'minion%' AND pg_table_is_visible(c.oid)
 """
+LOCK_SECONDS = 10
+"""How long to wait for others that use a table: whoever comes after waits behind."""
+_DRIVER_ERRORS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    ConnectionError,
+    TimeoutError,
+)
+
 _EMPTY = """
     SELECT NOT EXISTS (SELECT 1 FROM minion_jobs) AND NOT EXISTS (SELECT 1 FROM {schedules})
-      AND NOT EXISTS (SELECT 1 FROM minion_workers)
+      AND NOT EXISTS (SELECT 1 FROM minion_workers) AND NOT EXISTS (SELECT 1 FROM minion_locks)
+      AND NOT EXISTS (SELECT 1 FROM minion_server_requests)
+"""
+# The running server, which no other one started with at that microsecond, the database, the schema.
+_IDENTITY = """
+    SELECT concat_ws(':',
+      (extract(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,
+      (SELECT oid FROM pg_database WHERE datname = current_database()),
+      coalesce((SELECT relnamespace FROM pg_class WHERE oid = to_regclass('minion_jobs')),
+        (SELECT oid FROM pg_namespace WHERE nspname = current_schema())))
 """
 _LAST_IDS = """
     SELECT (SELECT last_value * is_called::int FROM minion_jobs_id_seq) AS jobs,
@@ -62,7 +81,7 @@ _LAST_IDS = """
       (SELECT last_value * is_called::int FROM {schedules}_id_seq) AS schedules
 """
 _PLACE = """
-    SELECT minion_server_place(array_agg(id)), pg_notify('minion_server', '{"look": true}')
+    SELECT minion_server_place(array_agg(id)), pg_notify(minion_server_channel(), '{"look": true}')
     FROM minion_jobs WHERE state = 'inactive'
 """
 _JOB_FIELDS = (
@@ -89,9 +108,27 @@ class PostgresTransfer:
         self._address: Address = parse_address(url)
         self._database = Database(self._address)
 
+    @property
+    def place(self) -> str:
+        """Where the database is, for people."""
+        return f"postgresql://{self._address.place}"
+
+    async def identity(self) -> str:
+        """Return what no other database has."""
+        async with self._connected() as connection, connection.transaction():
+            found: str = await connection.fetchval(_IDENTITY)
+            return found
+
+    async def check_empty(self) -> None:
+        """Raise an error if `write` would."""
+        async with self._connected() as connection:
+            schedules = await migrate(connection)
+            async with connection.transaction():
+                await _check_empty(connection, schedules)
+
     async def status(self) -> StoreStatus:
         """Tell what there is to know of the database."""
-        async with self._connected() as connection:
+        async with self._connected() as connection, connection.transaction():
             versions = await schema_versions(connection)
             jobs: dict[str, int] = {}
             closed = ""
@@ -102,7 +139,7 @@ class PostgresTransfer:
             return StoreStatus(
                 kind="postgresql",
                 versions={"minion": versions.minion, "minion-server": versions.own},
-                newest={"minion": MINION_NEWEST, "minion-server": len(migrations())},
+                newest={"minion": MINION_NEWEST, "minion-server": max(migrations())},
                 jobs=jobs,
                 bytes=await connection.fetchval(_SIZE),
                 closed=closed,
@@ -110,14 +147,15 @@ class PostgresTransfer:
 
     async def hold(self) -> None:
         """Let nobody claim jobs any more."""
-        async with self._served() as connection:
+        async with self._served() as connection, connection.transaction():
             if closed := await closing.reason(connection):
                 raise Conflict(f"{closed} (`minion db reopen` would open the database)")
+            await _wait_for_locks(connection)
             await connection.execute(closing.HOLD)
 
     async def active_jobs(self) -> int:
         """Count the jobs that are running."""
-        async with self._served() as connection:
+        async with self._served() as connection, connection.transaction():
             count: int = await connection.fetchval(
                 "SELECT count(*) FROM minion_jobs WHERE state = 'active'"
             )
@@ -133,8 +171,11 @@ class PostgresTransfer:
             ):
                 if seal is not None:
                     # Nobody writes from here on; what is read is all there is.
+                    await _wait_for_locks(connection)
                     await connection.execute(closing.lock(schedules), timeout=LONG_SECONDS)
                     await closing.refuse_moved(connection)
+                # However long the other side takes.
+                await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                 yield _read(connection, schedules)
                 if seal is not None:
                     await connection.execute(closing.seal(schedules, seal))
@@ -160,9 +201,9 @@ class PostgresTransfer:
             async with connection.transaction():
                 # The triggers that follow Perl Minion would go job by job.
                 await connection.execute("SET LOCAL minion_server.own = 'on'")
+                await _wait_for_locks(connection)
                 await connection.execute(closing.lock(schedules), timeout=LONG_SECONDS)
-                if not await connection.fetchval(_EMPTY.format(schedules=schedules)):
-                    raise Conflict("the database is not empty")
+                await _check_empty(connection, schedules)
                 writer = _RecordWriter(connection, schedules)
                 async for batch in records:
                     await writer.write(batch)
@@ -184,19 +225,39 @@ class PostgresTransfer:
         try:
             connection = await self._database.connect()
         except Exception as error:
-            raise translate(error) from error
+            raise translate_at_start(error) from error
         try:
             yield connection
+        except asyncpg.LockNotAvailableError as error:
+            raise Conflict(
+                f"cannot lock the tables at {self.place} within {LOCK_SECONDS} seconds: a "
+                "transaction of another program uses them"
+            ) from error
+        # Not those of files, which may be the other side's.
+        except _DRIVER_ERRORS as error:
+            raise translate_at_start(error) from error
         finally:
-            await connection.close()
+            connection.terminate()
 
     @asynccontextmanager
     async def _served(self) -> AsyncIterator[Connection]:
         async with self._connected() as connection:
-            versions: SchemaVersions = await schema_versions(connection)
+            async with connection.transaction():
+                versions: SchemaVersions = await schema_versions(connection)
             if not versions.minion or not versions.own:
                 raise DatabaseNotFound(self._address.place)
             yield connection
+
+
+async def _check_empty(connection: Connection, schedules: str) -> None:
+    if not await connection.fetchval(_EMPTY.format(schedules=schedules)):
+        raise Conflict("the database is not empty")
+    if closed := await closing.reason(connection):
+        raise Conflict(f"the database is closed: {closed} (`minion db reopen` would open it)")
+
+
+async def _wait_for_locks(connection: Connection) -> None:
+    await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
 
 
 async def _read(connection: Connection, schedules: str) -> AsyncIterator[Sequence[Record]]:

@@ -11,23 +11,24 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, Generic, TypeVar
 
-import asyncpg
 import orjson
 
 from minion_server.domain.errors import MinionError
 from minion_server.domain.job import Claim
 from minion_server.domain.limits import MAX_INT32
+from minion_server.loop import Loop
 from minion_server.storage.base import Changes
 from minion_server.storage.postgresql.database import Connection, Database
 from minion_server.storage.postgresql.enqueue import Tell
+from minion_server.storage.postgresql.failures import Failure, classify, translate
 from minion_server.storage.postgresql.tell import (
-    CHANNEL,
     is_empty,
     merge,
     read_changes,
+    write_look,
     write_payloads,
 )
 
@@ -49,8 +50,9 @@ MAX_INTERESTS = 20_000
 _REVOCATION_OVERLAP_SECONDS = 60.0
 
 _ANNOUNCE = """
-    SELECT set_config('synchronous_commit', 'off', TRUE), count(pg_notify($1::text, payload))
-    FROM unnest($2::text[]) AS payload
+    SELECT set_config('synchronous_commit', 'off', TRUE),
+      count(pg_notify(minion_server_channel(), payload))
+    FROM unnest($1::text[]) AS payload
 """
 
 # What is told is that there is something, by the highest priority: one look each.
@@ -121,31 +123,28 @@ class Watch:
         self._tell = tell
         self._look_seconds = look_seconds
         self._poll_seconds = poll_seconds
-        self._listening = False
-        self._look_now = asyncio.Event()
         self._seen: OrderedDict[int, None] = OrderedDict()
         self._looked_at = time.monotonic()
-        self._pending = Changes()
-        self._news = asyncio.Event()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._announcer = Announcer(database)
+        self._looker = Looker(self)
+        self._listener = Listener(database, self._hear, self._looker)
+        self._loops: list[Loop] = [self._looker, self._announcer]
+        if not database.pooler:
+            self._loops.append(self._listener)
 
     async def start(self) -> None:
         """Begin. What was before is nobody's interest yet."""
         await self._look_revoked()
-        steps = [self._look_forever, self._announce_forever]
-        if not self._database.pooler:
-            steps.append(self._listen_forever)
-        self._tasks = [asyncio.create_task(step()) for step in steps]
+        for loop in self._loops:
+            loop.start()
 
     async def stop(self) -> None:
         """End, with everything announced if the database can be reached."""
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        for loop in self._loops:
+            await loop.stop()
         try:
             async with asyncio.timeout(2):
-                await self._announce()
+                await self._announcer.announce()
         except (TimeoutError, MinionError):
             logger.warning("could not tell other servers of the last changes")
 
@@ -158,8 +157,11 @@ class Watch:
 
     def announce(self, changes: Changes) -> None:
         """Tell other servers, soon."""
-        merge(self._pending, changes)
-        self._news.set()
+        self._announcer.add(changes)
+
+    def wait_seconds(self) -> float:
+        """Return how long to wait until the next look."""
+        return self._look_seconds if self._listener.listening else self._poll_seconds
 
     async def look(self) -> None:
         """Tell of what may have changed of all that was asked for lately."""
@@ -181,22 +183,6 @@ class Watch:
         read_changes({"revoked": await self._look_revoked()}, changes)
         self._tell(changes)
 
-    async def _look_forever(self) -> None:
-        while True:
-            seconds = self._look_seconds if self._listening else self._poll_seconds
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._look_now.wait()
-            except TimeoutError:
-                pass
-            self._look_now.clear()
-            try:
-                await self.look()
-            except MinionError as error:
-                logger.warning("cannot look for changes: %s", error)
-            except Exception:
-                logger.exception("cannot look for changes")
-
     async def _look_revoked(self) -> list[tuple[int, int, int]]:
         since = time.monotonic() - self._looked_at + _REVOCATION_OVERLAP_SECONDS
         rows = await self._database.rows(_REVOKED, since)
@@ -207,30 +193,108 @@ class Watch:
             self._seen.popitem(last=False)
         return [(row["worker"], row["job"], row["retries"]) for row in fresh]
 
-    async def _listen_forever(self) -> None:
-        gap = False
-        while True:
-            connection: Connection | None = None
-            try:
-                connection = await self._database.connect()
-                closed = asyncio.Event()
-                connection.add_termination_listener(lambda _, closed=closed: closed.set())
-                await connection.add_listener(CHANNEL, self._hear)
-                await connection.execute("SELECT minion_server_heal()")
-                self._listening = True
-                if gap:
-                    self._look_now.set()
-                await self._probe(connection, closed)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                logger.debug("the listening connection broke: %r", error)
-            finally:
-                gap, self._listening = True, False
-                self._look_now.set()
-                if connection is not None:
-                    connection.terminate()
-            await asyncio.sleep(RECONNECT_SECONDS)
+    def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
+        try:
+            told = orjson.loads(str(payload))
+            if told.get("node") == self._database.node:
+                return
+            if told.get("look"):
+                self._looker.wake()
+                return
+            changes = read_changes(told)
+        except (ValueError, TypeError, AttributeError):
+            logger.warning("a notification that is none of ours: %.100s", payload)
+            return
+        if not is_empty(changes):
+            self._tell(changes)
 
-    async def _probe(self, connection: Connection, closed: asyncio.Event) -> None:
+
+class Looker(Loop):
+    """Looks from time to time, and when it is woken."""
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self._watch = watch
+        self._begun = False
+
+    async def step(self) -> float:
+        """Look, but not at the start: nobody has asked for anything yet."""
+        if self._begun:
+            await self._watch.look()
+        self._begun = True
+        return self._watch.wait_seconds()
+
+
+class Announcer(Loop):
+    """Tells other servers of changes, several at once."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__()
+        self._database = database
+        self._pending = Changes()
+        self._untold = False
+
+    def add(self, changes: Changes) -> None:
+        """Tell of changes, soon."""
+        merge(self._pending, changes)
+        self.wake()
+
+    async def step(self) -> None:
+        """Tell of what gathered, and give more the time to."""
+        await self.announce()
+        await asyncio.sleep(COALESCE_SECONDS)
+
+    async def announce(self) -> None:
+        """Tell of what gathered; what could not be told is told later, as one that says to look."""
+        changes, self._pending = self._pending, Changes()
+        if is_empty(changes) and not self._untold:
+            return
+        node = self._database.node
+        payloads = write_look(node) if self._untold else write_payloads(changes, node)
+        self._untold = True
+        await self._database.rows(_ANNOUNCE, payloads)
+        self._untold = False
+
+
+class Listener(Loop):
+    """Listens, on a connection of its own, which it opens again when that breaks."""
+
+    def __init__(
+        self, database: Database, hear: Callable[[Any, int, str, object], None], looker: Loop
+    ) -> None:
+        super().__init__()
+        self.listening = False
+        self._database = database
+        self._hear = hear
+        self._looker = looker
+        self._gap = False
+
+    async def step(self) -> float:
+        """Listen until the connection breaks."""
+        connection: Connection | None = None
+        try:
+            connection = await self._database.connect()
+            await self._listen(connection)
+        except Exception as error:
+            if classify(error) is Failure.FINAL:
+                raise translate(error) from error
+            logger.debug("the listening connection broke: %r", error)
+        finally:
+            self._gap, self.listening = True, False
+            self._looker.wake()
+            if connection is not None:
+                connection.terminate()
+        return RECONNECT_SECONDS
+
+    async def _listen(self, connection: Connection) -> None:
+        closed = asyncio.Event()
+        connection.add_termination_listener(lambda _: closed.set())
+        channel = await connection.fetchval("SELECT minion_server_channel()")
+        await connection.add_listener(channel, self._hear)
+        await connection.execute("SELECT minion_server_heal()")
+        self.listening = True
+        if self._gap:
+            self._looker.wake()
         while not closed.is_set():
             try:
                 async with asyncio.timeout(PROBE_SECONDS):
@@ -244,35 +308,3 @@ class Watch:
         except TimeoutError:
             self._database.distrust()
             raise
-
-    def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        try:
-            told = orjson.loads(str(payload))
-            if told.get("node") == self._database.node:
-                return
-            if told.get("look"):
-                self._look_now.set()
-                return
-            changes = read_changes(told)
-        except (ValueError, TypeError, AttributeError):
-            logger.warning("a notification that is none of ours: %.100s", payload)
-            return
-        if not is_empty(changes):
-            self._tell(changes)
-
-    async def _announce_forever(self) -> None:
-        while True:
-            await self._news.wait()
-            try:
-                await self._announce()
-            except MinionError as error:
-                logger.warning("cannot tell other servers of changes: %s", error)
-            await asyncio.sleep(COALESCE_SECONDS)
-
-    async def _announce(self) -> None:
-        self._news.clear()
-        changes, self._pending = self._pending, Changes()
-        if is_empty(changes):
-            return
-        payloads = write_payloads(changes, self._database.node)
-        await self._database.rows(_ANNOUNCE, CHANNEL, payloads)

@@ -78,6 +78,8 @@ class SqliteTransfer:
                 connection = connect_writer(self._path)
                 try:
                     self._check_empty(connection)
+                    if closed := closing.reason(connection):
+                        raise Conflict(f"{self._path} is closed: {closed}")
                 finally:
                     connection.close()
 

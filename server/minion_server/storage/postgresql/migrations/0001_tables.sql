@@ -107,3 +107,10 @@ CREATE TABLE minion_server_schedules (
   queue    TEXT NOT NULL DEFAULT 'default',
   task     TEXT NOT NULL
 );
+
+-- The jobs that are there already.
+INSERT INTO minion_server_waiting (job, queue, task, priority, stage, due, expires)
+SELECT id, queue, task, priority,
+  CASE WHEN delayed > now() THEN 'delayed' WHEN parents <> '{}' THEN 'undecided' ELSE 'ready' END, delayed, expires
+FROM minion_jobs
+WHERE state = 'inactive' AND NOT (delayed <= created AND parents = '{}' AND expires IS NULL);

@@ -1,6 +1,14 @@
--- Follows what others than this server's functions do: Perl Minion, and people. Ours say so by a setting, which holds for
--- the time of the function alone.
-CREATE FUNCTION minion_server_heed_job() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+-- Follows what others than this server's functions do: Perl Minion, and people. Ours say so by a setting, which holds until
+-- the end of the transaction: each is one. (As an attribute of the functions only a superuser could set it.)
+
+-- The channel of notifications. A channel is the database's; there may be a queue in each of its schemas.
+CREATE OR REPLACE FUNCTION minion_server_channel() RETURNS TEXT LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+BEGIN
+  RETURN 'minion_server_' || 'minion_jobs'::REGCLASS::OID;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION minion_server_heed_job() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   told JSONB;
 BEGIN
@@ -10,7 +18,7 @@ BEGIN
     IF minion_server_release(ARRAY[OLD.id]) THEN
       told := told || '{"due": 0}';
     END IF;
-    PERFORM pg_notify('minion_server', told::TEXT);
+    PERFORM pg_notify(minion_server_channel(), told::TEXT);
     RETURN NULL;
   END IF;
   told := jsonb_build_object('jobs', jsonb_build_array(NEW.id));
@@ -44,31 +52,35 @@ BEGIN
       DELETE FROM minion_server_waiting WHERE job = NEW.id;
     END IF;
   END IF;
-  PERFORM pg_notify('minion_server', told::TEXT);
+  PERFORM pg_notify(minion_server_channel(), told::TEXT);
   RETURN NULL;
 END
 $$;
+DROP TRIGGER IF EXISTS minion_server_heed_insert ON minion_jobs;
 CREATE TRIGGER minion_server_heed_insert AFTER INSERT ON minion_jobs FOR EACH ROW
   WHEN (current_setting('minion_server.own', TRUE) IS DISTINCT FROM 'on') EXECUTE FUNCTION minion_server_heed_job();
+DROP TRIGGER IF EXISTS minion_server_heed_update ON minion_jobs;
 CREATE TRIGGER minion_server_heed_update AFTER UPDATE ON minion_jobs FOR EACH ROW
   WHEN (current_setting('minion_server.own', TRUE) IS DISTINCT FROM 'on') EXECUTE FUNCTION minion_server_heed_job();
+DROP TRIGGER IF EXISTS minion_server_heed_delete ON minion_jobs;
 CREATE TRIGGER minion_server_heed_delete AFTER DELETE ON minion_jobs FOR EACH ROW
   WHEN (current_setting('minion_server.own', TRUE) IS DISTINCT FROM 'on') EXECUTE FUNCTION minion_server_heed_job();
 
 -- TRUNCATE, as of Minion's reset, is told of nothing else.
-CREATE FUNCTION minion_server_heed_truncate() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE OR REPLACE FUNCTION minion_server_heed_truncate() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
   DELETE FROM minion_server_waiting;
   DELETE FROM minion_server_requests;
-  PERFORM pg_notify('minion_server', '{"look": true}');
+  PERFORM pg_notify(minion_server_channel(), '{"look": true}');
   RETURN NULL;
 END
 $$;
+DROP TRIGGER IF EXISTS minion_server_heed_truncate ON minion_jobs;
 CREATE TRIGGER minion_server_heed_truncate AFTER TRUNCATE ON minion_jobs
   EXECUTE FUNCTION minion_server_heed_truncate();
 
 -- Workers of either kind. A worker that was missing and is heard of again has not left.
-CREATE FUNCTION minion_server_heed_worker() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE OR REPLACE FUNCTION minion_server_heed_worker() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
   IF TG_OP = 'DELETE' THEN
     INSERT INTO minion_server_departures (worker, since) VALUES (OLD.id, '-infinity')
@@ -85,16 +97,18 @@ BEGIN
   RETURN NULL;
 END
 $$;
+DROP TRIGGER IF EXISTS minion_server_heed_worker ON minion_workers;
 CREATE TRIGGER minion_server_heed_worker AFTER INSERT OR DELETE OR UPDATE OF status ON minion_workers FOR EACH ROW
   EXECUTE FUNCTION minion_server_heed_worker();
 
 -- A command by Perl Minion for workers that are ours.
-CREATE FUNCTION minion_server_heed_command() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION minion_server_heed_command() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 BEGIN
-  PERFORM pg_notify('minion_server', jsonb_build_object('commanded', jsonb_build_array(NEW.id))::TEXT);
+  PERFORM pg_notify(minion_server_channel(), jsonb_build_object('commanded', jsonb_build_array(NEW.id))::TEXT);
   RETURN NULL;
 END
 $$;
+DROP TRIGGER IF EXISTS minion_server_heed_command ON minion_workers;
 CREATE TRIGGER minion_server_heed_command AFTER UPDATE OF inbox ON minion_workers FOR EACH ROW
   WHEN (NEW.inbox <> '[]' AND current_setting('minion_server.own', TRUE) IS DISTINCT FROM 'on')
   EXECUTE FUNCTION minion_server_heed_command();

@@ -5,12 +5,12 @@
 -- once, also behind a pooler that lets no server prepare one.
 
 -- Tells whether a parent that exists keeps its child waiting; $1 state, $2 expires of the parent, $3 lax of the child.
-CREATE FUNCTION minion_server_blocks(minion_state, TIMESTAMPTZ, BOOL) RETURNS BOOL LANGUAGE sql STABLE PARALLEL SAFE AS $$
+CREATE OR REPLACE FUNCTION minion_server_blocks(minion_state, TIMESTAMPTZ, BOOL) RETURNS BOOL LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT $1 = 'active' OR ($1 = 'failed' AND NOT $3) OR ($1 = 'inactive' AND ($2 IS NULL OR $2 > now()))
 $$;
 
 -- Gives each of these jobs the row that it needs, or none, from what it is now.
-CREATE FUNCTION minion_server_place(ids BIGINT[]) RETURNS VOID LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION minion_server_place(ids BIGINT[]) RETURNS VOID LANGUAGE plpgsql
   SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
@@ -29,7 +29,7 @@ END
 $$;
 
 -- Has the jobs that watched these parents looked at again; answers whether there were any.
-CREATE FUNCTION minion_server_release(ids BIGINT[]) RETURNS BOOL LANGUAGE plpgsql
+CREATE OR REPLACE FUNCTION minion_server_release(ids BIGINT[]) RETURNS BOOL LANGUAGE plpgsql
   SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
@@ -45,7 +45,7 @@ $$;
 -- watches it. Any blocking parent would do; a random one makes a job of n parents look for the next about ln(n) times.
 --
 -- Answers what became 'ready' and 'expired', and how many were 'left' undecided, in `priority`.
-CREATE FUNCTION minion_server_settle(most INT)
+CREATE OR REPLACE FUNCTION minion_server_settle(most INT)
   RETURNS TABLE (kind TEXT, job BIGINT, queue TEXT, task TEXT, priority INT) LANGUAGE plpgsql
   SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
   SET enable_mergejoin = off SET enable_sort = off SET jit = off
@@ -109,7 +109,7 @@ END
 $$;
 
 -- Tells whether there is something to settle.
-CREATE FUNCTION minion_server_unsettled() RETURNS BOOL LANGUAGE plpgsql STABLE
+CREATE OR REPLACE FUNCTION minion_server_unsettled() RETURNS BOOL LANGUAGE plpgsql STABLE
   SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
@@ -121,7 +121,7 @@ END
 $$;
 
 -- Settles, and answers {"ready": [[queue, task, highest priority, count]], "expired": [job], "left": count}.
-CREATE FUNCTION minion_server_settled(most INT) RETURNS JSONB LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION minion_server_settled(most INT) RETURNS JSONB LANGUAGE plpgsql AS $$
 DECLARE
   answer JSONB;
 BEGIN
@@ -137,9 +137,10 @@ BEGIN
 END
 $$;
 
--- The jobs here were there before.
-INSERT INTO minion_server_waiting (job, queue, task, priority, stage, due, expires)
-SELECT id, queue, task, priority,
-  CASE WHEN delayed > now() THEN 'delayed' WHEN parents <> '{}' THEN 'undecided' ELSE 'ready' END, delayed, expires
-FROM minion_jobs
-WHERE state = 'inactive' AND NOT (delayed <= created AND parents = '{}' AND expires IS NULL);
+-- What two steps settled, as one answer.
+CREATE OR REPLACE FUNCTION minion_server_both(one JSONB, other JSONB) RETURNS JSONB LANGUAGE sql STABLE AS $$
+  SELECT one || other || jsonb_build_object(
+    'ready', coalesce(one -> 'ready', '[]') || coalesce(other -> 'ready', '[]'),
+    'expired', coalesce(one -> 'expired', '[]') || coalesce(other -> 'expired', '[]'),
+    'left', greatest((one ->> 'left')::INT, (other ->> 'left')::INT, 0))
+$$;

@@ -1,7 +1,7 @@
 -- The steps of this server, each one statement for it to send. All answer JSON. `lane` and `token` make a step that is
 -- asked for again, because its answer was lost, be taken once (see minion_server_receipts).
 
-CREATE FUNCTION minion_server_recall(p_lane TEXT, p_token BIGINT) RETURNS JSONB LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION minion_server_recall(p_lane TEXT, p_token BIGINT) RETURNS JSONB LANGUAGE plpgsql AS $$
 DECLARE
   last RECORD;
 BEGIN
@@ -18,7 +18,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION minion_server_remember(p_lane TEXT, p_token BIGINT, p_answer JSONB) RETURNS JSONB LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION minion_server_remember(p_lane TEXT, p_token BIGINT, p_answer JSONB) RETURNS JSONB LANGUAGE plpgsql AS $$
 BEGIN
   UPDATE minion_server_receipts SET token = p_token, answer = p_answer, given = now() WHERE lane = p_lane;
   IF NOT FOUND THEN
@@ -29,10 +29,10 @@ END
 $$;
 
 -- Answers {"ids": [id], "duplicates": [place in the request, from 1]} and what it settled.
-CREATE FUNCTION minion_server_enqueue(
+CREATE OR REPLACE FUNCTION minion_server_enqueue(
   p_lane TEXT, p_token BIGINT, p_tasks TEXT[], p_args TEXT[], p_queues TEXT[], p_priorities INT[], p_attempts INT[],
   p_delays FLOAT8[], p_expires FLOAT8[], p_laxes BOOL[], p_notes TEXT[], p_parents TEXT[], p_requests TEXT[]
-) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on'
+) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT
   SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
@@ -42,6 +42,7 @@ DECLARE
   family BOOL;
   one    BIGINT;
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   IF answer IS NOT NULL THEN
     RETURN answer;
   END IF;
@@ -94,9 +95,9 @@ END
 $$;
 
 -- Answers {"accepted": [place in the request, from 1]} and what it settled.
-CREATE FUNCTION minion_server_end(
+CREATE OR REPLACE FUNCTION minion_server_end(
   p_lane TEXT, p_token BIGINT, p_ids BIGINT[], p_retries INT[], p_failed BOOL[], p_results TEXT[], p_delays FLOAT8[]
-) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on'
+) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -106,6 +107,7 @@ DECLARE
   again   BIGINT[];
   delays  FLOAT8[];
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   IF answer IS NOT NULL THEN
     RETURN answer;
   END IF;

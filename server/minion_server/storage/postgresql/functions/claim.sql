@@ -1,5 +1,5 @@
 -- The tasks that jobs of some queues wait for, found by leaping from each to the next.
-CREATE FUNCTION minion_server_tasks(p_queues TEXT[]) RETURNS TABLE (queue TEXT, task TEXT) LANGUAGE plpgsql STABLE
+CREATE OR REPLACE FUNCTION minion_server_tasks(p_queues TEXT[]) RETURNS TABLE (queue TEXT, task TEXT) LANGUAGE plpgsql STABLE
   SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -27,7 +27,7 @@ END
 $$;
 
 -- The first jobs that may be taken, in the order of claims, of pairs of a queue and a task.
-CREATE FUNCTION minion_server_candidates(p_queues TEXT[], p_tasks TEXT[], p_floor INT, p_most INT)
+CREATE OR REPLACE FUNCTION minion_server_candidates(p_queues TEXT[], p_tasks TEXT[], p_floor INT, p_most INT)
   RETURNS TABLE (job BIGINT, priority INT, plain BOOL) LANGUAGE plpgsql
   SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
@@ -55,11 +55,11 @@ $$;
 -- Where jobs are looked up by id, their state is compared as text: no index knows that, and so none of those by state is
 -- taken for the look-up.
 --
--- Answers {"jobs": [...]} in the order of claims, what it settled, and "locked" if others were just changing jobs that it
--- might have taken.
-CREATE FUNCTION minion_server_claim(
+-- Answers {"jobs": [...]} in the order of claims, what it settled, and "locked": [[queue, task]] if others were just
+-- changing jobs of those that it might have taken.
+CREATE OR REPLACE FUNCTION minion_server_claim(
   p_lane TEXT, p_token BIGINT, p_worker BIGINT, p_queues TEXT[], p_tasks TEXT[], p_floor INT, p_job BIGINT, p_most INT
-) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on'
+) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -74,6 +74,7 @@ DECLARE
   taken  BIGINT[] := '{}';
   slack  INT := 0;
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   IF answer IS NULL THEN
     IF NOT EXISTS (SELECT 1 FROM minion_workers WHERE id = p_worker) THEN
       RETURN '{"unknown": true}';
@@ -106,7 +107,7 @@ BEGIN
           EXIT WHEN p_job IS NOT NULL;
           UPDATE minion_server_waiting SET stage = 'undecided' WHERE job = ANY (stale) AND stage = 'ready';
           EXIT WHEN NOT FOUND;
-          PERFORM minion_server_settled(1000);
+          answer := minion_server_both(answer, minion_server_settled(1000));
           CONTINUE;
         END IF;
       ELSE
@@ -128,7 +129,8 @@ BEGIN
       END IF;
       EXIT WHEN cardinality(taken) >= p_most OR p_job IS NOT NULL;
       IF cardinality(part) < cardinality(near) THEN
-        answer := answer || '{"locked": true}';
+        SELECT answer || jsonb_build_object('locked', jsonb_agg(jsonb_build_array(p.q, p.t))) INTO answer
+        FROM unnest(queues, tasks) AS p (q, t);
       END IF;
       EXIT WHEN cardinality(near) < p_most - cardinality(taken) + cardinality(part) + slack OR slack > 4000;
       slack := slack * 4 + 16;

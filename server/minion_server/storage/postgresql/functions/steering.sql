@@ -1,7 +1,7 @@
 -- What is done to single jobs, and notes. All answer {"missing": true} if there is no such job.
 
 -- Answers [[worker, job, retries]] for a job that was active, having recorded that it was taken away; else [].
-CREATE FUNCTION minion_server_revoke(p_state minion_state, p_worker BIGINT, p_job BIGINT, p_retries INT) RETURNS JSONB
+CREATE OR REPLACE FUNCTION minion_server_revoke(p_state minion_state, p_worker BIGINT, p_job BIGINT, p_retries INT) RETURNS JSONB
   LANGUAGE plpgsql AS $$
 BEGIN
   IF p_state <> 'active' OR p_worker IS NULL THEN
@@ -12,15 +12,16 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION minion_server_retry(
+CREATE OR REPLACE FUNCTION minion_server_retry(
   p_lane TEXT, p_token BIGINT, p_job BIGINT, p_retries INT, p_attempts INT, p_delay FLOAT8, p_expire FLOAT8, p_lax BOOL,
   p_parents BIGINT[], p_priority INT, p_queue TEXT
-) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
   old    RECORD;
   now_is RECORD;
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   IF answer IS NOT NULL THEN
     RETURN answer;
   END IF;
@@ -55,12 +56,13 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION minion_server_cancel(p_lane TEXT, p_token BIGINT, p_job BIGINT, p_result TEXT) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+CREATE OR REPLACE FUNCTION minion_server_cancel(p_lane TEXT, p_token BIGINT, p_job BIGINT, p_result TEXT) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
   old    RECORD;
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   IF answer IS NOT NULL THEN
     RETURN answer;
   END IF;
@@ -77,7 +79,7 @@ END
 $$;
 
 -- Makes these jobs failed, whatever they were, without another attempt.
-CREATE FUNCTION minion_server_fail(p_jobs BIGINT[], p_result TEXT) RETURNS JSONB LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION minion_server_fail(p_jobs BIGINT[], p_result TEXT) RETURNS JSONB LANGUAGE plpgsql AS $$
 BEGIN
   UPDATE minion_jobs SET state = 'failed', finished = now(), result = p_result::JSONB WHERE id = ANY (p_jobs);
   DELETE FROM minion_server_waiting WHERE job = ANY (p_jobs);
@@ -88,12 +90,13 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION minion_server_remove(p_lane TEXT, p_token BIGINT, p_job BIGINT) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+CREATE OR REPLACE FUNCTION minion_server_remove(p_lane TEXT, p_token BIGINT, p_job BIGINT) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
   old    minion_state;
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   IF answer IS NOT NULL THEN
     RETURN answer;
   END IF;
@@ -108,7 +111,7 @@ END
 $$;
 
 -- Deletes these jobs, whatever they are.
-CREATE FUNCTION minion_server_delete(p_jobs BIGINT[]) RETURNS JSONB LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION minion_server_delete(p_jobs BIGINT[]) RETURNS JSONB LANGUAGE plpgsql AS $$
 BEGIN
   DELETE FROM minion_jobs WHERE id = ANY (p_jobs);
   DELETE FROM minion_server_waiting WHERE job = ANY (p_jobs);
@@ -121,13 +124,14 @@ $$;
 
 -- Merges notes into those of jobs, each given once; a job that was noted is answered. `p_gone` are keys to remove.
 -- To do so twice changes nothing.
-CREATE FUNCTION minion_server_note(p_jobs BIGINT[], p_notes TEXT[], p_gone TEXT[]) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on'
+CREATE OR REPLACE FUNCTION minion_server_note(p_jobs BIGINT[], p_notes TEXT[], p_gone TEXT[]) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   answer JSONB;
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   WITH noted AS (
     UPDATE minion_jobs AS j
     SET notes = (j.notes || g.notes::JSONB) - ARRAY (SELECT jsonb_array_elements_text(g.gone::JSONB))

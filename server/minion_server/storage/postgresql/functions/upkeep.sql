@@ -1,11 +1,12 @@
 -- Workers, locks, and keeping in order.
 
 -- A worker without an id gets one that no worker had before, even if the sequence has forgotten those in a crash.
-CREATE FUNCTION minion_server_register(p_id BIGINT, p_host TEXT, p_pid INT, p_status TEXT) RETURNS BIGINT
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+CREATE OR REPLACE FUNCTION minion_server_register(p_id BIGINT, p_host TEXT, p_pid INT, p_status TEXT) RETURNS BIGINT
+  LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   mark BIGINT;
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   IF p_id IS NULL THEN
     SELECT m.worker INTO mark FROM minion_server_marks AS m FOR UPDATE;
     p_id := nextval('minion_workers_id_seq');
@@ -22,17 +23,18 @@ END
 $$;
 
 -- For Perl Minion's workers, which take their ids from the sequence themselves.
-CREATE FUNCTION minion_server_heal() RETURNS VOID LANGUAGE sql AS $$
+CREATE OR REPLACE FUNCTION minion_server_heal() RETURNS VOID LANGUAGE sql AS $$
   SELECT setval('minion_workers_id_seq', m.worker) FROM minion_server_marks AS m, minion_workers_id_seq AS s
   WHERE m.worker > s.last_value
 $$;
 
 -- Answers the workers that were told.
-CREATE FUNCTION minion_server_broadcast(p_lane TEXT, p_token BIGINT, p_command TEXT, p_workers BIGINT[]) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+CREATE OR REPLACE FUNCTION minion_server_broadcast(p_lane TEXT, p_token BIGINT, p_command TEXT, p_workers BIGINT[]) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   IF answer IS NOT NULL THEN
     RETURN answer;
   END IF;
@@ -45,11 +47,12 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION minion_server_receive(p_lane TEXT, p_token BIGINT, p_worker BIGINT) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+CREATE OR REPLACE FUNCTION minion_server_receive(p_lane TEXT, p_token BIGINT, p_worker BIGINT) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   IF answer IS NOT NULL THEN
     RETURN answer;
   END IF;
@@ -62,7 +65,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION minion_server_acquire(p_lane TEXT, p_token BIGINT, p_name TEXT, p_seconds FLOAT8, p_limit INT)
+CREATE OR REPLACE FUNCTION minion_server_acquire(p_lane TEXT, p_token BIGINT, p_name TEXT, p_seconds FLOAT8, p_limit INT)
   RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
@@ -84,7 +87,7 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION minion_server_release_lock(p_lane TEXT, p_token BIGINT, p_name TEXT) RETURNS JSONB
+CREATE OR REPLACE FUNCTION minion_server_release_lock(p_lane TEXT, p_token BIGINT, p_name TEXT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
@@ -106,8 +109,8 @@ $$;
 
 -- Old finished jobs, from a place in their order on, without those that a child needs still.
 -- Answers {"removed": [job], "last": [finished, job]}, without `last` if there are no more.
-CREATE FUNCTION minion_server_remove_old(p_seconds FLOAT8, p_finished TIMESTAMPTZ, p_job BIGINT, p_most INT) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off SET jit = off
+CREATE OR REPLACE FUNCTION minion_server_remove_old(p_seconds FLOAT8, p_finished TIMESTAMPTZ, p_job BIGINT, p_most INT) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   jobs   BIGINT[];
@@ -115,6 +118,7 @@ DECLARE
   last   JSONB;
   answer JSONB := '{}';
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   SELECT array_agg(o.id), jsonb_agg(jsonb_build_array(o.finished, o.id)) -> (p_most - 1) INTO jobs, last FROM (
     SELECT j.id, j.finished FROM minion_jobs AS j
     WHERE j.state = 'finished' AND j.finished <= now() - p_seconds * INTERVAL '1 second'
@@ -137,8 +141,8 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION minion_server_remove_expired(p_most INT) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off
+CREATE OR REPLACE FUNCTION minion_server_remove_expired(p_most INT) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan = off
   SET enable_bitmapscan = off SET enable_sort = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -146,12 +150,13 @@ DECLARE
   rows   BIGINT[];
   jobs   BIGINT[];
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   SELECT array_agg(e.job) INTO rows FROM (SELECT w.job FROM minion_server_waiting AS w WHERE w.stage = 'expired'
     ORDER BY w.due LIMIT p_most FOR UPDATE SKIP LOCKED) AS e;
   IF rows IS NOT NULL THEN
     SELECT array_agg(j.id) INTO jobs FROM (SELECT id FROM minion_jobs
       WHERE id = ANY (rows) AND state::TEXT = 'inactive' AND expires <= now() FOR UPDATE SKIP LOCKED) AS j;
-    PERFORM minion_server_delete(coalesce(jobs, '{}'));
+    answer := minion_server_both(answer, minion_server_delete(coalesce(jobs, '{}')));
     DELETE FROM minion_server_waiting AS w WHERE w.job = ANY (rows)
       AND NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.id = w.job AND j.state::TEXT = 'inactive');
   END IF;
@@ -161,7 +166,7 @@ $$;
 
 -- Answers [[job, retries, worker]] of active jobs whose worker left, or has been missing for so long, or for so many of
 -- its own heartbeats, while the caller could have heard it.
-CREATE FUNCTION minion_server_abandoned(p_seconds FLOAT8, p_beats INT, p_foreground TEXT, p_most INT, p_heard FLOAT8)
+CREATE OR REPLACE FUNCTION minion_server_abandoned(p_seconds FLOAT8, p_beats INT, p_foreground TEXT, p_most INT, p_heard FLOAT8)
   RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
@@ -187,14 +192,15 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION minion_server_fail_stuck(p_seconds FLOAT8, p_result TEXT, p_most INT) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' SET enable_seqscan = off
+CREATE OR REPLACE FUNCTION minion_server_fail_stuck(p_seconds FLOAT8, p_result TEXT, p_most INT) RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan = off
   SET enable_bitmapscan = off SET enable_sort = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   before TIMESTAMPTZ := now() - p_seconds * INTERVAL '1 second';
   jobs   BIGINT[];
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   SELECT array_agg(j.id) INTO jobs FROM (
     SELECT id FROM minion_jobs WHERE id = ANY (ARRAY (
       (SELECT j.id FROM minion_jobs AS j WHERE j.state = 'inactive' AND j.delayed <= j.created AND j.parents = '{}'
@@ -212,7 +218,7 @@ END
 $$;
 
 -- What nobody will ask for again; answers how many request ids.
-CREATE FUNCTION minion_server_forget(p_most INT) RETURNS INT LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE OR REPLACE FUNCTION minion_server_forget(p_most INT) RETURNS INT LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   requests INT;
 BEGIN
@@ -230,11 +236,12 @@ END
 $$;
 
 -- Answers what was active, as revocations.
-CREATE FUNCTION minion_server_reset() RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
+CREATE OR REPLACE FUNCTION minion_server_reset() RETURNS JSONB
+  LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   revoked JSONB;
 BEGIN
+  PERFORM set_config('minion_server.own', 'on', TRUE);
   LOCK TABLE minion_jobs IN ACCESS EXCLUSIVE MODE;
   SELECT coalesce(jsonb_agg(jsonb_build_array(worker, id, retries)), '[]') INTO revoked
   FROM minion_jobs WHERE state = 'active' AND worker IS NOT NULL;

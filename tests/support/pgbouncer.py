@@ -1,0 +1,81 @@
+"""PgBouncer before a PostgreSQL server of tests, giving each transaction another connection."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from support.postgresql import ROLE, PostgresServer, as_user, give_away
+
+PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
+# The name of its socket; the folder is nobody else's.
+PORT = 6432
+START_SECONDS = 10.0
+# Few connections, so that transactions of one client do meet several of them.
+SETTINGS = """
+[databases]
+* = host={server.folder} port={server.port}
+[pgbouncer]
+pool_mode = transaction
+default_pool_size = 4
+max_client_conn = 500
+listen_addr =
+listen_port = {port}
+unix_socket_dir = {folder}
+auth_type = trust
+auth_file = {folder}/users
+"""
+
+
+@dataclass(frozen=True)
+class PgBouncer:
+    """A pooler, reached by a unix socket."""
+
+    folder: Path
+
+    def url(self, database: str) -> str:
+        return f"postgresql:///{database}?host={self.folder}&port={PORT}&user={ROLE}&pgbouncer=true"
+
+
+@contextlib.contextmanager
+def pooling(server: PostgresServer) -> Iterator[PgBouncer]:
+    """Start PgBouncer, and end it."""
+    binary = shutil.which("pgbouncer", path=PATH)
+    if binary is None:
+        text = "there is no pgbouncer: install the package"
+        if os.environ.get("CI"):
+            pytest.fail(text)
+        pytest.skip(text)
+    folder = Path(tempfile.mkdtemp(prefix="minion-pgb-"))
+    try:
+        (folder / "users").write_text(f'"{ROLE}" ""\n')
+        (folder / "ini").write_text(SETTINGS.format(server=server, port=PORT, folder=folder))
+        give_away(folder)
+        with (folder / "log").open("wb") as log:
+            process = subprocess.Popen(
+                [binary, folder / "ini"], stdout=log, stderr=log, cwd=folder, **as_user()
+            )
+        try:
+            _wait(process, folder)
+            yield PgBouncer(folder)
+        finally:
+            process.terminate()
+            process.wait(10)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _wait(process: subprocess.Popen[bytes], folder: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while not (folder / f".s.PGSQL.{PORT}").exists():
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"PgBouncer did not start:\n{(folder / 'log').read_text()}")
+        time.sleep(0.01)
