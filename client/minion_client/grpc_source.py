@@ -271,7 +271,7 @@ class GrpcSource:
             error = ConnectionError("the source is closed")
         else:
             error = ConnectionError(str(reason or "the worker has disconnected"))
-        # Outcomes and notes are not what is refused: they were not taken, which is all that is known.
+        # What was reported is not what is refused.
         self._state.outbox.fail(error)
         if isinstance(reason, SourceRefused):
             self._refusal = reason

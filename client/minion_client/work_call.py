@@ -220,7 +220,7 @@ class WorkCall:
         return self._draining or (state.closing and state.demand is None)
 
     def _next_requests(self) -> list[pb.WorkRequest]:
-        """Return what there is to say: in one request, or in several where it would be too large."""
+        """Return what there is to say: in one request, unless it would be too large."""
         state = self._state
         parts: list[pb.WorkRequest] = []
         if self._beat_due or state.status_due:

@@ -11,6 +11,7 @@ from typing import TypedDict, Unpack
 
 from minion_client.backoff import Backoff
 from minion_client.commands import Commander, CommandHandler
+from minion_client.contain import containing
 from minion_client.endpoint import Endpoint, Tls
 from minion_client.execution import Execution, Listener
 from minion_client.executor import Executor
@@ -229,6 +230,10 @@ class Worker(Listener):
                 or a queue that can have no such name.
             ValueError: A plain function cannot be found by child processes.
         """
+        with containing(asyncio.get_running_loop()):
+            await self._run()
+
+    async def _run(self) -> None:
         await self._executor.start(self._slots.total)
         try:
             registering = asyncio.create_task(self._register())
@@ -289,7 +294,9 @@ class Worker(Listener):
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
                 failures += 1
                 if failures == 1:
-                    _log.warning("cannot take jobs: %s; trying again", error, exc_info=defect(error))
+                    _log.warning(
+                        "cannot take jobs: %s; trying again", error, exc_info=defect(error)
+                    )
                 # It may be that the source has forgotten the worker.
                 self._heartbeat_due.set()
                 await pause(self._backoff.delay(failures), self._stopping)

@@ -233,8 +233,7 @@ class Server:
 
     async def _start_worker(self, modules: Sequence[str]) -> None:
         settings = self._settings
-        # The same path in the same order: a module must not be another one in a process.
-        pool = ProcessPool(ChildSettings(modules=modules, path=sys.path))
+        pool = ProcessPool(ChildSettings(modules=modules))
         self._worker = Worker(
             self._source,
             REGISTRY,

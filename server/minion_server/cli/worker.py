@@ -97,7 +97,7 @@ async def work(endpoint: Endpoint, modules: list[str], values: dict[str, Any]) -
     Raises:
         CallFailed: The server will not have the worker.
     """
-    pool = ProcessPool(ChildSettings(modules=modules, path=[str(Path.cwd())]))
+    pool = ProcessPool(ChildSettings(modules=modules))
     worker = Worker(
         GrpcSource(endpoint),
         REGISTRY,
