@@ -176,8 +176,9 @@ def call(function: TaskFunction, job: Job) -> JsonValue:
     What a plain function returns may be awaitable all the same, as with a decorator that knows
     nothing of coroutines: it is awaited then.
     """
-    value = function(job, *job.args)
-    if not inspect.isawaitable(value):
+    value: Any = function(job, *job.args)
+    # Not isinstance, which asks an object that may raise for its class.
+    if not hasattr(type(value), "__await__"):
         return value
     # Most processes have no use for it.
     import asyncio  # noqa: PLC0415

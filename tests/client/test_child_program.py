@@ -38,7 +38,11 @@ class Child:
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        setup = {"modules": ["leaving"], "path": [str(directory), *sys.path], "max_json_bytes": 1_000}
+        setup = {
+            "modules": ["leaving"],
+            "path": [str(directory), *sys.path],
+            "max_json_bytes": 1_000,
+        }
         self.send(setup | {"log_level": 30})
 
     def send(self, message: dict[str, Any]) -> None:
