@@ -1,14 +1,15 @@
 """The program that runs in a worker's child processes: performs jobs of plain functions.
 
-`python -P -m minion_client.child FD`: FD is a connected stream socket. It is sent its settings,
-answers `ready` or `error`, is then sent one job at a time, and answers any number of `note` and one
-`end` to each. It ends when the other side is closed.
+`python -P -m minion_client.child FD PARENT`: FD is a connected stream socket, PARENT the worker's
+process id. It is sent its settings, sends `ready` or `error`, is then sent one job at a time, and
+sends `started`, any number of `note` and one `end` for each. It ends when the other side is closed.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import contextvars
 import ctypes
 import faulthandler
 import importlib
@@ -22,21 +23,32 @@ import threading
 import time
 import traceback
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from minion_client.frames import HEADER, Message, decode_body, encode_frame
 from minion_client.json_value import JsonValue
 from minion_client.output import guard_output
-from minion_client.task import REGISTRY, Job, JobFailed
-from minion_client.verdict import Verdict, judge_error, judge_return
+from minion_client.process_state import ProcessState
+from minion_client.task import REGISTRY, Job, call
+from minion_client.verdict import (
+    Verdict,
+    is_job_failed,
+    judge_error,
+    judge_return,
+    log_failure,
+)
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _TASK_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 """Signals that do nothing until a task has a use for them."""
-_RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, *_TASK_SIGNALS)
-"""Signals that a task may handle, and the next job must find as they were."""
+LOST_CONNECTION = 76  # EX_PROTOCOL of sysexits.h
+"""Exit code of a process that cannot send what its job ended with."""
 _EXIT_SECONDS = 2.0
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [job %(job)s]: %(message)s"
+
+
+class LostChannelError(ConnectionError):
+    """The descriptor of the socket is closed, or is another's now."""
 
 
 class Channel:
@@ -46,17 +58,25 @@ class Channel:
         # What a task starts must not keep the socket open, nor write to it.
         os.set_inheritable(fd, False)  # noqa: FBT003 - the signature is os's
         self._socket = socket.socket(fileno=fd)
+        self._identity = _identity(fd)
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._socket.close)
 
     def fileno(self) -> int:
-        """Answer the descriptor of the socket."""
+        """Return the descriptor of the socket."""
         return self._socket.fileno()
 
     def send(self, message: Mapping[str, object]) -> None:
-        """Send a message."""
+        """Send a message.
+
+        Raises:
+            LostChannelError: A task has closed the socket.
+        """
         frame = encode_frame(message)
         with self._lock:
+            # What a task opened since must not be written to.
+            if _identity(self._socket.fileno()) != self._identity:
+                raise LostChannelError("the connection to the worker was closed")
             self._socket.sendall(frame)
 
     def receive(self) -> Message | None:
@@ -92,8 +112,6 @@ class Performer:
     def __init__(self, channel: Channel, *, max_json_bytes: int) -> None:
         self._channel = channel
         self._max_json_bytes = max_json_bytes
-        self._directory = _directory()
-        self._handlers: dict[signal.Signals, Any] = {}
         self.job: Job | None = None
 
     def serve(self) -> None:
@@ -101,16 +119,16 @@ class Performer:
         for number in _TASK_SIGNALS:
             # Not SIG_IGN, which the programs that tasks start would inherit.
             signal.signal(number, _do_nothing)
-        self._handlers = {number: signal.getsignal(number) for number in _RESET_SIGNALS}
+        state = ProcessState()
         process = os.getpid()
-        spoilt = False
+        spoilt = ""
         while not spoilt and (message := self._channel.receive()) is not None:
             verdict = self._perform(message)
             _flush()
             if os.getpid() != process:
                 # The task forked, and this is what it forked: it has no business here.
                 os._exit(int(verdict.failed))
-            spoilt = not self._restored()
+            spoilt = state.restore()
             self._channel.send({"kind": "end", **verdict._asdict(), "spoilt": spoilt})
 
     def _perform(self, message: Message) -> Verdict:
@@ -120,30 +138,22 @@ class Performer:
 
         job = Job(**message, _note=note, _max_json_bytes=self._max_json_bytes)
         self.job = job
+        # From here on the job is lost with the process.
+        self._channel.send({"kind": "started", "job_id": job.id})
         try:
             if job.task not in REGISTRY:
                 raise LookupError(f"Unknown task in the worker process: {job.task}")  # noqa: TRY301
-            value = REGISTRY[job.task].function(job, *job.args)
+            # What the task sets in its context, the decimal context included, ends with it.
+            function = REGISTRY[job.task].function
+            value = contextvars.copy_context().run(call, function, job)
             return judge_return(value, limit=self._max_json_bytes)
         # SystemExit too: the job ends here, not the process.
-        except BaseException as error:
-            if not isinstance(error, JobFailed):
-                job.log.warning("Job %d (%s) failed", job.id, job.task, exc_info=error)
+        except BaseException as error:  # noqa: BLE001
+            if not is_job_failed(error):
+                log_failure(job.id, job.task, error)
             return judge_error(error, limit=self._max_json_bytes)
         finally:
             self.job = None
-
-    def _restored(self) -> bool:
-        """Undo what the next job would suffer from; false if that can't be done."""
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
-        try:
-            if _directory() != self._directory:
-                os.chdir(self._directory)
-        except OSError:
-            return False
-        return True
 
 
 def main() -> None:
@@ -157,8 +167,8 @@ def main() -> None:
     if setup is None:
         return
     performer = Performer(channel, max_json_bytes=setup["max_json_bytes"])
-    _die_with_parent(channel, performer)
-    sys.path[:0] = setup["path"]
+    _die_with_parent(channel, performer, int(sys.argv[2]))
+    sys.path[:] = setup["path"]
     _configure_output(performer, setup["log_level"])
     for module in setup["modules"]:
         try:
@@ -168,10 +178,14 @@ def main() -> None:
             text = f"cannot import tasks from {module!r}:\n{traceback.format_exc()}"
             channel.send({"kind": "error", "text": text.encode(errors="replace").decode()})
             sys.exit(1)
-    # The other side may close at any time.
-    with contextlib.suppress(ConnectionError):
+    try:
         channel.send({"kind": "ready"})
         performer.serve()
+    except LostChannelError:
+        _leave(LOST_CONNECTION)
+    except ConnectionError:
+        # The other side may close at any time.
+        return
 
 
 def _configure_output(performer: Performer, log_level: int) -> None:
@@ -187,11 +201,11 @@ def _configure_output(performer: Performer, log_level: int) -> None:
     logging.basicConfig(level=log_level, format=_LOG_FORMAT, handlers=[handler])
 
 
-def _die_with_parent(channel: Channel, performer: Performer) -> None:
-    """End this process and what it started when the parent dies, however it dies.
+def _die_with_parent(channel: Channel, performer: Performer, parent: int) -> None:
+    """End this process when the parent dies, however it dies.
 
-    The thread learns it from the socket. The signal reaches a process whose main thread doesn't let
-    other threads run.
+    The kernel does it where it can, whatever this process is doing, and the worker's guard (see
+    `guard`) ends what it started. Where neither is left, a thread learns it from the socket.
     """
     poll = select.poll()
     poll.register(channel.fileno(), 0)
@@ -205,10 +219,10 @@ def _die_with_parent(channel: Channel, performer: Performer) -> None:
 
     threading.Thread(target=watch, name="minion-parent-watch", daemon=True).start()
     if sys.platform == "linux":
-        # One that neither tasks nor those who steer them have a use for.
-        parent_died = signal.SIGRTMAX
-        signal.signal(parent_died, lambda _signal, _frame: _kill_group())
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(parent_died), 0, 0, 0)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            # It has died before it could be heard of.
+            _kill_group()
 
 
 def _do_nothing(_signal: int, _frame: object) -> None:
@@ -228,17 +242,24 @@ def _end_group() -> None:
         os.killpg(0, signal.SIGKILL)
 
 
-def _directory() -> str:
+def _identity(fd: int) -> tuple[int, int] | None:
     try:
-        return os.getcwd()  # noqa: PTH109 - compared and given back as it is
-    except FileNotFoundError:
-        return ""
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _leave(code: int) -> NoReturn:
+    _flush()
+    # At once: what a task left behind may keep the process from ending.
+    os._exit(code)
 
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A closed or broken stream is no reason to lose the job.
-        with contextlib.suppress(AttributeError, OSError, ValueError):
+        with contextlib.suppress(Exception):
             stream.flush()
 
 

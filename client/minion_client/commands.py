@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import re
+import reprlib
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -88,16 +90,21 @@ class Commander:
         if handler is None:
             _log.warning("Ignored the unknown command %r", command.command)
             return
+        shown = reprlib.repr([*command.args])
         try:
             result = handler(*command.args)
             if inspect.isawaitable(result):
                 await result
         except (TypeError, ValueError) as error:
-            _log.warning("Ignored %r with %s: %s", command.command, [*command.args], error)
-        except Exception:  # noqa: BLE001 - a handler may raise anything; the worker goes on
-            _log.exception("The command %r failed", command.command)
+            _log.warning("Ignored %r with %s: %s", command.command, shown, error)
+        # SystemExit too: a handler may raise anything; the worker goes on.
+        except BaseException as error:
+            running = asyncio.current_task()
+            if running is not None and running.cancelling():
+                raise
+            _log.exception("The command %r failed", command.command, exc_info=error)
         else:
-            _log.info("Obeyed %r with %s", command.command, [*command.args])
+            _log.info("Obeyed %r with %s", command.command, shown)
             self._obeyed()
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
+from minion_client.contain import contained
 from minion_client.execution import Execution
+from minion_client.json_value import JsonValue
 
 _log = logging.getLogger(__name__)
 
@@ -27,12 +30,16 @@ class CoroutineExecution(Execution):
 
     async def _run(self) -> None:
         try:
-            handle = self._handle(self._note)
-            verdict = self._judge_return(await self._task.function(handle, *handle.args))
+            verdict = self._judge_return(await contained(self._call()))
         # SystemExit and KeyboardInterrupt would end the event loop; a job must not.
         except BaseException as error:  # noqa: BLE001
             verdict = self._judge_error(error)
         self._end(verdict)
+
+    async def _call(self) -> JsonValue:
+        handle = self._handle(self._note)
+        called: Any = self._task.function(handle, *handle.args)
+        return await called
 
     def _interrupt(self) -> None:
         if self._timer is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -11,8 +10,16 @@ from dataclasses import dataclass
 
 from minion_client.json_value import MAX_JSON_BYTES, JsonValue
 from minion_client.source import ClaimedJob, Outcome
-from minion_client.task import Job, JobFailed, Task
-from minion_client.verdict import Verdict, exit_text, judge_error, judge_return, timeout_text
+from minion_client.task import Job, Task
+from minion_client.verdict import (
+    Verdict,
+    exit_text,
+    is_job_failed,
+    judge_error,
+    judge_return,
+    log_failure,
+    timeout_text,
+)
 
 _STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGKILL})
 
@@ -113,6 +120,11 @@ class Execution(ABC):
                 self._task.timeout, self.stop, timeout_text(self._task.timeout)
             )
 
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
     def _cancelled(self) -> bool:
         return self._ended or self._reason is not None
 
@@ -141,9 +153,8 @@ class Execution(ABC):
 
     def _judge_error(self, error: BaseException) -> Verdict:
         # The traceback goes to the log alone; what JobFailed says is meant for the result alone.
-        if self._reason is None and not isinstance(error, JobFailed):
-            log = logging.getLogger(f"minion.task.{self.job.task}")
-            log.warning("Job %d (%s) failed", self.job.id, self.job.task, exc_info=error)
+        if self._reason is None and not is_job_failed(error):
+            log_failure(self.job.id, self.job.task, error)
         return judge_error(error, limit=self._bounds.max_json_bytes)
 
     def _fail(self, result: JsonValue) -> None:
@@ -153,8 +164,7 @@ class Execution(ABC):
         if self._ended:
             return
         self._ended = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         if self._reason is not None:
             verdict = Verdict(failed=True, result=self._reason)
         failed, result = verdict

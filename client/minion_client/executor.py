@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import assert_never
 
 from minion_client.coroutine import CoroutineExecution
@@ -12,7 +10,7 @@ from minion_client.execution import Bounds, Execution, Listener
 from minion_client.pool import ProcessPool
 from minion_client.process import ChildSettings, ProcessExecution
 from minion_client.source import ClaimedJob
-from minion_client.task import REGISTRY, Job, JobFailed, Registry, Task, TaskKind
+from minion_client.task import REGISTRY, Job, JobFailed, Registry, Task, TaskKind, unwrapped
 from minion_client.thread import ThreadExecution
 
 
@@ -85,9 +83,6 @@ class Executor:
         _check_findable(tasks)
         return ChildSettings(
             modules=modules,
-            # Not what the child's interpreter would make of it: the folder of a script is in the
-            # one, and not in the other.
-            path=[str(Path(entry).absolute()) for entry in sys.path],
             max_json_bytes=self.bounds.max_json_bytes,
         )
 
@@ -110,7 +105,7 @@ def _check_findable(tasks: Sequence[Task]) -> None:
 
 
 def _modules(tasks: Sequence[Task]) -> list[str]:
-    modules = {task.function.__module__: task for task in tasks}
+    modules = {unwrapped(task.function).__module__: task for task in tasks}
     if "__main__" in modules:
         raise ValueError(
             f"task {modules['__main__'].name!r} is defined in the main program, which worker"

@@ -14,19 +14,20 @@ from minion_wire import values
 
 from minion_client.backoff import Backoff
 from minion_client.endpoint import Endpoint
-from minion_client.errors import from_rpc_error
+from minion_client.errors import InvalidError, from_rpc_error
 from minion_client.json_value import JsonValue
-from minion_client.outbox import MAX_REPORT_BYTES, Delivery, Outbox
-from minion_client.source import JobKey, Outcome, SourceRefused
+from minion_client.outbox import MAX_MESSAGE_BYTES, MAX_REPORT_BYTES, Delivery, Outbox
+from minion_client.source import MAX_CLAIM, JobKey, Outcome, SourceRefused
+from minion_client.waiting import is_outage
 from minion_client.work_call import Demand, SentCommand, TakenJob, WorkCall, WorkState
 
 _log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 20.0
-# The first time, these mean that it will never work; later, somebody may be about to mend it.
-_FATAL = frozenset(
+# At first these mean that it will never work. A worker that was welcome may have jobs to deliver,
+# and what refuses it may be temporary: a key that is being changed, or a proxy without a server.
+_FATAL_AT_FIRST = frozenset(
     {
-        grpc.StatusCode.INVALID_ARGUMENT,
         grpc.StatusCode.PERMISSION_DENIED,
         grpc.StatusCode.UNAUTHENTICATED,
         grpc.StatusCode.UNIMPLEMENTED,
@@ -60,16 +61,20 @@ class GrpcSource:
         self._state = WorkState(outbox=Outbox(clock))
         self._connected = asyncio.Event()
         self._calling: asyncio.Task[None] | None = None
+        self._refusal: SourceRefused | None = None
         self._failures = 0
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
         """Register the worker, or tell its status; waits for the server, however long it takes.
 
         Raises:
-            SourceRefused: The server will not have the worker.
+            SourceRefused: The server refuses the worker or its status.
         """
+        if self._refusal is not None:
+            raise self._refusal
         state = self._state
         state.status, state.status_due = status, True
+        _check_size("status", state.hello())
         state.wake.set()
         if self._calling is None or self._calling.done():
             self._calling = asyncio.create_task(self._keep_calling(), name="minion-work-calls")
@@ -79,7 +84,7 @@ class GrpcSource:
         return state.worker_id
 
     async def unregister(self) -> None:
-        """Take leave, once all that was reported has been taken."""
+        """Disconnect after all reports have been acknowledged."""
         state = self._state
         state.closing = True
         if state.demand is not None:
@@ -104,10 +109,15 @@ class GrpcSource:
         wait: float,
     ) -> Sequence[TakenJob]:
         """Take jobs, waiting for the first (see `JobSource`)."""
+        if self._refusal is not None:
+            raise self._refusal
         self._check_calling()
+        if not 1 <= max_jobs <= MAX_CLAIM:
+            raise ValueError(f"max_jobs: must be in 1..{MAX_CLAIM}, not {max_jobs}")
         message = pb.WorkRequest.Demand(
             credits=max_jobs, queues=queues, tasks=tasks, min_priority=min_priority
         )
+        _check_size("tasks", message)
         demand = Demand(message=message, jobs=asyncio.get_running_loop().create_future())
         assert self._state.demand is None, "one at a time"
         self._state.demand = demand
@@ -185,30 +195,52 @@ class GrpcSource:
     # Calls
 
     async def _keep_calling(self) -> None:
-        """Have one call after the other, until the worker has taken leave.
+        """Have one call after the other, until the worker has disconnected.
 
         Raises:
-            SourceRefused: The server will not have the worker.
+            SourceRefused: The server refuses the worker, or what it asks for.
         """
+        warned = ""
         while True:
             try:
                 await self._call()
             except grpc.aio.AioRpcError as error:
-                if self._state.worker_id is None and error.code() in _FATAL:
-                    raise SourceRefused(f"{self._endpoint.target}: {error.details()}") from error
-                problem = str(from_rpc_error(error))
-            except (ConnectionError, TimeoutError) as error:
-                problem = str(error) or "no answer"
+                problem = self._problem(error)
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                problem = f"cannot reach the server at {self._endpoint.target}: "
+                problem += str(error) or "no answer"
             else:
                 if self._state.closing:
                     return
-                problem = "it is going down"
+                problem = f"the server at {self._endpoint.target} is going down"
             self._failures += 1
-            if self._failures == 1:
-                _log.warning("No server at %s: %s; trying again", self._endpoint.target, problem)
+            if self._failures == 1 or problem != warned:
+                _log.warning("%s; trying again", problem)
+                warned = problem
             # In time to be heard before the server takes the worker for gone.
             longest = self._state.missing_after / 4
             await asyncio.sleep(min(self._backoff.delay(self._failures), longest))
+
+    def _problem(self, error: grpc.aio.AioRpcError) -> str:
+        """Return why a call failed.
+
+        Raises:
+            SourceRefused: The next one would fail too.
+        """
+        meaning = from_rpc_error(error)
+        target = self._endpoint.target
+        if is_outage(meaning):
+            return f"cannot reach the server at {target}: {meaning}"
+        refused = f"The server at {target} refused the call: {meaning}"
+        if isinstance(meaning, InvalidError):
+            raise SourceRefused(refused) from error
+        if error.code() in _FATAL_AT_FIRST:
+            if self._state.worker_id is None:
+                raise SourceRefused(refused) from error
+            return refused
+        return f"the server at {target} ended the call: {meaning}"
 
     async def _call(self) -> None:
         """Have one call."""
@@ -221,7 +253,7 @@ class GrpcSource:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 await call.greet()
             if self._failures:
-                _log.info("Connected after %d failures", self._failures)
+                _log.info("connected after %d failure(s)", self._failures)
             self._connected.set()
             await call.run()
         finally:
@@ -234,15 +266,18 @@ class GrpcSource:
 
     def _stopped_calling(self, calling: asyncio.Task[None]) -> None:
         """Let nobody wait for what will not come any more."""
+        reason = None if calling.cancelled() else calling.exception()
         if calling.cancelled():
-            why = "the source is closed"
+            error = ConnectionError("the source is closed")
         else:
-            why = str(calling.exception() or "the worker has taken leave")
-        error = ConnectionError(why)
+            error = ConnectionError(str(reason or "the worker has disconnected"))
+        # What was reported is not what is refused.
         self._state.outbox.fail(error)
+        if isinstance(reason, SourceRefused):
+            self._refusal = reason
         demand, self._state.demand = self._state.demand, None
         if demand is not None and not demand.jobs.done():
-            demand.jobs.set_exception(error)
+            demand.jobs.set_exception(self._refusal or error)
 
     def _check_calling(self) -> None:
         if self._calling is None or self._calling.done():
@@ -258,7 +293,14 @@ async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
         waiting.cancel()
     if task.done():
         task.result()
-        raise ConnectionError("the worker has taken leave")
+        raise ConnectionError("the worker has disconnected")
+
+
+def _check_size(field: str, message: pb.WorkRequest.Hello | pb.WorkRequest.Demand) -> None:
+    if (size := message.ByteSize()) > MAX_MESSAGE_BYTES:
+        raise ValueError(
+            f"{field}: too large: {size} bytes in a message, {MAX_MESSAGE_BYTES} are allowed"
+        )
 
 
 def _to_message(outcome: Outcome) -> pb.WorkRequest.Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ MAX_REPORT_BYTES = 1024 * 1024
 """Bytes that one report has at most, unless a single outcome has more."""
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024 - 4_096
 """Bytes of a request that gRPC servers take by default, but for what is around a report."""
+
+# Where in a report of one the refused thing is, which says nothing to the worker's user.
+_REPORT_PATH = re.compile(r"^report\.(outcomes|notes)\[0\]\.")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -86,7 +90,9 @@ class Outbox:
             ValueError: No server would take it.
         """
         if delivery.size > MAX_MESSAGE_BYTES:
-            raise ValueError(f"more than {MAX_MESSAGE_BYTES} bytes in a message")
+            raise ValueError(
+                f"too large: {delivery.size} bytes in a message, {MAX_MESSAGE_BYTES} are allowed"
+            )
         self._waiting.append(delivery)
 
     def next_report(self, *, even_empty: bool) -> pb.WorkRequest.Report | None:
@@ -144,7 +150,7 @@ class Outbox:
 
     def _take_refusal(self, deliveries: Sequence[Delivery], refusal: str) -> None:
         if len(deliveries) == 1:
-            deliveries[0].refuse(ValueError(refusal))
+            deliveries[0].refuse(ValueError(_REPORT_PATH.sub("", refusal)))
             return
         for delivery in deliveries:
             delivery.alone = True

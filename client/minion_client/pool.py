@@ -7,6 +7,7 @@ import logging
 from collections import deque
 
 from minion_client.backoff import Backoff
+from minion_client.guard import Guard
 from minion_client.process import (
     ChildProcess,
     ChildSettings,
@@ -55,6 +56,22 @@ class ProcessPool(Processes):
         self._reapers: set[asyncio.Task[None]] = set()
         self._failures = 0
         self._stopping = False
+        self._guard = Guard()
+
+    @property
+    def idle(self) -> int:
+        """How many processes are ready for a job."""
+        return len(self._usable())
+
+    @property
+    def busy(self) -> int:
+        """How many processes have a job."""
+        return len(self._busy)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a process."""
+        return len(self._waiting)
 
     async def start(self, size: int) -> None:
         """Start the first process and wait until it is ready.
@@ -67,7 +84,12 @@ class ProcessPool(Processes):
         """
         self._size = size
         self._stopping = False
-        self._add(await ChildProcess.start(self._settings, self._release))
+        self._guard.start()
+        try:
+            self._add(await ChildProcess.start(self._settings, self._release, self._guard))
+        except BaseException:
+            self._guard.stop()
+            raise
 
     def resize(self, size: int) -> None:
         """Change how many processes there may be; those too many end when they are idle."""
@@ -88,10 +110,19 @@ class ProcessPool(Processes):
         for child in self._busy:
             child.kill()
         await asyncio.gather(*self._reapers)
+        self._guard.stop()
 
     def acquire(self, execution: ProcessExecution) -> None:
         """Have the execution begin as soon as a process is free."""
         self._waiting.append(execution)
+        self._dispatch()
+
+    def put_back(self, execution: ProcessExecution) -> None:
+        """Have the execution begin next; its process ended before it could."""
+        if self._stopping:
+            execution.fail(WORKER_GONE)
+            return
+        self._waiting.appendleft(execution)
         self._dispatch()
 
     def withdraw(self, execution: ProcessExecution) -> None:
@@ -101,16 +132,17 @@ class ProcessPool(Processes):
 
     def _dispatch(self) -> None:
         """Give waiting jobs to idle processes, and start processes until one more is idle."""
-        while self._waiting and self._idle:
+        while self._waiting and (idle := self._usable()):
             # The one that was last busy: its memory is warm.
-            child = self._idle.pop()
+            child = idle[-1]
+            self._idle.remove(child)
             self._busy.add(child)
             self._waiting.popleft().begin(child)
         if self._stopping:
             return
         lasting = sum(child.performed < self._recycle_after for child in self._busy)
-        room = self._size - len(self._idle) - lasting - len(self._starters)
-        wanted = len(self._waiting) + 1 - len(self._idle) - len(self._starters)
+        room = self._size - self.idle - lasting - len(self._starters)
+        wanted = len(self._waiting) + 1 - self.idle - len(self._starters)
         for _ in range(min(room, wanted)):
             starter = asyncio.get_running_loop().create_task(self._start_child())
             self._starters.add(starter)
@@ -118,6 +150,10 @@ class ProcessPool(Processes):
         # After a resize there may be too many.
         while self._idle and len(self._idle) + lasting > self._size:
             self._idle.pop(0).close()
+
+    def _usable(self) -> list[ChildProcess]:
+        # A process that has died is among the idle ones until it is reaped.
+        return [child for child in self._idle if child.usable]
 
     def _started(self, starter: asyncio.Task[None]) -> None:
         self._starters.discard(starter)
@@ -127,12 +163,12 @@ class ProcessPool(Processes):
         if self._failures:
             await asyncio.sleep(self._backoff.delay(self._failures))
         try:
-            child = await ChildProcess.start(self._settings, self._release)
+            child = await ChildProcess.start(self._settings, self._release, self._guard)
         # A defect too: were it not counted, the next start would follow at once.
         except Exception as error:  # noqa: BLE001
             self._failures += 1
             _log.error(
-                "A worker process did not start: %s", error, exc_info=defect(error, ChildStartError)
+                "a worker process did not start: %s", error, exc_info=defect(error, ChildStartError)
             )
             if not self._idle and not self._busy:
                 self._fail_waiting(str(error))
@@ -167,11 +203,13 @@ class ProcessPool(Processes):
     async def _reap(self, child: ChildProcess) -> None:
         returncode = await child.exited
         self._busy.discard(child)
+        if not child.began:
+            self._failures += 1
         if child in self._idle:
             self._idle.remove(child)
             if not self._stopping:
                 self._failures += 1
                 _log.warning(
-                    "Worker process %d died while idle (return code %d)", child.pid, returncode
+                    "worker process %d died while idle (return code %d)", child.pid, returncode
                 )
         self._dispatch()

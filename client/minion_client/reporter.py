@@ -1,24 +1,30 @@
-"""Tells a source what became of jobs, until it has taken it: notes first, then outcomes."""
+"""Delivers what became of jobs to a source: notes first, then outcomes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import orjson
 
 from minion_client.backoff import Backoff
-from minion_client.json_value import MAX_JSON_BYTES, JsonValue
+from minion_client.json_value import MAX_JSON_BYTES, JsonValue, storable_text
 from minion_client.source import JobKey, JobSource, Outcome
-from minion_client.waiting import defect
+from minion_client.waiting import is_outage
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
+
+_MAX_DEFECTS = 4
+"""How often in a row a source may fail on one outcome, otherwise than by an outage."""
+_MAX_NAMED = 10
+"""Jobs whose results are named in the log when they are lost together."""
+_MAX_REFUSAL_LENGTH = 1_000
 
 
 class GaveUp(Exception):
@@ -55,7 +61,7 @@ class Reporter:
 
     @property
     def undelivered(self) -> int:
-        """How many outcomes the source has not yet taken."""
+        """How many outcomes are neither taken by the source nor lost."""
         return self._undelivered
 
     def note(self, key: JobKey, notes: Mapping[str, JsonValue]) -> None:
@@ -63,9 +69,7 @@ class Reporter:
         waiting = self._notes.get(key)
         if waiting is None:
             self._notes[key] = deque((notes,))
-            sender = asyncio.get_running_loop().create_task(self._send_notes(key))
-            self._senders.add(sender)
-            sender.add_done_callback(self._senders.discard)
+            self._spawn(self._send_notes(key))
             return
         if waiting:
             merged = {**waiting[-1], **notes}
@@ -105,40 +109,91 @@ class Reporter:
                 await self._wake.wait()
                 self._wake.clear()
                 batch, self._outcomes = self._outcomes, []
-                try:
-                    await self._report(batch)
-                except GaveUp as error:
-                    _log.error("%d results are lost: %s", len(batch), error)
-                self._undelivered -= len(batch)
-                if not self._undelivered:
-                    self._delivered.set()
+                await self._report(batch)
         finally:
             for sender in self._senders:
                 sender.cancel()
 
-    async def _report(self, batch: list[Outcome]) -> None:
+    async def _report(self, batch: Sequence[Outcome]) -> None:
+        """Report outcomes; those that the source does not take are found and settled alone."""
         try:
             accepted = await self._insist("report results", lambda: self._source.report(batch))
-        except ValueError as error:
-            await self._report_refused(batch, error)
+        except GaveUp as error:
+            self._drop(batch, error)
+        except Exception as error:  # noqa: BLE001 - one outcome must not keep the others back
+            if len(batch) == 1:
+                # Beside the others: a defect is given some time to go away.
+                self._spawn(self._settle(batch[0], error))
+                return
+            middle = len(batch) // 2
+            await self._report(batch[:middle])
+            await self._report(batch[middle:])
+        else:
+            self._log_moved_on(batch, accepted)
+            self._settled(len(batch))
+
+    async def _settle(self, outcome: Outcome, error: Exception) -> None:
+        """Report an outcome that was not taken again if that may help, else fail its job."""
+        try:
+            if not isinstance(error, ValueError):
+                await self._report_persistently(outcome)
+                return
+        except ValueError as refusal:
+            error = refusal
+        except GaveUp as no_answer:
+            self._drop([outcome], no_answer)
             return
+        except Exception as persisting:  # noqa: BLE001 - a defect of the source
+            error = persisting
+        _log.warning("the result of job %d was refused: %s", outcome.job_id, error)
+        failed = replace(outcome, failed=True, result=_refusal_text(error))
+        try:
+            await self._report_persistently(failed)
+        except Exception as last:  # noqa: BLE001 - there is nothing else left to try
+            self._drop([outcome], last)
+
+    async def _report_persistently(self, outcome: Outcome) -> None:
+        """Report one outcome, in spite of some defects in a row."""
+        failures = 0
+        while True:
+            try:
+                accepted = await self._insist(
+                    "report results", lambda: self._source.report([outcome])
+                )
+            except (ValueError, GaveUp):
+                raise
+            except Exception:
+                failures += 1
+                if failures == _MAX_DEFECTS:
+                    raise
+                await self._pause(self._backoff.delay(failures))
+            else:
+                self._log_moved_on([outcome], accepted)
+                self._settled(1)
+                return
+
+    def _drop(self, batch: Sequence[Outcome], error: Exception) -> None:
+        what = error if isinstance(error, GaveUp) else f"{type(error).__name__}: {error}"
+        shown = None if isinstance(error, (GaveUp, ValueError)) else error
+        for outcome in batch[:_MAX_NAMED]:
+            _log.error("could not deliver the result of job %d: %s", outcome.job_id, what)
+        _log.error("could not deliver %d result(s): %s", len(batch), what, exc_info=shown)
+        self._settled(len(batch))
+
+    def _settled(self, count: int) -> None:
+        self._undelivered -= count
+        if not self._undelivered:
+            self._delivered.set()
+
+    def _log_moved_on(self, batch: Sequence[Outcome], accepted: Sequence[bool]) -> None:
         for outcome, taken in zip(batch, accepted, strict=False):
             if not taken:
-                _log.debug("Job %d had moved on from retry %d", outcome.job_id, outcome.retries)
+                _log.debug("job %d had moved on from retry %d", outcome.job_id, outcome.retries)
 
-    async def _report_refused(self, batch: list[Outcome], error: ValueError) -> None:
-        """Find what the source refused in a batch, and fail that instead."""
-        if len(batch) > 1:
-            for outcome in batch:
-                await self._report([outcome])
-            return
-        outcome = batch[0]
-        _log.warning("The result of job %d was refused: %s", outcome.job_id, error)
-        failed = replace(outcome, failed=True, result="Result was refused by the server")
-        try:
-            await self._insist("report results", lambda: self._source.report([failed]))
-        except ValueError:
-            _log.exception("Job %d can't be failed either", outcome.job_id)
+    def _spawn(self, sending: Coroutine[None, None, None]) -> None:
+        sender = asyncio.get_running_loop().create_task(sending)
+        self._senders.add(sender)
+        sender.add_done_callback(self._senders.discard)
 
     async def _send_notes(self, key: JobKey) -> None:
         waiting = self._notes[key]
@@ -155,32 +210,44 @@ class Reporter:
     async def _send_note(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         try:
             await self._insist("note", lambda: self._source.note(job_id, notes))
-        except (ValueError, GaveUp) as error:
-            _log.error("Notes of job %d are lost: %s", job_id, error)
+        except GaveUp as error:
+            _log.error("could not deliver notes of job %d: %s", job_id, error)
+        except Exception as error:  # noqa: BLE001 - it must not keep the outcome back
+            if len(notes) > 1:
+                # They may have been merged: the others are not to blame.
+                for name, value in notes.items():
+                    await self._send_note(job_id, {name: value})
+                return
+            _log.error(
+                "could not deliver the note %.100r of job %d: %s",
+                *(next(iter(notes), ""), job_id, error),
+                exc_info=None if isinstance(error, ValueError) else error,
+            )
 
     async def _insist(self, what: str, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Repeat a call until the source has taken it.
+        """Repeat a call until the source is in reach.
 
         Raises:
-            GaveUp: It did not, and there is no more time.
+            GaveUp: It was not, and there is no more time.
             ValueError: It refused.
+            Exception: A defect of the source.
         """
         failures = 0
         while True:
             try:
                 answer = await call()
-            except ValueError:
-                raise
             except Exception as error:
+                if not is_outage(error):
+                    raise
                 failures += 1
                 if self._hurry.is_set():
                     raise GaveUp(f"{type(error).__name__}: {error}") from error
                 if failures == 1:
-                    _log.warning("Can't %s, trying again: %s", what, error, exc_info=defect(error))
+                    _log.warning("cannot %s: %s; trying again", what, error)
                 await self._pause(self._backoff.delay(failures))
             else:
                 if failures:
-                    _log.info("Could %s after %d failures", what, failures)
+                    _log.info("could %s after %d failure(s)", what, failures)
                 return answer
 
     async def _pause(self, seconds: float) -> None:
@@ -189,3 +256,9 @@ class Reporter:
                 await self._hurry.wait()
         except TimeoutError:
             pass
+
+
+def _refusal_text(error: Exception) -> str:
+    # ASCII: what was refused may be a character that the database cannot store.
+    text = f"Result was refused: {error}".encode("ascii", "backslashreplace").decode()
+    return storable_text(text, limit=_MAX_REFUSAL_LENGTH).replace("\N{HORIZONTAL ELLIPSIS}", "...")

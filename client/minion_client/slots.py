@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from minion_client.source import MAX_CLAIM
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
@@ -14,7 +16,7 @@ class Claim:
     Attributes:
         tasks: Jobs of these tasks.
         min_priority: Of at least this priority; None: of any.
-        max_jobs: So many at most.
+        max_jobs: Maximum number of jobs, never more than a source may be asked for.
     """
 
     tasks: tuple[str, ...]
@@ -94,7 +96,7 @@ class Slots:
             self._limited[task] -= 1
 
     def next_claim(self) -> Claim | None:
-        """Answer what to ask for now, or None if no slot is free for any task."""
+        """Return what to ask for now, or None if no slot is free for any task."""
         ordinary = self.jobs - self.running
         max_jobs = ordinary if ordinary > 0 else self.total - self.running
         tasks = self._tasks
@@ -106,7 +108,7 @@ class Slots:
         if max_jobs <= 0 or not tasks:
             return None
         min_priority = None if ordinary > 0 else self._spare_min_priority
-        return Claim(tasks=tasks, min_priority=min_priority, max_jobs=max_jobs)
+        return Claim(tasks=tasks, min_priority=min_priority, max_jobs=min(max_jobs, MAX_CLAIM))
 
     def outdates(self, claim: Claim) -> bool:
         """Answer whether a claim made now would reach jobs that an earlier one does not."""

@@ -11,6 +11,9 @@ from minion_client.json_value import JsonValue
 JobKey = tuple[int, int]
 """Id and generation of a job."""
 
+MAX_CLAIM = 1_000
+"""Jobs that one call of `JobSource.dequeue` may ask for."""
+
 
 class ClaimedJob(Protocol):
     """A job that a worker has taken."""
@@ -78,16 +81,17 @@ class Command(Protocol):
 
 
 class SourceRefused(ValueError):
-    """A source will not have the worker, now or later; the text says why."""
+    """A source refuses the worker or what it asks for, now and later; the text says why."""
 
 
 class JobSource(Protocol):
     """What a worker asks of the queue.
 
-    Any exception but ValueError means that the source is out of reach for now: the worker waits and
-    asks again. ConnectionError and TimeoutError say so, others are logged as defects. ValueError
-    means that it will never take what it was given. A source may as well wait itself until it is in
-    reach.
+    ValueError is a refusal: the source will never accept what it was given. Where it concerns one
+    outcome or one job's notes, these alone are dropped; else it ends the worker. ConnectionError
+    and TimeoutError are outages, which the worker waits out (see `waiting.is_outage`). Anything
+    else is a defect: the worker logs it with its traceback and goes on. A source may also wait
+    itself until it is in reach.
     """
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
@@ -96,7 +100,7 @@ class JobSource(Protocol):
         Answers its id, which is a new one if the server had forgotten the worker.
 
         Raises:
-            SourceRefused: The worker can't work for this source.
+            ValueError: The worker, or its status, is refused for good.
         """
 
     async def unregister(self) -> None:
@@ -123,8 +127,11 @@ class JobSource(Protocol):
             queues: Take from these only.
             tasks: Take jobs of these only.
             min_priority: Take jobs of at least this priority; None: of any.
-            max_jobs: How many to take at most.
+            max_jobs: Maximum number of jobs to take, in 1..`MAX_CLAIM`.
             wait: Seconds to wait for the first one.
+
+        Raises:
+            ValueError: The claim is refused for good.
         """
 
     async def report(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:

@@ -1,4 +1,4 @@
-"""Starts processes, and waits for their end, without running Python between fork and exec.
+"""Start processes, and wait for their end, without running Python between fork and exec.
 
 Event loops may fork: uvloop does, and runs Python in the child before it execs. A lock that another
 thread held at that moment is never released there, and parent and child wait for ever.
@@ -7,8 +7,11 @@ thread held at that moment is never released there, and parent and child wait fo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import select
 import subprocess
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 
@@ -29,8 +32,8 @@ def spawn(command: Sequence[str], *, env: Mapping[str, str], fd: int) -> subproc
     )
 
 
-async def ended(process: subprocess.Popen[bytes]) -> int:
-    """Wait for the end of a process, and answer its return code."""
+async def exited(process: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of a process without reaping it: until then its id is its own."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     if hasattr(os, "pidfd_open"):
@@ -41,12 +44,32 @@ async def ended(process: subprocess.Popen[bytes]) -> int:
         finally:
             loop.remove_reader(descriptor)
             os.close(descriptor)
-        return process.wait()
+        return
 
     def wait() -> None:
-        process.wait()
-        loop.call_soon_threadsafe(over.set)
+        _wait_without_reaping(process.pid)
+        # The loop may have been closed meanwhile.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(over.set)
 
     threading.Thread(target=wait, name=f"minion-wait-{process.pid}", daemon=True).start()
     await over.wait()
-    return process.wait()
+
+
+def _wait_without_reaping(pid: int) -> None:
+    if hasattr(os, "waitid"):
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    elif sys.platform != "linux":
+        # macOS before Python 3.13; that there is no such process means that it has ended.
+        with contextlib.closing(select.kqueue()) as queue, contextlib.suppress(ProcessLookupError):
+            queue.control(
+                [
+                    select.kevent(
+                        pid,
+                        filter=select.KQ_FILTER_PROC,
+                        flags=select.KQ_EV_ADD | select.KQ_EV_ONESHOT,
+                        fflags=select.KQ_NOTE_EXIT,
+                    )
+                ],
+                1,
+            )

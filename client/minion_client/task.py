@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import reprlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar, overload
@@ -124,6 +126,10 @@ def task(
     others are the job's arguments. What it returns is the job's result; an exception fails the job
     with the exception's text.
 
+    A `functools.partial`, or an object with `__call__`, is a coroutine function if what it calls is
+    one. A plain function that returns an awaitable, as some decorators make them, stays a plain
+    function: what it returns is awaited in its process or thread.
+
     Args:
         name: What jobs call the task by; the function's own name if not given.
         timeout: Seconds a job may run before it is stopped and fails. A thread can only be asked to
@@ -132,6 +138,7 @@ def task(
         registry: Where to register.
 
     Raises:
+        TypeError: It is a generator function, or nothing that can be called.
         ValueError: The name is taken or has not 1 to 255 characters, the timeout is not positive,
             or a coroutine function is asked to run in a thread.
     """
@@ -141,10 +148,10 @@ def task(
         raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
 
     def register(function: _F) -> _F:
-        task_name = function.__name__ if name is None else name
+        task_name = _own_name(function) if name is None else name
         if not 1 <= len(task_name) <= MAX_NAME_LENGTH:
             raise ValueError(f"the name of a task must have 1 to {MAX_NAME_LENGTH} characters")
-        if inspect.iscoroutinefunction(function):
+        if _is_coroutine_function(function, task_name):
             if thread:
                 raise ValueError("a coroutine function runs on the loop, not in a thread")
             kind = TaskKind.COROUTINE
@@ -154,6 +161,73 @@ def task(
         return function
 
     return register
+
+
+def unwrapped(function: TaskFunction) -> TaskFunction:
+    """Return the function that a `functools.partial` calls in the end, or the function itself."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function
+
+
+def call(function: TaskFunction, job: Job) -> JsonValue:
+    """Call the function of a task where no event loop runs.
+
+    What a plain function returns may be awaitable all the same, as with a decorator that knows
+    nothing of coroutines: it is awaited then.
+    """
+    value: Any = function(job, *job.args)
+    # Not isinstance, which asks an object that may raise for its class.
+    if not hasattr(type(value), "__await__"):
+        return value
+    # Most processes have no use for it.
+    import asyncio  # noqa: PLC0415
+
+    async def wait() -> JsonValue:
+        return await value
+
+    return asyncio.run(wait())
+
+
+def _own_name(function: TaskFunction) -> str:
+    name = getattr(unwrapped(function), "__name__", None)
+    if not isinstance(name, str):
+        raise TypeError(f"task: expected a name, since {_shown(function)} has none of its own")
+    return name
+
+
+def _is_coroutine_function(function: TaskFunction, name: str) -> bool:
+    """Return whether calling a function makes a coroutine.
+
+    Raises:
+        TypeError: It is a generator function, or nothing that can be called.
+    """
+    called = unwrapped(function)
+    if not callable(called):
+        raise TypeError(f"task {name!r}: expected a function, got {_shown(called)}")
+    # That of the class: an object is called by it, whatever the object itself has.
+    for part in (called, type(called).__call__):
+        if inspect.isgeneratorfunction(part) or inspect.isasyncgenfunction(part):
+            raise TypeError(
+                f"task {name!r}: expected a function that returns a value, got a generator function"
+            )
+        if inspect.iscoroutinefunction(part):
+            return True
+    return False
+
+
+def _shown(value: object) -> str:
+    return f"{reprlib.repr(value)} ({type(value).__name__})"
+
+
+class _JobLogger(logging.LoggerAdapter[logging.Logger]):
+    """Adds the job and its task to what the caller adds to a line."""
+
+    def process(
+        self, msg: object, kwargs: MutableMapping[str, Any]
+    ) -> tuple[object, MutableMapping[str, Any]]:
+        """Merge the extra fields: before Python 3.13 the base class drops the caller's."""
+        return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -186,7 +260,7 @@ class Job:
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger that names the job and its task."""
-        return logging.LoggerAdapter(
+        return _JobLogger(
             logging.getLogger(f"minion.task.{self.task}"), {"job": self.id, "task": self.task}
         )
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Mapping
 
 from minion_client.execution import Execution
 from minion_client.json_value import JsonValue
-from minion_client.task import JobCancelled
+from minion_client.task import JobCancelled, call
 
 
 class ThreadExecution(Execution):
@@ -31,12 +32,16 @@ class ThreadExecution(Execution):
             self._start_timer()
 
     def _run(self) -> None:
+        process = os.getpid()
         try:
             handle = self._handle(self._send_note)
-            verdict = self._judge_return(self._task.function(handle, *handle.args))
+            verdict = self._judge_return(call(self._task.function, handle))
         # SystemExit would end the thread without an outcome.
         except BaseException as error:  # noqa: BLE001
             verdict = self._judge_error(error)
+        if os.getpid() != process:
+            # The task forked, and this is what it forked: it has no business here.
+            os._exit(int(verdict.failed))
         self._call(lambda: self._end(verdict))
 
     def _send_note(self, notes: Mapping[str, JsonValue]) -> None:

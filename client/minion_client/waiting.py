@@ -37,14 +37,19 @@ async def end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+def is_outage(error: BaseException) -> bool:
+    """Return whether an error means that the other side is out of reach for now."""
+    return isinstance(error, (ConnectionError, TimeoutError))
+
+
 def defect(error: Exception, *expected: type[Exception]) -> Exception | None:
-    """Answer an error that the log shows whole; None for one whose text says all.
+    """Return an error that the log shows whole; None for one whose text says all.
 
     Args:
         error: What was raised.
         expected: Kinds that tell all, besides those of an outage.
     """
-    return None if isinstance(error, (ConnectionError, TimeoutError, *expected)) else error
+    return None if is_outage(error) or isinstance(error, expected) else error
 
 
 async def endless(
@@ -64,7 +69,7 @@ async def endless(
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
             failures += 1
             if failures == 1:
-                _log.warning("Can't %s: %s", what, error, exc_info=defect(error))
+                _log.warning("cannot %s: %s; trying again", what, error, exc_info=defect(error))
             await asyncio.sleep(backoff.delay(failures))
         else:
             failures = 0

@@ -16,7 +16,7 @@ from minion.v1 import worker_service_pb2 as pb
 from minion_wire import values
 
 from minion_client.json_value import JsonValue
-from minion_client.outbox import Outbox
+from minion_client.outbox import MAX_MESSAGE_BYTES, Outbox
 from minion_client.source import JobKey
 from minion_client.values import from_duration
 from minion_client.waiting import end_all
@@ -202,8 +202,9 @@ class WorkCall:
             # What else comes up in this turn of the loop goes along.
             await asyncio.sleep(0)
             try:
-                while (request := self._next_request()) is not None:
-                    await self._call.write(request)
+                while requests := self._next_requests():
+                    for request in requests:
+                        await self._call.write(request)
                 if self._may_leave():
                     self._closed = self._clock()
                     await self._call.done_writing()
@@ -219,24 +220,28 @@ class WorkCall:
             return False
         return self._draining or (state.closing and state.demand is None)
 
-    def _next_request(self) -> pb.WorkRequest | None:
-        """Answer what there is to say, in one request; None if nothing."""
+    def _next_requests(self) -> list[pb.WorkRequest]:
+        """Return what there is to say: in one request, unless it would be too large."""
         state = self._state
-        request = pb.WorkRequest(read=self._last_read)
-        wanted = self._beat_due or state.status_due
-        if wanted:
+        parts: list[pb.WorkRequest] = []
+        if self._beat_due or state.status_due:
             state.status_due = False
-            request.hello.CopyFrom(state.hello())
+            parts.append(pb.WorkRequest(hello=state.hello()))
         demand = None if self._draining else self._next_demand()
         if demand is not None:
-            request.demand.CopyFrom(demand)
-            wanted = True
+            parts.append(pb.WorkRequest(demand=demand))
         report = state.outbox.next_report(even_empty=self._beat_due)
         if report is not None:
-            request.report.CopyFrom(report)
-            wanted = True
+            parts.append(pb.WorkRequest(report=report))
         self._beat_due = False
-        return request if wanted else None
+        requests: list[pb.WorkRequest] = []
+        for part in parts:
+            if requests and requests[-1].ByteSize() + part.ByteSize() <= MAX_MESSAGE_BYTES:
+                requests[-1].MergeFrom(part)
+            else:
+                part.read = self._last_read
+                requests.append(part)
+        return requests
 
     def _next_demand(self) -> pb.WorkRequest.Demand | None:
         demand = self._state.demand

@@ -13,6 +13,7 @@ from minion_wire import sizes
 
 from minion_client.backoff import Backoff
 from minion_client.commands import Commander, CommandHandler
+from minion_client.contain import containing
 from minion_client.endpoint import Endpoint, Tls
 from minion_client.execution import Execution, Listener
 from minion_client.executor import Executor
@@ -229,9 +230,14 @@ class Worker(Listener):
 
         Raises:
             ChildStartError: A child process could not import the tasks.
-            SourceRefused: The source will not have the worker, as with a wrong key.
+            SourceRefused: The source refuses the worker or what it asks for, as with a wrong key
+                or a queue that can have no such name.
             ValueError: A plain function cannot be found by child processes.
         """
+        with containing(asyncio.get_running_loop()):
+            await self._run()
+
+    async def _run(self) -> None:
         await self._executor.start(self._slots.total)
         try:
             registering = asyncio.create_task(self._register())
@@ -287,16 +293,20 @@ class Worker(Listener):
                 continue
             try:
                 jobs = await self._dequeue(claim)
+            except ValueError as error:
+                raise _refused(error) from error
             except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
                 failures += 1
                 if failures == 1:
-                    _log.warning("Can't take jobs, trying again: %s", error, exc_info=defect(error))
+                    _log.warning(
+                        "cannot take jobs: %s; trying again", error, exc_info=defect(error)
+                    )
                 # It may be that the source has forgotten the worker.
                 self._heartbeat_due.set()
                 await pause(self._backoff.delay(failures), self._stopping)
                 continue
             if failures:
-                _log.info("Taking jobs again after %d failures", failures)
+                _log.info("Taking jobs again after %d failure(s)", failures)
                 failures = 0
             self._perform(jobs)
 
@@ -408,11 +418,11 @@ class Worker(Listener):
                     "performed": self._performed,
                 }
             )
-        except SourceRefused:
-            raise
+        except ValueError as error:
+            raise _refused(error) from error
         except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
             if not failures:
-                _log.warning("Can't register, trying again: %s", error, exc_info=defect(error))
+                _log.warning("cannot register: %s; trying again", error, exc_info=defect(error))
             return False
         if worker_id != self._id:
             _log.info("Registered as worker %d", worker_id)
@@ -444,14 +454,18 @@ class Worker(Listener):
         self._reporter.hurry()
         await first(self._reporter.delivered(), timeout=_LAST_CALLS_SECONDS)
         if self._reporter.undelivered:
-            _log.error("%d results are lost: no answer", self._reporter.undelivered)
+            _log.error("could not deliver %d result(s): no answer", self._reporter.undelivered)
 
     async def _unregister(self) -> None:
         try:
             async with asyncio.timeout(_LAST_CALLS_SECONDS):
                 await self._source.unregister()
         except Exception as error:  # noqa: BLE001 - the worker ends whatever the source says
-            _log.warning("Can't unregister: %s", error)
+            _log.warning("cannot unregister: %s", error)
+
+
+def _refused(error: ValueError) -> SourceRefused:
+    return error if isinstance(error, SourceRefused) else SourceRefused(str(error))
 
 
 def _check_positive(name: str, value: float) -> None:

@@ -256,8 +256,7 @@ class Server:
 
     async def _start_worker(self) -> None:
         settings = self._settings
-        # The same path in the same order: a module must not be another one in a process.
-        pool = ProcessPool(ChildSettings(modules=self._modules, path=sys.path))
+        pool = ProcessPool(ChildSettings(modules=self._modules))
         self._worker = Worker(
             self._source,
             REGISTRY,

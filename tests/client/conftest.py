@@ -14,7 +14,7 @@ def pytest_asyncio_loop_factories(
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Test what starts processes on both loops: each has its own way to do that."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name.startswith("test_process_"):
+    if item.path.name.startswith(("test_process_", "test_hostile_")):
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 

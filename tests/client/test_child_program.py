@@ -31,11 +31,18 @@ class Child:
         self._decoder = FrameDecoder(10_000)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "minion_client.child", str(theirs.fileno())],
+                [
+                    *(sys.executable, "-P", "-m", "minion_client.child"),
+                    *(str(theirs.fileno()), str(os.getpid())),
+                ],
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
             )
-        setup = {"modules": ["leaving"], "path": [str(directory)], "max_json_bytes": 1_000}
+        setup = {
+            "modules": ["leaving"],
+            "path": [str(directory), *sys.path],
+            "max_json_bytes": 1_000,
+        }
         self.send(setup | {"log_level": 30})
 
     def send(self, message: dict[str, Any]) -> None:
@@ -57,6 +64,7 @@ def test_what_its_tasks_left_running_ends_with_it(tmp_path: Path) -> None:
     assert child.receive() == {"kind": "ready"}
     job = {"id": 1, "task": "leaves", "args": [], "retries": 0, "attempts": 1, "priority": 0}
     child.send(job | {"queue": "default", "notes": {}})
+    assert child.receive() == {"kind": "started", "job_id": 1}
     pid = child.receive()["result"]
     os.kill(pid, 0)
     child.close()

@@ -207,7 +207,7 @@ async def test_a_refused_result_fails_its_job_alone(bench: WorkerBench) -> None:
     gate.let_go(*jobs)
     await bench.source.ended(*jobs)
     assert [job.state for job in jobs] == ["finished", "failed", "finished"]
-    assert jobs[1].result == "Result was refused by the server"
+    assert jobs[1].result == "Result was refused: result is refused"
 
 
 class LateSource(MemorySource):
@@ -347,7 +347,7 @@ async def test_stopping_waits_for_the_source_until_told_twice(
     assert not bench.runs[0].done()
     worker.stop()
     await bench.finish()
-    assert "1 results are lost" in caplog.text
+    assert "could not deliver 1 result(s)" in caplog.text
 
 
 async def test_stopping_waits_for_the_source_no_longer_than_the_grace(
@@ -362,7 +362,7 @@ async def test_stopping_waits_for_the_source_no_longer_than_the_grace(
     gate.let_go(job)
     worker.stop()
     await bench.finish()
-    assert "1 results are lost" in caplog.text
+    assert "could not deliver 1 result(s)" in caplog.text
 
 
 async def test_stopping_before_the_source_answers_ends(bench: WorkerBench) -> None:

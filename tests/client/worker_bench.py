@@ -39,7 +39,7 @@ class MemoryJob:
     result: JsonValue = None
 
 
-class Unreachable(Exception):
+class Unreachable(ConnectionError):
     """The queue was told to be out of reach."""
 
 

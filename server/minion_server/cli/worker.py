@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-from pathlib import Path
 from typing import Any
 
 from minion_client.endpoint import Endpoint
@@ -76,7 +75,7 @@ async def work(endpoint: Endpoint, modules: list[str], values: dict[str, Any]) -
     Raises:
         CallFailed: The server will not have the worker.
     """
-    pool = ProcessPool(ChildSettings(modules=modules, path=[str(Path.cwd())]))
+    pool = ProcessPool(ChildSettings(modules=modules))
     worker = Worker(
         GrpcSource(endpoint),
         REGISTRY,

@@ -11,7 +11,13 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import Exhausted, JobNotFound, Unavailable, WorkerNotFound
+from minion_server.domain.errors import (
+    Exhausted,
+    Invalid,
+    JobNotFound,
+    Unavailable,
+    WorkerNotFound,
+)
 from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
 from minion_server.domain.worker import Command, Registration
 from minion_server.engine.hearing import Hearing, hear
@@ -40,12 +46,22 @@ class Ended(Protocol):
 
 
 @contextmanager
-def reachable() -> Iterator[None]:
-    """Say in the words of sources that the store is out of reach, full or back without workers."""
+def translated() -> Iterator[None]:
+    """Raise what the store raises as the errors of a job source.
+
+    Raises:
+        ConnectionError: The store is out of reach or full, or has forgotten the worker.
+        ValueError: The store refuses what it was given.
+        RuntimeError: A defect that would look like a refusal.
+    """
     try:
         yield
     except (Unavailable, Exhausted, WorkerNotFound) as error:
         raise ConnectionError(str(error)) from error
+    except Invalid as error:
+        raise ValueError(str(error)) from error
+    except ValueError as error:
+        raise RuntimeError(f"{type(error).__name__}: {error}") from error
 
 
 class LocalSource:
@@ -73,10 +89,10 @@ class LocalSource:
     async def register(self, status: Mapping[str, JsonValue]) -> int:
         """Register the worker, or tell that it lives."""
         known = None if self._inbox is None else self._inbox.worker_id
-        registration = Registration(
-            id=known, host=socket.gethostname(), pid=os.getpid(), status=status
-        )
-        with reachable():
+        with translated():
+            registration = Registration(
+                id=known, host=socket.gethostname(), pid=os.getpid(), status=status
+            )
             worker_id = await hear(self._storage, registration, self._hearing)
         if known is None:
             self._inbox = self._scheduler.connect(worker_id)
@@ -84,11 +100,11 @@ class LocalSource:
         return worker_id
 
     async def unregister(self) -> None:
-        """Take leave."""
+        """Unregister the worker, if it is registered."""
         if self._inbox is not None:
             inbox, self._inbox = self._inbox, None
             self._scheduler.disconnect(inbox)
-            with reachable():
+            with translated():
                 await self._storage.unregister_worker(inbox.worker_id)
 
     async def close(self) -> None:
@@ -104,8 +120,8 @@ class LocalSource:
         wait: float,
     ) -> Sequence[ClaimedJob]:
         """Claim jobs, waiting for the first (see `Scheduler.dequeue`)."""
-        claim = Claim(queues=queues, tasks=tasks, min_priority=min_priority, max_jobs=max_jobs)
-        with reachable():
+        with translated():
+            claim = Claim(queues=queues, tasks=tasks, min_priority=min_priority, max_jobs=max_jobs)
             return await self._scheduler.dequeue(self._connected().worker_id, claim, wait)
 
     async def report(self, outcomes: Sequence[Ended]) -> Sequence[bool]:
@@ -119,12 +135,12 @@ class LocalSource:
             )
             for outcome in outcomes
         ]
-        with reachable():
+        with translated():
             return await self._storage.end_jobs(ended, self._backoff)
 
     async def note(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         """Merge notes into a job's, unless it has been removed."""
-        with reachable(), suppress(JobNotFound):
+        with translated(), suppress(JobNotFound):
             await self._storage.note_job(job_id, notes)
 
     async def revoked(self) -> tuple[int, int]:
@@ -139,9 +155,10 @@ class LocalSource:
             await inbox.commanded.wait()
             inbox.commanded.clear()
             try:
-                with reachable():
+                with translated():
                     self._commands.extend(await self._storage.receive(inbox.worker_id))
-            except ConnectionError:
+            except Exception:
+                # They are still there, and nothing else would say so again.
                 inbox.commanded.set()
                 raise
         return self._commands.popleft()

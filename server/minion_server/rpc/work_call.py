@@ -25,6 +25,7 @@ from minion_server.domain.worker import Registration
 from minion_server.engine.scheduler import Inbox
 from minion_server.engine.workforce import JobKey, Workforce
 from minion_server.rpc import convert, convert_workers
+from minion_server.rpc.errors import INTERNAL_MESSAGE
 from minion_server.rpc.paging import write_some
 from minion_server.storage.base import Storage
 
@@ -278,6 +279,12 @@ class WorkCall:
                 receipt.accepted.extend(await self._report(report))
             except Invalid as error:
                 receipt.refusal = str(error)
+            except MinionError:
+                raise
+            except Exception:
+                # A report that is sent again and fails again would keep back all others.
+                logger.exception("a report of worker %d failed", self._id)
+                receipt.refusal = INTERNAL_MESSAGE
             self._response.receipts.append(receipt)
             self._pending.set()
 
