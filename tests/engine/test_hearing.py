@@ -17,10 +17,10 @@ MISSING_AFTER = timedelta(seconds=90)
 class Ear:
     """A hearing, the clocks it looks at, and whether its store answers."""
 
-    def __init__(self) -> None:
+    def __init__(self, missing_after: timedelta = MISSING_AFTER) -> None:
         self.wall, self.steady = SettableClock(), SettableClock(5)
         self.answers = True
-        self.hearing = Hearing(self._probe, MISSING_AFTER, clocks=(self.wall, self.steady))
+        self.hearing = Hearing(self._probe, missing_after, clocks=(self.wall, self.steady))
 
     async def _probe(self) -> None:
         if not self.answers:
@@ -100,3 +100,10 @@ async def test_a_heartbeat_that_was_not_kept_is_a_gap(
         await hear(storage, Registration(), ear.hearing)
     await ear.live(30)
     assert ear.heard_for == timedelta(seconds=30)
+
+
+async def test_a_server_that_has_no_patience_hears_all_the_same() -> None:
+    ear = Ear(timedelta(microseconds=1))
+    assert await ear.hearing.step() > 0
+    await ear.live(10)
+    assert ear.heard_for == timedelta.max

@@ -18,11 +18,13 @@ from minion_server.storage.base import Storage
 
 logger = logging.getLogger(__name__)
 
-MAX_INTERVAL_SECONDS = 5.0
 INTERVALS = 12
 """Probes within `missing_after`."""
+MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS = 0.05, 5.0
 GAPS = 3
 """A gap of this part of `missing_after` counts: shorter ones leave time for other heartbeats."""
+MIN_GAP_SECONDS = 0.5
+"""A busy machine makes shorter ones."""
 CLOCKS = (time.time, time.monotonic)
 """A machine that was asleep is seen by the former alone; the latter is never set."""
 
@@ -56,8 +58,8 @@ class Hearing(Loop):
         super().__init__()
         seconds = missing_after.total_seconds()
         self._probe = probe
-        self._interval = min(seconds / INTERVALS, MAX_INTERVAL_SECONDS)
-        self._longest_gap = seconds / GAPS
+        self._interval = min(max(seconds / INTERVALS, MIN_INTERVAL_SECONDS), MAX_INTERVAL_SECONDS)
+        self._longest_gap = max(seconds / GAPS, MIN_GAP_SECONDS)
         self._clocks = clocks
         self._last = self._now()
         self._gap_ended: float | None = None
