@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import inspect
 import os
 import platform
 import sys
@@ -21,7 +19,7 @@ from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as worker_service
 from minion_client.json_value import MAX_JSON_BYTES
-from minion_client.task import REGISTRY, Job
+from minion_client.task import REGISTRY, Job, call
 from minion_client.verdict import Verdict, judge_error, judge_return
 
 from minion_server import settings as settings_module
@@ -82,9 +80,7 @@ def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
         _note=note,
     )
     try:
-        value = REGISTRY[claimed.task].function(job, *job.args)
-        if inspect.isawaitable(value):
-            value = asyncio.run(_await(value))
+        value = call(REGISTRY[claimed.task].function, job)
         return judge_return(value, limit=MAX_JSON_BYTES)
     # Ctrl-C and sys.exit() too: nobody repairs what stays active in this queue.
     except BaseException as error:  # noqa: BLE001 - whatever it is, the job fails with it
@@ -94,10 +90,6 @@ def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
 
 def _plain(message: ListValue | Struct) -> Any:
     return json_format.MessageToDict(message)
-
-
-async def _await(value: Any) -> Any:
-    return await value
 
 
 def _report(
