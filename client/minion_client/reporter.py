@@ -217,8 +217,7 @@ class Reporter:
             _log.error("could not deliver the note %.100r of job %d: %s", name, job_id, error)
         except GaveUp as error:
             _log.error("could not deliver notes of job %d: %s", job_id, error)
-        except Exception:
-            # It must not keep the outcome back for ever.
+        except Exception:  # noqa: BLE001 - it must not keep the outcome back for ever
             _log.exception("could not deliver notes of job %d", job_id)
 
     async def _insist(self, what: str, call: Callable[[], Awaitable[_T]]) -> _T:
