@@ -22,8 +22,8 @@ class Unspeakable(Exception):
 
 
 class Traceless(Exception):
-    @property  # type: ignore[misc]  # that is the point
-    def __traceback__(self) -> Any:
+    @property
+    def __traceback__(self) -> Any:  # type: ignore[override]  # that is the point
         raise KeyboardInterrupt
 
     @property  # type: ignore[misc]  # that is the point
