@@ -161,7 +161,10 @@ def main() -> None:
     # Registered first, it runs last: what tasks left running ends with this process, even when
     # there is nobody any more who would see to it.
     atexit.register(_end_group)
-    faulthandler.enable()
+    with contextlib.suppress(Exception):
+        # It needs a standard error stream.
+        faulthandler.enable()
+    _reset_signals()
     channel = Channel(int(sys.argv[1]))
     setup = channel.receive()
     if setup is None:
@@ -223,6 +226,14 @@ def _die_with_parent(channel: Channel, performer: Performer, parent: int) -> Non
         if os.getppid() != parent:
             # It has died before it could be heard of.
             _kill_group()
+
+
+def _reset_signals() -> None:
+    """Receive the signals that end a process, whatever the worker was started with or does."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _do_nothing(_signal: int, _frame: object) -> None:

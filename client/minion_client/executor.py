@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import assert_never
 
@@ -9,9 +10,12 @@ from minion_client.coroutine import CoroutineExecution
 from minion_client.execution import Bounds, Execution, Listener
 from minion_client.pool import ProcessPool
 from minion_client.process import ChildSettings, ProcessExecution
+from minion_client.process_state import SharedState
 from minion_client.source import ClaimedJob
 from minion_client.task import REGISTRY, Job, JobFailed, Registry, Task, TaskKind, unwrapped
 from minion_client.thread import ThreadExecution
+
+_log = logging.getLogger(__name__)
 
 
 class Executor:
@@ -31,6 +35,7 @@ class Executor:
         self.bounds = bounds or Bounds()
         self._pool = pool
         self._processes: ProcessPool | None = None
+        self._state: SharedState | None = None
 
     async def start(self, slots: int) -> None:
         """Start what performing needs.
@@ -49,6 +54,7 @@ class Executor:
                 self._pool = ProcessPool(self._child_settings(tasks))
             await self._pool.start(slots)
             self._processes = self._pool
+        self._state = SharedState()
 
     def resize(self, slots: int) -> None:
         """Prepare for another number of jobs at a time."""
@@ -59,6 +65,13 @@ class Executor:
         """Stop what `start` started. What is still performed in processes fails."""
         if self._processes is not None:
             await self._processes.stop()
+
+    def tidy(self, task: str) -> None:
+        """Undo what a job of a task changed in this process, as far as that can be done."""
+        if task not in self.registry or self.registry[task].kind is TaskKind.PROCESS:
+            return
+        if self._state is not None and (changed := self._state.restore()):
+            _log.warning("task %r changed the worker's %s; set back", task, " and ".join(changed))
 
     def execution(self, job: ClaimedJob, listener: Listener) -> Execution:
         """Answer the performing of a job, not yet started."""

@@ -49,6 +49,13 @@ class ChildStartError(RuntimeError):
     """A child process did not become ready; the text says why."""
 
 
+def _own_directory() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 - given back as it is
+    except FileNotFoundError:
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSettings:
     """What a child process is started with.
@@ -59,6 +66,8 @@ class ChildSettings:
         import_path: The whole `sys.path` that follows; the worker's own if not given, so that a
             module is not another one in a child process.
         env: Environment variables to set besides the worker's own.
+        own_env: The worker's own, as they were when this was made: a task may change them.
+        directory: The working directory; the worker's own, for the same reason.
         max_json_bytes: Bytes that a result, or one call's notes, may have as encoded.
         start_timeout: Seconds in which it must have imported the modules.
     """
@@ -67,6 +76,8 @@ class ChildSettings:
     path: Sequence[str] = ()
     import_path: Sequence[str] = field(default_factory=_own_path)
     env: Mapping[str, str] = field(default_factory=dict)
+    own_env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    directory: str | None = field(default_factory=_own_directory)
     max_json_bytes: int = MAX_JSON_BYTES
     start_timeout: float = 60.0
 
@@ -152,8 +163,10 @@ class ChildProcess(asyncio.Protocol):
                     *_interpreter_flags(),
                     *("-P", "-m", "minion_client.child", str(theirs.fileno()), str(os.getpid())),
                 )
-                env = {**os.environ, **self._settings.env}
-                self._process = spawn(command, env=env, fd=theirs.fileno())
+                env = {**self._settings.own_env, **self._settings.env}
+                self._process = spawn(
+                    command, env=env, fd=theirs.fileno(), directory=self._settings.directory
+                )
             self._guard.add(self.pid)
             ours.setblocking(False)  # noqa: FBT003 - the signature is socket's
             loop = asyncio.get_running_loop()

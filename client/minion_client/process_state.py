@@ -108,6 +108,24 @@ class ProcessState:
         return self._exit_handlers != before and self._module_count == modules
 
 
+class SharedState:
+    """What jobs share with the worker whose process they run in, as far as it can be kept.
+
+    The environment, signal handlers and descriptors are the worker's to change as well, and stay
+    as a task leaves them.
+    """
+
+    def __init__(self) -> None:
+        self._items = [(item, item.read()) for item in (_DIRECTORY, _UMASK)]
+
+    def restore(self) -> list[str]:
+        """Undo what a job changed, and return what that was."""
+        changed = [(item, value) for item, value in self._items if item.read() != value]
+        for item, value in changed:
+            _restored(item, value)
+        return [item.name for item, _ in changed]
+
+
 class _Code:
     """The functions and classes of a module, which a job may have replaced by its own."""
 
@@ -312,9 +330,11 @@ def _affinity() -> Iterator[_Item]:
         )
 
 
+_DIRECTORY = _Item(name="working directory", read=_directory, write=os.chdir)
+_UMASK = _Item(name="umask", read=_umask, write=os.umask)
 _ITEMS: tuple[_Item, ...] = (
-    _Item(name="working directory", read=_directory, write=os.chdir),
-    _Item(name="umask", read=_umask, write=os.umask),
+    _DIRECTORY,
+    _UMASK,
     _Item(name="environment", read=lambda: dict(os.environ), write=_set_environment),
     _Item(name="signal handlers", read=_handlers, write=_set_handlers),
     _Item(

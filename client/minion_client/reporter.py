@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-_MAX_DEFECTS = 4
+_MAX_DEFECTS = 8
 """How often in a row a source may fail on one outcome, otherwise than by an outage."""
 _MAX_NAMED = 10
 """Jobs whose results are named in the log when they are lost together."""
@@ -136,41 +136,38 @@ class Reporter:
         """Report an outcome that was not taken again if that may help, else fail its job."""
         try:
             if not isinstance(error, ValueError):
-                await self._report_persistently(outcome)
+                await self._report_alone(outcome)
                 return
-        except ValueError as refusal:
-            error = refusal
         except GaveUp as no_answer:
             self._drop([outcome], no_answer)
             return
-        except Exception as persisting:  # noqa: BLE001 - a defect of the source
-            error = persisting
+        except Exception as last:  # noqa: BLE001 - a refusal, or a defect that has not gone away
+            error = last
         _log.warning("the result of job %d was refused: %s", outcome.job_id, error)
         failed = replace(outcome, failed=True, result=_refusal_text(error))
         try:
-            await self._report_persistently(failed)
+            await self._report_alone(failed)
         except Exception as last:  # noqa: BLE001 - there is nothing else left to try
             self._drop([outcome], last)
 
-    async def _report_persistently(self, outcome: Outcome) -> None:
-        """Report one outcome, in spite of some defects in a row."""
+    async def _report_alone(self, outcome: Outcome) -> None:
+        accepted = await self._persist("report results", lambda: self._source.report([outcome]))
+        self._log_moved_on([outcome], accepted)
+        self._settled(1)
+
+    async def _persist(self, what: str, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Repeat a call as `_insist` does, and in spite of some defects in a row."""
         failures = 0
         while True:
             try:
-                accepted = await self._insist(
-                    "report results", lambda: self._source.report([outcome])
-                )
+                return await self._insist(what, call)
             except (ValueError, GaveUp):
                 raise
             except Exception:
                 failures += 1
-                if failures == _MAX_DEFECTS:
+                if failures == _MAX_DEFECTS or self._hurry.is_set():
                     raise
                 await self._pause(self._backoff.delay(failures))
-            else:
-                self._log_moved_on([outcome], accepted)
-                self._settled(1)
-                return
 
     def _drop(self, batch: Sequence[Outcome], error: Exception) -> None:
         what = error if isinstance(error, GaveUp) else f"{type(error).__name__}: {error}"
@@ -209,20 +206,19 @@ class Reporter:
 
     async def _send_note(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         try:
-            await self._insist("note", lambda: self._source.note(job_id, notes))
-        except GaveUp as error:
-            _log.error("could not deliver notes of job %d: %s", job_id, error)
-        except Exception as error:  # noqa: BLE001 - it must not keep the outcome back
+            await self._persist("note", lambda: self._source.note(job_id, notes))
+        except ValueError as error:
             if len(notes) > 1:
                 # They may have been merged: the others are not to blame.
                 for name, value in notes.items():
                     await self._send_note(job_id, {name: value})
                 return
-            _log.error(
-                "could not deliver the note %.100r of job %d: %s",
-                *(next(iter(notes), ""), job_id, error),
-                exc_info=None if isinstance(error, ValueError) else error,
-            )
+            name = next(iter(notes), "")
+            _log.error("could not deliver the note %.100r of job %d: %s", name, job_id, error)
+        except GaveUp as error:
+            _log.error("could not deliver notes of job %d: %s", job_id, error)
+        except Exception:  # noqa: BLE001 - it must not keep the outcome back for ever
+            _log.exception("could not deliver notes of job %d", job_id)
 
     async def _insist(self, what: str, call: Callable[[], Awaitable[_T]]) -> _T:
         """Repeat a call until the source is in reach.

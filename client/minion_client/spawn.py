@@ -14,21 +14,31 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 
-def spawn(command: Sequence[str], *, env: Mapping[str, str], fd: int) -> subprocess.Popen[bytes]:
+def spawn(
+    command: Sequence[str], *, env: Mapping[str, str], fd: int, directory: str | None
+) -> subprocess.Popen[bytes]:
     """Start a process in a session of its own, without standard input.
 
     Args:
         command: The program and its arguments.
         env: Its whole environment.
         fd: A descriptor that it inherits.
+        directory: Its working directory; None is this process's own.
 
     Raises:
         OSError: It cannot be started.
     """
     return subprocess.Popen(  # noqa: S603 - not user input
-        command, stdin=subprocess.DEVNULL, pass_fds=(fd,), env=env, start_new_session=True
+        command,
+        stdin=subprocess.DEVNULL,
+        pass_fds=(fd,),
+        env=env,
+        # One that has been removed keeps no process from starting.
+        cwd=directory if directory is not None and Path(directory).is_dir() else None,
+        start_new_session=True,
     )
 
 

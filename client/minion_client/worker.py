@@ -367,6 +367,7 @@ class Worker(Listener):
         """Take a job's outcome; its slot is free."""
         key = execution.key
         del self._running[key]
+        self._executor.tidy(execution.job.task)
         self._slots.release(execution.job.task)
         self._performed += 1
         if execution.revoked:

@@ -6,7 +6,6 @@ Apart from the tests, since pytest looks at all that is in a test module.
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -27,8 +26,8 @@ class Traceless(Exception):
     def __traceback__(self) -> Any:  # type: ignore[override]  # that is the point
         raise KeyboardInterrupt
 
-    @property
-    def __class__(self) -> Any:  # type: ignore[override]  # that is the point
+    @property  # type: ignore[misc]  # that is the point
+    def __class__(self) -> Any:
         raise SystemExit(6)
 
 
@@ -63,8 +62,8 @@ class HostileDict(dict[str, Any]):
 
 
 class NoClass:
-    @property
-    def __class__(self) -> Any:  # type: ignore[override]  # that is the point
+    @property  # type: ignore[misc]  # that is the point
+    def __class__(self) -> Any:
         raise SystemExit(10)
 
 
@@ -110,9 +109,22 @@ RAISED: list[tuple[Callable[[], BaseException], str]] = [
     (chained, "in a ring"),
     (type("N" * 500, (Exception,), {}), "N" * 199 + "\N{HORIZONTAL ELLIPSIS}"),
 ]
+
+
+def deep_list() -> object:
+    value: object = None
+    for _ in range(5_000):
+        value = [value]
+    return value
+
+
+def no_numbers() -> object:
+    return (number for number in range(0))
+
+
 RETURNED: list[tuple[Callable[[], object], str]] = [
     (lambda: HostileDict(a=1), NOT_JSON + "$: HostileDict, which raised SystemExit: 9"),
     (NoClass, NOT_JSON + "$: NoClass, which raised SystemExit: 10"),
-    (lambda: (n for n in ()), NOT_JSON + "$: generator"),
-    (lambda: functools.reduce(lambda inner, _: [inner], range(5_000), []), NOT_JSON + "$[0]"),
+    (no_numbers, NOT_JSON + "$: generator"),
+    (deep_list, NOT_JSON + "$[0]"),
 ]

@@ -383,6 +383,64 @@ async def test_a_worker_that_was_welcome_once_tries_again(
     await hold(source, again, 1)
 
 
+async def test_what_is_refused_later_ends_the_source(
+    server: FakeServer, source: GrpcSource, call: FakeCall
+) -> None:
+    taking = dequeue(source)
+    await call.demand()
+    call.end(grpc.StatusCode.INVALID_ARGUMENT)
+    text = f"^The server at {server.address} refused the call: as the test wants it$"
+    with pytest.raises(SourceRefused, match=text):
+        await soon(taking)
+    for asked in (source.register({}), dequeue(source)):
+        with pytest.raises(SourceRefused, match=text):
+            await soon(asked)
+    # What was done is not what is refused.
+    with pytest.raises(ConnectionError):
+        await soon(report(source, 1))
+
+
+async def test_parts_that_are_too_large_together_go_apart(
+    server: FakeServer, source: GrpcSource
+) -> None:
+    call = await welcomed(server, source, missing_after=0.5)
+    demand = {"queues": ["q" * 255] * 20, "tasks": ["t" * 255] * 20}
+    taking = asyncio.create_task(source.dequeue(**demand, min_priority=None, max_jobs=1, wait=100))
+    reporting = report(source, 1, result="x" * (MAX_MESSAGE_BYTES - 50))
+    registering = asyncio.create_task(source.register({"padding": "p" * 5_000}))
+    parts: set[str] = set()
+    while not {"hello", "demand", "report"} <= parts:
+        request = await call.request()
+        assert request is not None
+        assert request.ByteSize() <= 4 * 1024 * 1024
+        parts |= {field.name for field, _ in request.ListFields()}
+        if request.report.outcomes:
+            call.accept(request.report)
+    assert await soon(reporting) == [True]
+    await soon(registering)
+    taking.cancel()
+
+
+@pytest.mark.parametrize(
+    ("asked", "field"),
+    [
+        (lambda source: source.register({"a": ["x" * 1_000_000] * 5}), "status"),
+        (
+            lambda source: source.dequeue(
+                queues=[], tasks=["t" * 255] * 20_000, min_priority=None, max_jobs=1, wait=0
+            ),
+            "tasks",
+        ),
+    ],
+    ids=["status", "tasks"],
+)
+async def test_what_no_request_can_carry_is_refused(
+    source: GrpcSource, call: FakeCall, asked: Any, field: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{field}: too large: .* bytes in a message"):
+        await soon(asked(source))
+
+
 async def test_a_server_that_does_not_welcome_is_called_again(
     server: FakeServer, source: GrpcSource
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import types
 from collections.abc import Awaitable, Callable
@@ -251,6 +252,60 @@ async def test_what_a_task_forks_does_not_go_on(bench: WorkerBench, thread: bool
         assert os.waitstatus_to_exitcode(status) == 0
     assert [outcome.job_id for batch in bench.source.reports for outcome in batch] == [job.id]
     await unharmed(bench)
+
+
+@pytest.mark.parametrize("thread", [False, True], ids=["coroutine", "thread"])
+async def test_what_a_task_changes_in_the_worker_is_set_back(
+    bench: WorkerBench, tmp_path: Path, caplog: pytest.LogCaptureFixture, thread: bool
+) -> None:
+    def changes() -> None:
+        os.chdir(tmp_path)
+        os.umask(0o777)
+
+    before = (Path.cwd(), os.umask(0o022))
+    os.umask(before[1])
+    add_tasks(bench, changes, thread=thread)
+    bench.worker()
+    await bench.perform("hostile")
+    mask = os.umask(0o022)
+    os.umask(mask)
+    assert (Path.cwd(), mask) == before
+    text = "task 'hostile' changed the worker's working directory and umask; set back"
+    assert text in caplog.text
+    await unharmed(bench)
+
+
+async def test_what_a_task_changes_in_the_worker_does_not_reach_its_processes(
+    bench: WorkerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.module(
+        "clean",
+        "import os, signal\nfrom minion_client import task\n@task\ndef clean(job):\n"
+        "    return [os.getpid(), os.environ.get('HOSTILE'), signal.getsignal(15) == 0,"
+        " len(signal.pthread_sigmask(0, ()))]\n",
+        "clean",
+    )
+
+    def changes() -> None:
+        monkeypatch.setenv("HOSTILE", "1")
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+    add_tasks(bench, changes, thread=False)
+    pool = bench.process_pool("clean", recycle_after=1)
+    bench.worker(pool=pool, jobs=1, spare=0)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        pids = {(await bench.perform("clean")).result[0]}
+        assert (await bench.perform("hostile")).state == "finished"
+        for _ in range(3):
+            pid, *state = (await bench.perform("clean")).result
+            pids.add(pid)
+            assert state == [None, True, 0]
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
+        signal.signal(signal.SIGTERM, handler)
+    assert len(pids) == 4
 
 
 async def test_a_command_that_exits_ends_nothing(bench: WorkerBench) -> None:

@@ -37,7 +37,7 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 LASTING = """
-import os, re, subprocess, sys, time
+import ctypes, os, re, signal, subprocess, sys, time
 from minion_client import task
 
 @task
@@ -45,6 +45,25 @@ def lasting(job):
     sleeper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     print(os.getpid(), sleeper.pid, flush=True)
     {rest}
+"""
+
+DEADLY = """
+import os, sys
+
+Channel = sys.modules["__main__"].Channel
+receive = Channel.receive
+
+def deadly_receive(channel):
+    message = receive(channel)
+    if message and message.get("args") == ["die"]:
+        os._exit(7)
+    return message
+
+Channel.receive = deadly_receive
+
+@task
+def deadly(job, word):
+    pass
 """
 
 
@@ -129,6 +148,81 @@ async def test_an_idle_process_that_dies_is_replaced(bench: WorkerBench) -> None
     assert (await bench.perform("pid")).result != before
 
 
+async def test_a_job_is_not_lost_with_a_process_that_had_not_begun_with_it(
+    bench: WorkerBench,
+) -> None:
+    """Neither while nobody knows yet that the process is dead, nor when it dies with the job."""
+    bench.module("tasks", PID, "pid")
+    bench.worker(pool=bench.process_pool("tasks"), jobs=1, spare=0)
+    before = (await bench.perform("pid")).result
+    stopped = await bench.source.enqueue("pid", queue="later")
+    # It takes the job and does not begin with it.
+    os.kill(before, signal.SIGSTOP)
+    stopped.queue = "default"
+    job = await bench.source.enqueue("pid")
+    await bench.source.until(lambda: stopped.state == "active")
+    os.kill(before, signal.SIGKILL)
+    await bench.source.ended(stopped, job)
+    assert [job.state, stopped.state] == ["finished", "finished"]
+    assert before not in (job.result, stopped.result)
+    assert (await bench.perform("pid")).state == "finished"
+
+
+async def test_idle_processes_that_are_killed_cost_no_job(bench: WorkerBench) -> None:
+    bench.module("tasks", PID, "pid")
+    bench.worker(pool=bench.process_pool("tasks"), jobs=1, spare=0)
+    for _ in range(5):
+        pid = (await bench.perform("pid")).result
+        os.kill(pid, signal.SIGKILL)
+        job = await bench.perform("pid")
+        assert job.state == "finished"
+        assert job.result != pid
+
+
+async def test_a_job_that_no_process_survives_fails(bench: WorkerBench) -> None:
+    # Dies when it has read the job, before it begins with it.
+    bench.module("deadly", PID + DEADLY, "pid", "deadly")
+    bench.worker(pool=bench.process_pool("deadly"), jobs=1, spare=0)
+    job = await bench.perform("deadly", "die")
+    assert job.state == "failed"
+    assert job.result == (
+        "Job could not be started: 3 worker processes ended before it began,"
+        " the last one with exit code: 7, signal: 0"
+    )
+    assert (await bench.perform("pid")).state == "finished"
+
+
+async def test_a_job_that_its_process_has_not_begun_can_be_cancelled(bench: WorkerBench) -> None:
+    bench.module("tasks", PID, "pid")
+    pool = bench.process_pool("tasks")
+    bench.worker(pool=pool, jobs=1, spare=0)
+    os.kill((await bench.perform("pid")).result, signal.SIGSTOP)
+    job = await bench.source.enqueue("pid")
+    await bench.until(lambda: pool.busy)
+    await bench.source.cancel(job)
+    assert (await bench.perform("pid")).state == "finished"
+    assert job.result == "Job cancelled"
+
+
+async def test_processes_have_the_interpreter_s_flags_and_path(
+    bench: WorkerBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Where the worker finds a module last, its processes do, too.
+    (bench.modules / "colorsys.py").write_text("raise ImportError('the wrong one')")
+    monkeypatch.syspath_prepend("/a/first/one")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(bench.modules)])
+    text = "import colorsys, sys\nfrom minion_client import task\n@task\ndef flags(job):\n"
+    text += "    return [list(sys.path), list(sys.flags), sys.warnoptions]\n"
+    bench.module("flagged", text, "flags")
+    bench.worker(pool=ProcessPool(ChildSettings(modules=["flagged"])))
+    path, flags, options = (await bench.perform("flags")).result
+    assert path == [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100, ASYNC240 - as text
+    expected = list(sys.flags)
+    # The one that a child always has: it is run as a module.
+    expected[-2] = flags[-2]
+    assert (flags, options) == (expected, sys.warnoptions)
+
+
 async def test_a_pool_grows_and_shrinks(bench: WorkerBench) -> None:
     bench.module("tasks", PID + "\n@task\ndef wait(job):\n    while True: pass\n", "pid", "wait")
     pool = bench.process_pool("tasks")
@@ -175,8 +269,15 @@ class OneProcess(ProcessPool):
 
 @pytest.mark.parametrize(
     "rest",
-    ["time.sleep(60)", "re.match('(a|a)*b', 'a' * 60)", "time.sleep(0) or sleeper.wait()"],
-    ids=["asleep", "holding-the-lock", "waiting"],
+    [
+        "time.sleep(60)",
+        "re.match('(a|a)*b', 'a' * 60)",
+        "time.sleep(0) or sleeper.wait()",
+        "ctypes.PyDLL(None).sleep(60)",
+        "[signal.signal(n, signal.SIG_IGN) for n in (1, 2, 15)]; ctypes.PyDLL(None).sleep(60)",
+        "os.closerange(3, 64); ctypes.PyDLL(None).sleep(60)",
+    ],
+    ids=["asleep", "matching", "waiting", "in-c", "deaf", "without-connection"],
 )
 async def test_processes_end_when_their_worker_is_killed(tmp_path: Path, rest: str) -> None:
     (tmp_path / "lasting.txt").write_text(LASTING.format(rest=rest))

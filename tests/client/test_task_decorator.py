@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 import subprocess
 import sys
@@ -67,6 +68,96 @@ def test_a_coroutine_function_has_no_thread() -> None:
 
     with pytest.raises(ValueError, match="not in a thread"):
         task("x", thread=True, registry=Registry())(coroutine)
+
+
+class Caller:
+    async def __call__(self, job: Job) -> str:
+        return "called"
+
+    async def method(self, job: Job) -> str:
+        return "called"
+
+
+class Plain:
+    def __call__(self, job: Job) -> str:
+        return "called"
+
+
+async def coroutine_function(job: Job, word: str = "") -> str:
+    return word
+
+
+def plain_function(job: Job, word: str = "") -> str:
+    return word
+
+
+@pytest.mark.parametrize(
+    ("function", "kind"),
+    [
+        (functools.partial(coroutine_function, word="x"), TaskKind.COROUTINE),
+        (functools.partial(functools.partial(coroutine_function), word="x"), TaskKind.COROUTINE),
+        (functools.partial(plain_function, word="x"), TaskKind.PROCESS),
+        (functools.partial(Caller()), TaskKind.COROUTINE),
+        (Caller(), TaskKind.COROUTINE),
+        (Caller().method, TaskKind.COROUTINE),
+        (Plain(), TaskKind.PROCESS),
+        # Called, it may run the coroutine itself.
+        (functools.wraps(coroutine_function)(lambda job: "x"), TaskKind.PROCESS),
+    ],
+)
+def test_whatever_makes_a_coroutine_is_a_coroutine_function(function: Any, kind: TaskKind) -> None:
+    registry = Registry()
+    task("x", registry=registry)(function)
+    assert registry["x"].kind is kind
+
+
+def test_a_partial_has_the_name_of_its_function() -> None:
+    registry = Registry()
+    task(registry=registry)(functools.partial(functools.partial(plain_function), word="x"))
+    assert "plain_function" in registry
+    with pytest.raises(TypeError, match=r"task: expected a name, since .* \(Plain\) has none"):
+        task(registry=registry)(Plain())
+
+
+def generator(job: Job) -> Any:
+    yield 1
+
+
+async def async_generator(job: Job) -> Any:
+    yield 1
+
+
+@pytest.mark.parametrize("function", [generator, async_generator, functools.partial(generator)])
+def test_a_generator_function_is_refused(function: Any) -> None:
+    registry = Registry()
+    with pytest.raises(TypeError, match="task 'x': expected a function that returns a value, got"):
+        task("x", registry=registry)(function)
+    assert len(registry) == 0
+
+
+def test_what_cannot_be_called_is_refused() -> None:
+    function: Any = 5
+    with pytest.raises(TypeError, match="task 'x': expected a function, got 5"):
+        task("x", registry=Registry())(function)
+
+
+def test_what_a_task_adds_to_a_line_of_its_log_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    job = Job(
+        id=7,
+        task="x",
+        args=[],
+        retries=0,
+        attempts=1,
+        priority=0,
+        queue="default",
+        notes={},
+        _note=lambda notes: None,
+    )
+    job.log.warning("one", extra={"page": 3})
+    job.log.warning("two")
+    one, two = (vars(record) for record in caplog.records)
+    assert (one["job"], one["task"], one["page"]) == (7, "x", 3)
+    assert (two["job"], "page" in two) == (7, False)
 
 
 def test_defining_tasks_imports_neither_grpc_nor_asyncio() -> None:

@@ -12,6 +12,8 @@ from typing import Any
 import uvloop
 from minion_client.output import guard_output
 
+logger = logging.getLogger(__name__)
+
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -27,9 +29,24 @@ def configure_logging(level: str) -> None:
 
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:
-    """Run a coroutine on the fast event loop."""
+    """Run a coroutine on the fast event loop, whatever callbacks of tasks raise in it."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)
+        loop = runner.get_loop()
+        running = loop.create_task(main)
+        while True:
+            try:
+                return loop.run_until_complete(running)
+            # A callback that exits, or one that stops the loop, which is told by RuntimeError.
+            except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
+                if running.done() or _is_interrupt(error):
+                    raise
+                logger.exception("a task has tried to end the process")
+
+
+def _is_interrupt(error: BaseException) -> bool:
+    """Return whether it is Ctrl-C: only before the loop handles the signal does it raise."""
+    handler = signal.getsignal(signal.SIGINT)
+    return isinstance(error, KeyboardInterrupt) and handler is signal.default_int_handler
 
 
 def heed_signals(hurry: Callable[[], None]) -> asyncio.Event:

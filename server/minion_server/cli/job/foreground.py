@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
-import inspect
 import os
 import platform
 import sys
@@ -19,7 +17,7 @@ from google.protobuf.struct_pb2 import Struct, Value
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as worker_service
-from minion_client.task import REGISTRY, Job
+from minion_client.task import REGISTRY, Job, call
 from minion_client.verdict import Verdict, judge_error, judge_return
 from minion_wire.sizes import MAX_JOB_BYTES
 from minion_wire.values import from_list, from_struct, to_struct, to_value
@@ -84,18 +82,12 @@ def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
         _note=note,
     )
     try:
-        value = REGISTRY[claimed.task].function(job, *job.args)
-        if inspect.isawaitable(value):
-            value = asyncio.run(_await(value))
+        value = call(REGISTRY[claimed.task].function, job)
         return judge_return(value, limit=MAX_JOB_BYTES)
     # Ctrl-C and sys.exit() too: nobody repairs what stays active in this queue.
     except BaseException as error:  # noqa: BLE001 - whatever it is, the job fails with it
         traceback.print_exc()
         return judge_error(error, limit=MAX_JOB_BYTES)
-
-
-async def _await(value: Any) -> Any:
-    return await value
 
 
 def _report(
