@@ -208,10 +208,10 @@ class Server:
             self._repairer.start()
             if not settings.no_scheduler:
                 await self._start_worker()
+            self._addresses.write(grpc=self.grpc_address, http=self.http_address)
         except BaseException:
             await self.stop()
             raise
-        self._addresses.write(grpc=self.grpc_address, http=self.http_address)
 
     async def stop(self) -> None:
         """Drain: take no more jobs, give running ones their grace, then end everything."""

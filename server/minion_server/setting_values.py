@@ -5,17 +5,12 @@ Each raises a ValueError that says what it expected; `refusal` adds what it got.
 
 from __future__ import annotations
 
-import json
 import re
 from argparse import ArgumentTypeError
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, TypeVar
-
-from google.protobuf.struct_pb2 import ListValue, Struct
-from minion_wire.json_value import TOO_DEEP, NotJsonError, plain_json
-from minion_wire.values import to_list, to_struct
+from typing import Final, TypeVar
 
 from minion_server.domain.limits import MAX_INT32, MAX_INT64, MAX_SPAN
 
@@ -32,7 +27,6 @@ _PART: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)(ms|[smhdw])", re.ASCI
 _DURATION: Final = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
 _SECONDS: Final = re.compile(r"[0-9]{0,18}\.?[0-9]{1,18}(?:e[+-]?[0-9]{1,3})?", re.ASCII)
 _SIZE: Final = re.compile(r"([0-9]{1,18}) ?([kmgt]ib|b?)", re.ASCII | re.IGNORECASE)
-_MAX_DIGITS: Final = 100
 _WHOLE: Final = re.compile(r"[+-]?[0-9]{1,20}", re.ASCII)
 
 T = TypeVar("T")
@@ -195,41 +189,3 @@ def parse_level(text: str) -> str:
     if level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise ValueError("expected debug, info, warning or error")
     return level
-
-
-def parse_array(text: str) -> ListValue:
-    """Read a JSON array."""
-    message = ListValue()
-    to_list(_read_json(text, list, "array"), message)
-    return message
-
-
-def parse_object(text: str) -> Struct:
-    """Read a JSON object."""
-    message = Struct()
-    to_struct(_read_json(text, dict, "object"), message)
-    return message
-
-
-def _read_json(text: str, kind: type, name: str) -> Any:
-    try:
-        value = json.loads(parse_unicode(text), parse_int=_integer, parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError(TOO_DEEP) from None
-    except ValueError as error:
-        raise ValueError(f"not valid JSON: {error}") from None
-    if not isinstance(value, kind):
-        raise ValueError(f"expected a JSON {name}")  # noqa: TRY004 - as all readers
-    try:
-        return plain_json(value)
-    except NotJsonError as error:
-        raise ValueError(f"cannot be sent: {error}") from None
-
-
-def _integer(literal: str) -> int:
-    # Python refuses to read thousands of digits; any number that long is refused anyway.
-    return int(literal[:_MAX_DIGITS])
-
-
-def _no_constant(literal: str) -> float:
-    raise ValueError(f"{literal} is not a JSON number")

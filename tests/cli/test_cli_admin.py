@@ -63,7 +63,9 @@ def test_a_lock_is_held_while_a_command_runs(run: Run, tmp_path: Path) -> None:
     assert "is held" in refused.err
     assert not (tmp_path / "ran").exists()
     assert run("lock", "release", "r").status == 0
-    assert run("lock", "run", "r", "--", tmp_path / "missing").status == 127
+    missing = run("lock", "run", "r", "--target", "127.0.0.1:1", "--", tmp_path / "missing")
+    assert (missing.status, "there is no such command" in missing.err) == (127, True)
+    assert run("lock", "run", "r", "--", "no-such-command").status == 127
     assert run("lock", "run", "r", "--", tmp_path).status == 126
     (tmp_path / "plain").touch(mode=0o644)
     assert run("lock", "run", "r", "--", tmp_path / "plain").status == 126

@@ -138,6 +138,20 @@ def test_a_job_is_noted_cancelled_and_watched(run: Run) -> None:
     assert watched.out.split("  ")[1:] == ["failed", '"Job cancelled: enough"\n']
 
 
+def test_a_job_that_waits_for_others_is_not_run_and_stays_in_its_queue(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    parent = run("job", "enqueue", "nobody").id
+    job_id = run("job", "enqueue", "loud", '["x"]', "-P", parent, "-q", "aside").id
+    refused = run("job", "run", job_id, "--tasks", "cli_tasks")
+    assert (refused.status, "parents have not finished" in refused.err) == (1, True)
+    job = run("job", "show", job_id, "--json").json
+    assert (job["queue"], job["attempts"], job["retries"]) == ("aside", 1, 0)
+    assert run("job", "remove", parent).status == 0
+    assert run("job", "run", job_id, "--tasks", "cli_tasks").status == 0
+
+
 def test_waiting_ends_in_time(run: Run) -> None:
     job_id = run("job", "enqueue", "nobody").id
     waited = run("job", "wait", job_id, "--for", "50ms")

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from minion_server import setting_values as values
+from minion_server.cli import json_arguments
 from minion_server.cli.main import build_parser
 from minion_server.domain.errors import Invalid
 from minion_server.domain.limits import MAX_SPAN
@@ -114,8 +115,8 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         (values.parse_target, "https://queue.example.org"),
         (values.parse_limit, "a=-1"),
         (values.parse_level, "loud"),
-        (values.parse_array, "{}"),
-        (values.parse_object, "[]"),
+        (json_arguments.parse_array, "{}"),
+        (json_arguments.parse_object, "[]"),
     ],
 )
 def test_what_a_reader_refuses_it_says_what_it_expected(
@@ -128,10 +129,10 @@ def test_what_a_reader_refuses_it_says_what_it_expected(
 def test_json_that_is_not_valid_is_told_in_a_line() -> None:
     for text in ("[", "[NaN]", f"[{'9' * 5_000}]", "[1]x", "\udcff"):
         with pytest.raises(ValueError, match=r"^not valid JSON: .{5,120}$"):
-            values.parse_array(text)
+            json_arguments.parse_array(text)
     for text in ('["\\ud800"]', "[" * 200 + "]" * 200, "[" * 100_000):
         with pytest.raises(ValueError, match=r"^(cannot be sent|expected JSON)"):
-            values.parse_array(text)
+            json_arguments.parse_array(text)
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "{a = 1}", "1979-05-27"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 import pytest
@@ -91,7 +92,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForwardProxy]:
 def test_no_proxy_stands_between_a_client_and_its_own_machine(
     proxy: ForwardProxy, kind: str, host: str
 ) -> None:
-    server = grpc.server(None)
+    server = grpc.server(ThreadPoolExecutor(1))
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     with connect(kind, f"{host}:{port}") as client, pytest.raises(MinionError) as caught:

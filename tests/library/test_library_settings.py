@@ -35,10 +35,10 @@ def test_thumbnails_lie_where_their_variable_says(tmp_path: Path) -> None:
     assert settings.thumbnails == tmp_path
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", " 1", "9" * 5000, "\u0661"])
+@pytest.mark.parametrize("value", ["0", "-1", "many", "1.5", "9" * 5000, "\u0661"])
 @pytest.mark.parametrize("name", ["ENTRIES", "TOTAL_BYTES", "PAGE_BYTES", "RATIO", "PIXELS"])
 def test_limit_that_is_no_count_is_refused_by_name(name: str, value: str) -> None:
-    with pytest.raises(SettingError, match=f"MINION_LIBRARY_MAX_{name} "):
+    with pytest.raises(SettingError, match=f"^MINION_LIBRARY_MAX_{name}: expected a .+, got "):
         Settings.from_environment({f"MINION_LIBRARY_MAX_{name}": value})
 
 
@@ -46,13 +46,13 @@ def test_limits_are_read() -> None:
     limits = Settings.from_environment(
         {
             "MINION_LIBRARY_MAX_ENTRIES": "1",
-            "MINION_LIBRARY_MAX_TOTAL_BYTES": "2",
+            "MINION_LIBRARY_MAX_TOTAL_BYTES": "2GiB",
             "MINION_LIBRARY_MAX_PAGE_BYTES": "3",
             "MINION_LIBRARY_MAX_RATIO": "4",
             "MINION_LIBRARY_MAX_PIXELS": "5",
         }
     ).limits
-    assert limits == Limits(entries=1, total_bytes=2, page_bytes=3, ratio=4, pixels=5)
+    assert limits == Limits(entries=1, total_bytes=2 * 2**30, page_bytes=3, ratio=4, pixels=5)
 
 
 def test_importing_the_library_registers_its_tasks() -> None:

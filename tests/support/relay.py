@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 
 
-class Relay(grpc.GenericRpcHandler):
+class Relay(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in its stubs alone
     """Passes unary calls on to a server.
 
     Args:
@@ -22,7 +22,7 @@ class Relay(grpc.GenericRpcHandler):
     def __init__(self, target: str, path: str, then: Callable[[], object]) -> None:
         self._channel = grpc.insecure_channel(target)
         self._path, self._then = path, then
-        self._server = grpc.server(futures.ThreadPoolExecutor(4), handlers=(self,))
+        self._server = grpc.server(futures.ThreadPoolExecutor(4), handlers=[self])
         self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
     def __enter__(self) -> Self:
@@ -41,15 +41,18 @@ class Relay(grpc.GenericRpcHandler):
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         path = handler_call_details.method
         # Those that start with a colon or "grpc-" are gRPC's own.
-        metadata = [
+        metadata = tuple(
             (key, value)
             for key, value in handler_call_details.invocation_metadata
             if key == "authorization"
-        ]
+        )
+
+        # Its stubs demand serializers, of which bytes need none.
+        channel: Any = self._channel
 
         def call(request: bytes, context: grpc.ServicerContext) -> bytes:
             try:
-                response: bytes = self._channel.unary_unary(path)(request, metadata=metadata)
+                response: bytes = channel.unary_unary(path)(request, metadata=metadata)
             except grpc.RpcError as error:
                 failed: Any = error
                 context.set_trailing_metadata(failed.trailing_metadata())

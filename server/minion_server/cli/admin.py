@@ -13,6 +13,7 @@ from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as pb
 
 from minion_server.cli.connection import Connection
+from minion_server.cli.json_arguments import parse_array
 from minion_server.cli.output import (
     print_fields,
     print_message,
@@ -25,7 +26,7 @@ from minion_server.cli.output import (
 )
 from minion_server.cli.verbs import add_page_arguments, add_verbs, collect
 from minion_server.domain.errors import Invalid
-from minion_server.setting_values import argument, parse_array, parse_id
+from minion_server.setting_values import argument, parse_id
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import logging
 import ssl
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from minion.v1 import (
@@ -34,6 +35,8 @@ from minion_server.settings import (
     add_arguments,
     resolve,
 )
+
+T = TypeVar("T")
 
 TARGET = Option(
     name="target",
@@ -62,6 +65,8 @@ TIMEOUT = Option(
     default=30.0,
     metavar="DURATION",
 )
+PERSIST_SECONDS = 5.0
+PAUSE_SECONDS = 0.5
 ADDRESS_OPTIONS = (TARGET, DATA_DIR, TLS, TLS_CA)
 """Say which server, for commands that show no key of their own."""
 ENDPOINT_OPTIONS = (*ADDRESS_OPTIONS, API_KEY, KEY_FILE)
@@ -134,6 +139,24 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
         cause = error.__cause__
         text = endpoint.explain(cause) if isinstance(cause, grpc.RpcError) else str(error)
         raise CallFailed(text) from None
+
+
+def persist(call: Callable[[], T]) -> T:
+    """Make a call again for some seconds while the server is away, as when it restarts.
+
+    Only for calls that do no harm when they were carried out although no answer came.
+
+    Raises:
+        grpc.RpcError: It failed otherwise, or the server stayed away.
+    """
+    end = time.monotonic() + PERSIST_SECONDS
+    while True:
+        try:
+            return call()
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() >= end:
+                raise
+        time.sleep(PAUSE_SECONDS)
 
 
 def make_endpoint(values: Mapping[str, Any]) -> Endpoint:

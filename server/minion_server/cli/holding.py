@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Sequence
-from itertools import count
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Final, Self
 
 import grpc
 from minion.v1 import lock_service_pb2 as pb
 
-from minion_server.cli.connection import Connection
+from minion_server.cli.connection import Connection, persist
 from minion_server.cli.output import print_warning
 
 EXIT_SIGNALLED: Final = 128
@@ -28,9 +29,6 @@ RENEWALS: Final = 3
 """Within one duration, so that a call or two may fail."""
 SHORTEST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 3_600.0
-RELEASE_SECONDS: Final = 5.0
-"""How long a server that is away at the end is waited for: some restarts are as short."""
-RETRY_SECONDS: Final = 0.5
 
 
 class Holder:
@@ -58,22 +56,22 @@ class Holder:
         self._ended.set()
         self._renewing.join()
         request = pb.ReleaseLockRequest(name=self._name, id=self._id)
-        end = time.monotonic() + RELEASE_SECONDS
-        for attempt in count():
-            try:
-                response = self._connection.locks.ReleaseLock(request, **self._connection.call)
-            except grpc.RpcError as error:
-                left = end - time.monotonic()
-                if error.code() is grpc.StatusCode.UNAVAILABLE and left > 0:
-                    time.sleep(min(left, RETRY_SECONDS))
-                    continue
-                why = self._connection.endpoint.explain(error)
-                print_warning(f"the lock {self._name!r} is left to expire: {why}")
-                return
-            # An attempt before may have been carried out without an answer.
-            if not response.released and not attempt:
-                self._warn_of_loss("it expired or was released")
+        attempts = 0
+
+        def call() -> pb.ReleaseLockResponse:
+            nonlocal attempts
+            attempts += 1
+            return self._connection.locks.ReleaseLock(request, **self._connection.call)
+
+        try:
+            released = persist(call).released
+        except grpc.RpcError as error:
+            why = self._connection.endpoint.explain(error)
+            print_warning(f"the lock {self._name!r} is left to expire: {why}")
             return
+        # An attempt before may have been carried out without an answer.
+        if not released and attempts == 1:
+            self._warn_of_loss("it expired or was released")
 
     def _renew_until_end(self) -> None:
         request = pb.RenewLockRequest(name=self._name, id=self._id)
@@ -144,11 +142,22 @@ class Signals:
             self._process.send_signal(number)
 
 
+def refusal_to_run(command: str) -> int:
+    """Return the exit status of a command that cannot be run, with a warning; 0 if it may be."""
+    if shutil.which(command):
+        return 0
+    if os.sep in command and Path(command).exists():
+        print_warning(f"cannot run {command!r}: it is not executable")
+        return EXIT_NOT_EXECUTABLE
+    print_warning(f"cannot run {command!r}: there is no such command")
+    return EXIT_NOT_FOUND
+
+
 def run_held(command: Sequence[str], holder: Holder, signals: Signals) -> int:
     """Run a command unless there has been a signal, release the lock, and return the exit status.
 
-    The status is the command's, or as a shell has it: 126 if it is not executable, 127 if there is
-    none, 128 and the number of the signal that ended it.
+    The status is the command's, or as a shell has it: 128 and the number of the signal that ended
+    it, or 126 or 127 if it could not be run.
     """
     try:
         if signals.first:
@@ -156,12 +165,11 @@ def run_held(command: Sequence[str], holder: Holder, signals: Signals) -> int:
         try:
             # What to run is what the caller asks for.
             process = subprocess.Popen(command)  # noqa: S603
-        except FileNotFoundError as error:
+        except OSError as error:
+            # What was looked at before may be gone, or of a format that is not known.
             print_warning(f"cannot run {command[0]!r}: {error.strerror}")
-            return EXIT_NOT_FOUND
-        except (OSError, ValueError) as error:
-            print_warning(f"cannot run {command[0]!r}: {getattr(error, 'strerror', error)}")
-            return EXIT_NOT_EXECUTABLE
+            gone = isinstance(error, FileNotFoundError)
+            return EXIT_NOT_FOUND if gone else EXIT_NOT_EXECUTABLE
         with process:
             status = signals.wait(process)
         return status if status >= 0 else EXIT_SIGNALLED - status

@@ -11,7 +11,7 @@ import grpc
 from minion.v1 import lock_service_pb2 as pb
 
 from minion_server.cli.connection import Connection
-from minion_server.cli.holding import Holder, Signals, run_held
+from minion_server.cli.holding import EXIT_SIGNALLED, Holder, Signals, refusal_to_run, run_held
 from minion_server.cli.output import (
     print_message,
     print_rest,
@@ -159,8 +159,13 @@ def release_locks(arguments: argparse.Namespace, connection: Connection) -> int:
 
 def run_command(arguments: argparse.Namespace, connection: Connection) -> int:
     """Hold a lock while a command runs, and return the command's exit status."""
+    # Before the lock is held, so that nobody waits for nothing.
+    if status := refusal_to_run(arguments.command[0]):
+        return status
     with Signals() as signals:
         response = _acquire(arguments, connection, signals)
+        if not response.acquired and signals.first:
+            return EXIT_SIGNALLED + signals.first
         if not response.acquired:
             print_warning(f"the lock {arguments.name!r} is held")
             return 1
@@ -180,13 +185,16 @@ def _acquire(
         name=arguments.name, duration=arguments.duration, limit=arguments.limit
     )
     end = time.monotonic() + arguments.wait.total_seconds()
+    reached = False
     while True:
         response = pb.AcquireLockResponse()
         try:
             response = connection.locks.AcquireLock(request, **connection.call)
+            reached = True
         except grpc.RpcError as error:
+            away = error.code() is grpc.StatusCode.UNAVAILABLE
             # A server that restarts meanwhile is waited for as the lock is.
-            if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() >= end:
+            if not (away and reached and time.monotonic() < end):
                 raise
         left = end - time.monotonic()
         if response.acquired or left <= 0 or (signals is not None and signals.first):

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from minion.v1 import schedule_service_pb2 as pb
 
 from minion_server.cli.connection import Connection
+from minion_server.cli.json_arguments import parse_array, parse_object
 from minion_server.cli.output import (
     print_fields,
     print_message,
@@ -20,13 +21,7 @@ from minion_server.cli.output import (
     show_time,
 )
 from minion_server.cli.verbs import add_page_arguments, add_verbs, collect, each
-from minion_server.setting_values import (
-    argument,
-    parse_array,
-    parse_duration,
-    parse_int32,
-    parse_object,
-)
+from minion_server.setting_values import argument, parse_duration, parse_int32
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import platformdirs
 
 from minion_server.library.errors import SettingError
+from minion_server.setting_values import parse_path, parse_size, refusal, whole_number
 
 HIDDEN = ".minion"
 """The directory inside the library that holds everything that is not an archive."""
 
-_MOST_DIGITS = 18
+_count = whole_number(1, 10**18)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,43 +61,41 @@ class Settings:
         An empty variable counts as unset.
 
         Raises:
-            SettingError: A limit is not a whole number above zero.
+            SettingError: A value cannot be accepted.
         """
         directory = _library_directory(environment)
-        thumbnails = environment.get("MINION_THUMB_DIR")
+        thumbnails = _read(environment, "MINION_THUMB_DIR", parse_path, None)
         default = Limits()
+
+        def limit(name: str, parse: Callable[[str], int], default: int) -> int:
+            return _read(environment, f"MINION_LIBRARY_MAX_{name}", parse, default)
+
         return cls(
             directory=directory,
-            thumbnails=_absolute(thumbnails) if thumbnails else directory / HIDDEN / "thumbs",
+            thumbnails=thumbnails.absolute() if thumbnails else directory / HIDDEN / "thumbs",
             limits=Limits(
-                entries=_limit(environment, "MINION_LIBRARY_MAX_ENTRIES", default.entries),
-                total_bytes=_limit(
-                    environment, "MINION_LIBRARY_MAX_TOTAL_BYTES", default.total_bytes
-                ),
-                page_bytes=_limit(environment, "MINION_LIBRARY_MAX_PAGE_BYTES", default.page_bytes),
-                ratio=_limit(environment, "MINION_LIBRARY_MAX_RATIO", default.ratio),
-                pixels=_limit(environment, "MINION_LIBRARY_MAX_PIXELS", default.pixels),
+                entries=limit("ENTRIES", _count, default.entries),
+                total_bytes=limit("TOTAL_BYTES", parse_size, default.total_bytes),
+                page_bytes=limit("PAGE_BYTES", parse_size, default.page_bytes),
+                ratio=limit("RATIO", _count, default.ratio),
+                pixels=limit("PIXELS", _count, default.pixels),
             ),
         )
 
 
 def _library_directory(environment: Mapping[str, str]) -> Path:
-    if library := environment.get("MINION_LIBRARY_DIR"):
-        return _absolute(library)
-    if data := environment.get("MINION_DATA_DIR"):
-        return _absolute(data) / "library"
+    if library := _read(environment, "MINION_LIBRARY_DIR", parse_path, None):
+        return library.absolute()
+    if data := _read(environment, "MINION_DATA_DIR", parse_path, None):
+        return data.absolute() / "library"
     return platformdirs.user_data_path("minion") / "library"
 
 
-def _absolute(text: str) -> Path:
-    return Path(text).expanduser().absolute()
-
-
-def _limit(environment: Mapping[str, str], name: str, default: int) -> int:
+def _read(environment: Mapping[str, str], name: str, parse: Callable[[str], T], default: T) -> T:
     text = environment.get(name)
     if not text:
         return default
-    is_number = text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
-    if is_number and int(text) > 0:
-        return int(text)
-    raise SettingError(f"{name} must be a whole number above zero, not {text[:40]!r}")
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise SettingError(f"{name}: {refusal(error, text)}") from None

@@ -14,15 +14,9 @@ from minion_server.cli.job.steering import (
     remove_jobs,
     retry_jobs,
 )
+from minion_server.cli.json_arguments import parse_array, parse_object
 from minion_server.cli.verbs import AddVerb, add_page_arguments, add_verbs
-from minion_server.setting_values import (
-    argument,
-    parse_array,
-    parse_duration,
-    parse_id,
-    parse_int32,
-    parse_object,
-)
+from minion_server.setting_values import argument, parse_duration, parse_id, parse_int32
 from minion_server.settings import add_option
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 from minion.v1 import job_pb2
@@ -80,7 +81,9 @@ def _changes(job_id: int, connection: Connection, seconds: float | None) -> Iter
     following = Following(seconds)
     while not following.over:
         broken: grpc.RpcError | None = None
-        stream = connection.stub.WatchJob(request, timeout=following.remaining, **connection.stream)
+        stream: Any = connection.stub.WatchJob(
+            request, timeout=following.remaining, **connection.stream
+        )
         try:
             for response in stream:
                 if following.take(to_job(response.job)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import sys
 import threading
 import traceback
 from collections.abc import Iterator, Mapping
@@ -14,8 +13,8 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf.struct_pb2 import Struct, Value
+from minion.v1 import job_pb2, worker_pb2
 from minion.v1 import minion_service_pb2 as pb
-from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as worker_service
 from minion_client.task import REGISTRY, Job, call
 from minion_client.verdict import Verdict, judge_error, judge_return
@@ -24,7 +23,7 @@ from minion_wire.values import from_list, from_struct, to_struct, to_value
 
 from minion_server import settings as settings_module
 from minion_server.app import TASK_SETTINGS, load_tasks
-from minion_server.cli.connection import Connection
+from minion_server.cli.connection import Connection, persist
 from minion_server.cli.output import print_message, print_warning, show_json
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import FOREGROUND_QUEUE
@@ -48,6 +47,9 @@ def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
     if detail.job.state == "active":
         print_warning(f"job {arguments.id} is active")
         return 1
+    if _is_blocked(detail.job, connection):
+        print_warning(f"job {arguments.id} is not ready: its parents have not finished")
+        return 1
     retry = pb.RetryJobRequest(
         id=arguments.id, retries=detail.job.retries, attempts=1, queue=FOREGROUND_QUEUE
     )
@@ -58,10 +60,29 @@ def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
         )
         jobs = connection.workers.DequeueJobs(claim, **connection.call).jobs if retried else ()
         if not jobs:
+            if retried:
+                _put_back(detail.job, connection)
             print_warning(f"job {arguments.id} is not ready: see `minion job explain`")
             return 1
         verdict = _perform(jobs[0], connection)
         return _report(jobs[0], verdict, arguments, connection)
+
+
+def _is_blocked(job: job_pb2.Job, connection: Connection) -> bool:
+    """Return whether a job waits for parents: retried, it would wait where nobody takes it."""
+    if not job.parents:
+        return False
+    states = ["inactive", "active"] if job.lax else ["inactive", "active", "failed"]
+    request = pb.ListJobsRequest(ids=job.parents, states=states, page_size=1)
+    return connection.stub.ListJobs(request, **connection.call).total > 0
+
+
+def _put_back(job: job_pb2.Job, connection: Connection) -> None:
+    """Retry a job, which was not taken, in the queue that it came from."""
+    retry = pb.RetryJobRequest(
+        id=job.id, retries=job.retries + 1, attempts=job.attempts, queue=job.queue
+    )
+    connection.stub.RetryJob(retry, **connection.call)
 
 
 def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
@@ -102,11 +123,11 @@ def _report(
     response: worker_service.FailJobResponse | worker_service.FinishJobResponse
     if verdict.failed:
         fail = worker_service.FailJobRequest(**fields)
-        response = connection.workers.FailJob(fail, **connection.call)
+        response = persist(lambda: connection.workers.FailJob(fail, **connection.call))
         print_warning(f"job {claimed.id} failed: {show_json(result)}")
     else:
         finish = worker_service.FinishJobRequest(**fields)
-        response = connection.workers.FinishJob(finish, **connection.call)
+        response = persist(lambda: connection.workers.FinishJob(finish, **connection.call))
         if not arguments.json:
             print(show_json(result))
     if arguments.json:
@@ -129,7 +150,7 @@ def _registered(connection: Connection) -> Iterator[int]:
             try:
                 connection.workers.RegisterWorker(registration, **connection.call)
             except grpc.RpcError as error:
-                print(f"minion: {error}", file=sys.stderr)
+                print_warning(connection.endpoint.explain(error))
 
     beating = threading.Thread(target=beat, daemon=True)
     beating.start()
@@ -138,6 +159,9 @@ def _registered(connection: Connection) -> Iterator[int]:
     finally:
         ended.set()
         beating.join()
-        connection.workers.UnregisterWorker(
-            worker_service.UnregisterWorkerRequest(id=registration.id), **connection.call
-        )
+        request = worker_service.UnregisterWorkerRequest(id=registration.id)
+        try:
+            connection.workers.UnregisterWorker(request, **connection.call)
+        except grpc.RpcError as error:
+            # The server forgets it after a while; what became of the job is told all the same.
+            print_warning(connection.endpoint.explain(error))
