@@ -9,6 +9,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from minion_server.domain.backoff import minion_backoff
+from minion_server.domain.errors import Conflict
 from minion_server.domain.job import Claim, NewJob, Outcome, RetryOptions
 from minion_server.domain.maintenance import Retention
 from minion_server.domain.schedule import NewSchedule
@@ -403,3 +404,11 @@ async def test_no_error_ends_what_tells_other_servers(
     await there.hears(lambda c: c.due_in is not None)
     for node in (here, there):
         await node.storage.close()
+
+
+async def test_a_pooler_that_passes_on_no_setting_is_told_of(
+    url: str, pgbouncer: PgBouncer
+) -> None:
+    pooled = pgbouncer.url(database_of(url))
+    with pytest.raises(Conflict, match=r"unsupported startup parameter.*search_path.*ALTER ROLE"):
+        await PostgresStorage(f"{pooled}&search_path=minion").open()

@@ -78,6 +78,11 @@ class Database:
         return self._node
 
     @property
+    def place(self) -> str:
+        """Where the database is, for people."""
+        return self._address.place
+
+    @property
     def pooler(self) -> bool:
         """Whether no connection can be relied on from one transaction to the next."""
         return self._address.pooler
