@@ -16,7 +16,7 @@ from minion_server.domain.schedule import NewSchedule
 from minion_server.domain.worker import Command, Registration
 from minion_server.storage.base import Changes
 from minion_server.storage.postgresql import PostgresStorage
-from support.pgbouncer import PgBouncer
+from support.pgbouncer import PgBouncer, pooling
 from support.postgresql import PostgresServer, database_of, until_listening
 from support.waiting import reached
 
@@ -412,3 +412,17 @@ async def test_a_pooler_that_passes_on_no_setting_is_told_of(
     pooled = pgbouncer.url(database_of(url))
     with pytest.raises(Conflict, match=r"unsupported startup parameter.*search_path.*ALTER ROLE"):
         await PostgresStorage(f"{pooled}&search_path=minion").open()
+
+
+async def test_a_pooler_of_sessions_is_as_good_as_none(
+    url: str, postgresql: PostgresServer
+) -> None:
+    with pooling(postgresql, "session") as pooler:
+        here, there = (Node(pooler.url(database_of(url)), look_seconds=3_600) for _ in range(2))
+        for node in (here, there):
+            await node.storage.open()
+        await until_listening(url, 2)
+        job_id = await here.enqueue()
+        await there.hears(lambda c: job_id in c.jobs)
+        for node in (here, there):
+            await node.storage.close()
