@@ -109,6 +109,9 @@ def test_what_hosters_write_is_read(parameters: str) -> None:
         ("postgresql://h/d?sslmode=require&sslrootcert=system", "sslmode: .*verify-full"),
         ("postgresql://h/d?sslrootcert=/nowhere/ca.pem", "sslrootcert: .*No such file"),
         ("postgresql://h/d?ssl=perhaps", "ssl: "),
+        ("postgresql://h/d?ssl_min_protocol_version=9", "ssl_min_protocol_version: .*TLSv1.3"),
+        ("postgresql://h/d?gsslib=x", "gsslib: "),
+        ("postgresql://h/d?service=s&servicefile=/nowhere", "service: .*No such file"),
         ("postgresql://h/d?channel_binding=require", "channel_binding: .*sslmode=verify-full"),
         ("postgresql://h/d?gssencmode=require", "gssencmode: "),
         ("postgresql://h/d?hostaddr=127.0.0.1", "hostaddr: "),
@@ -167,3 +170,24 @@ def test_certificates_that_are_none_are_refused(tmp_path: Path) -> None:
     path.write_text("none")
     with pytest.raises(Invalid, match=r"sslrootcert: expected certificates in .*CERTIFICATE"):
         parse_address(f"postgresql://h/d?sslmode=verify-ca&sslrootcert={path}")
+
+
+def test_certificates_without_their_key_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "any"
+    path.write_text("none")
+    with pytest.raises(Invalid, match="sslcert, sslkey: expected a certificate and its key"):
+        parse_address(f"postgresql://h/d?sslcert={path}&sslkey={path}&sslpassword={SECRET}")
+
+
+def test_a_service_is_read_and_the_url_comes_first(tmp_path: Path) -> None:
+    path = tmp_path / "services"
+    path.write_text("# ours\n[queue]\nhost=a,b\nport=7\nuser=u\npassword=50%;#\ndbname=d\n")
+    address = parse_address(f"postgresql:///other?service=queue&servicefile={path}")
+    assert address.hosts == [("a", 7), ("b", 7)]
+    assert (address.user, address.password, address.database) == ("u", "50%;#", "other")
+    with pytest.raises(Invalid, match=r"service: expected one of those in .*'nope'"):
+        parse_address(f"postgresql:///?service=nope&servicefile={path}")
+    path.write_text(f"password={SECRET}")
+    with pytest.raises(Invalid, match="service: expected a file of services") as refused:
+        parse_address(f"postgresql:///?service=queue&servicefile={path}")
+    assert SECRET not in str(refused.value)

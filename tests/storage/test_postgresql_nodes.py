@@ -9,13 +9,14 @@ from datetime import timedelta
 import asyncpg
 import pytest
 from minion_server.domain.backoff import minion_backoff
+from minion_server.domain.errors import Conflict
 from minion_server.domain.job import Claim, NewJob, Outcome, RetryOptions
 from minion_server.domain.maintenance import Retention
 from minion_server.domain.schedule import NewSchedule
 from minion_server.domain.worker import Command, Registration
 from minion_server.storage.base import Changes
 from minion_server.storage.postgresql import PostgresStorage
-from support.pgbouncer import PgBouncer
+from support.pgbouncer import PgBouncer, pooling
 from support.postgresql import PostgresServer, database_of, until_listening
 from support.waiting import reached
 
@@ -403,3 +404,25 @@ async def test_no_error_ends_what_tells_other_servers(
     await there.hears(lambda c: c.due_in is not None)
     for node in (here, there):
         await node.storage.close()
+
+
+async def test_a_pooler_that_passes_on_no_setting_is_told_of(
+    url: str, pgbouncer: PgBouncer
+) -> None:
+    pooled = pgbouncer.url(database_of(url))
+    with pytest.raises(Conflict, match=r"unsupported startup parameter.*search_path.*ALTER ROLE"):
+        await PostgresStorage(f"{pooled}&search_path=minion").open()
+
+
+async def test_a_pooler_of_sessions_is_as_good_as_none(
+    url: str, postgresql: PostgresServer
+) -> None:
+    with pooling(postgresql, "session") as pooler:
+        here, there = (Node(pooler.url(database_of(url)), look_seconds=3_600) for _ in range(2))
+        for node in (here, there):
+            await node.storage.open()
+        await until_listening(url, 2)
+        job_id = await here.enqueue()
+        await there.hears(lambda c: job_id in c.jobs)
+        for node in (here, there):
+            await node.storage.close()

@@ -10,12 +10,13 @@ from importlib import resources
 import asyncpg
 import pytest
 from minion_server.domain.backoff import minion_backoff
-from minion_server.domain.errors import Conflict
+from minion_server.domain.errors import Conflict, Invalid
 from minion_server.domain.job import Claim, NewJob, Outcome
 from minion_server.domain.maintenance import Retention
 from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
+from minion_server.storage.postgresql.failures import translate
 from support.postgresql import OWN_SCHEMA, ROLE, PostgresServer, database_of
 
 SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("minion")
@@ -297,6 +298,16 @@ async def test_a_database_that_cannot_keep_every_text_is_refused(
     ):
         with pytest.raises(Conflict, match=text):
             await attempt
+    if encoding == "LATIN1":
+        # Were it not refused, the characters would be, in words that say so.
+        connection = await asyncpg.connect(url)
+        with pytest.raises(asyncpg.UntranslatableCharacterError) as raised:
+            await connection.fetchval("SELECT $1::text", "\U0001f600")
+        await connection.close()
+        told = translate(raised.value)
+        assert isinstance(told, Invalid)
+        assert "NUL" not in str(told)
+        assert 'no equivalent in encoding "LATIN1"' in str(told)
     await postgresql.drop_database(name)
 
 

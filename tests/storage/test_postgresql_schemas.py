@@ -166,3 +166,31 @@ async def test_a_schema_that_is_not_there_or_not_ones_own_is_refused_with_what_t
         database_of(url))  # fmt: skip
     with pytest.raises(Conflict, match="permission denied for schema theirs"):
         await PostgresStorage(f"{url}&search_path=theirs").open()
+
+
+async def test_a_role_with_rights_to_minions_tables_alone_is_followed(
+    postgresql: PostgresServer, url: str
+) -> None:
+    storage = PostgresStorage(url)
+    await storage.open()
+    worker = await storage.register_worker(Registration(host="h", pid=1))
+    name = database_of(url)
+    await postgresql.execute(
+        f"""CREATE ROLE guest LOGIN; GRANT USAGE ON SCHEMA {ROLE} TO guest;
+        GRANT ALL ON {ROLE}.minion_jobs, {ROLE}.minion_workers TO guest;
+        GRANT ALL ON ALL SEQUENCES IN SCHEMA {ROLE} TO guest""",
+        name,
+    )
+    guest = await asyncpg.connect(postgresql.url(name, user="guest"))
+    await guest.execute(
+        f"""CREATE TEMPORARY TABLE minion_server_waiting (job BIGINT);
+        INSERT INTO {ROLE}.minion_jobs (args, delayed, priority, task, expires)
+          VALUES ('[]', now(), 0, 'foo', now() + interval '1 hour');
+        UPDATE {ROLE}.minion_workers SET inbox = '[["stop"]]';
+        DELETE FROM {ROLE}.minion_jobs WHERE task = 'bar'"""
+    )
+    assert [job.id for job in await storage.claim_jobs(worker, FOO)] == [1]
+    assert await storage.receive(worker) == [Command(command="stop", args=[])]
+    await guest.close()
+    await storage.close()
+    await postgresql.execute("DROP OWNED BY guest; DROP ROLE guest", name)

@@ -24,6 +24,7 @@ from minion_server.storage.postgresql import transfer as postgresql_transfer
 from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer, migrate
 from minion_server.storage.transfer import Record, Transfer
 from support.bench import Bench, SettableClock
+from support.pgbouncer import PgBouncer
 from support.postgresql import ROLE, PostgresServer
 
 Place = tuple[Callable[[], Storage], Transfer]
@@ -144,6 +145,25 @@ async def test_what_arrives_is_what_was_there(source: Place, target: Place) -> N
         assert await bench.claim_ids(worker) == [9, 7, 11]
         assert await bench.finish(4)
         assert await bench.claim_ids(worker, queues=["other"]) == [5]
+
+
+async def test_a_queue_moves_through_a_pooler(
+    new_place: NewPlace, postgresql: PostgresServer, pgbouncer: PgBouncer
+) -> None:
+    first, last = [await new_place("sqlite") for _ in range(2)]
+    async with opened(first) as bench:
+        await fill(bench)
+        before = await content(bench.storage)
+    pooled = PostgresTransfer(pgbouncer.url(await postgresql.make_database()))
+    await pooled.check_empty()
+    await move(first[1], pooled)
+    await pooled.hold()
+    assert await pooled.active_jobs() == 1
+    assert (await pooled.status()).jobs["inactive"] == 6
+    await pooled.reopen()
+    await move(pooled, last[1], seal="gone")
+    async with opened(last) as bench:
+        assert await content(bench.storage) == before
 
 
 async def test_a_held_queue_gives_out_no_jobs_and_takes_all_else(source: Place) -> None:

@@ -1,4 +1,4 @@
-"""PgBouncer before a PostgreSQL server of tests, giving each transaction another connection."""
+"""PgBouncer before a PostgreSQL server of tests."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 # The name of its socket; the folder is nobody else's.
 PORT = 6432
 START_SECONDS = 10.0
-# Few connections, so that transactions of one client do meet several of them.
+# Few connections for transactions, so that those of one client do meet several of them.
+POOL_SIZES = {"transaction": 4, "session": 40}
 SETTINGS = """
 [databases]
 * = host={server.folder} port={server.port}
 [pgbouncer]
-pool_mode = transaction
-default_pool_size = 4
+pool_mode = {mode}
+default_pool_size = {size}
 max_client_conn = 500
 listen_addr =
 listen_port = {port}
@@ -40,13 +41,15 @@ class PgBouncer:
     """A pooler, reached by a unix socket."""
 
     folder: Path
+    mode: str
 
     def url(self, database: str) -> str:
-        return f"postgresql:///{database}?host={self.folder}&port={PORT}&user={ROLE}&pgbouncer=true"
+        url = f"postgresql:///{database}?host={self.folder}&port={PORT}&user={ROLE}"
+        return url if self.mode == "session" else f"{url}&pgbouncer=true"
 
 
 @contextlib.contextmanager
-def pooling(server: PostgresServer) -> Iterator[PgBouncer]:
+def pooling(server: PostgresServer, mode: str = "transaction") -> Iterator[PgBouncer]:
     """Start PgBouncer, and end it."""
     binary = shutil.which("pgbouncer", path=PATH)
     if binary is None:
@@ -57,7 +60,10 @@ def pooling(server: PostgresServer) -> Iterator[PgBouncer]:
     folder = Path(tempfile.mkdtemp(prefix="minion-pgb-"))
     try:
         (folder / "users").write_text(f'"{ROLE}" ""\n')
-        (folder / "ini").write_text(SETTINGS.format(server=server, port=PORT, folder=folder))
+        settings = SETTINGS.format(
+            server=server, port=PORT, folder=folder, mode=mode, size=POOL_SIZES[mode]
+        )
+        (folder / "ini").write_text(settings)
         give_away(folder)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
@@ -65,7 +71,7 @@ def pooling(server: PostgresServer) -> Iterator[PgBouncer]:
             )
         try:
             _wait(process, folder)
-            yield PgBouncer(folder)
+            yield PgBouncer(folder, mode)
         finally:
             process.terminate()
             process.wait(10)

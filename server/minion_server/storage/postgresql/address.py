@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 from collections.abc import Mapping, Sequence
+from configparser import ConfigParser
+from configparser import Error as ConfigError
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote
@@ -18,6 +21,7 @@ MAX_CONNECTIONS = 1_000
 DEFAULT_CONNECT_SECONDS = 10.0
 LEAST_CONNECT_SECONDS = 2.0
 """Of one host: libpq takes 1 for 2 as well."""
+SERVICE_FILE = "~/.pg_service.conf"
 MAX_SHOWN = 60
 
 _SESSION_ATTRS = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
@@ -29,9 +33,17 @@ _TLS = frozenset(
 )  # fmt: skip
 _YES, _NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl", "passfile", "servicefile")
+_FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl", "passfile")
+_TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
+_CHOICES: Mapping[str, Sequence[str]] = {
+    "gsslib": ("gssapi", "sspi"),
+    "sslmode": _SSL_MODES,
+    "sslnegotiation": ("postgres", "direct"),
+    "ssl_min_protocol_version": _TLS_VERSIONS,
+    "ssl_max_protocol_version": _TLS_VERSIONS,
+}
 _CERTIFICATES = ("sslrootcert", "sslcrl")
-_DRIVER = frozenset({"passfile", "service", "servicefile", "krbsrvname", "gsslib"})
+_DRIVER = frozenset({"passfile", "krbsrvname", "gsslib"})
 """Arguments of the driver of the same name."""
 _OTHERWISE = frozenset(
     {
@@ -128,7 +140,8 @@ def parse_address(url: str) -> Address:
         values["user"] = _decode("user", user[1])
         values["password"] = _decode("password", user[2] or "")
     values["dbname"] = _decode("the name of the database", database)
-    return _make({name: value for name, value in (values | _read_query(query)).items() if value})
+    values |= _read_query(query)
+    return _make(_read_service({name: value for name, value in values.items() if value}))
 
 
 def _read_hosts(hosts: str) -> dict[str, str]:
@@ -215,18 +228,22 @@ def _check_possible(values: dict[str, str]) -> None:
             )
     for name in _OTHERWISE:
         values.pop(name, None)
-    mode = values.get("sslmode")
-    if mode is not None:
-        _one_of("sslmode", mode, _SSL_MODES)
+    for name, choices in _CHOICES.items():
+        if name in values:
+            _one_of(name, values[name], choices)
     if (
         values.get("sslrootcert") == "system"
         and values.setdefault("sslmode", "verify-full") != "verify-full"
     ):
-        raise Invalid(FIELD, f"sslmode: expected verify-full with sslrootcert=system, got {mode}")
+        raise Invalid(
+            FIELD, f"sslmode: expected verify-full with sslrootcert=system, got {values['sslmode']}"
+        )
     for name in _FILES:
         path = values.get(name)
         if path is not None and (name, path) != ("sslrootcert", "system"):
             _check_file(name, path)
+    if {"sslcert", "sslkey"} <= values.keys():
+        _check_key(values["sslcert"], values["sslkey"], values.get("sslpassword", ""))
 
 
 def _check_file(name: str, path: str) -> None:
@@ -241,6 +258,33 @@ def _check_file(name: str, path: str) -> None:
         ) from None
     except OSError as error:
         raise Invalid(FIELD, f"{name}: cannot read {_shown(path)}: {error.strerror}") from None
+
+
+def _check_key(certificate: str, key: str, password: str) -> None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, lambda: password)
+    except ssl.SSLError as error:
+        raise Invalid(
+            FIELD, f"sslcert, sslkey: expected a certificate and its key: {error.reason}"
+        ) from None
+
+
+def _read_service(values: dict[str, str]) -> dict[str, str]:
+    """Add what a file of services says to what the URL says."""
+    name = values.pop("service", None)
+    file = values.pop("servicefile", None) or os.environ.get("PGSERVICEFILE") or SERVICE_FILE
+    if name is None:
+        return values
+    parser = ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",))
+    try:
+        parser.read_string(Path(file).expanduser().read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Invalid(FIELD, f"service: cannot read {_shown(file)}: {error.strerror}") from None
+    except (ConfigError, UnicodeDecodeError):
+        raise Invalid(FIELD, f"service: expected a file of services, got {_shown(file)}") from None
+    if not parser.has_section(name):
+        raise Invalid(FIELD, f"service: expected one of those in {file}, got {_shown(name)}")
+    return {**parser[name], **values}
 
 
 def _hosts(hosts: str, ports: str) -> list[tuple[str | None, int | None]]:

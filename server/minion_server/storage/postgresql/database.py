@@ -36,11 +36,10 @@ FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
 STATEMENT_SECONDS = 60.0
 """A statement that takes longer is given up: its connection may have been cut without a word."""
-SETTINGS = {
-    "application_name": "minion-server",
-    # A step that waits for another attempt at it is to see what that did.
-    "default_transaction_isolation": "read committed",
-}
+SETTINGS = {"application_name": "minion-server"}
+# A step that waits for another attempt at it is to see what that did. Not every pooler takes this
+# when a connection begins.
+_ISOLATION = "SET default_transaction_isolation = 'read committed'"
 
 
 class Database:
@@ -76,6 +75,11 @@ class Database:
     def node(self) -> str:
         """Tells this store's notifications from those of others."""
         return self._node
+
+    @property
+    def place(self) -> str:
+        """Where the database is, for people."""
+        return self._address.place
 
     @property
     def pooler(self) -> bool:
@@ -120,6 +124,12 @@ class Database:
             "server_settings": {**({} if address.pooler else SETTINGS), **address.settings},
         }
         connection: Connection = await asyncpg.connect(**arguments)
+        if not address.pooler:
+            try:
+                await connection.execute(_ISOLATION, timeout=address.connect_seconds)
+            except BaseException:
+                connection.terminate()
+                raise
         return connection
 
     async def close(self) -> None:

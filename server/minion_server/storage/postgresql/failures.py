@@ -102,7 +102,7 @@ def translate(error: Exception) -> Exception:
     else:
         for kind, tell in _MEANINGS:
             if isinstance(error, kind):
-                told = tell(str(error))
+                told = tell(_text(error))
                 break
         else:
             return error
@@ -110,25 +110,35 @@ def translate(error: Exception) -> Exception:
     return told
 
 
-def translate_at_start(error: Exception) -> Exception:
-    """Return the error that a start, or a command, ends with: waiting does not help there."""
+def translate_at_start(error: Exception, place: str) -> Exception:
+    """Return the error that a start, or a command, ends with: waiting does not help there.
+
+    Args:
+        error: What a statement, or the attempt to connect, raised.
+        place: Where the database is, for people.
+    """
     if isinstance(error, MinionError):
         return error
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        told: Exception = Conflict(f"the user may not do what is needed: {error}")
+        told: Exception = Conflict(f"the user may not do what is needed at {place}: {_text(error)}")
     elif _is_refused_setting(error):
         told = Conflict(
-            f"cannot use the database: {error}: a pooler passes on no such setting: use "
-            "ALTER ROLE ... SET instead"
+            f"cannot use the database at {place}: {_text(error)}: a pooler passes on no such "
+            "setting: use ALTER ROLE ... SET instead"
         )
     elif classify(error) is Failure.LOST:
-        told = Unavailable(f"cannot connect to the database: {str(error) or type(error).__name__}")
+        told = Unavailable(f"cannot connect to the database at {place}: {_text(error)}")
     elif isinstance(error, _UNUSABLE):
-        told = Conflict(f"cannot use the database: {error}")
+        told = Conflict(f"cannot use the database at {place}: {_text(error)}")
     else:
         return translate(error)
     told.__cause__ = error
     return told
+
+
+def _text(error: Exception) -> str:
+    """Return what the database said, its details and hints too, in one line."""
+    return "; ".join(str(error).splitlines()) or type(error).__name__
 
 
 def _character(text: str) -> Exception:

@@ -177,7 +177,9 @@ async def _enter_schema(connection: Connection) -> list[str]:
             f"search_path: expected a schema that exists, got {schema['path']!r}: make it with "
             "CREATE SCHEMA, or name another"
         )
-    path = [schema["name"], *(other for other in schema["others"] if other != schema["name"])]
+    others = [other for other in schema["others"] if other != schema["name"]]
+    # Nobody's temporary tables stand before the queue's own.
+    path = [schema["name"], *others, "pg_temp"]
     await connection.execute(
         "SELECT set_config('search_path', (SELECT string_agg(quote_ident(name), ', ')"
         " FROM unnest($1::text[]) AS name), TRUE)",

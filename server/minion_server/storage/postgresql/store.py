@@ -121,7 +121,7 @@ class PostgresStorage:
             finally:
                 connection.terminate()
         except Exception as error:  # noqa: BLE001 - what it means decides
-            raise translate_at_start(error) from error.__cause__
+            raise translate_at_start(error, self._database.place) from error.__cause__
         await self._watch.start()
         self._opened = time.monotonic()
 

@@ -225,7 +225,7 @@ class PostgresTransfer:
         try:
             connection = await self._database.connect()
         except Exception as error:
-            raise translate_at_start(error) from error
+            raise translate_at_start(error, self._address.place) from error
         try:
             yield connection
         except asyncpg.LockNotAvailableError as error:
@@ -235,7 +235,7 @@ class PostgresTransfer:
             ) from error
         # Not those of files, which may be the other side's.
         except _DRIVER_ERRORS as error:
-            raise translate_at_start(error) from error
+            raise translate_at_start(error, self._address.place) from error
         finally:
             connection.terminate()
 

@@ -1,5 +1,6 @@
 -- Follows what others than this server's functions do: Perl Minion, and people. Ours say so by a setting, which holds until
--- the end of the transaction: each is one. (As an attribute of the functions only a superuser could set it.)
+-- the end of the transaction: each is one. (As an attribute of the functions only a superuser could set it.) They act as
+-- the owner of the queue: others need rights to Minion's tables, and none to ours.
 
 -- The channel of notifications. A channel is the database's; there may be a queue in each of its schemas.
 CREATE OR REPLACE FUNCTION minion_server_channel() RETURNS TEXT LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
@@ -8,7 +9,8 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION minion_server_heed_job() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE OR REPLACE FUNCTION minion_server_heed_job() RETURNS trigger LANGUAGE plpgsql
+  SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
   told JSONB;
 BEGIN
@@ -67,7 +69,8 @@ CREATE TRIGGER minion_server_heed_delete AFTER DELETE ON minion_jobs FOR EACH RO
   WHEN (current_setting('minion_server.own', TRUE) IS DISTINCT FROM 'on') EXECUTE FUNCTION minion_server_heed_job();
 
 -- TRUNCATE, as of Minion's reset, is told of nothing else.
-CREATE OR REPLACE FUNCTION minion_server_heed_truncate() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE OR REPLACE FUNCTION minion_server_heed_truncate() RETURNS trigger LANGUAGE plpgsql
+  SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
   DELETE FROM minion_server_waiting;
   DELETE FROM minion_server_requests;
@@ -80,7 +83,8 @@ CREATE TRIGGER minion_server_heed_truncate AFTER TRUNCATE ON minion_jobs
   EXECUTE FUNCTION minion_server_heed_truncate();
 
 -- Workers of either kind. A worker that was missing and is heard of again has not left.
-CREATE OR REPLACE FUNCTION minion_server_heed_worker() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE OR REPLACE FUNCTION minion_server_heed_worker() RETURNS trigger LANGUAGE plpgsql
+  SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
   IF TG_OP = 'DELETE' THEN
     INSERT INTO minion_server_departures (worker, since) VALUES (OLD.id, '-infinity')
@@ -102,7 +106,8 @@ CREATE TRIGGER minion_server_heed_worker AFTER INSERT OR DELETE OR UPDATE OF sta
   EXECUTE FUNCTION minion_server_heed_worker();
 
 -- A command by Perl Minion for workers that are ours.
-CREATE OR REPLACE FUNCTION minion_server_heed_command() RETURNS trigger LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+CREATE OR REPLACE FUNCTION minion_server_heed_command() RETURNS trigger LANGUAGE plpgsql
+  SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
   PERFORM pg_notify(minion_server_channel(), jsonb_build_object('commanded', jsonb_build_array(NEW.id))::TEXT);
   RETURN NULL;
