@@ -57,8 +57,6 @@ TIMEOUT = Option(
     metavar="SECONDS",
 )
 CHANNEL_OPTIONS = (
-    # A job may be larger than gRPC's default for one message; a server sends what it has taken.
-    ("grpc.max_receive_message_length", -1),
     # A server that comes back is found at once; by default, up to two minutes may pass.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1_000),

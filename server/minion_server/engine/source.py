@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from typing import Protocol
 
 from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import Exhausted, JobNotFound, Unavailable, WorkerNotFound
+from minion_server.domain.errors import Exhausted, Invalid, JobNotFound, Unavailable, WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
 from minion_server.domain.worker import Command, Registration
 from minion_server.engine.scheduler import Inbox, Scheduler
@@ -40,9 +40,11 @@ class Ended(Protocol):
 
 @contextmanager
 def reachable() -> Iterator[None]:
-    """Say in the words of sources that the store is out of reach, full or back without workers."""
+    """Say in the words of sources what the store refuses, and that it is out of reach for now."""
     try:
         yield
+    except Invalid as error:
+        raise ValueError(str(error)) from error
     except (Unavailable, Exhausted, WorkerNotFound) as error:
         raise ConnectionError(str(error)) from error
 
@@ -143,6 +145,9 @@ class LocalSource:
             except ConnectionError:
                 inbox.commanded.set()
                 raise
+            if self._commands:
+                # There may be more of them.
+                inbox.commanded.set()
         return self._commands.popleft()
 
     def _connected(self) -> Inbox:

@@ -207,8 +207,8 @@ async def _answer(context: Context, error: Exception) -> NoReturn:
 async def _abort(context: Context, error: Exception) -> NoReturn:
     match error:
         case Invalid():
-            field = _clip(error.field, MAX_FIELD_BYTES)
-            description = _clip(error.description, MAX_TEXT_BYTES)
+            field = clip(error.field, MAX_FIELD_BYTES)
+            description = clip(error.description, MAX_TEXT_BYTES)
             violation = error_details_pb2.BadRequest.FieldViolation(
                 field=field, description=description
             )
@@ -223,13 +223,14 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
             await abort(context, grpc.StatusCode.INVALID_ARGUMENT, str(error), error.reason)
         case MinionError():
             code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-            await abort(context, code, _clip(str(error), MAX_TEXT_BYTES), error.reason)
+            await abort(context, code, clip(str(error), MAX_TEXT_BYTES), error.reason)
         case _:
             logger.error("a call failed", exc_info=error)
             await abort(context, grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, "INTERNAL")
 
 
-def _clip(text: str, max_bytes: int) -> str:
+def clip(text: str, max_bytes: int) -> str:
+    """Return a text cut to a number of bytes."""
     data = text.encode()
     if len(data) <= max_bytes:
         return text

@@ -5,9 +5,12 @@ from __future__ import annotations
 from enum import StrEnum
 
 import asyncpg
+from minion_wire.sizes import JOB_TOO_LARGE
 
 from minion_server.domain.errors import Exhausted, Invalid, MinionError, Unavailable
 
+TOO_LARGE_STATE = "MN002"
+"""The SQLSTATE of notes that would make a job too large; the error's text is the size."""
 CLOSED_STATE = "MN001"
 """The SQLSTATE of our own triggers on a database that is closed (see `closing`)."""
 
@@ -72,6 +75,8 @@ def translate(error: Exception) -> Exception:
         case asyncpg.PostgresError() if error.sqlstate == CLOSED_STATE:
             # The text says why.
             told: Exception = Unavailable(str(error))
+        case asyncpg.PostgresError() if error.sqlstate == TOO_LARGE_STATE:
+            return Invalid("notes", JOB_TOO_LARGE.format(error))
         case asyncpg.UntranslatableCharacterError():
             return Invalid("json", "must not contain a NUL character, which no database keeps")
         case asyncpg.DiskFullError() | asyncpg.OutOfMemoryError():

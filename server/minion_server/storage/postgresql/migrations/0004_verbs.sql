@@ -140,3 +140,71 @@ BEGIN
   RETURN minion_server_remember(p_lane, p_token, answer);
 END
 $$;
+
+-- The sizes of JSON values as protobuf messages: `minion_wire.sizes` says the same in Python.
+
+-- The bytes of a field with its tag and its length.
+CREATE FUNCTION minion_server_framed(p_size BIGINT) RETURNS BIGINT LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT p_size + CASE WHEN p_size < 128 THEN 2 WHEN p_size < 16384 THEN 3 WHEN p_size < 2097152 THEN 4
+    WHEN p_size < 268435456 THEN 5 ELSE 6 END
+$$;
+
+-- The bytes of a Value.
+CREATE FUNCTION minion_server_value_size(p_value JSONB) RETURNS BIGINT LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN CASE jsonb_typeof(p_value)
+    WHEN 'number' THEN 9
+    WHEN 'string' THEN minion_server_framed(octet_length(p_value #>> '{}'))
+    WHEN 'array' THEN minion_server_framed(minion_server_content_size(p_value))
+    WHEN 'object' THEN minion_server_framed(minion_server_content_size(p_value))
+    ELSE 2 END;
+END
+$$;
+
+-- The bytes of a ListValue or a Struct.
+CREATE FUNCTION minion_server_content_size(p_value JSONB) RETURNS BIGINT LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  IF jsonb_typeof(p_value) = 'array' THEN
+    RETURN (SELECT coalesce(sum(minion_server_framed(minion_server_value_size(e.value))), 0)
+      FROM jsonb_array_elements(p_value) AS e (value));
+  END IF;
+  RETURN (SELECT coalesce(sum(minion_server_framed(minion_server_framed(octet_length(e.key))
+      + minion_server_framed(minion_server_value_size(e.value)))), 0)
+    FROM jsonb_each(p_value) AS e (key, value));
+END
+$$;
+
+CREATE FUNCTION minion_server_job_size(p_args JSONB, p_notes JSONB, p_result JSONB) RETURNS BIGINT
+  LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN minion_server_content_size(p_args) + minion_server_content_size(p_notes)
+    + minion_server_value_size(coalesce(p_result, 'null'));
+END
+$$;
+
+-- As minion_server_end, for outcomes among which some have results of more than `p_long` characters: those fail whose
+-- job would be larger than `p_most` bytes, unless the result is no larger than `p_small`. `p_text` is their result, as
+-- JSON, with `{}` for the size.
+CREATE FUNCTION minion_server_end_large(
+  p_lane TEXT, p_token BIGINT, p_ids BIGINT[], p_retries INT[], p_failed BOOL[], p_results TEXT[], p_delays FLOAT8[],
+  p_long INT, p_small BIGINT, p_most BIGINT, p_text TEXT
+) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan = off AS $$
+DECLARE
+  one  RECORD;
+  size BIGINT;
+BEGIN
+  FOR one IN
+    SELECT g.place, j.args, j.notes, g.result::JSONB AS result
+    FROM unnest(p_ids, p_retries, p_results) WITH ORDINALITY AS g (id, retries, result, place)
+      JOIN minion_jobs AS j ON j.id = g.id AND j.retries = g.retries AND j.state::TEXT = 'active'
+    WHERE length(g.result) > p_long ORDER BY g.place FOR UPDATE OF j
+  LOOP
+    size := minion_server_job_size(one.args, one.notes, one.result);
+    IF size > p_most AND minion_server_value_size(one.result) > p_small THEN
+      p_failed[one.place] := TRUE;
+      p_results[one.place] := replace(p_text, '{}', size::TEXT);
+    END IF;
+  END LOOP;
+  RETURN minion_server_end(p_lane, p_token, p_ids, p_retries, p_failed, p_results, p_delays);
+END
+$$;

@@ -45,19 +45,27 @@ BEGIN
 END
 $$;
 
-CREATE FUNCTION minion_server_receive(p_lane TEXT, p_token BIGINT, p_worker BIGINT) RETURNS JSONB
+-- Takes commands out of an inbox, the first one and others while they have `p_length` characters in all.
+CREATE FUNCTION minion_server_receive(p_lane TEXT, p_token BIGINT, p_worker BIGINT, p_length BIGINT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT SET minion_server.own = 'on' AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
+  rest   JSONB;
 BEGIN
   IF answer IS NOT NULL THEN
     RETURN answer;
   END IF;
-  SELECT w.inbox INTO answer FROM minion_workers AS w WHERE w.id = p_worker AND w.inbox <> '[]' FOR UPDATE;
+  PERFORM 1 FROM minion_workers AS w WHERE w.id = p_worker AND w.inbox <> '[]' FOR UPDATE;
   IF NOT FOUND THEN
     RETURN '[]';
   END IF;
-  UPDATE minion_workers SET inbox = '[]' WHERE id = p_worker;
+  SELECT jsonb_agg(c.entry ORDER BY c.place) FILTER (WHERE c.place = 1 OR c.total <= p_length),
+    coalesce(jsonb_agg(c.entry ORDER BY c.place) FILTER (WHERE c.place > 1 AND c.total > p_length), '[]')
+  INTO answer, rest FROM (
+    SELECT e.entry, e.place, sum(length(e.entry::TEXT)) OVER (ORDER BY e.place) AS total
+    FROM minion_workers AS w, jsonb_array_elements(w.inbox) WITH ORDINALITY AS e (entry, place) WHERE w.id = p_worker
+  ) AS c;
+  UPDATE minion_workers SET inbox = rest WHERE id = p_worker;
   RETURN minion_server_remember(p_lane, p_token, answer);
 END
 $$;
