@@ -18,7 +18,7 @@ from minion_client.endpoint import Endpoint
 from minion_client.grpc_source import GrpcSource
 from minion_client.outbox import MAX_MESSAGE_BYTES, MAX_REPORT_BYTES
 from minion_client.source import Outcome, SourceRefused
-from minion_client.values import from_struct
+from minion_wire.values import from_struct
 
 Key = tuple[int, int]
 

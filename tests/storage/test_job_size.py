@@ -38,7 +38,9 @@ def test_the_filling_fills() -> None:
 @pytest.mark.parametrize("field", ["args", "notes"])
 def test_a_job_that_is_too_large_is_refused(field: str, value: Any) -> None:
     with pytest.raises(Invalid, match=rf"{field}: job too large: .* at most {MOST} are") as caught:
-        NewJob(task="foo", **{field: [value] if field == "args" else {"n": value}})
+        NewJob(task="foo", args=[value]) if field == "args" else NewJob(
+            task="foo", notes={"n": value}
+        )
     assert caught.value.field == field
 
 

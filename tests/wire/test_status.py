@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.any_pb2 import Any
+from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 from minion_wire.status import DETAILS_KEY, Blame, read_blame, read_status
 
 
-def _packed(*messages: object) -> bytes:
+def _packed(*messages: Message) -> bytes:
     status = Status(code=3, message="no")
     for message in messages:
         detail = Any()
         detail.Pack(message)
         status.details.append(detail)
-    return status.SerializeToString()
+    data: bytes = status.SerializeToString()
+    return data
 
 
 def test_the_reason_and_the_first_field_are_read() -> None:

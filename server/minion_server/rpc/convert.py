@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from minion.v1 import job_pb2, minion_service_pb2
 from minion_wire import values
 from minion_wire.failure import error_text
-from minion_wire.json_value import NotJsonError, plain_json
+from minion_wire.json_value import NotJsonError, nests_too_deep, plain_json
 from minion_wire.sizes import MAX_JOB_BYTES
 
 from minion_server.domain import limits
@@ -28,7 +29,7 @@ from minion_server.domain.job import (
 )
 from minion_server.domain.maintenance import History, Stats
 from minion_server.engine.explain import Explanation
-from minion_server.rpc.fitting import fit, put_list, put_struct, put_value
+from minion_server.rpc.fitting import TOO_DEEP, fit, put_list, put_struct, put_value
 
 MICROSECONDS = 1_000_000
 
@@ -154,7 +155,7 @@ def to_status_message(status: JobStatus) -> minion_service_pb2.GetJobResponse:
     message = minion_service_pb2.GetJobResponse(state=status.state, task=status.task)
     put_struct(status.notes, message.notes)
     if status.state == JobState.FAILED:
-        message.error = error_text(status.result)
+        message.error = TOO_DEEP if nests_too_deep(status.result) else error_text(status.result)
         if len(message.error.encode()) > MAX_JOB_BYTES:
             message.error = f"({len(message.error)} characters: too many to be shown)"
     fit(message, ("notes",))
@@ -245,7 +246,8 @@ def from_duration(
 
 def _checked(value: JsonValue, path: str) -> JsonValue:
     try:
-        return plain_json(value)
+        # What its size is limited to depends on what it is part of.
+        return plain_json(value, limit=sys.maxsize)
     except NotJsonError as error:
         raise Invalid(path + error.path, error.description) from None
 

@@ -17,24 +17,25 @@ from minion_wire.sizes import MAX_MESSAGE_BYTES
 MAX_ENTRY_BYTES = MAX_MESSAGE_BYTES - 2**12
 """Size of one job, worker, schedule or other entry: a response has a few bytes around it."""
 
-_TOO_DEEP = "(nested too deeply to be shown)"
+TOO_DEEP = "(nested too deeply to be shown)"
 _ID_BYTES = 10
+_LEAST_IDS = 1_000
 
 
 def put_list(items: Sequence[JsonValue], message: ListValue) -> None:
     """Write a JSON array; a text if it is nested too deeply."""
-    values.to_list([_TOO_DEEP] if nests_too_deep(list(items)) else items, message)
+    values.to_list([TOO_DEEP] if nests_too_deep(list(items)) else items, message)
 
 
 def put_struct(entries: Mapping[str, JsonValue], message: Struct) -> None:
     """Write a JSON object; one that holds a text if it is nested too deeply."""
-    shown = {"error": _TOO_DEEP} if nests_too_deep(dict(entries)) else entries
+    shown = {"error": TOO_DEEP} if nests_too_deep(dict(entries)) else entries
     values.to_struct(shown, message)
 
 
 def put_value(item: JsonValue, message: Value) -> None:
     """Write a JSON value; a text if it is nested too deeply."""
-    values.to_value(_TOO_DEEP if nests_too_deep(item) else item, message)
+    values.to_value(TOO_DEEP if nests_too_deep(item) else item, message)
 
 
 def fit(message: Any, values_in: Sequence[str], ids_in: str | None = None) -> None:
@@ -48,11 +49,10 @@ def fit(message: Any, values_in: Sequence[str], ids_in: str | None = None) -> No
     if message.ByteSize() <= MAX_ENTRY_BYTES:
         return
     if ids_in is not None:
-        ids = getattr(message, ids_in)
-        kept = list(ids)
+        ids = list(getattr(message, ids_in))
         message.ClearField(ids_in)
         room = max(0, MAX_ENTRY_BYTES - message.ByteSize()) // _ID_BYTES
-        ids.extend(kept[: max(room, 1_000)])
+        getattr(message, ids_in).extend(ids[: max(room, _LEAST_IDS)])
     for name in sorted(values_in, key=lambda name: -int(getattr(message, name).ByteSize())):
         if message.ByteSize() <= MAX_ENTRY_BYTES:
             return
