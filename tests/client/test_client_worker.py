@@ -589,7 +589,7 @@ async def test_lost_races_are_no_errors(
         ({"grace": -1}, "grace must not be negative"),
         ({"heartbeat_interval": 0}, "heartbeat_interval must be positive"),
         ({"dequeue_wait": float("nan")}, "dequeue_wait must be positive"),
-        ({"status": {"a": set()}}, r"status is not JSON: \$.a: set"),
+        ({"status": {"a": set()}}, r"status is not JSON: \$.a: expected a JSON value, got set"),
     ],
 )
 async def test_bad_settings_are_refused_by_name(options: dict[str, Any], text: str) -> None:

@@ -70,6 +70,9 @@ class Tasks:
 async def tasks(doors: Doors) -> AsyncIterator[Tasks]:
     made = Tasks(doors)
     async with made.working("embedded"), made.working("remote"):
+        for kind in ("embedded", "remote"):
+            made.values["hello"] = kind
+            assert (await made.perform("give", kind, ["hello"]))[1] == kind
         yield made
 
 
