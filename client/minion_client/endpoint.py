@@ -86,8 +86,6 @@ _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
-    # What the server sends is as large as what it was sent before; it limits that.
-    ("grpc.max_receive_message_length", -1),
     # A new channel is a new connection, not one that another channel has and that may be dead.
     ("grpc.use_local_subchannel_pool", 1),
 )

@@ -8,6 +8,7 @@ from math import isfinite
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from minion_wire.json_value import JsonValue, NotJsonError, plain_json
+from minion_wire.sizes import MAX_MESSAGE_BYTES
 
 from minion_client.errors import InvalidError
 
@@ -26,7 +27,8 @@ def checked_json(value: object, field: str) -> JsonValue:
             field is the path of what is to blame, as in `args[0].id`.
     """
     try:
-        return plain_json(value)
+        # No message holds more; the server limits the job as a whole.
+        return plain_json(value, limit=MAX_MESSAGE_BYTES)
     except NotJsonError as error:
         raise InvalidError(error.description, field=field + error.path) from None
 

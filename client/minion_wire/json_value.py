@@ -172,7 +172,16 @@ class _Copier:
                 raise TooLargeError(size, self._limit)
         return copy
 
-    def _value(self, value: object) -> JsonValue:
+    def _value(self, value: Any) -> JsonValue:
+        # Most values are of these types, and there may be many.
+        kind = type(value)
+        if kind is str:
+            return self._text(value, "")
+        if kind is int and -MAX_EXACT <= value <= MAX_EXACT:
+            return value
+        return self._other(value)
+
+    def _other(self, value: object) -> JsonValue:
         match value:
             case str():
                 return self._text(value, "")

@@ -11,6 +11,7 @@ from client.worker_bench import WorkerBench
 from minion_client import Job, Registry, task
 from minion_client.execution import Bounds
 from minion_client.executor import Executor
+from minion_wire.sizes import MAX_JOB_BYTES
 
 TASKS = """
 import json, logging, os, signal, subprocess, sys, threading, time
@@ -182,9 +183,12 @@ async def test_a_task_that_the_process_does_not_know_fails_the_job(tasks: Worker
 async def test_a_huge_result_fails_the_job(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool)
     job = await tasks.perform("returns", "'x' * 50_000_000")
-    assert job.result == "Task returned something that is not JSON: $: more than 4194304 bytes"
+    assert job.result == f"Result too large: 50000000 bytes, at most {MAX_JOB_BYTES} are allowed"
     job = await tasks.perform("returns", "'x' * 4_000_000")
     assert job.result == "x" * 4_000_000
+    # Its text is six times as long.
+    job = await tasks.perform("returns", "'\\x01' * 4_000_000")
+    assert job.result == "\x01" * 4_000_000
 
 
 async def test_notes_arrive_in_order_before_the_outcome(tasks: WorkerBench) -> None:

@@ -24,7 +24,10 @@ BAD: list[tuple[str, list[Any], str]] = [
     (
         "huge_number",
         [],
-        "Task returned something that is not JSON: $: integer beyond 2^53 (send it as a string)",
+        (
+            "Task returned something that is not JSON: $: whole number beyond 2^53 - 1, "
+            "too large to be kept exactly: send it as a string"
+        ),
     ),
     ("raises", [], "raises() missing 1 required positional argument: 'text'"),
     ("add", ["a", 1], 'can only concatenate str (not "int") to str'),

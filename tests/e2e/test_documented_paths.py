@@ -21,7 +21,19 @@ CORS = {
 BASE64 = {"Authorization": f"Bearer {base64.b64encode(KEY.encode()).decode()}"}
 EPOCH = re.compile(r'"(created|delayed|finished|retried|started|time)":"([0-9]{10})"')
 BAD_IDS = ["0", "-1", "abc", "1.5", "9223372036854775808", "%31", "1e3", "0x1"]
-BAD_ARGS = ["", "{}", "5", '"x"', "null", "[", "[1,]", "[NaN]", "[9007199254740993]", '["\\ud800"]']
+BAD_ARGS = [
+    "",
+    "{}",
+    "5",
+    '"x"',
+    "null",
+    "[",
+    "[1,]",
+    "[NaN]",
+    "[9007199254740993]",
+    "[9007199254740992]",
+    '["\\ud800"]',
+]
 BAD_PRIORITIES = ["", "x", "1.5", "2147483648", "-2147483649", "1 "]
 
 

@@ -37,7 +37,7 @@ STEPS = {
     "claim few": "SELECT minion_server_claim('x', 1, 1, '{default}', '{foo,y}', -9, NULL, 5)",
     "end": "SELECT minion_server_end('x', 1, ARRAY[(SELECT max(id) FROM minion_jobs)], '{0}', "
     "'{f}', '{null}', '{NULL}')",
-    "note": "SELECT minion_server_note('{2,3}', ARRAY['{\"a\": 1}', '{}'], '{[],[]}')",
+    "note": "SELECT minion_server_note('{2,3}', ARRAY['{\"a\": 1}', '{}'], '{[],[]}', 9999)",
     "retry": "SELECT minion_server_retry('x', 1, 2, NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL)",
     "cancel": "SELECT minion_server_cancel('x', 1, 2, 'null')",
     "remove": "SELECT minion_server_remove('x', 1, 2)",

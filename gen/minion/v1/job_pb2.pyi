@@ -26,6 +26,10 @@ class Job(_message.Message):
 
     `state` is one of `inactive` (waiting), `active` (running), `finished` and `failed`. A cancelled
     job is `failed`.
+
+    Arguments, notes and result together are limited to 4,063,232 bytes as encoded, so that a job fits
+    into a message of 4 MiB, gRPC's default. A value of a job that another program has put into the
+    database and that is larger is shown as a text that gives its size.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -75,7 +79,9 @@ class Job(_message.Message):
 
     @_builtins.property
     def children(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the jobs that wait for this one, ascending."""
+        """Ids of the jobs that wait for this one, ascending; the first of them if there are so many that
+        the job would not fit into a message of 4 MiB.
+        """
 
     @_builtins.property
     def created(self) -> _timestamp_pb2.Timestamp:

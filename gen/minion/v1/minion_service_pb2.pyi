@@ -634,7 +634,9 @@ class NoteJobRequest(_message.Message):
     """Id of the job, from 1."""
     @_builtins.property
     def notes(self) -> _struct_pb2.Struct:
-        """What to merge, key by key. A null value removes its key."""
+        """What to merge, key by key. A null value removes its key. Refused if the job would be too large
+        with it (see `Job`).
+        """
 
     def __init__(
         self,

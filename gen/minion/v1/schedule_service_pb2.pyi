@@ -500,7 +500,7 @@ class DispatchSchedulesResponse(_message.Message):
     DISPATCHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def dispatched(self) -> _containers.RepeatedCompositeFieldContainer[Global___DispatchSchedulesResponse.Dispatched]:
-        """The schedules that fired."""
+        """The schedules that fired; the first of them if all would not fit into a message of 4 MiB."""
 
     def __init__(
         self,

@@ -39,7 +39,7 @@ class RegisterWorkerRequest(_message.Message):
     """Its process id there. Default: 0."""
     @_builtins.property
     def status(self) -> _struct_pb2.Struct:
-        """What it tells of itself. It replaces what was told before."""
+        """What it tells of itself, up to 1 MiB. It replaces what was told before."""
 
     def __init__(
         self,
@@ -320,7 +320,7 @@ class FinishJobRequest(_message.Message):
     """The generation that was performed. Default: 0."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
-        """What the task answered. Default: null."""
+        """What the task returned. Default: null. A job that it makes too large (see `Job`) fails instead."""
 
     def __init__(
         self,
@@ -426,7 +426,7 @@ class BroadcastCommandRequest(_message.Message):
     """Name of the command, 1 to 255 characters."""
     @_builtins.property
     def args(self) -> _struct_pb2.ListValue:
-        """Its arguments. Default: none."""
+        """Its arguments, up to 1 MiB. Default: none."""
 
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -500,7 +500,7 @@ class ReceiveCommandsResponse(_message.Message):
     COMMANDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.Command]:
-        """The commands, oldest first."""
+        """The commands, oldest first. If they are very many, the next call receives the rest."""
 
     def __init__(
         self,

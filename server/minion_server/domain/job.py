@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-from minion_wire import json_value
+from minion_wire import json_value, sizes
+from minion_wire.json_value import nests_too_deep
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
@@ -18,6 +19,8 @@ from minion_server.domain.errors import Invalid
 JsonValue = json_value.JsonValue
 
 DEFAULT_QUEUE = "default"
+JOB_UNFIT = "Job cannot be given to a worker: "
+"""Beginning of the result of a job that no worker can be sent."""
 REQUEST_ID_LIFETIME = timedelta(hours=24)
 """How long a request id is remembered."""
 
@@ -127,6 +130,16 @@ class ClaimedJob:
     queue: str
     notes: dict[str, JsonValue]
 
+    def problem(self) -> str | None:
+        """Return what keeps the job from being handed to a worker; None if nothing does.
+
+        Another program may have put it into the database, or a version without these limits.
+        """
+        if nests_too_deep(self.args) or nests_too_deep(self.notes):
+            return f"{JOB_UNFIT}arguments or notes nested too deeply"
+        size = sizes.job_excess(self.args, self.notes)
+        return None if size is None else JOB_UNFIT + sizes.JOB_TOO_LARGE.format(size)
+
 
 def check_parents(parents: Sequence[int]) -> None:
     """Check the ids of parents. Those of no job are allowed, negative ones too: they do not block.
@@ -172,6 +185,7 @@ class NewJob:
             check_parents(self.parents)
         if self.request_id is not None:
             limits.check_name("request_id", self.request_id)
+        limits.check_job_size(list(self.args), dict(self.notes))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

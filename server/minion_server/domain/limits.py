@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from datetime import timedelta
 
-from minion_wire.json_value import text_problem
+from minion_wire import sizes
+from minion_wire.json_value import JsonValue, text_problem
 
 from minion_server.domain.errors import Invalid
 
@@ -25,6 +26,8 @@ MAX_FILTER_VALUES = 10_000
 """Values of one filter of a list."""
 MAX_CLAIM = 1_000
 """Jobs taken in one request."""
+MAX_COMMANDS_LENGTH = 2**18
+"""Characters of JSON of the commands that a worker receives at once, unless one alone has more."""
 MAX_WORKERS = 100_000
 """Workers that are looked at when all are."""
 MAX_SPAN = timedelta(days=36_525)
@@ -73,6 +76,29 @@ def check_text(field: str, value: str, max_length: int) -> None:
     problem = text_problem(value)
     if problem is not None:
         raise Invalid(field, problem)
+
+
+def check_size(field: str, value: JsonValue, limit: int) -> None:
+    """Check the size of a JSON value, in bytes as encoded.
+
+    Raises:
+        Invalid: It is above the limit.
+    """
+    size = sizes.excess(value, limit)
+    if size is not None:
+        raise Invalid(field, f"must not have more than {limit} bytes as encoded, not {size}")
+
+
+def check_job_size(args: Sequence[JsonValue], notes: Mapping[str, JsonValue]) -> None:
+    """Check the size of a job to be.
+
+    Raises:
+        Invalid: It is too large; the larger one of its arguments and its notes is blamed.
+    """
+    size = sizes.job_excess(args, notes)
+    if size is not None:
+        field = "notes" if sizes.struct_size(notes) * 2 > size else "args"
+        raise Invalid(field, sizes.JOB_TOO_LARGE.format(size))
 
 
 def check_range(field: str, value: int, low: int, high: int) -> None:

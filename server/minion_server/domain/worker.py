@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from minion_wire import sizes
+
 from minion_server.domain import limits
 from minion_server.domain.job import JsonValue
 
@@ -85,6 +87,7 @@ class Registration:
             limits.check_range("id", self.id, 1, limits.MAX_INT64)
         limits.check_name("host", self.host)
         limits.check_range("pid", self.pid, 0, limits.MAX_INT32)
+        limits.check_size("status", dict(self.status), sizes.MAX_STATUS_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,6 +161,9 @@ class LocalSource:
                 # They are still there, and nothing else would say so again.
                 inbox.commanded.set()
                 raise
+            if self._commands:
+                # There may be more of them.
+                inbox.commanded.set()
         return self._commands.popleft()
 
     def _connected(self) -> Inbox:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from datetime import timedelta
 from typing import Any
 
@@ -11,8 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from minion.v1 import job_pb2, minion_service_pb2
 from minion_wire import values
 from minion_wire.failure import error_text
-from minion_wire.json_value import NotJsonError, plain_json
-from minion_wire.values import to_list, to_struct, to_value
+from minion_wire.json_value import NotJsonError, nests_too_deep, plain_json
+from minion_wire.sizes import MAX_JOB_BYTES
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
@@ -28,6 +29,7 @@ from minion_server.domain.job import (
 )
 from minion_server.domain.maintenance import History, Stats
 from minion_server.engine.explain import Explanation
+from minion_server.rpc.fitting import TOO_DEEP, fit, put_list, put_struct, put_value
 
 MICROSECONDS = 1_000_000
 
@@ -121,12 +123,12 @@ def to_job_filter(request: minion_service_pb2.ListJobsRequest) -> JobFilter:
 
 def to_job_message(job: Job, message: job_pb2.Job) -> None:
     """Write a job into a message."""
-    to_list(job.args, message.args)
+    put_list(job.args, message.args)
     message.attempts = job.attempts
     message.children.extend(job.children)
     message.id = job.id
     message.lax = job.lax
-    to_struct(job.notes, message.notes)
+    put_struct(job.notes, message.notes)
     message.parents.extend(job.parents)
     message.priority = job.priority
     message.queue = job.queue
@@ -134,7 +136,7 @@ def to_job_message(job: Job, message: job_pb2.Job) -> None:
     message.state = job.state
     message.task = job.task
     if job.has_result:
-        to_value(job.result, message.result)
+        put_value(job.result, message.result)
     if job.worker is not None:
         message.worker = job.worker
     to_timestamp(job.created, message.created)
@@ -144,14 +146,18 @@ def to_job_message(job: Job, message: job_pb2.Job) -> None:
     to_timestamp(job.retried, message.retried)
     to_timestamp(job.started, message.started)
     to_timestamp(job.time, message.time)
+    fit(message, ("args", "notes", "result"), "children")
 
 
 def to_status_message(status: JobStatus) -> minion_service_pb2.GetJobResponse:
     """Write the public part of a job."""
     message = minion_service_pb2.GetJobResponse(state=status.state, task=status.task)
-    to_struct(status.notes, message.notes)
+    put_struct(status.notes, message.notes)
     if status.state == JobState.FAILED:
-        message.error = error_text(status.result)
+        message.error = TOO_DEEP if nests_too_deep(status.result) else error_text(status.result)
+        if len(message.error.encode()) > MAX_JOB_BYTES:
+            message.error = f"({len(message.error)} characters: too many to be shown)"
+    fit(message, ("notes",))
     return message
 
 
@@ -241,7 +247,8 @@ def from_duration(
 
 def _checked(value: JsonValue, path: str) -> JsonValue:
     try:
-        return plain_json(value)
+        # What its size is limited to depends on what it is part of.
+        return plain_json(value, limit=sys.maxsize)
     except NotJsonError as error:
         raise Invalid(path + error.path, error.description) from None
 

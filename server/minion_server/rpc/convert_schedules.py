@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from minion.v1 import schedule_service_pb2 as pb
-from minion_wire.values import to_list, to_struct
 
 from minion_server.domain.schedule import NewSchedule, Schedule, ScheduleFilter
 from minion_server.rpc import convert
+from minion_server.rpc.fitting import fit, put_list, put_struct
 
 
 def to_new_schedule(request: pb.PutScheduleRequest) -> NewSchedule:
@@ -53,12 +53,12 @@ def to_schedule_message(schedule: Schedule, message: pb.Schedule) -> None:
     message.name = schedule.name
     message.cron = schedule.cron
     message.task = schedule.task
-    to_list(schedule.args, message.args)
+    put_list(schedule.args, message.args)
     message.attempts = schedule.attempts
     if schedule.expire is not None:
         message.expire.FromTimedelta(schedule.expire)
     message.lax = schedule.lax
-    to_struct(schedule.notes, message.notes)
+    put_struct(schedule.notes, message.notes)
     message.priority = schedule.priority
     message.queue = schedule.queue
     message.paused = schedule.paused
@@ -67,3 +67,4 @@ def to_schedule_message(schedule: Schedule, message: pb.Schedule) -> None:
     convert.to_timestamp(schedule.last_run, message.last_run)
     if schedule.last_job is not None:
         message.last_job = schedule.last_job
+    fit(message, ("args", "notes"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from minion.v1 import worker_pb2, worker_service_pb2
+from minion_wire import sizes
 from minion_wire.values import to_list, to_struct
 
 from minion_server.domain import limits
@@ -12,6 +13,7 @@ from minion_server.domain.errors import Invalid
 from minion_server.domain.job import Claim, ClaimedJob, Outcome
 from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter
 from minion_server.rpc import convert
+from minion_server.rpc.fitting import fit, put_list, put_struct
 
 pb = worker_service_pb2
 
@@ -124,7 +126,9 @@ def to_command(request: pb.BroadcastCommandRequest) -> Command:
     Raises:
         Invalid: A field cannot be accepted.
     """
-    return Command(command=request.command, args=convert.from_list(request.args, "args"))
+    command = Command(command=request.command, args=convert.from_list(request.args, "args"))
+    limits.check_size("args", list(command.args), sizes.MAX_STATUS_BYTES)
+    return command
 
 
 def to_worker_message(worker: Worker, message: worker_pb2.Worker) -> None:
@@ -132,10 +136,11 @@ def to_worker_message(worker: Worker, message: worker_pb2.Worker) -> None:
     message.id = worker.id
     message.host = worker.host
     message.pid = worker.pid
-    to_struct(dict(worker.status), message.status)
+    put_struct(worker.status, message.status)
     convert.to_timestamp(worker.started, message.started)
     convert.to_timestamp(worker.notified, message.notified)
     message.jobs.extend(worker.jobs)
+    fit(message, ("status",))
 
 
 def to_claimed_message(job: ClaimedJob, message: worker_pb2.ClaimedJob) -> None:
@@ -153,4 +158,5 @@ def to_claimed_message(job: ClaimedJob, message: worker_pb2.ClaimedJob) -> None:
 def to_command_message(command: Command, message: worker_pb2.Command) -> None:
     """Write a command into a message."""
     message.command = command.command
-    to_list(list(command.args), message.args)
+    put_list(command.args, message.args)
+    fit(message, ("args",))

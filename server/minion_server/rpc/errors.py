@@ -212,8 +212,8 @@ async def _answer(context: Context, error: Exception) -> NoReturn:
 async def _abort(context: Context, error: Exception) -> NoReturn:
     match error:
         case Invalid():
-            field = _clip(error.field, MAX_FIELD_BYTES)
-            description = _clip(error.description, MAX_TEXT_BYTES)
+            field = clip(error.field, MAX_FIELD_BYTES)
+            description = clip(error.description, MAX_TEXT_BYTES)
             violation = error_details_pb2.BadRequest.FieldViolation(
                 field=field, description=description
             )
@@ -225,7 +225,7 @@ async def _abort(context: Context, error: Exception) -> NoReturn:
                 error_details_pb2.BadRequest(field_violations=[violation]),
             )
         case MinionError():
-            await abort(context, _code(error), _clip(str(error), MAX_TEXT_BYTES), error.reason)
+            await abort(context, _code(error), clip(str(error), MAX_TEXT_BYTES), error.reason)
         case _:
             logger.error("a call failed", exc_info=error)
             await abort(context, grpc.StatusCode.INTERNAL, INTERNAL_MESSAGE, "INTERNAL")
@@ -236,7 +236,8 @@ def _code(error: MinionError) -> grpc.StatusCode:
     return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
 
 
-def _clip(text: str, max_bytes: int) -> str:
+def clip(text: str, max_bytes: int) -> str:
+    """Return a text cut to a number of bytes."""
     data = text.encode()
     if len(data) <= max_bytes:
         return text

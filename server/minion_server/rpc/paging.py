@@ -75,6 +75,7 @@ def write_some(entries: Sequence[T], messages: Any, to_message: Callable[[T, Any
         message = messages.add()
         to_message(entry, message)
         size += message.ByteSize()
+        # The first one alone is always small enough (see `fitting`).
         if count and size > MAX_ANSWER_BYTES:
             del messages[-1]
             return count

@@ -6,9 +6,10 @@ from minion.v1 import schedule_service_pb2 as pb
 from minion.v1 import schedule_service_pb2_grpc
 
 from minion_server.domain import limits
+from minion_server.domain.schedule import DispatchedSchedule
 from minion_server.rpc import convert_schedules
 from minion_server.rpc.errors import Context
-from minion_server.rpc.paging import read_paging
+from minion_server.rpc.paging import read_paging, write_some
 from minion_server.storage.base import Storage
 
 
@@ -63,10 +64,15 @@ class ScheduleService(schedule_service_pb2_grpc.ScheduleServiceServicer):
     ) -> pb.DispatchSchedulesResponse:
         """Fire the schedules that are due."""
         response = pb.DispatchSchedulesResponse()
-        for fired in await self._storage.dispatch_schedules():
-            response.dispatched.add(id=fired.id, name=fired.name, job=fired.job)
+        write_some(await self._storage.dispatch_schedules(), response.dispatched, _to_dispatched)
         return response
 
     async def _pause(self, name: str, *, paused: bool) -> bool:
         limits.check_name("name", name)
         return await self._storage.pause_schedule(name, paused=paused)
+
+
+def _to_dispatched(
+    fired: DispatchedSchedule, message: pb.DispatchSchedulesResponse.Dispatched
+) -> None:
+    message.id, message.name, message.job = fired.id, fired.name, fired.job

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
+from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as pb
 
 from minion_server.domain.errors import Invalid, MinionError, Unavailable, WorkerNotFound
@@ -25,7 +26,8 @@ from minion_server.domain.worker import Registration
 from minion_server.engine.scheduler import Inbox
 from minion_server.engine.workforce import JobKey, Workforce
 from minion_server.rpc import convert, convert_workers
-from minion_server.rpc.errors import INTERNAL_MESSAGE
+from minion_server.rpc.errors import INTERNAL_MESSAGE, MAX_TEXT_BYTES, clip
+from minion_server.rpc.fitting import MAX_ENTRY_BYTES
 from minion_server.rpc.paging import write_some
 from minion_server.storage.base import Storage
 
@@ -71,7 +73,8 @@ class WorkCall:
         self._task = asyncio.current_task()
         self._registration = Registration()
         self._heartbeat_due = 0.0
-        self._response = pb.WorkResponse()
+        # To be sent, in their order; more than one if they are large.
+        self._responses: deque[pb.WorkResponse] = deque([pb.WorkResponse()])
         self._pending = asyncio.Event()
         self._serial = 0
         self._unread: deque[_Unread] = deque()
@@ -96,7 +99,7 @@ class WorkCall:
     def drain(self) -> None:
         """Give the worker no more jobs, and tell it so."""
         self._draining = True
-        self._response.draining = True
+        self._responses[-1].draining = True
         self._pending.set()
         self._demanded.set()
 
@@ -142,7 +145,7 @@ class WorkCall:
                 for loop in loops:
                     if loop.done():
                         loop.result()
-                if self._response.ByteSize():
+                if self._responses[0].ByteSize():
                     yield self._take_response()
                 elif reading.done() and reporting.done():
                     closed = True
@@ -164,7 +167,7 @@ class WorkCall:
         await asyncio.gather(*loops, return_exceptions=True)
         try:
             # Jobs that were taken for the worker and not sent.
-            await self._workforce.put_back(_sent_keys(self._response))
+            await self._workforce.put_back(_sent_keys(self._responses))
             if closed and not self._draining:
                 await self._forget()
         except MinionError as error:
@@ -179,13 +182,23 @@ class WorkCall:
     # What is sent
 
     def _take_response(self) -> pb.WorkResponse:
-        response, self._response = self._response, pb.WorkResponse()
+        response = self._responses.popleft()
+        if self._responses:
+            self._pending.set()
+        else:
+            self._responses.append(pb.WorkResponse())
         self._serial += 1
         response.serial = self._serial
         self._unread.append(
-            _Unread(serial=self._serial, sent=self._loop.time(), jobs=_sent_keys(response))
+            _Unread(serial=self._serial, sent=self._loop.time(), jobs=_sent_keys([response]))
         )
         return response
+
+    def _room(self, size: int) -> pb.WorkResponse:
+        """Return the response that something of a size goes into: the last one, or a new one."""
+        if self._responses[-1].ByteSize() + size > MAX_ENTRY_BYTES:
+            self._responses.append(pb.WorkResponse())
+        return self._responses[-1]
 
     # What is read
 
@@ -208,11 +221,11 @@ class WorkCall:
             await self._workforce.put_back(running - held)
             # While it was away they were cancelled, or given up and put back.
             for job_id, retries in sorted(held - running):
-                self._response.revoked.add(id=job_id, retries=retries)
+                self._responses[-1].revoked.add(id=job_id, retries=retries)
         missing_after = Duration()
         missing_after.FromTimedelta(timedelta(seconds=self._missing_after))
-        self._response.welcome.id = worker_id
-        self._response.welcome.missing_after.CopyFrom(missing_after)
+        self._responses[-1].welcome.id = worker_id
+        self._responses[-1].welcome.missing_after.CopyFrom(missing_after)
         self._pending.set()
         await self._take(request)
         return worker_id
@@ -268,7 +281,7 @@ class WorkCall:
         self._suspects = missed
 
     def _on_the_way(self) -> AbstractSet[JobKey]:
-        return {key for unread in self._unread for key in unread.jobs} | _sent_keys(self._response)
+        return {key for unread in self._unread for key in unread.jobs} | _sent_keys(self._responses)
 
     # What is served
 
@@ -278,14 +291,14 @@ class WorkCall:
             try:
                 receipt.accepted.extend(await self._report(report))
             except Invalid as error:
-                receipt.refusal = str(error)
+                receipt.refusal = clip(str(error), MAX_TEXT_BYTES)
             except MinionError:
                 raise
             except Exception:
                 # A report that is sent again and fails again would keep back all others.
                 logger.exception("a report of worker %d failed", self._id)
                 receipt.refusal = INTERNAL_MESSAGE
-            self._response.receipts.append(receipt)
+            self._room(receipt.ByteSize()).receipts.append(receipt)
             self._pending.set()
 
     async def _report(self, report: pb.WorkRequest.Report) -> list[bool]:
@@ -310,8 +323,9 @@ class WorkCall:
                 # Another has taken its place already, or it takes one back.
                 vain = self._demands or demand.credits <= 0 or self._draining
                 jobs = [] if vain else await self._meet(demand)
-                answer = self._response.jobs.add(serial=demand.serial)
+                answer = pb.WorkResponse.Jobs(serial=demand.serial)
                 count = write_some(jobs, answer.jobs, convert_workers.to_claimed_message)
+                self._room(answer.ByteSize()).jobs.append(answer)
                 self._pending.set()
                 await asyncio.shield(self._workforce.put_back(_keys(jobs[count:])))
 
@@ -345,15 +359,19 @@ class WorkCall:
     async def _tell_revoked(self) -> None:
         while True:
             revocation = await self._connected().revoked.get()
-            self._response.revoked.add(id=revocation.job_id, retries=revocation.retries)
+            key = pb.JobKey(id=revocation.job_id, retries=revocation.retries)
+            self._room(key.ByteSize()).revoked.append(key)
             self._pending.set()
 
     async def _tell_commands(self) -> None:
         while True:
             await self._connected().commanded.wait()
             self._connected().commanded.clear()
-            for command in await self._storage.receive(self._id):
-                convert_workers.to_command_message(command, self._response.commands.add())
+            while commands := await self._storage.receive(self._id):
+                for command in commands:
+                    message = worker_pb2.Command()
+                    convert_workers.to_command_message(command, message)
+                    self._room(message.ByteSize()).commands.append(message)
                 self._pending.set()
 
 
@@ -374,5 +392,10 @@ def _keys(jobs: Iterable[ClaimedJob]) -> set[JobKey]:
     return {(job.id, job.retries) for job in jobs}
 
 
-def _sent_keys(response: pb.WorkResponse) -> set[JobKey]:
-    return {(job.id, job.retries) for answer in response.jobs for job in answer.jobs}
+def _sent_keys(responses: Iterable[pb.WorkResponse]) -> set[JobKey]:
+    return {
+        (job.id, job.retries)
+        for response in responses
+        for answer in response.jobs
+        for job in answer.jobs
+    }

@@ -175,7 +175,8 @@ class Storage(Protocol):
         """Make inactive jobs active and the worker's, highest priority first, then lowest id.
 
         Only jobs that are due, have not expired and are not blocked by a parent are taken. No job
-        is taken twice, whoever asks at the same time.
+        is taken twice, whoever asks at the same time. One that no worker can be sent (see
+        `ClaimedJob.problem`) fails instead, without another attempt.
 
         Raises:
             WorkerNotFound: The worker is not registered.
@@ -186,7 +187,8 @@ class Storage(Protocol):
 
         A job that fails with more than one attempt left becomes inactive again with one attempt
         less, its retries counted up, and delayed by `backoff` of its retries before. One that has
-        been retried `limits.MAX_RETRIES` times stays failed.
+        been retried `limits.MAX_RETRIES` times stays failed. A job that its result would make
+        larger than `MAX_JOB_BYTES` fails, with `RESULT_TOO_LARGE` as its result.
 
         Returns:
             For each outcome, whether the job was still active in that generation; if not, nothing
@@ -240,6 +242,7 @@ class Storage(Protocol):
         """Merge notes into a job's, key by key; None removes a key.
 
         Raises:
+            Invalid: They would make the job larger than `MAX_JOB_BYTES`.
             JobNotFound: There is none with that id.
         """
 
@@ -275,9 +278,10 @@ class Storage(Protocol):
         """
 
     async def receive(self, worker_id: int) -> list[Command]:
-        """Empty a worker's inbox, and answer what was in it, the oldest first.
+        """Take commands out of a worker's inbox, the oldest first, and return them.
 
-        A worker that is not registered has none.
+        If there are very many, some stay until the next call (see `limits.MAX_COMMANDS_LENGTH`). A
+        worker that is not registered has none.
         """
 
     async def acquire_lock(self, request: LockRequest) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import orjson
+from minion_wire.sizes import MAX_JOB_BYTES
 
 from minion_server.domain.job import EnqueuedJob, JsonValue, NewJob
 from minion_server.storage.base import Changes
@@ -19,7 +20,7 @@ _ENQUEUE = """
     SELECT minion_server_enqueue($1, $2, $3::text[], $4::text[], $5::text[], $6::int[], $7::int[],
       $8::float8[], $9::float8[], $10::bool[], $11::text[], $12::text[], $13::text[])
 """
-_NOTE = "SELECT minion_server_note($1::bigint[], $2::text[], $3::text[])"
+_NOTE = "SELECT minion_server_note($1::bigint[], $2::text[], $3::text[], $4::bigint)"
 
 Tell = Callable[[Changes], None]
 Noting = tuple[int, Mapping[str, JsonValue]]
@@ -70,7 +71,11 @@ async def enqueue(
 
 
 async def note(database: Database, tell: Tell, notings: Sequence[Noting]) -> list[bool]:
-    """Do what `Storage.note_job` says for several callers; answer whether there was each job."""
+    """Do what `Storage.note_job` says for several callers; answer whether there was each job.
+
+    Raises:
+        Invalid: One of the jobs would be too large; then nothing is noted.
+    """
     merged: dict[int, dict[str, JsonValue]] = {}
     for job_id, notes in notings:
         merged.setdefault(job_id, {}).update(notes)
@@ -86,6 +91,7 @@ async def note(database: Database, tell: Tell, notings: Sequence[Noting]) -> lis
                     to_json([key for key, value in merged[job_id].items() if value is None])
                     for job_id in ids
                 ],
+                MAX_JOB_BYTES,
             )
         )
     )

@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 
 import asyncpg
+from minion_wire.sizes import JOB_TOO_LARGE
 
 from minion_server.domain.errors import Conflict, Exhausted, Invalid, MinionError, Unavailable
 
 Meaning = Callable[[str], Exception]
 
+TOO_LARGE_STATE = "MN002"
+"""The SQLSTATE of notes that would make a job too large; the error's text is the size."""
 CLOSED_STATE = "MN001"
 """The SQLSTATE of our own triggers on a database that is closed (see `closing`)."""
 
@@ -94,6 +97,8 @@ def translate(error: Exception) -> Exception:
     """Return the error that callers of the store see; a defect is returned as it is."""
     if isinstance(error, MinionError):
         return error
+    if isinstance(error, asyncpg.PostgresError) and error.sqlstate == TOO_LARGE_STATE:
+        return Invalid("notes", JOB_TOO_LARGE.format(error))
     if isinstance(error, asyncpg.PostgresError) and error.sqlstate == CLOSED_STATE:
         # The text says why.
         told: Exception = Unavailable(str(error))

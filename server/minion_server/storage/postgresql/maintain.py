@@ -94,7 +94,11 @@ async def broadcast(
 async def receive(database: Database, worker_id: int) -> list[Command]:
     """Do what `Storage.receive` says."""
     inbox = orjson.loads(
-        await database.step("SELECT minion_server_receive($1, $2, $3::bigint)", worker_id)
+        await database.step(
+            "SELECT minion_server_receive($1, $2, $3::bigint, $4::bigint)",
+            worker_id,
+            limits.MAX_COMMANDS_LENGTH,
+        )
     )
     return read_inbox(inbox)
 

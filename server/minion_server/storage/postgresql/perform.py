@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import orjson
+from minion_wire import sizes
 
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import WorkerNotFound
@@ -14,6 +16,7 @@ from minion_server.storage.base import Changes
 from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.enqueue import Tell
 from minion_server.storage.postgresql.json_text import to_json
+from minion_server.storage.postgresql.steer import cancel_job
 from minion_server.storage.postgresql.tell import read_changes
 
 LOWEST_PRIORITY = -MAX_INT32 - 1
@@ -27,6 +30,12 @@ _CLAIM = """
 _END = """
     SELECT minion_server_end($1, $2, $3::bigint[], $4::int[], $5::bool[], $6::text[], $7::float8[])
 """
+_END_LARGE = """
+    SELECT minion_server_end_large($1, $2, $3::bigint[], $4::int[], $5::bool[], $6::text[],
+      $7::float8[], $8::int, $9::bigint, $10::bigint, $11::text)
+"""
+_RESULT_TOO_LARGE = to_json(sizes.RESULT_TOO_LARGE)
+_LONG_RESULT = sizes.longest_text(sizes.MAX_SMALL_BYTES)
 
 Ending = tuple[Sequence[Outcome], Backoff]
 
@@ -69,7 +78,21 @@ async def claim_jobs(
     changes = read_changes(answer)
     changes.jobs.update(job.id for job in jobs)
     tell(changes)
-    return jobs, [(queue, task) for queue, task in answer.get("locked", ())]
+    locked = [(queue, task) for queue, task in answer.get("locked", ())]
+    fit = [job for job in jobs if await _fits(database, tell, job)]
+    if len(fit) < len(jobs) and claim.job_id is None:
+        rest = replace(claim, max_jobs=claim.max_jobs - len(fit))
+        others, locked = await claim_jobs(database, tell, worker_id, rest)
+        fit += others
+    return fit, locked
+
+
+async def _fits(database: Database, tell: Tell, job: ClaimedJob) -> bool:
+    """Return whether a worker can be sent a job, which fails if not."""
+    problem = job.problem()
+    if problem is not None:
+        await cancel_job(database, tell, job.id, problem)
+    return problem is None
 
 
 async def end_jobs(database: Database, tell: Tell, requests: Sequence[Ending]) -> list[list[bool]]:
@@ -80,18 +103,23 @@ async def end_jobs(database: Database, tell: Tell, requests: Sequence[Ending]) -
     # In one order in every server, so that two of them do not wait for each other.
     order = sorted(range(len(outcomes)), key=lambda place: outcomes[place][0].job_id)
     given = [outcomes[place][0] for place in order]
+    results = [to_json(outcome.result) for outcome in given]
+    # Jobs that these may make too large are looked at before they end.
+    large = any(len(result) > _LONG_RESULT for result in results)
     delays = [
-        backoff(outcome.retries).total_seconds() if outcome.failed else None
+        backoff(outcome.retries).total_seconds() if outcome.failed or large else None
         for outcome, backoff in (outcomes[place] for place in order)
     ]
+    more = (_LONG_RESULT, sizes.MAX_SMALL_BYTES, sizes.MAX_JOB_BYTES, _RESULT_TOO_LARGE)
     answer = orjson.loads(
         await database.step(
-            _END,
+            _END_LARGE if large else _END,
             [outcome.job_id for outcome in given],
             [min(outcome.retries, MAX_INT32) for outcome in given],
             [outcome.failed for outcome in given],
-            [to_json(outcome.result) for outcome in given],
+            results,
             delays,
+            *(more if large else ()),
         )
     )
     accepted = [False] * len(outcomes)

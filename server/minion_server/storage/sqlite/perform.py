@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
+
+import orjson
+from minion_wire import sizes
 
 from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import WorkerNotFound
@@ -12,6 +16,7 @@ from minion_server.domain.job import Claim, ClaimedJob, Outcome
 from minion_server.domain.limits import MAX_RETRIES
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.rows import CLAIMED_COLUMNS, to_claimed, to_json
+from minion_server.storage.sqlite.steer import fail
 from minion_server.storage.sqlite.writer import Operation, Transaction
 
 # Negated, so that both columns ascend and what is read from several queues and tasks can be merged.
@@ -56,6 +61,7 @@ _TRY_AGAIN = """
 """
 
 LOWEST_PRIORITY = -(2**31)
+_LONG_RESULT = sizes.longest_text(sizes.MAX_SMALL_BYTES)
 
 
 def claim_jobs(worker_id: int, claim: Claim) -> Operation[list[ClaimedJob]]:
@@ -65,11 +71,18 @@ def claim_jobs(worker_id: int, claim: Claim) -> Operation[list[ClaimedJob]]:
         if txn.row("SELECT 1 FROM workers WHERE id = ?", (worker_id,)) is None:
             raise WorkerNotFound(worker_id)
         stages.stage_due(txn)
-        claimed = [
-            to_claimed(row)
-            for job_id in _ready_ids(txn, claim)
-            for row in txn.rows(_TAKE, (txn.now, worker_id, job_id))
-        ]
+        claimed: list[ClaimedJob] = []
+        while len(claimed) < claim.max_jobs:
+            rest = replace(claim, max_jobs=claim.max_jobs - len(claimed))
+            taken = [
+                to_claimed(row)
+                for job_id in _ready_ids(txn, rest)
+                for row in txn.rows(_TAKE, (txn.now, worker_id, job_id))
+            ]
+            fit = [job for job in taken if _fits(txn, job)]
+            claimed += fit
+            if len(fit) == len(taken):
+                break
         txn.changes.jobs.update(job.id for job in claimed)
         return claimed
 
@@ -95,6 +108,8 @@ def end_job(txn: Transaction, outcome: Outcome, result: str, backoff: Backoff) -
     Returns:
         Whether it was active in that generation.
     """
+    if len(result) > _LONG_RESULT:
+        outcome, result = _fitting(txn, outcome, result)
     state = "failed" if outcome.failed else "finished"
     attempts: int | None = txn.connection.execute(
         _END, (state, txn.now, result, outcome.job_id, outcome.retries)
@@ -109,6 +124,26 @@ def end_job(txn: Transaction, outcome: Outcome, result: str, backoff: Backoff) -
     # Even a job that is tried again may have expired meanwhile, and then blocks nobody.
     stages.release(txn, outcome.job_id)
     return True
+
+
+def _fits(txn: Transaction, job: ClaimedJob) -> bool:
+    """Return whether a worker can be sent a job, which fails if not."""
+    problem = job.problem()
+    if problem is not None:
+        fail(txn, job.id, to_json(problem))
+    return problem is None
+
+
+def _fitting(txn: Transaction, outcome: Outcome, result: str) -> tuple[Outcome, str]:
+    """Return an outcome and its result as they are, or a failure if the job would be too large."""
+    row = txn.row("SELECT args, notes FROM jobs WHERE id = ?", (outcome.job_id,))
+    if row is None:
+        return outcome, result
+    args, notes = map(orjson.loads, row)
+    size = sizes.job_size(args, notes, outcome.result)
+    if size <= sizes.MAX_JOB_BYTES or sizes.value_size(outcome.result) <= sizes.MAX_SMALL_BYTES:
+        return outcome, result
+    return replace(outcome, failed=True), to_json(sizes.RESULT_TOO_LARGE.format(size))
 
 
 def _ready_ids(txn: Transaction, claim: Claim) -> list[int]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import orjson
+from minion_wire import sizes
 
 from minion_server.domain import limits
-from minion_server.domain.errors import JobNotFound, RetriedTooOften
+from minion_server.domain.errors import Invalid, JobNotFound, RetriedTooOften
 from minion_server.domain.job import JobState, JsonValue, RetryOptions
 from minion_server.storage.base import Revocation
 from minion_server.storage.sqlite import stages
@@ -124,12 +125,31 @@ def note_job(job_id: int, notes: Mapping[str, JsonValue]) -> Operation[None]:
     """Make the operation of `Storage.note_job`."""
 
     def run(txn: Transaction) -> None:
-        (present,) = _find(txn, job_id, "notes")
-        merged = without_nulls((orjson.loads(present) | dict(notes)).items())
-        txn.connection.execute("UPDATE jobs SET notes = ? WHERE id = ?", (to_json(merged), job_id))
+        text, others = _find(
+            txn, job_id, "notes, octet_length(args) + coalesce(octet_length(result), 0)"
+        )
+        present = orjson.loads(text)
+        merged = without_nulls((present | dict(notes)).items())
+        text = to_json(merged)
+        if sizes.upper_bound(others + len(text)) > sizes.MAX_JOB_BYTES:
+            _check_notes(txn, job_id, present, merged)
+        txn.connection.execute("UPDATE jobs SET notes = ? WHERE id = ?", (text, job_id))
         _changed(txn, job_id)
 
     return run
+
+
+def _check_notes(
+    txn: Transaction,
+    job_id: int,
+    present: Mapping[str, JsonValue],
+    merged: Mapping[str, JsonValue],
+) -> None:
+    """Raise Invalid if new notes make a job too large; to take some away is always possible."""
+    args, result = _find(txn, job_id, "args, coalesce(result, 'null')")
+    size = sizes.job_size(orjson.loads(args), merged, orjson.loads(result))
+    if size > sizes.MAX_JOB_BYTES and sizes.struct_size(merged) > sizes.struct_size(present):
+        raise Invalid("notes", sizes.JOB_TOO_LARGE.format(size))
 
 
 def _find(txn: Transaction, job_id: int, columns: str) -> tuple[Any, ...]:

@@ -72,7 +72,15 @@ def receive(worker_id: int) -> Operation[list[Command]]:
         row = txn.row("SELECT inbox FROM workers WHERE id = ? AND inbox <> '[]'", (worker_id,))
         if row is None:
             return []
-        txn.connection.execute("UPDATE workers SET inbox = '[]' WHERE id = ?", (worker_id,))
-        return read_inbox(orjson.loads(row[0]))
+        entries, size = orjson.loads(row[0]), 0
+        for count, entry in enumerate(entries):
+            size += len(to_json(entry))
+            if count and size > limits.MAX_COMMANDS_LENGTH:
+                break
+        else:
+            count = len(entries)
+        left = to_json(entries[count:])
+        txn.connection.execute("UPDATE workers SET inbox = ? WHERE id = ?", (left, worker_id))
+        return read_inbox(entries[:count])
 
     return run

@@ -90,20 +90,21 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION minion_server_remove(p_lane TEXT, p_token BIGINT, p_job BIGINT) RETURNS JSONB
+-- Without a generation, whichever the job is in.
+CREATE OR REPLACE FUNCTION minion_server_remove(p_lane TEXT, p_token BIGINT, p_job BIGINT, p_retries INT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
-  old    minion_state;
+  old    RECORD;
 BEGIN
   PERFORM set_config('minion_server.own', 'on', TRUE);
   IF answer IS NOT NULL THEN
     RETURN answer;
   END IF;
-  SELECT j.state INTO old FROM minion_jobs AS j WHERE j.id = p_job FOR UPDATE;
+  SELECT j.state, j.retries INTO old FROM minion_jobs AS j WHERE j.id = p_job FOR UPDATE;
   IF NOT FOUND THEN
     RETURN '{"missing": true}';
-  ELSIF old = 'active' THEN
+  ELSIF old.state = 'active' OR old.retries <> p_retries THEN
     RETURN '{"accepted": false}';
   END IF;
   RETURN minion_server_remember(p_lane, p_token, '{"accepted": true}' || minion_server_delete(ARRAY[p_job]));
@@ -122,10 +123,32 @@ BEGIN
 END
 $$;
 
+-- The notes that a job has after some were added and others removed; an error, with the size as its text, if they make the
+-- job larger than `p_most` bytes. To take some away is always possible.
+CREATE OR REPLACE FUNCTION minion_server_merged(p_args JSONB, p_old JSONB, p_result JSONB, p_notes JSONB, p_gone TEXT[], p_most BIGINT)
+  RETURNS JSONB LANGUAGE plpgsql IMMUTABLE AS $$
+DECLARE
+  merged JSONB := (p_old || p_notes) - p_gone;
+  size   BIGINT;
+BEGIN
+  -- What is stored may be compressed, to less than a 300th of its size as a message. The text of a value, times 5.5, is
+  -- above that size (see minion_wire.sizes.upper_bound). Only then is it counted.
+  IF (pg_column_size(p_args) + coalesce(pg_column_size(p_result), 0))::BIGINT * 300 + pg_column_size(merged) * 2 > p_most
+      AND (octet_length(p_args::TEXT) + octet_length(merged::TEXT) + coalesce(octet_length(p_result::TEXT), 0)) * 5.5 + 16
+        > p_most THEN
+    size := minion_server_job_size(p_args, merged, p_result);
+    IF size > p_most AND minion_server_content_size(merged) > minion_server_content_size(p_old) THEN
+      RAISE EXCEPTION USING ERRCODE = 'MN002', MESSAGE = size::TEXT;
+    END IF;
+  END IF;
+  RETURN merged;
+END
+$$;
+
 -- Merges notes into those of jobs, each given once; a job that was noted is answered. `p_gone` are keys to remove.
 -- To do so twice changes nothing.
-CREATE OR REPLACE FUNCTION minion_server_note(p_jobs BIGINT[], p_notes TEXT[], p_gone TEXT[]) RETURNS JSONB
-  LANGUAGE plpgsql SET search_path FROM CURRENT
+CREATE OR REPLACE FUNCTION minion_server_note(p_jobs BIGINT[], p_notes TEXT[], p_gone TEXT[], p_most BIGINT)
+  RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
@@ -134,7 +157,8 @@ BEGIN
   PERFORM set_config('minion_server.own', 'on', TRUE);
   WITH noted AS (
     UPDATE minion_jobs AS j
-    SET notes = (j.notes || g.notes::JSONB) - ARRAY (SELECT jsonb_array_elements_text(g.gone::JSONB))
+    SET notes = minion_server_merged(j.args, j.notes, j.result, g.notes::JSONB,
+      ARRAY (SELECT jsonb_array_elements_text(g.gone::JSONB)), p_most)
     FROM unnest(p_jobs, p_notes, p_gone) AS g (id, notes, gone) WHERE j.id = g.id
     RETURNING j.id
   )

@@ -47,47 +47,58 @@ BEGIN
 END
 $$;
 
-CREATE OR REPLACE FUNCTION minion_server_receive(p_lane TEXT, p_token BIGINT, p_worker BIGINT) RETURNS JSONB
+-- Takes commands out of an inbox, the first one and others while they have `p_length` characters in all.
+CREATE OR REPLACE FUNCTION minion_server_receive(p_lane TEXT, p_token BIGINT, p_worker BIGINT, p_length BIGINT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
+  rest   JSONB;
 BEGIN
   PERFORM set_config('minion_server.own', 'on', TRUE);
   IF answer IS NOT NULL THEN
     RETURN answer;
   END IF;
-  SELECT w.inbox INTO answer FROM minion_workers AS w WHERE w.id = p_worker AND w.inbox <> '[]' FOR UPDATE;
+  PERFORM 1 FROM minion_workers AS w WHERE w.id = p_worker AND w.inbox <> '[]' FOR UPDATE;
   IF NOT FOUND THEN
     RETURN '[]';
   END IF;
-  UPDATE minion_workers SET inbox = '[]' WHERE id = p_worker;
+  SELECT jsonb_agg(c.entry ORDER BY c.place) FILTER (WHERE c.place = 1 OR c.total <= p_length),
+    coalesce(jsonb_agg(c.entry ORDER BY c.place) FILTER (WHERE c.place > 1 AND c.total > p_length), '[]')
+  INTO answer, rest FROM (
+    SELECT e.entry, e.place, sum(length(e.entry::TEXT)) OVER (ORDER BY e.place) AS total
+    FROM minion_workers AS w, jsonb_array_elements(w.inbox) WITH ORDINALITY AS e (entry, place) WHERE w.id = p_worker
+  ) AS c;
+  UPDATE minion_workers SET inbox = rest WHERE id = p_worker;
   RETURN minion_server_remember(p_lane, p_token, answer);
 END
 $$;
 
-CREATE OR REPLACE FUNCTION minion_server_acquire(p_lane TEXT, p_token BIGINT, p_name TEXT, p_seconds FLOAT8, p_limit INT)
-  RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+-- Returns the id of the lock; 0 if none is taken because there is no duration, null if the limit is reached.
+CREATE OR REPLACE FUNCTION minion_server_acquire_lock(
+  p_lane TEXT, p_token BIGINT, p_name TEXT, p_seconds FLOAT8, p_limit INT
+) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
-  whole  INT := least(ceil(p_seconds), 2000000000);
+  taken  BIGINT;
 BEGIN
   IF answer IS NOT NULL THEN
     RETURN answer;
   END IF;
-  answer := to_jsonb(minion_lock(p_name, whole, p_limit));
-  -- Minion's function knows whole seconds only. It has locked the table: the last one is ours.
-  IF answer = 'true' AND whole <> p_seconds THEN
-    UPDATE minion_locks SET expires = now() + p_seconds * INTERVAL '1 second'
-    WHERE id = (SELECT max(l.id) FROM minion_locks AS l WHERE l.name = p_name);
+  IF NOT minion_lock(p_name, least(ceil(p_seconds), 2000000000)::INT, p_limit) THEN
+    RETURN 'null';
   END IF;
-  IF answer = 'false' OR p_seconds = 0 THEN
-    RETURN answer;
+  IF p_seconds = 0 THEN
+    RETURN '0';
   END IF;
-  RETURN minion_server_remember(p_lane, p_token, answer);
+  -- It has locked the table: the last one is ours. It knows whole seconds only.
+  UPDATE minion_locks SET expires = now() + p_seconds * INTERVAL '1 second'
+  WHERE id = (SELECT max(l.id) FROM minion_locks AS l WHERE l.name = p_name) RETURNING id INTO taken;
+  RETURN minion_server_remember(p_lane, p_token, to_jsonb(taken));
 END
 $$;
 
-CREATE OR REPLACE FUNCTION minion_server_release_lock(p_lane TEXT, p_token BIGINT, p_name TEXT) RETURNS JSONB
+-- Without an id, the lock of that name that expires first.
+CREATE OR REPLACE FUNCTION minion_server_release_lock(p_lane TEXT, p_token BIGINT, p_name TEXT, p_id BIGINT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
   answer JSONB := minion_server_recall(p_lane, p_token);
@@ -96,7 +107,7 @@ BEGIN
     RETURN answer;
   END IF;
   DELETE FROM minion_locks WHERE id = (
-    SELECT l.id FROM minion_locks AS l WHERE l.expires > now() AND l.name = p_name
+    SELECT l.id FROM minion_locks AS l WHERE l.expires > now() AND l.name = p_name AND l.id = coalesce(p_id, l.id)
     ORDER BY l.expires LIMIT 1 FOR UPDATE);
   IF NOT FOUND THEN
     RETURN 'false';
