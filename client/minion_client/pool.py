@@ -56,6 +56,21 @@ class ProcessPool(Processes):
         self._failures = 0
         self._stopping = False
 
+    @property
+    def idle(self) -> tuple[int, ...]:
+        """Process ids of those that are ready for a job."""
+        return tuple(child.pid for child in self._idle)
+
+    @property
+    def busy(self) -> tuple[int, ...]:
+        """Process ids of those that run a job."""
+        return tuple(child.pid for child in self._busy)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait for a process."""
+        return len(self._waiting)
+
     async def start(self, size: int) -> None:
         """Start the first process and wait until it is ready.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import grpc
@@ -36,14 +37,21 @@ NOT_FOUND = Abort(
 )
 
 
+class Server(uvicorn.Server):
+    """Leaves the signals of the process to the tests."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
 @pytest.fixture
 async def port(channel: grpc.aio.Channel) -> AsyncIterator[int]:
     """The port of the bridge under uvicorn."""
     app = create_app(channel, services=load_services(), keep_alive=KEEP_ALIVE)
     config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning", lifespan="off")
-    server = uvicorn.Server(config)
-    # As `serve`, without taking the process's signals.
-    task = asyncio.create_task(server._serve())
+    server = Server(config)
+    task = asyncio.create_task(server.serve())
     async with asyncio.timeout(PATIENCE):
         while not server.started:  # noqa: ASYNC110 - uvicorn tells it by this flag alone
             await asyncio.sleep(0.001)

@@ -14,6 +14,8 @@ import minion_client
 import pytest
 from client.both_clients import connect
 from client.remote_bench import RemoteBench
+from minion.v1 import worker_service_pb2 as pb
+from minion.v1.worker_service_pb2_grpc import WorkerServiceStub
 from minion_client import (
     Client,
     ConflictError,
@@ -255,10 +257,28 @@ def test_counts(client: Client) -> None:
     assert history[0].time < history[-1].time
 
 
-def test_workers_are_listed_and_commanded(client: Client) -> None:
-    # Those of the server were forgotten with everything else, until their next heartbeat.
-    assert client.broadcast("jobs", [3], ids=[999]) is False
-    assert list(client.list_workers(ids=[999])) == []
+def test_workers_are_listed_and_commanded(client: Client, server: MinionProcess) -> None:
+    with grpc.insecure_channel(server.grpc) as channel:
+        workers = WorkerServiceStub(channel)
+        key = (("authorization", f"Bearer {KEY}"),)
+        registration = pb.RegisterWorkerRequest(host="h", pid=7)
+        registration.status.update({"jobs": 2})
+        one, other = (workers.RegisterWorker(registration, metadata=key).id for _ in range(2))
+        (listed,) = client.list_workers(ids=[one])
+        assert (listed.id, listed.host, listed.pid, listed.status) == (one, "h", 7, {"jobs": 2})
+        assert {worker.id for worker in client.list_workers()} >= {one, other}
+
+        assert client.broadcast("jobs", [3], ids=[one]) is True
+
+        def received(worker_id: int) -> list[tuple[str, list[Any]]]:
+            request = pb.ReceiveCommandsRequest(id=worker_id)
+            commands = workers.ReceiveCommands(request, metadata=key).commands
+            return [(each.command, list(each.args)) for each in commands]
+
+        assert received(one) == [("jobs", [3])]
+        assert received(one) == received(other) == []
+    assert client.broadcast("jobs", [3], ids=[999_999]) is False
+    assert list(client.list_workers(ids=[999_999])) == []
 
 
 def test_locks(client: Client) -> None:

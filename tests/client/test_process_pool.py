@@ -114,9 +114,9 @@ async def test_a_process_is_ready_before_the_first_job(bench: WorkerBench) -> No
     bench.module("tasks", PID, "pid")
     bench.worker(pool=pool, jobs=2, spare=0)
     await bench.source.until(lambda: bench.source.dequeues)
-    assert len(pool._idle) == 1
+    assert len(pool.idle) == 1
     await bench.perform("pid")
-    await bench.until(lambda: len(pool._idle) == 2)
+    await bench.until(lambda: len(pool.idle) == 2)
 
 
 async def test_an_idle_process_that_dies_is_replaced(bench: WorkerBench) -> None:
@@ -125,7 +125,7 @@ async def test_an_idle_process_that_dies_is_replaced(bench: WorkerBench) -> None
     bench.worker(pool=pool, jobs=1, spare=0)
     before = (await bench.perform("pid")).result
     os.kill(before, signal.SIGKILL)
-    await bench.until(lambda: pool._idle and pool._idle[0].pid != before)
+    await bench.until(lambda: pool.idle and pool.idle[0] != before)
     assert (await bench.perform("pid")).result != before
 
 
@@ -138,15 +138,15 @@ async def test_a_pool_grows_and_shrinks(bench: WorkerBench) -> None:
     worker.resize(jobs=3)
     await bench.source.until(lambda: jobs[1].state == "active")
     # The third, ready for what may come.
-    await bench.until(lambda: len(pool._busy) == 2 and len(pool._idle) == 1)
+    await bench.until(lambda: len(pool.busy) == 2 and len(pool.idle) == 1)
     worker.resize(jobs=2)
-    await bench.until(lambda: not pool._idle)
+    await bench.until(lambda: not pool.idle)
     worker.resize(jobs=0)
     for job in jobs:
         await bench.source.cancel(job)
     worker.resize(jobs=1)
     assert (await bench.perform("pid")).state == "finished"
-    await bench.until(lambda: len(pool._idle) + len(pool._busy) == 1)
+    await bench.until(lambda: len(pool.idle) + len(pool.busy) == 1)
 
 
 async def test_what_waits_for_a_process_can_be_cancelled(bench: WorkerBench) -> None:
@@ -156,9 +156,9 @@ async def test_what_waits_for_a_process_can_be_cancelled(bench: WorkerBench) -> 
     bench.worker(pool=OneProcess(pool), jobs=2, spare=0)
     first = await bench.source.enqueue("wait")
     second = await bench.source.enqueue("pid")
-    await bench.until(lambda: pool._waiting)
+    await bench.until(lambda: pool.waiting)
     await bench.source.cancel(second)
-    await bench.until(lambda: not pool._waiting)
+    await bench.until(lambda: not pool.waiting)
     await bench.source.cancel(first)
     assert (await bench.perform("pid")).state == "finished"
 
@@ -216,9 +216,10 @@ async def test_no_process_is_started_for_coroutines_alone() -> None:
 
     registry = Registry()
     registry.add(Task(name="nothing", function=nothing, kind=TaskKind.COROUTINE))
-    executor = Executor(registry)
+    pool = ProcessPool(ChildSettings(modules=["there_is_no_such_module"]))
+    executor = Executor(registry, pool=pool)
     await executor.start(4)
-    assert executor._processes is None
+    assert pool.idle == ()
     await executor.stop()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import pytest
@@ -18,7 +17,7 @@ from minion_server.engine.loop import Loop
 from minion_server.engine.repairer import Repairer
 from minion_server.engine.stager import Stager
 from support.bench import Bench
-from support.waiting import reached
+from support.waiting import reached, settle
 
 
 class Counting(Loop):
@@ -45,7 +44,7 @@ async def test_a_loop_steps_when_its_time_comes_and_when_it_is_woken() -> None:
     await reached(lambda: loop.steps == 4)
     await loop.stop()
     loop.wake()
-    await asyncio.sleep(0.01)
+    await settle()
     assert loop.steps == 4
 
 
@@ -84,28 +83,30 @@ async def test_the_stager_sleeps_until_the_next_job_is_due(bench: Bench) -> None
 async def test_the_stager_wakes_for_an_earlier_job_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = 0
+    begun = ended = 0
     stage_due = bench.storage.stage_due
 
     async def counted() -> float | None:
-        nonlocal looks
+        nonlocal begun, ended
+        begun += 1
         due_in = await stage_due()
-        looks += 1
+        ended += 1
         return due_in
 
     monkeypatch.setattr(bench.storage, "stage_due", counted)
     stager = Stager(bench.storage)
     stager.start()
-    await reached(lambda: looks == 1)
+    await reached(lambda: ended == 1)
     await bench.enqueue(delay=timedelta(seconds=50))
-    await reached(lambda: looks == 2)
+    await reached(lambda: ended == 2)
     await bench.enqueue(delay=timedelta(seconds=55))
     await bench.enqueue()
-    await asyncio.sleep(0.02)
-    assert looks == 2
+    await settle()
+    assert begun == 2
     await bench.enqueue(delay=timedelta(seconds=20))
-    await reached(lambda: looks == 3)
+    await reached(lambda: ended == 3)
     await stager.stop()
+    assert begun == 3
 
 
 async def test_what_becomes_due_during_a_look_is_not_slept_through(
@@ -122,10 +123,13 @@ async def test_what_becomes_due_during_a_look_is_not_slept_through(
     assert await Stager(bench.storage).step() == pytest.approx(3, abs=0.5)
 
 
-def repairer(bench: Bench, beat: Callable[[], None], rng: float = 0.5) -> Repairer:
-    async def heartbeat() -> None:
-        beat()
+async def no_heartbeat() -> None:
+    pass
 
+
+def repairer(
+    bench: Bench, heartbeat: Callable[[], Awaitable[None]] = no_heartbeat, rng: float = 0.5
+) -> Repairer:
     return Repairer(
         bench.storage,
         retention=Retention(),
@@ -140,7 +144,7 @@ def repairer(bench: Bench, beat: Callable[[], None], rng: float = 0.5) -> Repair
 async def test_repairs_come_at_half_to_all_of_the_interval(
     bench: Bench, rng: float, seconds: float
 ) -> None:
-    assert await repairer(bench, lambda: None, rng).step() == pytest.approx(seconds, abs=0.1)
+    assert await repairer(bench, rng=rng).step() == pytest.approx(seconds, abs=0.1)
 
 
 async def test_a_repair_rescues_jobs_of_a_worker_that_fell_silent(bench: Bench) -> None:
@@ -148,7 +152,11 @@ async def test_a_repair_rescues_jobs_of_a_worker_that_fell_silent(bench: Bench) 
     await bench.claim_ids(await bench.worker())
     bench.clock.advance(91)
     beats: list[float] = []
-    await repairer(bench, lambda: beats.append(bench.clock.now)).step()
+
+    async def heartbeat() -> None:
+        beats.append(bench.clock.now)
+
+    await repairer(bench, heartbeat).step()
     assert beats == [bench.clock.now]
     failed, again = await bench.job(once), await bench.job(twice)
     assert (failed.state, failed.result) == (JobState.FAILED, "Worker went away")
@@ -167,9 +175,7 @@ async def test_a_repair_after_a_long_sleep_spares_the_own_worker(bench: Bench) -
     async def heartbeat() -> None:
         await bench.storage.register_worker(Registration(id=worker, host="h", pid=1))
 
-    own = repairer(bench, lambda: None)
-    own._heartbeat = heartbeat
-    await own.step()
+    await repairer(bench, heartbeat).step()
     assert (await bench.job(job_id)).state == JobState.ACTIVE
     claim = Claim(queues=["default"], tasks=["foo"])
     assert await bench.storage.claim_jobs(worker, claim) == []

@@ -70,7 +70,7 @@ class Node:
 
     async def listens(self) -> None:
         async with asyncio.timeout(10):
-            while not self.storage._watch._listening:  # noqa: ASYNC110 - no event tells of it
+            while not self.storage.listening:  # noqa: ASYNC110 - no event tells of it
                 await asyncio.sleep(0.005)
 
     async def enqueue(self, **fields: object) -> int:

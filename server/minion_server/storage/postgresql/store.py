@@ -110,6 +110,11 @@ class PostgresStorage:
             partial(read.get_statuses, database), most=read.MAX_LOOKUPS
         )
 
+    @property
+    def listening(self) -> bool:
+        """Whether notifications of other servers reach it; else it polls."""
+        return self._watch.listening
+
     async def open(self) -> None:
         """Connect, bring our part of the schema up to date, and listen."""
         try:

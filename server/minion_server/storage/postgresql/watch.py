@@ -129,6 +129,11 @@ class Watch:
         self._news = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
+    @property
+    def listening(self) -> bool:
+        """Whether notifications reach it; else it polls."""
+        return self._listening
+
     async def start(self) -> None:
         """Begin. What was before is nobody's interest yet."""
         await self._look_revoked()
