@@ -108,6 +108,8 @@ class Proxy:
         self._deaf.add((self.connections, direction))
 
     def close(self) -> None:
+        # Closed alone, it would leave the thread in `accept`.
+        _shut(self._listener)
         self._listener.close()
         self.drop()
 
