@@ -261,9 +261,12 @@ def test_workers_are_listed_and_commanded(client: Client, server: MinionProcess)
     with grpc.insecure_channel(server.grpc) as channel:
         workers = WorkerServiceStub(channel)
         key = (("authorization", f"Bearer {KEY}"),)
-        registration = pb.RegisterWorkerRequest(host="h", pid=7)
-        registration.status.update({"jobs": 2})
-        one, other = (workers.RegisterWorker(registration, metadata=key).id for _ in range(2))
+        # Far from the id of the server's own worker, which ids would reach again after the reset.
+        one, other = 501, 502
+        for worker_id in (one, other):
+            registration = pb.RegisterWorkerRequest(id=worker_id, host="h", pid=7)
+            registration.status.update({"jobs": 2})
+            workers.RegisterWorker(registration, metadata=key)
         (listed,) = client.list_workers(ids=[one])
         assert (listed.id, listed.host, listed.pid, listed.status) == (one, "h", 7, {"jobs": 2})
         assert {worker.id for worker in client.list_workers()} >= {one, other}

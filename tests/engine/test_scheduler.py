@@ -12,6 +12,7 @@ from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, NewJob, RetryOptions
 from minion_server.domain.worker import Command, Registration, WorkerFilter
 from minion_server.engine.scheduler import Scheduler
+from minion_server.storage.base import Changes
 from support.bench import Bench
 from support.waiting import reached, settle
 
@@ -140,8 +141,12 @@ async def test_a_wait_ends_without_jobs(desk: Desk) -> None:
 
 async def test_who_leaves_passes_the_word_on(desk: Desk) -> None:
     first, second = await desk.ask(), await desk.ask()
+
+    def leave(_: Changes) -> None:
+        first.cancel()
+
     # Called after the scheduler has told the first, which has not looked yet.
-    desk.bench.storage.subscribe(lambda _: first.cancel())
+    desk.bench.storage.subscribe(leave)
     job_id = await desk.bench.enqueue()
     assert await taken(second) == [job_id]
     assert first.cancelled()

@@ -255,8 +255,7 @@ def await_files(server: MinionProcess, folder: Path, values: list[str]) -> list[
     wanted, log = str(folder / "wanted"), str(folder / "ended")
     jobs = [server.enqueue("await_file", wanted, log, value) for value in values]
     # A job that the worker has not read yet when its server dies is put back, rightly.
-    for job in jobs:
-        until(lambda job=job: server.detail(job)["notes"] == {"waiting": True}, job)
+    until(lambda: all(server.detail(job)["notes"] == {"waiting": True} for job in jobs), jobs)
     return jobs
 
 
