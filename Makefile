@@ -26,7 +26,7 @@ test: $(VENV)/dev
 
 # Half a minute for the inner loop: what starts no program, on the embedded store.
 unit: $(VENV)/dev
-	$(BIN)/python -m pytest $(PARALLEL) -m unit
+	$(BIN)/python -m pytest $(PARALLEL) -m unit --hypothesis-profile quick
 
 # Everything that CI checks besides the tests.
 check: lint types layers protos breaking

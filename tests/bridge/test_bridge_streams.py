@@ -158,8 +158,10 @@ async def test_a_silent_event_stream_shows_that_it_lives(
 
 async def test_a_deadline_ends_a_stream(web: httpx.AsyncClient, fake: FakeMinion) -> None:
     fake.answers["WatchJob"] = [changed("active"), never]
-    answer = await web.get(WATCH, headers={"Grpc-Timeout": "100m"})
-    assert json.loads(answer.text.splitlines()[-1])["error"]["code"] == 4
+    answer = await web.get(WATCH, headers={"Grpc-Timeout": "500m"})
+    last = json.loads(answer.text.splitlines()[-1])
+    # Where it passes before the first message, there is no stream that the error ends.
+    assert last.get("error", last)["code"] == 4
     assert fake.calls[0].seconds_left is not None
     fake.answers["WatchJob"] = []
     await web.get(WATCH)
