@@ -2,8 +2,11 @@
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+PARALLEL := -n auto --dist worksteal
 
 OUT := gen
 PROTO_CACHE := .cache/proto
@@ -11,37 +14,52 @@ PROTOC := $(BIN)/python -m grpc_tools.protoc -Iproto -I$(PROTO_CACHE)
 PROTOS := $(wildcard proto/minion/v1/*.proto)
 SERVICES := $(wildcard proto/minion/v1/*_service.proto)
 
-.PHONY: demo test check lint types layers protos gen wheel clean
+.PHONY: demo test unit check lint types layers protos breaking gen wheel clean
 
 # The main job, on real input, in a temporary directory.
-demo: .venv/runtime
+demo: $(VENV)/runtime
 	$(BIN)/minion demo
 
-test: .venv/dev
-	$(BIN)/python -m pytest
+# One process of tests per processor; each has folders, ports and a PostgreSQL server of its own.
+test: $(VENV)/dev
+	$(BIN)/python -m pytest $(PARALLEL)
+
+# Half a minute for the inner loop: what starts no program, on the embedded store.
+unit: $(VENV)/dev
+	$(BIN)/python -m pytest $(PARALLEL) -m unit --hypothesis-profile quick
 
 # Everything that CI checks besides the tests.
-check: lint types layers protos
+check: lint types layers protos breaking
 
-lint: .venv/dev
+lint: $(VENV)/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
-types: .venv/dev
+types: $(VENV)/dev
 	$(BIN)/mypy
 
-layers: .venv/dev
+layers: $(VENV)/dev
 	$(BIN)/lint-imports
 
 # The contract is clean, and gen/ is what it generates.
-protos: .venv/dev $(PROTO_CACHE)
+protos: $(VENV)/dev $(PROTO_CACHE)
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	rm -rf .cache/gen && mkdir -p .cache/gen/minion/v1
 	$(MAKE) --no-print-directory gen OUT=.cache/gen
 	diff -r -x __pycache__ -x py.typed gen .cache/gen
 
-gen: .venv/dev $(PROTO_CACHE)
+# Programs that were built on the contract of the last commit go on working: of the one before, if proto/
+# has not been touched since. A clone may have neither.
+breaking: $(VENV)/dev $(PROTO_CACHE)
+	@base=HEAD; git diff --quiet HEAD -- proto 2>/dev/null && base=HEAD^; \
+	rm -rf .cache/before && mkdir -p .cache/before/.cache && cp -r $(PROTO_CACHE) .cache/before/.cache/ && \
+	if git archive --output .cache/before.tar $$base proto buf.yaml 2>/dev/null; then \
+	  tar -xf .cache/before.tar -C .cache/before && echo "buf breaking --against $$base" && \
+	  $(BIN)/buf breaking --against .cache/before; \
+	else echo "buf breaking: there is no earlier commit here to compare with"; fi
+
+gen: $(VENV)/dev $(PROTO_CACHE)
 	PATH="$(abspath $(BIN)):$$PATH" $(PROTOC) --python_out=$(OUT) --mypy_out=quiet:$(OUT) $(PROTOS)
 	PATH="$(abspath $(BIN)):$$PATH" $(PROTOC) --grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) $(SERVICES)
 	$(PROTOC) --include_imports --include_source_info --descriptor_set_out=$(OUT)/minion/v1/minion.binpb \
@@ -49,24 +67,24 @@ gen: .venv/dev $(PROTO_CACHE)
 
 # buf and protoc need the sources of the annotations, and transcoders those of the errors' details, which
 # the package of their Python code brings.
-$(PROTO_CACHE): .venv/dev Makefile
+$(PROTO_CACHE): $(VENV)/dev Makefile
 	mkdir -p $@/google/api $@/google/rpc
 	packages=$$($(BIN)/python -c 'import google.api; print(google.api.__path__[0])')/.. && \
 	cp $$packages/api/annotations.proto $$packages/api/http.proto $@/google/api/ && \
 	cp $$packages/rpc/error_details.proto $@/google/rpc/
 	touch $@
 
-wheel: .venv/dev
+wheel: $(VENV)/dev
 	rm -rf dist && $(BIN)/hatchling build -t wheel
 
-.venv/runtime: pyproject.toml constraints.txt
+$(VENV)/runtime: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed"; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 	$(INSTALL) --upgrade pip
 	$(INSTALL) --editable '.[all]'
 	touch $@
 
-.venv/dev: .venv/runtime
+$(VENV)/dev: $(VENV)/runtime
 	$(INSTALL) --group dev
 	touch $@
 

@@ -48,7 +48,7 @@ def settings(directory: Path, **values: Any) -> Settings:
             "grpc_listen": ("127.0.0.1", 0),
             "no_http": True,
             "no_library": True,
-            "tasks": ("tasks",),
+            "tasks": ("noop_tasks",),
             "log_level": "WARNING",
         }
         | values

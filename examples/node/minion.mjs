@@ -21,8 +21,10 @@ const { MinionService, WorkerService } = grpc.loadPackageDefinition(definition).
 
 export const target = process.env.MINION_TARGET ?? '127.0.0.1:50051';
 const credentials = grpc.credentials.createInsecure();
-export const minion = new MinionService(target, credentials);
-export const workers = new WorkerService(target, credentials);
+// A connection that died without a word is noticed; servers allow a ping every 10 seconds.
+const options = { 'grpc.keepalive_time_ms': 20_000, 'grpc.keepalive_timeout_ms': 10_000 };
+export const minion = new MinionService(target, credentials, options);
+export const workers = new WorkerService(target, credentials, options);
 
 export function metadata() {
   const metadata = new grpc.Metadata();
@@ -31,11 +33,12 @@ export function metadata() {
 }
 
 function key() {
-  const kept = join(homedir(), '.local/share/minion/api-key');
+  const folder = process.platform === 'darwin' ? 'Library/Application Support' : '.local/share';
+  const kept = join(homedir(), folder, 'minion/api-key');
   return process.env.MINION_API_KEY ?? readFileSync(kept, 'utf8').trim();
 }
 
-/** Calls a unary method, and answers a promise of the response. */
+/** Calls a unary method, and returns a promise of the response. */
 export function call(client, method, request, seconds = 30) {
   return new Promise((resolve, reject) => {
     const options = { deadline: Date.now() + seconds * 1000 };
@@ -45,20 +48,37 @@ export function call(client, method, request, seconds = 30) {
   });
 }
 
+/** Bytes of a WorkRequest on the wire. */
+export const sizeOfRequest = (request) => WorkerService.service.Work.requestSerialize(request).length;
+
 // Plain JSON as google.protobuf.Value, Struct and ListValue, and back.
 
-export function toValue(json) {
-  if (json === null || json === undefined) return { nullValue: 'NULL_VALUE' };
-  if (typeof json === 'number') return { numberValue: json };
-  if (typeof json === 'string') return { stringValue: json };
-  if (typeof json === 'boolean') return { boolValue: json };
-  return Array.isArray(json) ? { listValue: toList(json) } : { structValue: toStruct(json) };
+/** Half of a character, which JavaScript keeps in strings and UTF-8 does not. */
+export const LONE_SURROGATE = /\p{Surrogate}/gu;
+
+function checked(text) {
+  if (text.search(LONE_SURROGATE) < 0) return text;
+  throw new TypeError('expected text, got half of a surrogate pair');
 }
 
-export const toList = (json) => ({ values: json.map(toValue) });
+const MAX_DEPTH = 30; // Deeper, protobuf's parsers do not read it.
 
-export const toStruct = (json) => ({
-  fields: Object.fromEntries(Object.entries(json).map(([name, value]) => [name, toValue(value)])),
+export function toValue(json, depth = 0) {
+  if (depth > MAX_DEPTH) throw new RangeError(`nested more than ${MAX_DEPTH} deep`);
+  if (json === null || json === undefined) return { nullValue: 'NULL_VALUE' };
+  if (typeof json === 'number') return { numberValue: json };
+  if (typeof json === 'string') return { stringValue: checked(json) };
+  if (typeof json === 'boolean') return { boolValue: json };
+  if (typeof json !== 'object') throw new TypeError(`expected JSON, got ${typeof json}`);
+  return Array.isArray(json) ? { listValue: toList(json, depth) } : { structValue: toStruct(json, depth) };
+}
+
+export const toList = (json, depth = 0) => ({ values: json.map((value) => toValue(value, depth + 1)) });
+
+export const toStruct = (json, depth = 0) => ({
+  fields: Object.fromEntries(
+    Object.entries(json).map(([name, value]) => [checked(name), toValue(value, depth + 1)]),
+  ),
 });
 
 export function fromValue(value) {

@@ -7,16 +7,21 @@
 import { hostname } from 'node:os';
 import { resolve as resolvePath } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { inspect } from 'node:util';
 import grpc from '@grpc/grpc-js';
 import * as json from './minion.mjs';
 
 const FATAL = [grpc.status.UNAUTHENTICATED, grpc.status.INVALID_ARGUMENT, grpc.status.UNIMPLEMENTED];
+const MAX_REPORT_BYTES = 1 << 20; // Of one report, unless a single outcome is larger.
+const MAX_NEWS_BYTES = (4 << 20) - 1024; // gRPC servers accept messages of up to 4 MiB.
+const MAX_ERROR_LENGTH = 10_000;
+const PATIENCE_MS = Number(process.env.MINION_PATIENCE_MS ?? 30_000); // For a receipt; then the call is dead.
 const keyOf = ({ id, retries }) => `${id}/${retries}`;
 
 class Worker {
   id; // Given by the server, kept for later calls.
   running = new Map(); // What runs, by id and generation.
-  unanswered = []; // Outcomes and notes that the server has not confirmed, oldest first.
+  unanswered = []; // Outcomes and notes without a receipt, oldest first.
   serial = 0; // Numbers demands and reports.
   stopping = false;
 
@@ -46,20 +51,21 @@ class Worker {
 
   connect() {
     this.demanded = 0; // The serial of the demand that is open, 0 if none is.
-    this.reported = 0; // How much of `unanswered` has been sent in this call.
+    this.awaited = new Map([['welcome', performance.now()]]); // When it was sent, by serial of the report.
     this.read = 0;
     this.draining = false;
     this.stream = json.workers.work(json.metadata());
     this.stream.on('data', (response) => this.take(response));
     this.stream.on('error', () => {}); // The status tells it, too.
     this.send({ hello: this.hello() });
+    this.beatEvery(PATIENCE_MS / 3);
     return new Promise((resolve) => this.stream.on('status', resolve)).finally(() =>
       clearInterval(this.heartbeat),
     );
   }
 
   hello() {
-    const held = [...this.running.keys(), ...this.unanswered.flatMap(({ outcome }) => outcome?.key ?? [])];
+    const unreported = this.unanswered.flatMap(({ outcome }) => outcome?.job ?? []);
     return {
       id: this.id,
       host: hostname(),
@@ -70,7 +76,7 @@ class Worker {
         tasks: Object.keys(this.tasks),
         type: 'Node',
       }),
-      holds: held.map((key) => ({ id: key.split('/')[0], retries: Number(key.split('/')[1]) })),
+      holds: [...[...this.running.values()].map(({ key }) => key), ...unreported],
     };
   }
 
@@ -96,9 +102,23 @@ class Worker {
   welcome({ id, missingAfter }) {
     this.id = id;
     this.failures = 0;
-    const beat = () => this.send({ hello: this.hello() });
-    this.heartbeat = setInterval(beat, (json.seconds(missingAfter) * 1000) / 6);
+    this.awaited.delete('welcome');
+    this.beatEvery(Math.min(PATIENCE_MS / 3, (json.seconds(missingAfter) * 1000) / 6));
     this.report(); // What an earlier call has not confirmed.
+  }
+
+  beatEvery(milliseconds) {
+    clearInterval(this.heartbeat);
+    this.heartbeat = setInterval(() => this.beat(), milliseconds);
+  }
+
+  /** Says hello again; the receipt of an empty report shows that the server still listens. */
+  beat() {
+    const [oldest = Infinity] = this.awaited.values();
+    if (performance.now() - oldest > PATIENCE_MS) return this.stream.cancel(); // `run` connects again.
+    if (this.awaited.has('welcome')) return;
+    this.send({ hello: this.hello() });
+    this.sendReport([]);
   }
 
   /** Asks for as many jobs as there is room for; one demand at a time, so that none is too many. */
@@ -114,25 +134,20 @@ class Worker {
   }
 
   async perform({ id, retries, task, args, attempts, notes }) {
-    const key = keyOf({ id, retries });
-    const controller = new AbortController();
-    const run = { id, controller, revoked: false };
-    this.running.set(key, run);
-    const note = (members) => this.tell({ notes: { id, notes: json.toStruct(members) } });
-    const { signal } = controller;
+    const key = { id, retries };
+    const run = { key, controller: new AbortController(), revoked: false };
+    this.running.set(keyOf(key), run);
+    const note = (members) => this.tell(sized({ notes: { id, notes: json.toStruct(members) } }));
+    const { signal } = run.controller;
     const job = { id, task, retries, attempts, notes: json.fromStruct(notes), note, signal };
-    let failed = false;
-    let result;
+    let news;
     try {
-      result = await this.tasks[task](job, ...json.fromList(args));
+      news = outcome(key, await this.tasks[task](job, ...json.fromList(args)));
     } catch (error) {
-      failed = true;
-      result = String(error?.message ?? error);
+      news = failure(key, error);
     }
-    this.running.delete(key);
-    if (!run.revoked) {
-      this.tell({ outcome: { key, job: { id, retries }, failed, result: json.toValue(result) } });
-    }
+    this.running.delete(keyOf(key));
+    if (!run.revoked) this.tell(news);
     this.demand();
     this.finishIfIdle();
   }
@@ -150,31 +165,47 @@ class Worker {
     this.reporting ??= setImmediate(() => this.report());
   }
 
+  /** Sends what has not been sent in this call. */
   report() {
     clearImmediate(this.reporting);
     this.reporting = undefined;
-    const news = this.unanswered.slice(this.reported);
-    if (!news.length) return;
-    this.reported = this.unanswered.length;
-    const serial = ++this.serial;
-    for (const each of news) each.serial = String(serial);
-    const notes = news.flatMap(({ notes }) => notes ?? []);
-    const outcomes = news.flatMap(({ outcome }) => outcome ?? []);
+    if (this.awaited.has('welcome')) return;
+    const unsent = this.unanswered.filter(({ serial }) => !this.awaited.has(serial));
+    for (const batch of batches(unsent)) this.sendReport(batch);
+  }
+
+  sendReport(batch) {
+    const serial = String(++this.serial);
+    this.awaited.set(serial, performance.now());
+    for (const news of batch) news.serial = serial;
+    const notes = batch.flatMap((news) => news.notes ?? []);
+    const outcomes = batch.flatMap((news) => news.outcome ?? []);
     this.send({ report: { serial, notes, outcomes } });
   }
 
   confirm({ serial, refusal }) {
-    if (refusal) console.error(`the server refuses a report: ${refusal}`);
-    const left = this.unanswered.filter((each) => each.serial !== serial);
-    this.reported -= this.unanswered.length - left.length;
-    this.unanswered = left;
+    this.awaited.delete(serial);
+    const reported = this.unanswered.filter((news) => news.serial === serial);
+    if (refusal && reported.length > 1) {
+      // Nothing was accepted. Each again in a report of its own shows which is to blame.
+      for (const news of reported) news.alone = true;
+      return this.report();
+    }
+    this.unanswered = this.unanswered.filter((news) => news.serial !== serial);
+    if (!refusal) return;
+    console.error(`the server refuses a report: ${refusal}`);
+    for (const { outcome } of reported) {
+      // Without any outcome the job would be put back, and run and be refused again.
+      if (outcome && !outcome.failed) this.tell(failure(outcome.job, `the result was refused: ${refusal}`));
+      else if (outcome) this.tell(failure(outcome.job, 'the error was refused'));
+    }
   }
 
   obey({ command, args }) {
     const [first] = json.fromList(args);
-    if (command === 'jobs') this.jobs = first;
+    if (command === 'jobs' && Number.isInteger(first)) this.jobs = first;
     if (command === 'stop') {
-      for (const { id, controller } of this.running.values()) if (id === String(first)) controller.abort();
+      for (const { key, controller } of this.running.values()) if (key.id === String(first)) controller.abort();
     }
   }
 
@@ -186,6 +217,41 @@ class Worker {
   finishIfIdle() {
     if (this.stopping && !this.demanded && this.isIdle()) this.stream.end();
   }
+}
+
+function outcome(job, value) {
+  return sized({ outcome: { job, failed: false, result: json.toValue(value) } });
+}
+
+/** Whatever was thrown, it makes an outcome that can be sent. */
+function failure(job, error) {
+  const text = typeof error?.message === 'string' ? error.message : error;
+  const shown = (typeof text === 'string' ? text : inspect(text)).slice(0, MAX_ERROR_LENGTH);
+  const result = json.toValue(shown.replace(json.LONE_SURROGATE, '\ufffd'));
+  return sized({ outcome: { job, failed: true, result } });
+}
+
+function sized(news) {
+  const { notes = [], outcome = [] } = news;
+  news.size = json.sizeOfRequest({ report: { notes: [notes].flat(), outcomes: [outcome].flat() } });
+  if (news.size <= MAX_NEWS_BYTES) return news;
+  throw new RangeError(`too large: ${news.size} bytes, expected at most ${MAX_NEWS_BYTES}`);
+}
+
+/** Splits news into reports of a bounded size; what must be alone is. */
+function* batches(allNews) {
+  let batch = [];
+  let size = 0;
+  for (const news of allNews) {
+    size += news.size;
+    if (batch.length && (news.alone || batch[0].alone || size > MAX_REPORT_BYTES)) {
+      yield batch;
+      batch = [];
+      size = news.size;
+    }
+    batch.push(news);
+  }
+  if (batch.length) yield batch;
 }
 
 const [tasks = './tasks.mjs', jobs = '4'] = process.argv.slice(2);

@@ -16,7 +16,7 @@ def main(files: list[str]) -> int:
     with Client(target, key=os.environ.get("MINION_API_KEY")) as minion:
         # An urgent job, tried up to three times.
         for job in minion.watch(minion.enqueue("greet", ["Ada"], priority=5, attempts=3)):
-            print(job.state, job.result or "")
+            print(job.state, "" if job.result is None else job.result)
         ids = minion.enqueue_many(NewJob(task="checksum", args=[file]) for file in files)
         for file, job_id in zip(files, ids, strict=True):
             try:

@@ -86,6 +86,7 @@ class Proxy:
     Attributes:
         address: Where it listens.
         connections: How many connections it has had.
+        refusals: How many more connections it ends at once.
     """
 
     def __init__(self, target: str) -> None:
@@ -94,6 +95,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.connections = 0
+        self.refusals = 0
         self._sockets: set[socket.socket] = set()
         self._deaf: set[tuple[int, str]] = set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -108,6 +110,8 @@ class Proxy:
         self._deaf.add((self.connections, direction))
 
     def close(self) -> None:
+        # Closed alone, it would leave the thread in `accept`.
+        _shut(self._listener)
         self._listener.close()
         self.drop()
 
@@ -115,6 +119,10 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
+                if self.refusals:
+                    self.refusals -= 1
+                    client.close()
+                    continue
                 try:
                     server = socket.create_connection(self._target)
                 except OSError:

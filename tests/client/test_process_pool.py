@@ -317,9 +317,10 @@ async def test_no_process_is_started_for_coroutines_alone() -> None:
 
     registry = Registry()
     registry.add(Task(name="nothing", function=nothing, kind=TaskKind.COROUTINE))
-    executor = Executor(registry)
+    pool = ProcessPool(ChildSettings(modules=["there_is_no_such_module"]))
+    executor = Executor(registry, pool=pool)
     await executor.start(4)
-    assert executor._processes is None
+    assert pool.idle == 0
     await executor.stop()
 
 

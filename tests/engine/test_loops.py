@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import timedelta
 
 import pytest
@@ -16,7 +15,7 @@ from minion_server.engine.repairer import Repairer
 from minion_server.engine.stager import Stager
 from minion_server.loop import Loop
 from support.bench import Bench
-from support.waiting import reached
+from support.waiting import reached, settle
 
 
 class Counting(Loop):
@@ -43,7 +42,7 @@ async def test_a_loop_steps_when_its_time_comes_and_when_it_is_woken() -> None:
     await reached(lambda: loop.steps == 4)
     await loop.stop()
     loop.wake()
-    await asyncio.sleep(0.01)
+    await settle()
     assert loop.steps == 4
 
 
@@ -82,28 +81,30 @@ async def test_the_stager_sleeps_until_the_next_job_is_due(bench: Bench) -> None
 async def test_the_stager_wakes_for_an_earlier_job_alone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = 0
+    begun = ended = 0
     stage_due = bench.storage.stage_due
 
     async def counted() -> float | None:
-        nonlocal looks
+        nonlocal begun, ended
+        begun += 1
         due_in = await stage_due()
-        looks += 1
+        ended += 1
         return due_in
 
     monkeypatch.setattr(bench.storage, "stage_due", counted)
     stager = Stager(bench.storage)
     stager.start()
-    await reached(lambda: looks == 1)
+    await reached(lambda: ended == 1)
     await bench.enqueue(delay=timedelta(seconds=50))
-    await reached(lambda: looks == 2)
+    await reached(lambda: ended == 2)
     await bench.enqueue(delay=timedelta(seconds=55))
     await bench.enqueue()
-    await asyncio.sleep(0.02)
-    assert looks == 2
+    await settle()
+    assert begun == 2
     await bench.enqueue(delay=timedelta(seconds=20))
-    await reached(lambda: looks == 3)
+    await reached(lambda: ended == 3)
     await stager.stop()
+    assert begun == 3
 
 
 async def test_what_becomes_due_during_a_look_is_not_slept_through(

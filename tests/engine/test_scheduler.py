@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from minion_server.domain.errors import WorkerNotFound
-from minion_server.domain.job import Claim, ClaimedJob, RetryOptions
+from minion_server.domain.job import Claim, ClaimedJob, NewJob, RetryOptions
 from minion_server.domain.worker import Command, Registration, WorkerFilter
 from minion_server.engine.scheduler import Scheduler
+from minion_server.storage.base import Changes
 from support.bench import Bench
 from support.waiting import reached, settle
 
@@ -77,11 +78,18 @@ async def test_a_job_is_handed_to_the_one_who_waits_longest(desk: Desk) -> None:
 
 
 async def test_a_batch_wakes_as_many_as_it_needs(desk: Desk) -> None:
-    waiting = [await desk.ask(max_jobs=2) for _ in range(3)]
-    async with asyncio.timeout(WAIT):
-        ids = [await desk.bench.enqueue() for _ in range(6)]
-        jobs = await asyncio.gather(*waiting)
-    assert sorted(job.id for part in jobs for job in part) == sorted(ids)[: sum(map(len, jobs))]
+    waiting = [await desk.ask(max_jobs=2) for _ in range(10)]
+    claims = desk.claims
+    batch = await desk.bench.storage.enqueue([NewJob(task="foo") for _ in range(4)])
+    ids = [one.id for one in batch]
+    assert [await taken(asking) for asking in waiting[:2]] == [ids[:2], ids[2:]]
+    await desk.bench.storage.stats()
+    await settle()
+    # The two, and the two that these pass the word to, since what fills them may not be all.
+    assert desk.claims <= claims + 4
+    assert not any(asking.done() for asking in waiting[2:])
+    desk.scheduler.close()
+    assert [await taken(asking) for asking in waiting[2:]] == [[]] * 8
 
 
 async def test_only_who_wants_a_job_is_woken(desk: Desk) -> None:
@@ -133,20 +141,15 @@ async def test_a_wait_ends_without_jobs(desk: Desk) -> None:
 
 async def test_who_leaves_passes_the_word_on(desk: Desk) -> None:
     first, second = await desk.ask(), await desk.ask()
-    # Both are told of the same commit, one by one; the first leaves before it has looked.
-    enqueuing = asyncio.create_task(desk.bench.enqueue())
-    await reached(lambda: any(waiter.told for waiter in desk.scheduler._waiters) or first.done())
-    first.cancel()
-    job_id = await enqueuing
-    found: list[int] = []
-    for asking in (first, second):
-        try:
-            async with asyncio.timeout(0.5):
-                found += [job.id for job in await asyncio.shield(asking)]
-        except (asyncio.CancelledError, TimeoutError):
-            pass
-    assert found == [job_id]
-    second.cancel()
+
+    def leave(_: Changes) -> None:
+        first.cancel()
+
+    # Called after the scheduler has told the first, which has not looked yet.
+    desk.bench.storage.subscribe(leave)
+    job_id = await desk.bench.enqueue()
+    assert await taken(second) == [job_id]
+    assert first.cancelled()
 
 
 @pytest.mark.parametrize("times", [1, 2, 3])
@@ -208,7 +211,7 @@ async def test_a_worker_that_was_forgotten_and_comes_back_still_hears(desk: Desk
     await settle()
     assert later.commanded.is_set()
     desk.scheduler.disconnect(later)
-    assert not desk.scheduler._inboxes
+    assert not desk.scheduler.connected
 
 
 async def test_who_can_not_claim_passes_the_word_on(desk: Desk) -> None:

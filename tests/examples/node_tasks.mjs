@@ -1,6 +1,6 @@
 // Tasks that the tests of the Node worker call.
 
-import { appendFileSync } from 'node:fs';
+import { appendFileSync, existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Leaves a line for each time that it is performed. */
@@ -18,4 +18,54 @@ export async function hold(job, milliseconds) {
   await sleep(milliseconds, undefined, { signal: job.signal });
   job.note({ holding: null, held: milliseconds });
   return [job.retries, { deep: [null, true, 1.5] }];
+}
+
+const values = {
+  nul: () => '\0',
+  whole: () => 2 ** 53,
+  half: () => '\ud800',
+  bigint: () => 1n,
+  circle: () => {
+    const circle = [];
+    circle.push(circle);
+    return circle;
+  },
+  large: () => 'x'.repeat(3 << 20),
+  huge: () => 'x'.repeat(5 << 20),
+  plain: () => 'plain',
+  nothing: () => {
+    throw Object.create(null);
+  },
+  nulError: () => {
+    throw new Error('\0');
+  },
+  longError: () => {
+    throw new Error('x'.repeat(5 << 20));
+  },
+  badNote: (job) => {
+    job.note({ text: '\0' });
+    return 'noted';
+  },
+  hugeNote: (job) => job.note({ text: 'x'.repeat(5 << 20) }),
+};
+
+let gathered = [];
+
+/** Ends with one of the values, at the same moment as others. */
+export async function gather(job, others, value) {
+  await new Promise((resolve) => {
+    gathered.push(resolve);
+    if (gathered.length < others) return;
+    for (const resume of gathered) resume();
+    gathered = [];
+  });
+  return values[value](job);
+}
+
+/** Ends once there is a file, and leaves a line in a log just before. */
+export async function await_file(job, path, log, value) {
+  job.note({ waiting: true });
+  while (!existsSync(path)) await sleep(5);
+  appendFileSync(log, `${job.id}\n`);
+  return values[value](job);
 }

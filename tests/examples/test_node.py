@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import signal
-import socket
 import subprocess
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 from support.processes import BIN, KEY, MinionProcess, environment, serve_arguments, until
+from support.proxy import Proxy
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples/node"
@@ -51,12 +53,13 @@ def start(node: Path, tmp_path: Path) -> Iterator[Start]:
     """Start a process in the example's folder; it ends with the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(server: MinionProcess, *command: str) -> subprocess.Popen[str]:
+    def run(target: str, *command: str, **more: str) -> subprocess.Popen[str]:
         env = environment(
             tmp_path,
-            MINION_TARGET=server.grpc,
+            MINION_TARGET=target,
             MINION_API_KEY=KEY,
             MINION_PROTO=str(ROOT / "proto"),
+            **more,
         )
         with (tmp_path / f"process-{len(started)}").open("w") as log:
             started.append(
@@ -87,6 +90,42 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., MinionProcess]]:
         assert server.tracebacks() == []
 
 
+class Line:
+    """A proxy on a loop of its own, which tests that block do not stop."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        self._proxy = Proxy(0)
+        asyncio.run_coroutine_threadsafe(self._proxy.__aenter__(), self._loop).result()
+        self.address = f"127.0.0.1:{self._proxy.port}"
+
+    def lead_to(self, server: MinionProcess) -> None:
+        self._proxy.target = int(server.grpc.rpartition(":")[2])
+
+    def cut(self) -> None:
+        self._loop.call_soon_threadsafe(self._proxy.cut)
+
+    def mend(self) -> None:
+        self._loop.call_soon_threadsafe(self._proxy.mend)
+
+    def close(self) -> None:
+        closing = self._proxy.__aexit__(None, None, None)
+        asyncio.run_coroutine_threadsafe(closing, self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+@pytest.fixture
+def line() -> Iterator[Line]:
+    """A way to a server that outlives it, and that can be cut."""
+    made = Line()
+    yield made
+    made.close()
+
+
 def stats(server: MinionProcess) -> dict[str, Any]:
     counts: dict[str, Any] = server.get("/v1/stats").json()
     return counts
@@ -100,9 +139,9 @@ def test_two_languages_share_a_queue(
     request = {"task": "record", "args": [str(log)]}
     answer = server.post("/v1/jobs:batchEnqueue", json={"requests": [request] * JOBS})
     ids = answer.json()["ids"]
-    start(server, "node", "worker.mjs", TASKS, "20")
+    start(server.grpc, "node", "worker.mjs", TASKS, "20")
     python = (str(BIN / "minion"), "worker", "--no-library", "--jobs", "20")
-    start(server, *python, "--tasks", "examples.python_tasks")
+    start(server.grpc, *python, "--tasks", "examples.python_tasks")
     until(lambda: stats(server)["finishedJobs"] == str(JOBS), "all jobs have finished", seconds=60)
     performed = [line.split() for line in log.read_text().splitlines()]
     assert sorted(int(job) for job, _ in performed) == sorted(map(int, ids))
@@ -116,8 +155,8 @@ def test_a_job_is_enqueued_and_watched(
     serve: Callable[..., MinionProcess], start: Start, tmp_path: Path
 ) -> None:
     server = serve()
-    start(server, "node", "worker.mjs")
-    greeted = start(server, "node", "enqueue.mjs", "greet", '["Ada"]')
+    start(server.grpc, "node", "worker.mjs")
+    greeted = start(server.grpc, "node", "enqueue.mjs", "greet", '["Ada"]')
     assert greeted.wait(30) == 0
     text = (tmp_path / "process-1").read_text()
     assert text.startswith("job 1 is in the queue\n")
@@ -126,7 +165,7 @@ def test_a_job_is_enqueued_and_watched(
 
 def test_jobs_fail_are_stopped_and_noted(serve: Callable[..., MinionProcess], start: Start) -> None:
     server = serve()
-    worker = start(server, "node", "worker.mjs", TASKS)
+    worker = start(server.grpc, "node", "worker.mjs", TASKS)
     failed = server.wait(server.enqueue("fail", "oh no", attempts=1))
     assert (failed["state"], failed["result"]) == ("failed", "oh no")
     held = server.wait(server.enqueue("hold", 10))
@@ -149,7 +188,7 @@ def test_jobs_fail_are_stopped_and_noted(serve: Callable[..., MinionProcess], st
 
 def test_a_worker_obeys(serve: Callable[..., MinionProcess], start: Start) -> None:
     server = serve()
-    start(server, "node", "worker.mjs", TASKS, "1")
+    start(server.grpc, "node", "worker.mjs", TASKS, "1")
     first, second = (server.enqueue("hold", 600_000) for _ in range(2))
     server.wait(first, "active")
     server.post("/v1/workers:broadcast", json={"command": "jobs", "args": [2]})
@@ -160,26 +199,112 @@ def test_a_worker_obeys(serve: Callable[..., MinionProcess], start: Start) -> No
     assert server.detail(first)["state"] == "active"
 
 
-def test_a_worker_outlives_its_server(serve: Callable[..., MinionProcess], start: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        flags = ("--grpc-listen", f"127.0.0.1:{free.getsockname()[1]}")
-    server = serve(*flags)
-    start(server, "node", "worker.mjs", TASKS)
-    job = server.enqueue("hold", 1_500)
-    server.wait(job, "active")
+@pytest.mark.parametrize(
+    ("value", "state", "result"),
+    [
+        ("nul", "failed", "the result was refused: "),
+        ("whole", "failed", "the result was refused: "),
+        ("half", "failed", "expected text, got half of a surrogate pair"),
+        ("bigint", "failed", "expected JSON, got bigint"),
+        ("circle", "failed", "nested more than 30 deep"),
+        ("huge", "failed", "too large: "),
+        ("nothing", "failed", "[Object: null prototype] {}"),
+        ("nulError", "failed", "the error was refused"),
+        ("longError", "failed", "xxx"),
+        ("badNote", "finished", "noted"),
+        ("hugeNote", "failed", "too large: "),
+    ],
+)
+def test_what_cannot_be_reported_fails_its_own_job(
+    serve: Callable[..., MinionProcess], start: Start, value: str, state: str, result: str
+) -> None:
+    server = serve()
+    start(server.grpc, "node", "worker.mjs", TASKS)
+    neighbours = [server.enqueue("gather", 3, "plain"), server.enqueue("gather", 3, "plain")]
+    job = server.enqueue("gather", 3, value)
+    ended = server.wait(job)
+    assert ended["state"] == state
+    assert ended["result"].startswith(result)
+    assert len(ended["result"]) <= 10_000
+    assert ended["retries"] == 0
+    for neighbour in map(server.wait, neighbours):
+        assert (neighbour["result"], neighbour["retries"]) == ("plain", 0)
+
+
+def test_large_results_are_reported_apart(
+    serve: Callable[..., MinionProcess], start: Start, line: Line, tmp_path: Path
+) -> None:
+    server = serve()
+    line.lead_to(server)
+    start(line.address, "node", "worker.mjs", TASKS, "6")
+    at_once = [server.enqueue("gather", 3, "large") for _ in range(3)]
+    for job in map(server.wait, at_once):
+        assert (job["state"], len(job["result"]), job["retries"]) == ("finished", 3 << 20, 0)
+
+    jobs = await_files(server, tmp_path, ["large"] * 3)
     server.kill()
-    server = serve(*flags)
+    let_end(tmp_path, jobs)
+    server = serve()
+    line.lead_to(server)
+    for job in map(server.wait, jobs):
+        assert (job["state"], len(job["result"]), job["retries"]) == ("finished", 3 << 20, 0)
+
+
+def await_files(server: MinionProcess, folder: Path, values: list[str]) -> list[int]:
+    """Enqueue jobs that end when `let_end` says so, and wait until the worker runs them."""
+    wanted, log = str(folder / "wanted"), str(folder / "ended")
+    jobs = [server.enqueue("await_file", wanted, log, value) for value in values]
+    # A job that the worker has not read yet when its server dies is put back, rightly.
+    until(lambda: all(server.detail(job)["notes"] == {"waiting": True} for job in jobs), jobs)
+    return jobs
+
+
+def let_end(folder: Path, jobs: list[int]) -> None:
+    """Let the jobs of `await_files` end, and wait until they have."""
+    (folder / "wanted").touch()
+    log = folder / "ended"
+    until(lambda: log.exists() and log.read_text().count("\n") == len(jobs), "they ended")
+
+
+def test_a_worker_outlives_its_server(
+    serve: Callable[..., MinionProcess], start: Start, line: Line, tmp_path: Path
+) -> None:
+    server = serve()
+    line.lead_to(server)
+    start(line.address, "node", "worker.mjs", TASKS)
+    (job,) = await_files(server, tmp_path, ["plain"])
+    server.kill()
+    server = serve()
+    line.lead_to(server)
+    let_end(tmp_path, [job])
     ended = server.wait(job)
     assert (ended["state"], ended["retries"], ended["worker"]) == ("finished", 0, 1)
     assert server.wait(server.enqueue("hold", 1))["worker"] == 1
     server.stop()
-    server = serve(*flags)
+    server = serve()
+    line.lead_to(server)
     assert server.wait(server.enqueue("hold", 1))["state"] == "finished"
+
+
+def test_a_server_that_falls_silent_is_left(
+    serve: Callable[..., MinionProcess], start: Start, line: Line, tmp_path: Path
+) -> None:
+    server = serve()
+    line.lead_to(server)
+    start(line.address, "node", "worker.mjs", TASKS, MINION_PATIENCE_MS="300")
+    (job,) = await_files(server, tmp_path, ["plain"])
+    line.cut()
+    log = tmp_path / "process-0"
+    until(lambda: log.read_text().count("the call ended") > 1, "it has tried again")
+    let_end(tmp_path, [job])
+    line.mend()
+    ended = server.wait(job)
+    assert (ended["state"], ended["retries"]) == ("finished", 0)
 
 
 def test_a_wrong_key_ends_the_worker(
     serve: Callable[..., MinionProcess], start: Start, tmp_path: Path
 ) -> None:
     server = serve("--api-key", "another")
-    assert start(server, "node", "worker.mjs").wait(30) == 1
+    assert start(server.grpc, "node", "worker.mjs").wait(30) == 1
     assert "this method needs a key" in (tmp_path / "process-0").read_text()

@@ -12,7 +12,7 @@ import pytest
 from minion.v1 import minion_service_pb2 as pb
 from minion_server.domain.job import Job
 from support.rpc_bench import RpcBench, refusal, stream_refusal, struct
-from support.waiting import reached
+from support.waiting import reached, settle
 
 DEADLINE = 10.0
 
@@ -138,7 +138,7 @@ async def test_a_watcher_that_leaves_is_forgotten(rpc: RpcBench) -> None:
     stream = aiter(call)
     await anext(stream)
     waiting = asyncio.ensure_future(anext(stream))
-    await asyncio.sleep(0)
+    await settle()
     call.cancel()
     with pytest.raises((asyncio.CancelledError, grpc.aio.AioRpcError)):
         await waiting
@@ -146,4 +146,4 @@ async def test_a_watcher_that_leaves_is_forgotten(rpc: RpcBench) -> None:
 
 
 async def nobody_watches(rpc: RpcBench) -> None:
-    await reached(lambda: not rpc.queue._watchers)
+    await reached(lambda: not rpc.queue.watching)

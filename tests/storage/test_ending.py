@@ -5,8 +5,9 @@ from datetime import timedelta
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import JobNotFound, RetriedTooOften
-from minion_server.domain.job import JobState, NewJob, RetryOptions
+from minion_server.domain.job import JobState, NewJob, Outcome, RetryOptions
 from minion_server.domain.limits import MAX_INT32, MAX_SPAN
 from support.bench import START, Bench
 from support.raw_database import Database
@@ -97,11 +98,23 @@ async def test_a_job_whose_retries_cannot_be_counted_up_stays_failed(
 
 
 async def test_outcomes_of_a_batch_stand_alone(bench: Bench) -> None:
-    good, unclaimed = await bench.enqueue(), await bench.enqueue("bar")
-    await bench.claim(await bench.worker())
-    assert await bench.finish(good)
-    assert not await bench.finish(unclaimed)
-    assert not await bench.finish(999)
+    good, bad, moved_on = [await bench.enqueue() for _ in range(3)]
+    unclaimed = await bench.enqueue("bar")
+    await bench.claim(await bench.worker(), max_jobs=3)
+    await bench.storage.retry_job(moved_on, None, RetryOptions())
+    outcomes = [
+        Outcome(job_id=job_id, retries=0, failed=job_id == bad, result=f"of {job_id}")
+        for job_id in (unclaimed, good, moved_on, 999, bad, good)
+    ]
+    accepted = await bench.storage.end_jobs(outcomes, minion_backoff)
+    assert accepted == [False, True, False, False, True, False]
+    ended = [await bench.job(job_id) for job_id in (unclaimed, good, moved_on, bad)]
+    assert [(job.state, job.result) for job in ended] == [
+        ("inactive", None),
+        ("finished", f"of {good}"),
+        ("inactive", None),
+        ("failed", f"of {bad}"),
+    ]
 
 
 async def test_retry_changes_only_what_it_is_given(bench: Bench) -> None:

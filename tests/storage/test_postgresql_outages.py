@@ -16,6 +16,7 @@ from minion_server.domain.job import Claim, JobFilter, JobState, NewJob, Outcome
 from minion_server.domain.maintenance import RepairReport, Retention
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer, watch
+from minion_server.storage.postgresql.database import Database
 from support.postgresql import ROLE, PostgresServer, serving, until_listening
 from support.proxy import Proxy
 from support.waiting import reached
@@ -204,20 +205,19 @@ async def test_few_connections_serve_many_callers(
 
 
 async def test_a_step_whose_answer_is_lost_is_taken_once(
-    server: PostgresServer, name: str, open_store: Open
+    server: PostgresServer, name: str, open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after a commit whose answer was lost, each step is asked for a second time."""
     storage = await open_store(server.url(name))
-    database = storage._database
-    ask = database.ask
+    ask = Database.ask
 
-    async def ask_twice(sql: str, *arguments: object) -> object:
-        first = await ask(sql, *arguments)
-        second = await ask(sql, *arguments)
+    async def ask_twice(database: Database, sql: str, *arguments: object) -> object:
+        first = await ask(database, sql, *arguments)
+        second = await ask(database, sql, *arguments)
         assert first == second
         return second
 
-    database.ask = ask_twice  # type: ignore[method-assign]  # what is tested
+    monkeypatch.setattr(Database, "ask", ask_twice)
     (one,) = await storage.enqueue([NewJob(task="foo")])
     assert (await storage.stats()).enqueued_jobs == 1
     worker = await storage.register_worker(Registration(id=5, host="h", pid=1))

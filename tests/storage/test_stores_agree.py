@@ -1,4 +1,7 @@
-"""Random sequences of verbs on both stores, at the same times: every answer is the same."""
+"""Random sequences of verbs on both stores, at the same times: every answer is the same.
+
+It is also the model's, as long as there are only verbs that the model has.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +24,7 @@ from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Command, Registration, WorkerFilter
 from minion_server.storage.base import Storage
 from storage.conftest import make_bench
+from storage.model import VERBS, Model
 from support.bench import START, Bench
 
 RETENTION = Retention(
@@ -135,6 +139,7 @@ rare = st.one_of(
     step("history"),
 )
 steps = st.lists(frequent | frequent | rare, min_size=10, max_size=40)
+modelled = steps.map(lambda drawn: [one for one in drawn if one[0] in VERBS])
 
 
 @pytest.fixture
@@ -170,20 +175,47 @@ async def _everything(storage: Storage) -> dict[str, Any]:
     }
 
 
-@settings(
-    max_examples=100,
-    deadline=None,
-    phases=[Phase.explicit, Phase.reuse, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
-@given(steps=steps)
-async def test_both_stores_answer_the_same(benches: list[Bench], steps: list[Any]) -> None:
+def _plain(answer: Any) -> Any:
+    """Return an answer of a store in the model's form."""
+    if isinstance(answer, list):
+        return [_plain(one) for one in answer]
+    return dataclasses.asdict(answer) if dataclasses.is_dataclass(type(answer)) else answer
+
+
+async def _begin(benches: list[Bench]) -> None:
     for bench in benches:
         await bench.storage.reset(locks_only=False)
         bench.clock.now = START
         bench.changes.clear()
         for _ in range(2):
             await bench.worker()
+
+
+thorough = settings(
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+@settings(thorough, max_examples=60)
+@given(steps=modelled)
+async def test_both_stores_answer_as_the_model(benches: list[Bench], steps: list[Any]) -> None:
+    await _begin(benches)
+    model = Model()
+    model.workers = dict.fromkeys((1, 2), START)
+    whole = ("list_jobs", (JobFilter(),), {"limit": 1_000})
+    for name, arguments, fixed in [*steps, whole]:
+        expected = model.answer(name, arguments, fixed)
+        for bench in benches:
+            answer = _plain(await _answer(bench, name, arguments, fixed))
+            assert answer == expected, f"{name}{arguments}{fixed} on {bench.storage}"
+
+
+@settings(thorough, max_examples=100)
+@given(steps=steps)
+async def test_both_stores_answer_the_same(benches: list[Bench], steps: list[Any]) -> None:
+    await _begin(benches)
     for name, arguments, fixed in steps:
         one, other = [await _answer(bench, name, arguments, fixed) for bench in benches]
         assert one == other, f"{name}{arguments}{fixed}: {one} and {other}"

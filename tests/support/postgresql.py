@@ -7,6 +7,7 @@ import contextlib
 import importlib
 import os
 import pwd
+import random
 import shutil
 import signal
 import socket
@@ -313,7 +314,9 @@ def as_user() -> dict[str, Any]:
 
 
 def _free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
+    """Return a port that is free, and that is given to nobody who asks for any."""
+    while True:
+        port = random.randrange(10_000, 32_768)
+        with socket.socket() as listening, contextlib.suppress(OSError):
+            listening.bind(("127.0.0.1", port))
+            return port

@@ -42,6 +42,11 @@ class Queue:
         self._watchers: dict[int, set[asyncio.Event]] = {}
         storage.subscribe(self._tell_watchers)
 
+    @property
+    def watching(self) -> frozenset[int]:
+        """Ids of the jobs that are watched."""
+        return frozenset(self._watchers)
+
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[EnqueuedJob]:
         """Put jobs into the queue, all or none."""
         limits.check_count("requests", jobs, limits.MAX_BATCH)

@@ -126,6 +126,11 @@ class Scheduler:
         inbox = self._inboxes[worker_id] = Inbox(worker_id)
         return inbox
 
+    @property
+    def connected(self) -> frozenset[int]:
+        """Ids of the workers that have an inbox."""
+        return frozenset(self._inboxes)
+
     def disconnect(self, inbox: Inbox) -> None:
         """Drop an inbox."""
         if self._inboxes.get(inbox.worker_id) is inbox:
