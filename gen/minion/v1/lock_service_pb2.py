@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cminion/v1/lock_service.proto\x12\tminion.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n\x04Lock\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x07\x65xpires\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"m\n\x12\x41\x63quireLockRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_limit\"\'\n\x13\x41\x63quireLockResponse\x12\x10\n\x08\x61\x63quired\x18\x01 \x01(\x08\"\"\n\x12ReleaseLockRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\'\n\x13ReleaseLockResponse\x12\x10\n\x08released\x18\x01 \x01(\x08\"\x8b\x01\n\x10ListLocksRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\npage_token\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x11\n\x04skip\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\x0c\n\n_page_sizeB\r\n\x0b_page_tokenB\x07\n\x05_skip\"[\n\x11ListLocksResponse\x12\x1e\n\x05locks\x18\x01 \x03(\x0b\x32\x0f.minion.v1.Lock\x12\r\n\x05total\x18\x02 \x01(\x03\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t2\xc0\x02\n\x0bLockService\x12j\n\x0b\x41\x63quireLock\x12\x1d.minion.v1.AcquireLockRequest\x1a\x1e.minion.v1.AcquireLockResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/locks:acquire:\x01*\x12j\n\x0bReleaseLock\x12\x1d.minion.v1.ReleaseLockRequest\x1a\x1e.minion.v1.ReleaseLockResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/locks:release:\x01*\x12Y\n\tListLocks\x12\x1b.minion.v1.ListLocksRequest\x1a\x1c.minion.v1.ListLocksResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/locksb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cminion/v1/lock_service.proto\x12\tminion.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"M\n\x04Lock\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x07\x65xpires\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"m\n\x12\x41\x63quireLockRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\x05limit\x18\x03 \x01(\x05H\x00\x88\x01\x01\x42\x08\n\x06_limit\"\'\n\x13\x41\x63quireLockResponse\x12\x10\n\x08\x61\x63quired\x18\x01 \x01(\x08\"\"\n\x12ReleaseLockRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\'\n\x13ReleaseLockResponse\x12\x10\n\x08released\x18\x01 \x01(\x08\"\x8b\x01\n\x10ListLocksRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x16\n\tpage_size\x18\x02 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\npage_token\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x11\n\x04skip\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\x0c\n\n_page_sizeB\r\n\x0b_page_tokenB\x07\n\x05_skip\"[\n\x11ListLocksResponse\x12\x1e\n\x05locks\x18\x01 \x03(\x0b\x32\x0f.minion.v1.Lock\x12\r\n\x05total\x18\x02 \x01(\x03\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t2\xc3\x02\n\x0bLockService\x12j\n\x0b\x41\x63quireLock\x12\x1d.minion.v1.AcquireLockRequest\x1a\x1e.minion.v1.AcquireLockResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/locks:acquire:\x01*\x12j\n\x0bReleaseLock\x12\x1d.minion.v1.ReleaseLockRequest\x1a\x1e.minion.v1.ReleaseLockResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/locks:release:\x01*\x12\\\n\tListLocks\x12\x1b.minion.v1.ListLocksRequest\x1a\x1c.minion.v1.ListLocksResponse\"\x14\x90\x02\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/locksb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,7 +39,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCKSERVICE'].methods_by_name['ReleaseLock']._loaded_options = None
   _globals['_LOCKSERVICE'].methods_by_name['ReleaseLock']._serialized_options = b'\202\323\344\223\002\026\"\021/v1/locks:release:\001*'
   _globals['_LOCKSERVICE'].methods_by_name['ListLocks']._loaded_options = None
-  _globals['_LOCKSERVICE'].methods_by_name['ListLocks']._serialized_options = b'\202\323\344\223\002\013\022\t/v1/locks'
+  _globals['_LOCKSERVICE'].methods_by_name['ListLocks']._serialized_options = b'\220\002\001\202\323\344\223\002\013\022\t/v1/locks'
   _globals['_LOCK']._serialized_start=138
   _globals['_LOCK']._serialized_end=215
   _globals['_ACQUIRELOCKREQUEST']._serialized_start=217
@@ -55,5 +55,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTLOCKSRESPONSE']._serialized_start=588
   _globals['_LISTLOCKSRESPONSE']._serialized_end=679
   _globals['_LOCKSERVICE']._serialized_start=682
-  _globals['_LOCKSERVICE']._serialized_end=1002
+  _globals['_LOCKSERVICE']._serialized_end=1005
 # @@protoc_insertion_point(module_scope)
