@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any
 
 from starlette.types import Receive
 
 from minion_rest_bridge.request import ClientGone, Metadata
-
-PATIENCE: Final = 0.5
-"""Seconds a call may take before the bridge begins to watch for the client's hanging up.
-
-Watching costs a task, which the many calls that are answered at once are spared.
-"""
 
 
 async def call_unary(
@@ -43,33 +37,35 @@ async def call_unary(
         watch.stop()
 
 
+async def wait_for_hang_up(receive: Receive) -> None:
+    """Return when the client has hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class _Watch:
-    """Cancels the current task when the client hangs up."""
+    """Cancels the current task when the client hangs up.
+
+    From the first moment on: what a call takes out of a queue for a client that has gone is put
+    back only if the call is cancelled before it ends.
+    """
 
     def __init__(self, receive: Receive) -> None:
-        self._receive = receive
         self._caller = asyncio.current_task()
         self._gone = False
-        self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._start)
+        self._task = asyncio.create_task(self._run(receive))
 
     def stop(self) -> None:
-        self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
+        self._task.cancel()
 
     def fired(self) -> bool:
-        """Tell whether the cancellation just met was this watch's alone, and take it back."""
+        """Return whether the cancellation just met was this watch's alone, and take it back."""
         if not self._gone or self._caller is None:
             return False
         return self._caller.uncancel() == 0
 
-    def _start(self) -> None:
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+    async def _run(self, receive: Receive) -> None:
+        await wait_for_hang_up(receive)
         if self._caller is not None:
             self._gone = True
             self._caller.cancel()

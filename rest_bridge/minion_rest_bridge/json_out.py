@@ -2,8 +2,7 @@
 
 Fields without presence are always there (`always_print_fields_with_no_presence`), names are
 lowerCamelCase and 64-bit integers are strings: https://protobuf.dev/programming-guides/json/.
-Written by hand because `google.protobuf.json_format` takes several times as long, and because it
-writes a double such as 1e300 as an integer of 301 digits.
+Written by hand because `google.protobuf.json_format` takes several times as long.
 """
 
 from __future__ import annotations
@@ -80,7 +79,8 @@ def value_to_json(value: Value) -> JsonValue:
 
 def number_to_json(number: float) -> int | float | str:
     """Answer a double: a whole one as an integer while that is exact, NaN and infinity by name."""
-    if number.is_integer():
+    if number.is_integer() and (number or math.copysign(1, number) > 0):
+        # Not a negative zero, which no integer can be.
         return int(number) if -MAX_EXACT <= number <= MAX_EXACT else number
     if math.isfinite(number):
         return number

@@ -18,7 +18,7 @@ class JsonTextError(ValueError):
 
 
 def loads(text: bytes | str) -> JsonValue:
-    """Read a JSON text (RFC 8259), numbers exactly: integers as int, all others as Decimal.
+    """Read a JSON text (RFC 8259), numbers exactly: integers as int, others and -0 as Decimal.
 
     Raises:
         JsonTextError: It is not JSON in UTF-8, has a key twice in one object, or a number or a
@@ -43,7 +43,9 @@ def _read_object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     return members
 
 
-def _read_integer(literal: str) -> int:
+def _read_integer(literal: str) -> int | Decimal:
+    if literal == "-0":
+        return _NEGATIVE_ZERO
     # int() of very many digits takes quadratic time; such a number is refused whatever it is, so
     # its first digits will do.
     return int(literal) if len(literal) <= MAX_DIGITS else int(literal[:MAX_DIGITS])
@@ -54,6 +56,9 @@ def _read_number(literal: str) -> Decimal:
         return Decimal(literal)
     except InvalidOperation:
         raise JsonTextError("a number has too large an exponent") from None
+
+
+_NEGATIVE_ZERO = Decimal("-0")
 
 
 def _refuse_constant(literal: str) -> NoReturn:
