@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from decimal import Decimal, InvalidOperation
+from json.scanner import py_make_scanner  # type: ignore[attr-defined]  # not in the stubs
 from typing import Any, NoReturn
 
 JsonValue = Any
 """What JSON can say: None, bool, int, Decimal or float, str, list and dict with string keys."""
 
+DENSE = 50_000
+"""Commas in a text from which on it is read by the scanner that is written in Python: the one in C
+lets no other thread run until it has read everything."""
 MAX_DIGITS = 400
 """Digits beyond which an integer is out of every field's range, a double's too."""
 
@@ -25,7 +29,9 @@ def loads(text: bytes | str) -> JsonValue:
             nesting beyond all bounds.
     """
     try:
-        return _DECODER.decode(text if isinstance(text, str) else text.decode())
+        decoded = text if isinstance(text, str) else text.decode()
+        decoder = _DECODER if decoded.count(",") < DENSE else _DENSE_DECODER
+        return decoder.decode(decoded)
     except UnicodeDecodeError as error:
         raise JsonTextError(f"not UTF-8 at byte {error.start}") from None
     except json.JSONDecodeError as error:
@@ -65,9 +71,15 @@ def _refuse_constant(literal: str) -> NoReturn:
     raise JsonTextError(f"{literal} is not a JSON number")
 
 
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_read_object,
-    parse_int=_read_integer,
-    parse_float=_read_number,
-    parse_constant=_refuse_constant,
-)
+def _decoder() -> json.JSONDecoder:
+    return json.JSONDecoder(
+        object_pairs_hook=_read_object,
+        parse_int=_read_integer,
+        parse_float=_read_number,
+        parse_constant=_refuse_constant,
+    )
+
+
+_DECODER = _decoder()
+_DENSE_DECODER: Any = _decoder()
+_DENSE_DECODER.scan_once = py_make_scanner(_DENSE_DECODER)

@@ -40,7 +40,9 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         self._retention = retention
         self._backoff = backoff
         self._methods = frozenset(
-            f"{service.full_name}/{method.name}" for service in services for method in service.methods
+            f"{service.full_name}/{method.name}"
+            for service in services
+            for method in service.methods
         )
 
     async def Repair(self, request: pb.RepairRequest, context: Context) -> pb.RepairResponse:
