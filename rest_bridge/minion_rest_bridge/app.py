@@ -21,7 +21,12 @@ from minion_rest_bridge.health import Health
 from minion_rest_bridge.json_out import CONTENT_TYPE, dumps
 from minion_rest_bridge.lanraragi import PREFIX, LanraragiApi
 from minion_rest_bridge.large import LargeMessages
-from minion_rest_bridge.request import DEFAULT_MAX_BYTES, DEFAULT_TIMEOUT, Limits
+from minion_rest_bridge.request import (
+    DEFAULT_BODY_TIMEOUT,
+    DEFAULT_MAX_BYTES,
+    DEFAULT_TIMEOUT,
+    Limits,
+)
 from minion_rest_bridge.routing import GetOnly, PrefixRoute
 from minion_rest_bridge.services import bindings, load_services
 from minion_rest_bridge.streams import DEFAULT_KEEP_ALIVE
@@ -34,6 +39,7 @@ def create_app(
     services: Sequence[ServiceDescriptor] | None = None,
     max_request_bytes: int = DEFAULT_MAX_BYTES,
     timeout: float | None = DEFAULT_TIMEOUT,
+    body_timeout: float = DEFAULT_BODY_TIMEOUT,
     keep_alive: float = DEFAULT_KEEP_ALIVE,
 ) -> Starlette:
     """Create the bridge.
@@ -44,13 +50,14 @@ def create_app(
         max_request_bytes: Size that a body, and the gRPC message made of it, may have.
         timeout: Seconds a unary call may take when the request names no deadline, besides what it
             asks to wait; None is without limit. Streams have no limit.
+        body_timeout: Seconds in which the body of a request has to arrive.
         keep_alive: Seconds without a message after which an event stream shows that it lives.
 
     Raises:
         ValueError: An HTTP rule is malformed, or two methods have the same.
     """
     served = load_services() if services is None else services
-    limits = Limits(max_bytes=max_request_bytes, timeout=timeout)
+    limits = Limits(max_bytes=max_request_bytes, timeout=timeout, body_timeout=body_timeout)
     large = LargeMessages()
     transcoder = Transcoder(
         channel, bindings(served), limits=limits, large=large, keep_alive=keep_alive

@@ -77,7 +77,7 @@ class LanraragiApi:
         self._enqueue_job = stub.EnqueueJob
         self._limits = limits
         self._large = large
-        self._reader = RequestReader(channel, large, limits.max_bytes)
+        self._reader = RequestReader(channel, large, limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""

@@ -24,12 +24,19 @@ class LargeMessages:
 
     Python runs one thread at a time, so that more of them would only take more from the loop; and a
     body of 4 MiB can take 200 MiB while it is converted.
+
+    Args:
+        max_requests: How many large requests are read at a time.
+        queue_seconds: How long a further one waits for its turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, *, max_requests: int = MAX_REQUESTS, queue_seconds: float = QUEUE_SECONDS
+    ) -> None:
+        self._queue_seconds = queue_seconds
         self._reader = ThreadPoolExecutor(1, "bridge-read")
         self._writer = ThreadPoolExecutor(1, "bridge-write")
-        self._places = asyncio.Semaphore(MAX_REQUESTS)
+        self._places = asyncio.Semaphore(max_requests)
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
@@ -39,7 +46,7 @@ class LargeMessages:
             RequestError: All of them stayed taken for too long.
         """
         try:
-            async with asyncio.timeout(QUEUE_SECONDS):
+            async with asyncio.timeout(self._queue_seconds):
                 await self._places.acquire()
         except TimeoutError:
             raise too_many_large() from None

@@ -18,12 +18,9 @@ from minion_rest_bridge.errors import (
 )
 from minion_rest_bridge.large import SMALL, LargeMessages
 from minion_rest_bridge.policy import Policy
-from minion_rest_bridge.request import ClientGone, header
+from minion_rest_bridge.request import ClientGone, Limits, header
 
 T = TypeVar("T")
-
-BODY_SECONDS: Final = 60.0
-"""Time in which a body has to arrive."""
 
 
 class RequestReader:
@@ -35,13 +32,13 @@ class RequestReader:
     Args:
         channel: To the gRPC server.
         large: Converts large messages.
-        max_bytes: Size that a body may have.
+        limits: What a request may take.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, large: LargeMessages, max_bytes: int) -> None:
+    def __init__(self, channel: grpc.aio.Channel, large: LargeMessages, limits: Limits) -> None:
         self._access = Access(channel)
         self._large = large
-        self._max_bytes = max_bytes
+        self._limits = limits
 
     async def read(
         self,
@@ -66,9 +63,10 @@ class RequestReader:
             AioRpcError: The client may not call the method, or the server is out of reach.
             ClientGone: The client hung up.
         """
-        body = _Body(scope, receive)
+        max_bytes = self._limits.max_bytes
+        body = _Body(scope, receive, self._limits.body_timeout)
         try:
-            body.check_head(self._max_bytes, has_body=has_body)
+            body.check_head(max_bytes, has_body=has_body)
             if not body.is_large:
                 if has_body:
                     await body.read_until(SMALL)
@@ -83,17 +81,18 @@ class RequestReader:
         await self._access.require(policy, scope)
         async with self._large.place():
             if has_body:
-                await body.read_until(self._max_bytes)
-                if body.size > self._max_bytes:
-                    raise too_large(self._max_bytes)
+                await body.read_until(max_bytes)
+                if body.size > max_bytes:
+                    raise too_large(max_bytes)
             return await self._large.read(convert, body.content())
 
 
 class _Body:
     """The body of a request, as far as it has been read."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    def __init__(self, scope: Scope, receive: Receive, seconds: float) -> None:
         self._receive = receive
+        self._seconds = seconds
         self._encoding = header(scope, b"content-encoding")
         declared = header(scope, b"content-length")
         is_number = declared is not None and declared.isdigit()
@@ -118,7 +117,7 @@ class _Body:
     async def read_until(self, enough: int) -> None:
         """Read to the end, or until there is more than enough."""
         try:
-            async with asyncio.timeout(BODY_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 while not self._is_complete and self.size <= enough:
                     event = await self._receive()
                     if event["type"] == "http.disconnect":

@@ -17,6 +17,7 @@ Metadata = Sequence[tuple[str, str]]
 DEFAULT_MAX_BYTES: Final = 4 * 2**20
 """gRPC's own default."""
 DEFAULT_TIMEOUT: Final = 60.0
+DEFAULT_BODY_TIMEOUT: Final = 60.0
 MAX_TIMEOUT: Final = 365 * 86_400.0
 """Longer deadlines are cut to a year: gRPC counts nanoseconds in 64 bits."""
 
@@ -41,10 +42,12 @@ class Limits:
         max_bytes: Size of a body, and of the gRPC message made of it.
         timeout: Seconds a unary call may take when the request names no deadline, besides what it
             asks to wait; None is without limit.
+        body_timeout: Seconds in which a body has to arrive.
     """
 
     max_bytes: int = DEFAULT_MAX_BYTES
     timeout: float | None = DEFAULT_TIMEOUT
+    body_timeout: float = DEFAULT_BODY_TIMEOUT
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:

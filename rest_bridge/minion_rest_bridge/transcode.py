@@ -62,7 +62,7 @@ class Transcoder:
     ) -> None:
         self._limits = limits
         self._large = large
-        self._reader = RequestReader(channel, large, limits.max_bytes)
+        self._reader = RequestReader(channel, large, limits)
         self._keep_alive = keep_alive
         self._tree: PathTree[_Route] = PathTree()
         for binding in bindings:

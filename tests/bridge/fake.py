@@ -42,7 +42,9 @@ class Abort:
 
 @dataclass(slots=True, kw_only=True)
 class FakeMinion:
-    """Records the calls of all methods, those of CheckAccess apart, and answers what it is told to, by the method's name.
+    """Records the calls of all methods, and answers what it is told to, by the method's name.
+
+    Those of CheckAccess are kept apart.
 
     An answer is a message, an `Abort`, a list of them for a stream, or a coroutine function that
     answers one of them. Without one, a method answers its empty response.
