@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, Router
+from starlette.routing import Route
 
 from minion_rest_bridge.compression import Compressed
 from minion_rest_bridge.cors import OpenToAll
@@ -62,13 +62,13 @@ def create_app(
     transcoder = Transcoder(
         channel, bindings(served), limits=limits, large=large, keep_alive=keep_alive
     )
-    documented = Router([*docs_routes(served), PrefixRoute("", transcoder)])
     return Starlette(
         routes=[
             # First what is asked most.
             PrefixRoute(PREFIX, LanraragiApi(channel, limits=limits, large=large)),
             Route("/healthz", GetOnly(Health(channel))),
-            PrefixRoute("", Compressed(documented)),
+            *docs_routes(served),
+            PrefixRoute("", Compressed(transcoder)),
         ],
         middleware=[Middleware(OpenToAll)],
         exception_handlers={HTTPException: _answer_http_exception},

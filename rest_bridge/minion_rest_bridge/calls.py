@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, Final
 
 from starlette.types import Receive
 
 from minion_rest_bridge.request import ClientGone, Metadata
 
+PATIENCE: Final = 0.5
+"""Seconds after which a call without side effects is watched: that costs a task, which the many
+calls that end at once are spared."""
+
 
 async def call_unary(
-    method: Any, request: Any, metadata: Metadata, seconds: float | None, receive: Receive
+    method: Any,
+    request: Any,
+    metadata: Metadata,
+    seconds: float | None,
+    receive: Receive,
+    *,
+    is_safe: bool,
 ) -> Any:
     """Call a unary method; cancel the call when the client hangs up.
 
@@ -21,12 +31,14 @@ async def call_unary(
         metadata: To send along.
         seconds: How long it may take; None is without limit.
         receive: Of the HTTP request, whose body has been read.
+        is_safe: Whether the call has no side effects. Others are watched from the first moment:
+            what one takes for a client that has gone is put back only if it is cancelled in time.
 
     Raises:
         AioRpcError: The call failed.
         ClientGone: The client hung up first.
     """
-    watch = _Watch(receive)
+    watch = _Watch(receive, PATIENCE if is_safe else 0)
     try:
         return await method(request, metadata=metadata, timeout=seconds)
     except asyncio.CancelledError:
@@ -44,19 +56,24 @@ async def wait_for_hang_up(receive: Receive) -> None:
 
 
 class _Watch:
-    """Cancels the current task when the client hangs up.
+    """Cancels the current task when the client hangs up."""
 
-    From the first moment on: what a call takes out of a queue for a client that has gone is put
-    back only if the call is cancelled before it ends.
-    """
-
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, patience: float) -> None:
+        self._receive = receive
         self._caller = asyncio.current_task()
         self._gone = False
-        self._task = asyncio.create_task(self._run(receive))
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if patience:
+            self._timer = asyncio.get_running_loop().call_later(patience, self._start)
+        else:
+            self._start()
 
     def stop(self) -> None:
-        self._task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def fired(self) -> bool:
         """Return whether the cancellation just met was this watch's alone, and take it back."""
@@ -64,8 +81,11 @@ class _Watch:
             return False
         return self._caller.uncancel() == 0
 
-    async def _run(self, receive: Receive) -> None:
-        await wait_for_hang_up(receive)
+    def _start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        await wait_for_hang_up(self._receive)
         if self._caller is not None:
             self._gone = True
             self._caller.cancel()

@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from minion_rest_bridge.comments import load_comments
+from minion_rest_bridge.compression import Compressed
 from minion_rest_bridge.json_out import CONTENT_TYPE, dumps
 from minion_rest_bridge.openapi import describe
 from minion_rest_bridge.request import prefix_of
@@ -44,10 +45,10 @@ def docs_routes(services: Sequence[ServiceDescriptor]) -> list[BaseRoute]:
     page = HTMLResponse((STATIC / "docs.html").read_bytes(), headers=PAGE_HEADERS)
     return [
         Route("/", GetOnly(_lead_to_docs)),
-        Route("/openapi.json", GetOnly(show_description)),
+        Route("/openapi.json", GetOnly(Compressed(show_description))),
         Route("/docs", GetOnly(page)),
-        Mount("/docs/static", StaticFiles(directory=STATIC)),
-        Mount("/docs/swagger", StaticFiles(directory=swagger_ui.static_path)),
+        Mount("/docs/static", Compressed(StaticFiles(directory=STATIC))),
+        Mount("/docs/swagger", Compressed(StaticFiles(directory=swagger_ui.static_path))),
     ]
 
 

@@ -146,7 +146,9 @@ class LanraragiApi:
         request, timeout = await self._reader.read(policy, scope, receive, read, has_body=has_body)
         if timeout is None:
             timeout = policy.timeout(request, self._limits.timeout)
-        return await call_unary(method, request, key_metadata(scope), timeout, receive)
+        return await call_unary(
+            method, request, key_metadata(scope), timeout, receive, is_safe=policy.is_safe
+        )
 
 
 async def _send_error(

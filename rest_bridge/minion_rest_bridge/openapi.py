@@ -7,7 +7,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from google.protobuf.descriptor import FieldDescriptor, ServiceDescriptor
-from google.protobuf.descriptor_pb2 import MethodOptions
 from google.rpc.status_pb2 import Status
 
 from minion_rest_bridge.comments import Comments
@@ -140,7 +139,7 @@ class _Operation:
         """Return what the options of the method say, as sentences."""
         if self._binding.policy.is_open:
             yield KEY_FREE
-        if self._method.GetOptions().idempotency_level == MethodOptions.IDEMPOTENT:
+        if self._binding.policy.is_idempotent and not self._binding.policy.is_safe:
             yield "May be repeated: a second call changes nothing more."
         if self._binding.policy.wait_field is not None:
             yield f"A call lasts as long as `{self._binding.policy.wait_field}` says, at most."

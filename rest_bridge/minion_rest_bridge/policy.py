@@ -1,10 +1,11 @@
-"""How a method may be called, as the contract's option `minion.v1.policy` states it."""
+"""How a method may be called, as its options in the contract state it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from google.protobuf.descriptor import FieldDescriptor, MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from minion.v1 import options_pb2
 
@@ -18,12 +19,16 @@ class Policy:
     Attributes:
         method: Its full name, as in `minion.v1.MinionService/GetJob`.
         is_open: Whether callers need no key.
+        is_safe: Whether a call has no side effects.
+        is_idempotent: Whether a second call changes nothing more.
         wait_field: Name of the request's Duration that says how long a call may wait; None: the
             method does not wait.
     """
 
     method: str
     is_open: bool
+    is_safe: bool
+    is_idempotent: bool
     wait_field: str | None
 
     def timeout(self, request: Message, default: float | None) -> float | None:
@@ -45,6 +50,7 @@ def policy_of(method: MethodDescriptor) -> Policy:
     Raises:
         ValueError: The contract names a field to wait by that is not a Duration of the request.
     """
+    level = method.GetOptions().idempotency_level
     options = method.GetOptions().Extensions[options_pb2.policy]
     if options.wait_field:
         field: FieldDescriptor | None = method.input_type.fields_by_name.get(options.wait_field)
@@ -55,5 +61,7 @@ def policy_of(method: MethodDescriptor) -> Policy:
     return Policy(
         method=f"{method.containing_service.full_name}/{method.name}",
         is_open=options.open,
+        is_safe=level == MethodOptions.NO_SIDE_EFFECTS,
+        is_idempotent=level != MethodOptions.IDEMPOTENCY_UNKNOWN,
         wait_field=options.wait_field or None,
     )

@@ -86,7 +86,10 @@ class Transcoder:
                 return
             if timeout is None:
                 timeout = route.policy.timeout(request, self._limits.timeout)
-            response = await call_unary(route.call, request, key_metadata(scope), timeout, receive)
+            metadata, is_safe = key_metadata(scope), route.policy.is_safe
+            response = await call_unary(
+                route.call, request, metadata, timeout, receive, is_safe=is_safe
+            )
             await send_json(send, await self._large.write(route.to_text, response))
         except RequestError as error:
             await send_failure(send, error.failure, error.headers)
