@@ -7,11 +7,15 @@ from typing import Any, Final
 
 from starlette.types import Receive
 
-from minion_rest_bridge.request import ClientGone, Metadata
+from minion_rest_bridge.errors import ClientGone
+from minion_rest_bridge.request import Metadata
 
-PATIENCE: Final = 0.5
-"""Seconds after which a call without side effects is watched: that costs a task, which the many
-calls that end at once are spared."""
+PATIENCE: Final = 2.0
+"""Seconds after which a client whose call does not wait is watched for hanging up.
+
+Such a call does what it does in any case, and a client that only closes its sending side looks like
+one that has left: it shall have its answer. Watching costs a task, too.
+"""
 
 
 async def call_unary(
@@ -21,7 +25,7 @@ async def call_unary(
     seconds: float | None,
     receive: Receive,
     *,
-    is_safe: bool,
+    waits: bool,
 ) -> Any:
     """Call a unary method; cancel the call when the client hangs up.
 
@@ -31,14 +35,15 @@ async def call_unary(
         metadata: To send along.
         seconds: How long it may take; None is without limit.
         receive: Of the HTTP request, whose body has been read.
-        is_safe: Whether the call has no side effects. Others are watched from the first moment:
-            what one takes for a client that has gone is put back only if it is cancelled in time.
+        waits: Whether the call may wait for something to happen. If so, the client is watched from
+            the first moment: what is taken for one that has gone is put back only if the call is
+            cancelled in time.
 
     Raises:
         AioRpcError: The call failed.
         ClientGone: The client hung up first.
     """
-    watch = _Watch(receive, PATIENCE if is_safe else 0)
+    watch = _Watch(receive, 0 if waits else PATIENCE)
     try:
         return await method(request, metadata=metadata, timeout=seconds)
     except asyncio.CancelledError:

@@ -116,6 +116,15 @@ class RequestError(Exception):
         )
 
 
+class ClientGone(RequestError):
+    """Raised when the client hung up before its request was complete, or before it was answered."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the client hung up", reason="CLIENT_CLOSED_REQUEST", code=StatusCode.CANCELLED
+        )
+
+
 def invalid_field(field: str, description: str) -> RequestError:
     """Answer the error of a field with a value that cannot be accepted.
 

@@ -37,7 +37,7 @@ from minion_rest_bridge.large import LargeMessages
 from minion_rest_bridge.policy import Policy, policy_of
 from minion_rest_bridge.query import decode_text
 from minion_rest_bridge.reading import RequestReader
-from minion_rest_bridge.request import ClientGone, Limits, key_metadata, raw_path, timeout_of
+from minion_rest_bridge.request import Limits, key_metadata, raw_path, timeout_of
 
 PREFIX: Final = "/api/minion/"
 UNAUTHORIZED_BODY: Final = dumps(
@@ -94,8 +94,6 @@ class LanraragiApi:
             await _send_error(send, operation, error.failure, error.headers)
         except AioRpcError as error:
             await _send_error(send, operation, failure_of_call(error), [])
-        except ClientGone:
-            return
         else:
             await send_json(send, body)
 
@@ -147,7 +145,7 @@ class LanraragiApi:
         if timeout is None:
             timeout = policy.timeout(request, self._limits.timeout)
         return await call_unary(
-            method, request, key_metadata(scope), timeout, receive, is_safe=policy.is_safe
+            method, request, key_metadata(scope), timeout, receive, waits=policy.waits
         )
 
 

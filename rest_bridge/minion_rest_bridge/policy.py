@@ -31,6 +31,11 @@ class Policy:
     is_idempotent: bool
     wait_field: str | None
 
+    @property
+    def waits(self) -> bool:
+        """Whether a call may wait for something to happen."""
+        return self.wait_field is not None
+
     def timeout(self, request: Message, default: float | None) -> float | None:
         """Return the seconds that a call may take when the HTTP request names no deadline.
 

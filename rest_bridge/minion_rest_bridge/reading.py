@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope
 
 from minion_rest_bridge.access import Access
 from minion_rest_bridge.errors import (
+    ClientGone,
     RequestError,
     body_too_slow,
     too_large,
@@ -18,7 +19,7 @@ from minion_rest_bridge.errors import (
 )
 from minion_rest_bridge.large import SMALL, LargeMessages
 from minion_rest_bridge.policy import Policy
-from minion_rest_bridge.request import ClientGone, Limits, header
+from minion_rest_bridge.request import Limits, header
 
 T = TypeVar("T")
 
@@ -75,6 +76,8 @@ class RequestReader:
             if policy.is_open:
                 # Anybody may send it, so it must not be worth a thread.
                 raise too_large(SMALL)
+        except ClientGone:
+            raise
         except RequestError:
             await self._access.refuse_strangers(policy, scope)
             raise

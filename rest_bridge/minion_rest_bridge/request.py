@@ -30,10 +30,6 @@ _NO_QUALITY: Final = frozenset({b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"})
 _METADATA_VALUE: Final = re.compile(rb"[\x20-\x7e]*")
 
 
-class ClientGone(Exception):
-    """Raised when the client hung up before its request was complete."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What a request may take.

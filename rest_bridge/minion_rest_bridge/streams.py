@@ -10,7 +10,7 @@ from grpc.aio import AioRpcError
 from starlette.types import Receive, Scope, Send
 
 from minion_rest_bridge.calls import wait_for_hang_up
-from minion_rest_bridge.errors import Failure, failure_of_call
+from minion_rest_bridge.errors import ClientGone, Failure, failure_of_call
 from minion_rest_bridge.json_out import dumps
 from minion_rest_bridge.json_text import JsonValue
 from minion_rest_bridge.large import LargeMessages
@@ -109,6 +109,7 @@ async def send_stream(
 
     Raises:
         AioRpcError: The call failed before its first message: nothing is sent yet.
+        ClientGone: The client hung up before it.
     """
     framing = choose_framing(scope)
     hang_up = asyncio.create_task(wait_for_hang_up(receive))
@@ -116,7 +117,7 @@ async def send_stream(
     try:
         body = await pump.next(hang_up, None)
         if body is _GONE:
-            return
+            raise ClientGone
         await send(
             {
                 "type": "http.response.start",
@@ -138,8 +139,7 @@ async def send_stream(
 
         async for chunk in _chunks(pump, body, framing, to_chunk, hang_up, silence):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        if not hang_up.done():
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         # First the call: nothing may keep it from ending with the request.
         call.cancel()

@@ -29,7 +29,7 @@ from minion_rest_bridge.json_text import JsonTextError, JsonValue
 from minion_rest_bridge.large import LargeMessages
 from minion_rest_bridge.query import Path, bind_path, bind_query
 from minion_rest_bridge.reading import RequestReader
-from minion_rest_bridge.request import ClientGone, Limits, key_metadata, raw_path, timeout_of
+from minion_rest_bridge.request import Limits, key_metadata, raw_path, timeout_of
 from minion_rest_bridge.services import BODY_ALL, Binding
 from minion_rest_bridge.streams import send_stream
 from minion_rest_bridge.templates import PathTree
@@ -86,17 +86,15 @@ class Transcoder:
                 return
             if timeout is None:
                 timeout = route.policy.timeout(request, self._limits.timeout)
-            metadata, is_safe = key_metadata(scope), route.policy.is_safe
+            metadata, waits = key_metadata(scope), route.policy.waits
             response = await call_unary(
-                route.call, request, metadata, timeout, receive, is_safe=is_safe
+                route.call, request, metadata, timeout, receive, waits=waits
             )
             await send_json(send, await self._large.write(route.to_text, response))
         except RequestError as error:
             await send_failure(send, error.failure, error.headers)
         except AioRpcError as error:
             await send_failure(send, failure_of_call(error))
-        except ClientGone:
-            return
 
     async def _read(
         self, route: _Route, segments: list[str], scope: Scope, receive: Receive

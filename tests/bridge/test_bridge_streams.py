@@ -18,6 +18,7 @@ from minion.v1 import minion_service_pb2 as pb
 from minion.v1.job_pb2 import Job
 from minion_rest_bridge.app import create_app
 from minion_rest_bridge.services import load_services
+from starlette.applications import Starlette
 from support.rpc_bench import BEARER
 
 WATCH = "/v1/jobs/7:watch"
@@ -197,6 +198,42 @@ async def test_what_was_taken_for_a_client_that_hung_up_is_put_back(address: str
         await client.post("/v1/jobs", json={"task": "t"})
         answer = await client.post("/v1/workers/2:dequeue", json={"wait": "5s"}, timeout=30)
         assert [job["id"] for job in answer.json()["jobs"]] == ["1"]
+
+
+async def test_a_client_that_closed_its_sending_side_has_its_answer(
+    app: Starlette, fake: FakeMinion
+) -> None:
+    fake.answers["DequeueJobs"] = never
+    fake.answers["WatchJob"] = [never]
+    # It looks as if it had left, once its request is complete.
+    bodies: list[Any] = []
+
+    async def receive() -> Any:
+        return bodies.pop() if bodies else {"type": "http.disconnect"}
+
+    for path, status in (("/v1/jobs", 200), ("/v1/workers/1:dequeue", 499), (WATCH, 499)):
+        sent: list[Any] = []
+
+        async def send(message: Any, sent: list[Any] = sent) -> None:
+            sent.append(message)
+
+        method = "GET" if path == WATCH else "POST"
+        bodies[:] = [{"type": "http.request", "body": b"{}", "more_body": False}]
+        await app(request_to(method, path), receive, send)
+        assert sent[0]["status"] == status, path
+        assert sent[-1].get("more_body", False) is False
+
+
+def request_to(method: str, path: str) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-length", b"2")] if method == "POST" else [],
+    }
 
 
 async def test_a_stream_before_http_1_1_ends_with_its_connection(
