@@ -150,7 +150,9 @@ def flood(connection: socket.socket, piece: bytes, size: int) -> None:
     connection.settimeout(30)
 
 
-@pytest.mark.parametrize("path", ["/v1/jobs", QUEUE, "/v1/jobs/987654321/status", "/v1/jobs/1:watch"])
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs", QUEUE, "/v1/jobs/987654321/status", "/v1/jobs/1:watch"]
+)
 @pytest.mark.parametrize("chunk", [b"1\r\n[\r\n" * 1_000, b"fff8\r\n%b\r\n" % (b"[" * 0xFFF8)])
 def test_floods_of_chunks(server: MinionProcess, path: str, chunk: bytes) -> None:
     method = "POST" if path in ("/v1/jobs", QUEUE) else "GET"
