@@ -1,4 +1,4 @@
-"""Sending whole HTTP answers."""
+"""Sending whole HTTP responses."""
 
 from __future__ import annotations
 
@@ -39,3 +39,11 @@ async def send_failure(
     """Send the `google.rpc.Status` of a failure."""
     more = (CHALLENGE,) if failure.http_status == HTTPStatus.UNAUTHORIZED else ()
     await send_json(send, dumps(failure.to_json()), failure.http_status, (*headers, *more))
+
+
+async def send_options(send: Send, allowed: Iterable[str]) -> None:
+    """Send what methods a path has (RFC 9110, 9.3.7)."""
+    names = ", ".join(sorted({*allowed, "OPTIONS"}))
+    headers = [(b"allow", names.encode())]
+    await send({"type": "http.response.start", "status": HTTPStatus.NO_CONTENT, "headers": headers})
+    await send({"type": "http.response.body", "body": b""})

@@ -7,17 +7,25 @@ from typing import Any, Final
 
 from starlette.types import Receive
 
-from minion_rest_bridge.request import ClientGone, Metadata
+from minion_rest_bridge.errors import ClientGone
+from minion_rest_bridge.request import Metadata
 
-PATIENCE: Final = 0.5
-"""Seconds a call may take before the bridge begins to watch for the client's hanging up.
+PATIENCE: Final = 2.0
+"""Seconds after which a client whose call does not wait is watched for hanging up.
 
-Watching costs a task, which the many calls that are answered at once are spared.
+Such a call does what it does in any case, and a client that only closes its sending side looks like
+one that has left: it shall have its answer. Watching costs a task, too.
 """
 
 
 async def call_unary(
-    method: Any, request: Any, metadata: Metadata, seconds: float | None, receive: Receive
+    method: Any,
+    request: Any,
+    metadata: Metadata,
+    seconds: float | None,
+    receive: Receive,
+    *,
+    waits: bool,
 ) -> Any:
     """Call a unary method; cancel the call when the client hangs up.
 
@@ -27,12 +35,15 @@ async def call_unary(
         metadata: To send along.
         seconds: How long it may take; None is without limit.
         receive: Of the HTTP request, whose body has been read.
+        waits: Whether the call may wait for something to happen. If so, the client is watched from
+            the first moment: what is taken for one that has gone is put back only if the call is
+            cancelled in time.
 
     Raises:
         AioRpcError: The call failed.
         ClientGone: The client hung up first.
     """
-    watch = _Watch(receive)
+    watch = _Watch(receive, 0 if waits else PATIENCE)
     try:
         return await method(request, metadata=metadata, timeout=seconds)
     except asyncio.CancelledError:
@@ -43,23 +54,34 @@ async def call_unary(
         watch.stop()
 
 
+async def wait_for_hang_up(receive: Receive) -> None:
+    """Return when the client has hung up."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 class _Watch:
     """Cancels the current task when the client hangs up."""
 
-    def __init__(self, receive: Receive) -> None:
+    def __init__(self, receive: Receive, patience: float) -> None:
         self._receive = receive
         self._caller = asyncio.current_task()
         self._gone = False
         self._task: asyncio.Task[None] | None = None
-        self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._start)
+        self._timer: asyncio.TimerHandle | None = None
+        if patience:
+            self._timer = asyncio.get_running_loop().call_later(patience, self._start)
+        else:
+            self._start()
 
     def stop(self) -> None:
-        self._timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
 
     def fired(self) -> bool:
-        """Tell whether the cancellation just met was this watch's alone, and take it back."""
+        """Return whether the cancellation just met was this watch's alone, and take it back."""
         if not self._gone or self._caller is None:
             return False
         return self._caller.uncancel() == 0
@@ -68,8 +90,7 @@ class _Watch:
         self._task = asyncio.create_task(self._run())
 
     async def _run(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
+        await wait_for_hang_up(self._receive)
         if self._caller is not None:
             self._gone = True
             self._caller.cancel()

@@ -9,6 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from minion_rest_bridge.answers import send_failure
 from minion_rest_bridge.errors import internal_failure
+from minion_rest_bridge.request import header, raw_path
 
 logger = logging.getLogger(__name__)
 
@@ -20,14 +21,20 @@ LANRARAGI_HEADERS: Final[Headers] = [
     (b"access-control-allow-methods", b"GET, OPTIONS, POST, DELETE, PUT"),
     (b"access-control-allow-headers", b"Authorization"),
 ]
-"""As LANraragi answers."""
+"""As LANraragi sends them, with every response and whatever OPTIONS asks for."""
 HEADERS: Final[Headers] = [
+    _ORIGIN,
+    (b"access-control-expose-headers", b"Accept-Encoding, Allow, Retry-After, WWW-Authenticate"),
+]
+PREFLIGHT_HEADERS: Final[Headers] = [
     _ORIGIN,
     (b"access-control-allow-methods", b"GET, OPTIONS, POST, DELETE, PUT, PATCH"),
     (
         b"access-control-allow-headers",
         b"Authorization, Content-Type, Grpc-Timeout, X-Server-Timeout",
     ),
+    # As long as browsers remember it at most.
+    (b"access-control-max-age", b"86400"),
 ]
 LANRARAGI_PREFIX: Final = "/api/"
 
@@ -43,9 +50,11 @@ class OpenToAll:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = LANRARAGI_HEADERS if scope["path"].startswith(LANRARAGI_PREFIX) else HEADERS
-        if scope["method"] == "OPTIONS":
-            await send({"type": "http.response.start", "status": 204, "headers": headers})
+        is_lanraragis = raw_path(scope).startswith(LANRARAGI_PREFIX)
+        headers = LANRARAGI_HEADERS if is_lanraragis else HEADERS
+        if scope["method"] == "OPTIONS" and (is_lanraragis or _is_preflight(scope)):
+            allowed = LANRARAGI_HEADERS if is_lanraragis else PREFLIGHT_HEADERS
+            await send({"type": "http.response.start", "status": 204, "headers": allowed})
             await send({"type": "http.response.body", "body": b""})
             return
         started = False
@@ -65,3 +74,8 @@ class OpenToAll:
                 # Only a broken connection can tell the client that the answer is not whole.
                 raise
             await send_failure(send_with_headers, internal_failure())
+
+
+def _is_preflight(scope: Scope) -> bool:
+    """Return whether an OPTIONS request is a browser's question (Fetch, 3.3.2)."""
+    return header(scope, b"access-control-request-method") is not None

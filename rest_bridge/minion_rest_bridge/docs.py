@@ -11,10 +11,13 @@ from openapi_ui_bundles import swagger_ui
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from minion_rest_bridge.comments import load_comments
+from minion_rest_bridge.compression import Compressed
 from minion_rest_bridge.json_out import CONTENT_TYPE, dumps
 from minion_rest_bridge.openapi import describe
+from minion_rest_bridge.request import prefix_of
 from minion_rest_bridge.routing import GetOnly
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -26,17 +29,30 @@ PAGE_HEADERS: Final = {
 
 
 def docs_routes(services: Sequence[ServiceDescriptor]) -> list[BaseRoute]:
-    """Answer the routes that show the API.
+    """Return the routes that show the API.
 
     Args:
         services: What is described.
     """
-    body = dumps(describe(services, load_comments()))
+    description = describe(services, load_comments())
+
+    async def show_description(scope: Scope, receive: Receive, send: Send) -> None:
+        prefix = prefix_of(scope)
+        servers = [{"url": prefix}] if prefix else description["servers"]
+        body = dumps({**description, "servers": servers})
+        await Response(body, media_type=CONTENT_TYPE)(scope, receive, send)
+
     page = HTMLResponse((STATIC / "docs.html").read_bytes(), headers=PAGE_HEADERS)
     return [
-        Route("/", GetOnly(RedirectResponse("/docs"))),
-        Route("/openapi.json", GetOnly(Response(body, media_type=CONTENT_TYPE))),
+        Route("/", GetOnly(_lead_to_docs)),
+        Route("/openapi.json", GetOnly(Compressed(show_description))),
         Route("/docs", GetOnly(page)),
-        Mount("/docs/static", StaticFiles(directory=STATIC)),
-        Mount("/docs/swagger", StaticFiles(directory=swagger_ui.static_path)),
+        Mount("/docs/static", Compressed(StaticFiles(directory=STATIC))),
+        Mount("/docs/swagger", Compressed(StaticFiles(directory=swagger_ui.static_path))),
     ]
+
+
+async def _lead_to_docs(scope: Scope, receive: Receive, send: Send) -> None:
+    prefix = prefix_of(scope)
+    # Relative to where the client is, which may be under a prefix that nobody tells of.
+    await RedirectResponse(f"{prefix}/docs" if prefix else "docs")(scope, receive, send)

@@ -114,6 +114,15 @@ class RequestError(Exception):
         )
 
 
+class ClientGone(RequestError):
+    """Raised when the client hung up before its request was complete, or before it was answered."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the client hung up", reason="CLIENT_CLOSED_REQUEST", code=StatusCode.CANCELLED
+        )
+
+
 def invalid_field(field: str, description: str) -> RequestError:
     """Answer the error of a field with a value that cannot be accepted.
 
@@ -133,7 +142,7 @@ def method_not_allowed(allowed: Iterable[str]) -> RequestError:
     """Answer the error of a known path with another method."""
     names = ", ".join(sorted(allowed))
     return RequestError(
-        f"this path answers to {names}",
+        f"method not allowed; allowed: {names}",
         reason="METHOD_NOT_ALLOWED",
         code=StatusCode.UNIMPLEMENTED,
         http_status=HTTPStatus.METHOD_NOT_ALLOWED,
@@ -145,6 +154,61 @@ def path_not_found() -> RequestError:
     """Answer the error of a path that nothing is served under."""
     return RequestError(
         "nothing is served under this path", reason="PATH_NOT_FOUND", code=StatusCode.NOT_FOUND
+    )
+
+
+def unsupported_type(message: str) -> RequestError:
+    """Return the error of a body of a type that is not understood."""
+    return RequestError(
+        message,
+        reason="UNSUPPORTED_MEDIA_TYPE",
+        http_status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    )
+
+
+def unsupported_encoding() -> RequestError:
+    """Return the error of a body that is compressed (RFC 9110, 15.5.16)."""
+    return RequestError(
+        "Content-Encoding: expected identity: send the body uncompressed",
+        reason="UNSUPPORTED_ENCODING",
+        http_status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        headers=[(b"accept-encoding", b"identity")],
+    )
+
+
+def too_large(limit: int) -> RequestError:
+    """Return the error of a request that is too large.
+
+    Args:
+        limit: In bytes.
+    """
+    return RequestError(
+        f"the request is larger than {limit} bytes",
+        reason="REQUEST_TOO_LARGE",
+        code=StatusCode.RESOURCE_EXHAUSTED,
+        http_status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    )
+
+
+def too_many_large() -> RequestError:
+    """Return the error of a large request that found too many others before it."""
+    return RequestError(
+        "too many large requests at once: try again later",
+        reason="TOO_MANY_LARGE_REQUESTS",
+        code=StatusCode.RESOURCE_EXHAUSTED,
+        headers=[(b"retry-after", b"1")],
+    )
+
+
+def body_too_slow() -> RequestError:
+    """Return the error of a body that did not arrive in time."""
+    return RequestError(
+        "the body did not arrive in time",
+        reason="REQUEST_TIMEOUT",
+        code=StatusCode.DEADLINE_EXCEEDED,
+        http_status=HTTPStatus.REQUEST_TIMEOUT,
+        # The rest of it would be taken for the next request.
+        headers=[(b"connection", b"close")],
     )
 
 

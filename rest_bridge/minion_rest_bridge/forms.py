@@ -2,45 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Collection, Coroutine
+from typing import Any, TypeVar
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.types import Receive, Scope
+from starlette.types import Scope
 
-from minion_rest_bridge.errors import RequestError, invalid_field
+from minion_rest_bridge.errors import RequestError, invalid_field, unsupported_type
 from minion_rest_bridge.query import decode_text, split_query
-from minion_rest_bridge.request import header, read_body, unsupported_type
+from minion_rest_bridge.request import header
+
+T = TypeVar("T")
 
 URL_ENCODED = b"application/x-www-form-urlencoded"
 MULTIPART = b"multipart/form-data"
 MAX_FIELDS = 100
 
 
-async def read_parameters(
-    scope: Scope, receive: Receive, names: Collection[str], max_bytes: int
-) -> dict[str, str]:
+def read_parameters(scope: Scope, body: bytes, names: Collection[str]) -> dict[str, str]:
     """Read the parameters that have one of the names; others are passed over.
 
     Args:
         scope: Of the request.
-        receive: Of the request.
+        body: Of the request.
         names: Of the parameters that count.
-        max_bytes: Size that the body may have.
 
     Raises:
-        RequestError: The body is no form, is too large, or one parameter is given twice.
-        ClientGone: The client hung up.
+        RequestError: The body is no form, or one parameter is given twice.
     """
     pairs = split_query(scope["query_string"])
-    body = await read_body(scope, receive, max_bytes)
     if body:
         media_type = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
         match media_type:
             case b"application/x-www-form-urlencoded":
                 pairs += split_query(body)
             case b"multipart/form-data":
-                pairs += await _read_multipart(scope, body)
+                pairs += _read_multipart(scope, body)
             case _:
                 raise unsupported_type(
                     f"the body must be a form: {URL_ENCODED.decode()} or {MULTIPART.decode()}"
@@ -57,7 +55,7 @@ async def read_parameters(
     return parameters
 
 
-async def _read_multipart(scope: Scope, body: bytes) -> list[tuple[bytes, bytes]]:
+def _read_multipart(scope: Scope, body: bytes) -> list[tuple[bytes, bytes]]:
     async def chunks() -> AsyncGenerator[bytes, None]:
         yield body
 
@@ -65,7 +63,7 @@ async def _read_multipart(scope: Scope, body: bytes) -> list[tuple[bytes, bytes]
         Headers(scope=scope), chunks(), max_files=0, max_fields=MAX_FIELDS, max_part_size=len(body)
     )
     try:
-        form = await parser.parse()
+        form = _run(parser.parse())
     except MultiPartException as error:
         raise _malformed(error.message) from None
     except (KeyError, ValueError, LookupError) as error:
@@ -76,6 +74,16 @@ async def _read_multipart(scope: Scope, body: bytes) -> list[tuple[bytes, bytes]
         for name, value in form.multi_items()
         if not isinstance(value, UploadFile)
     ]
+
+
+def _run(parsing: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that waits for nothing: all that it reads is there, and files are refused."""
+    try:
+        parsing.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    raise RuntimeError("the parser of forms waits for something")
 
 
 def _malformed(message: str) -> RequestError:

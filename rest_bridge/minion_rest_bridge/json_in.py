@@ -2,31 +2,35 @@
 
 The rules are https://protobuf.dev/programming-guides/json/; beyond them, an integer that a double
 cannot hold is refused where it would become one (`google.protobuf.Value`), and nothing is dropped.
+
+Paths of fields are built only for what is refused: a body may have millions of values.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import functools
-import math
 import re
 import sys
 from collections.abc import Callable
-from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from minion_wire import values
-from minion_wire.json_value import MAX_LEVELS, NotJsonError, plain_json
+from minion_wire.json_value import MAX_LEVELS, TOO_DEEP, NotJsonError, plain_json
 
-from minion_rest_bridge.errors import invalid_field, unknown_field
-from minion_rest_bridge.json_out import enum_type
-from minion_rest_bridge.json_text import MAX_DIGITS, JsonValue
+from minion_rest_bridge.json_scalars import (
+    INTEGER_RANGES,
+    LONE_SURROGATE,
+    Refused,
+    expected,
+    integer_of,
+    read_scalar,
+)
+from minion_rest_bridge.json_text import JsonValue
 
 MAX_DEPTH: Final = 96
 """How deep messages may stand in each other.
@@ -34,54 +38,27 @@ MAX_DEPTH: Final = 96
 Protobuf's parsers stop at 100, and what was sent comes back a little deeper, as in a list of jobs.
 """
 
-_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,6})?", re.ASCII)
 _DURATION: Final = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?s", re.ASCII)
 _TIMESTAMP: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])",
     re.ASCII,
 )
-# What rounds to the largest float: its shortest decimal, 3.4028235e38, is beyond it.
-_MAX_FLOAT: Final = 3.4028235677973362e38
-_NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
-_RANGES: Final = {
-    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
-    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
-    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
-}
 
 
-def read_message(value: JsonValue, message: Message, path: str = "", depth: int = 0) -> None:
+def read_message(value: JsonValue, message: Message) -> None:
     """Read a JSON value into an empty message.
 
     Args:
-        value: What `json_text.loads` answered.
+        value: What `json_text.loads` returned.
         message: Where to; half filled when an error is raised.
-        path: Where the value stands, for errors.
-        depth: How many messages the message stands in.
 
     Raises:
         RequestError: The value is not of the message's form.
     """
-    if depth > MAX_DEPTH:
-        raise invalid_field(path, "is nested too deeply")
-    special = _SPECIAL.get(message.DESCRIPTOR.full_name)
-    if special is not None:
-        special(value, message, path, depth)
-        return
-    if not isinstance(value, dict):
-        raise invalid_field(path, f"must be a JSON object, not {kind_of(value)}")
-    names = field_names(message.DESCRIPTOR)
-    seen: set[str] = set()
-    for name, member in value.items():
-        field = names.get(name)
-        member_path = join(path, name if field is None else field.name)
-        if field is None:
-            raise unknown_field(member_path, f"field in {message.DESCRIPTOR.name}")
-        if field.name in seen:
-            raise invalid_field(member_path, "stands twice, in both its spellings")
-        seen.add(field.name)
-        set_field(member, message, field, member_path, depth)
+    try:
+        _read_message(value, message, 0)
+    except Refused as refused:
+        raise refused.to_error("") from None
 
 
 def set_field(
@@ -89,29 +66,20 @@ def set_field(
 ) -> None:
     """Read a JSON value into a field of a message. A null leaves the field unset.
 
+    Args:
+        value: What `json_text.loads` returned.
+        message: The message.
+        field: One of its fields.
+        path: Of the field, for errors.
+        depth: How many messages the message stands in.
+
     Raises:
         RequestError: The value is not of the field's form.
     """
-    if value is None and not _takes_null(field):
-        return
-    oneof = field.containing_oneof
-    if oneof is not None:
-        other = message.WhichOneof(oneof.name)
-        if other is not None and other != field.name:
-            raise invalid_field(path, f"excludes {other}: only one of them may be given")
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        _read_map(value, getattr(message, field.name), field.message_type, path, depth)
-    elif field.is_repeated:
-        if not isinstance(value, list):
-            raise invalid_field(path, f"must be a JSON array, not {kind_of(value)}")
-        for index, member in enumerate(value):
-            add_to_field(member, message, field, f"{path}[{index}]", depth)
-    elif field.message_type is not None:
-        child = getattr(message, field.name)
-        child.SetInParent()
-        read_message(value, child, path, depth + 1)
-    else:
-        _assign(read_scalar(value, field, path), message, field, path)
+    try:
+        _set_field(value, message, field, depth)
+    except Refused as refused:
+        raise refused.to_error(path) from None
 
 
 def add_to_field(
@@ -122,40 +90,11 @@ def add_to_field(
     Raises:
         RequestError: The value is not of the field's form.
     """
-    values = getattr(message, field.name)
-    if value is None and not _takes_null(field):
-        raise invalid_field(path, "must not be null")
-    if field.message_type is not None:
-        read_message(value, values.add(), path, depth + 1)
-    else:
-        scalar = read_scalar(value, field, path)
-        try:
-            values.append(scalar)
-        except UnicodeEncodeError:
-            raise _not_unicode(path) from None
-
-
-def read_scalar(value: JsonValue, field: FieldDescriptor, path: str) -> Any:
-    """Read a JSON value as the value of a field that is no message.
-
-    Raises:
-        RequestError: The value is not of the field's type, or out of its range.
-    """
-    match field.cpp_type:
-        case FieldDescriptor.CPPTYPE_STRING:
-            if not isinstance(value, str):
-                raise invalid_field(path, f"must be a string, not {kind_of(value)}")
-            return _read_bytes(value, path) if field.type == FieldDescriptor.TYPE_BYTES else value
-        case FieldDescriptor.CPPTYPE_BOOL:
-            if not isinstance(value, bool):
-                raise invalid_field(path, f"must be true or false, not {kind_of(value)}")
-            return value
-        case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
-            return _read_float(value, field, path)
-        case FieldDescriptor.CPPTYPE_ENUM:
-            return _read_enum(value, enum_type(field), path)
-        case _:
-            return read_integer(value, path, *_RANGES[field.cpp_type])
+    try:
+        _extend([value], message, field, depth)
+    except Refused as refused:
+        del refused.steps[-1:]
+        raise refused.to_error(path) from None
 
 
 def read_integer(value: JsonValue, path: str, low: int, high: int) -> int:
@@ -164,56 +103,30 @@ def read_integer(value: JsonValue, path: str, low: int, high: int) -> int:
     Raises:
         RequestError: It is not an integer, or out of the range.
     """
-    number = _decimal(value) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, int | Decimal):
-        raise invalid_field(path, f"must be an integer, not {_shown(value)}")
-    # The range first: a Decimal with a huge exponent would become an int of a million digits.
-    if not low <= number <= high:
-        raise invalid_field(path, f"must be in {low}..{high}")
-    if isinstance(number, Decimal) and number != number.to_integral_value():
-        raise invalid_field(path, "must be an integer, without a fraction")
-    return int(number)
+    try:
+        return integer_of(value, low, high)
+    except Refused as refused:
+        raise refused.to_error(path) from None
 
 
 def read_list(value: JsonValue, message: ListValue, path: str, depth: int = 0) -> None:
     """Read a JSON array.
 
     Raises:
-        RequestError: It is none, or not accepted (see `minion_wire.json_value`).
+        RequestError: It is not one, or not accepted (see `minion_wire.json_value`).
     """
-    if not isinstance(value, list):
-        raise invalid_field(path, f"must be a JSON array, not {kind_of(value)}")
-    values.to_list(_checked(value, path, depth), message)
+    try:
+        _read_list(value, message, depth)
+    except Refused as refused:
+        raise refused.to_error(path) from None
 
 
 @functools.cache
 def field_names(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
-    """Answer a message's fields by both their spellings: proto's and JSON's."""
+    """Return a message's fields by both their spellings: proto's and JSON's."""
     return {field.json_name: field for field in descriptor.fields} | {
         field.name: field for field in descriptor.fields
     }
-
-
-def join(path: str, name: str) -> str:
-    """Answer the path of a member."""
-    return f"{path}.{name}" if path else name
-
-
-def kind_of(value: JsonValue) -> str:
-    """Name the kind of a JSON value."""
-    match value:
-        case None:
-            return "null"
-        case bool():
-            return "a boolean"
-        case int() | float() | Decimal():
-            return "a number"
-        case str():
-            return "a string"
-        case list():
-            return "an array"
-        case _:
-            return "an object"
 
 
 def _takes_null(field: FieldDescriptor) -> bool:
@@ -224,82 +137,133 @@ def _takes_null(field: FieldDescriptor) -> bool:
     }
 
 
-def _assign(value: Any, message: Message, field: FieldDescriptor, path: str) -> None:
+def _read_message(value: JsonValue, message: Message, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise Refused(TOO_DEEP)
+    special = _SPECIAL.get(message.DESCRIPTOR.full_name)
+    if special is not None:
+        special(value, message, depth)
+        return
+    names = field_names(message.DESCRIPTOR)
+    seen: set[str] = set()
+    for name, member in _object(value).items():
+        field = names.get(name)
+        if field is None:
+            raise Refused("", name, unknown=f"field in {message.DESCRIPTOR.name}")
+        if field.name in seen:
+            raise Refused("given twice (camelCase and snake_case)", field.name)
+        seen.add(field.name)
+        try:
+            _set_field(member, message, field, depth)
+        except Refused as refused:
+            refused.steps.append(field.name)
+            raise
+
+
+def _set_field(value: JsonValue, message: Message, field: FieldDescriptor, depth: int) -> None:
+    if value is None and not _takes_null(field):
+        return
+    oneof = field.containing_oneof
+    if oneof is not None:
+        other = message.WhichOneof(oneof.name)
+        if other is not None and other != field.name:
+            raise Refused(excludes(other))
+    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+        _read_map(value, getattr(message, field.name), field.message_type, depth)
+    elif field.is_repeated:
+        _extend(_array(value), message, field, depth)
+    elif field.message_type is not None:
+        child = getattr(message, field.name)
+        child.SetInParent()
+        _read_message(value, child, depth + 1)
+    else:
+        _assign(read_scalar(value, field), message, field)
+
+
+def _extend(items: list[JsonValue], message: Message, field: FieldDescriptor, depth: int) -> None:
+    """Read JSON values as further values of a repeated field."""
+    target = getattr(message, field.name)
+    if field.message_type is None and _append_integers(items, target, field):
+        return
+    takes_null = _takes_null(field)
+    for index, value in enumerate(items):
+        try:
+            if field.message_type is None:
+                target.append(read_scalar(value, field))
+            elif value is None and not takes_null:
+                _refuse_null()
+            else:
+                _read_message(value, target.add(), depth + 1)
+        except Refused as refused:
+            refused.steps.append(index)
+            raise
+        except UnicodeEncodeError:
+            raise Refused(LONE_SURROGATE, index) from None
+
+
+def _refuse_null() -> NoReturn:
+    raise Refused("must not be null")
+
+
+def _append_integers(items: list[JsonValue], target: Any, field: FieldDescriptor) -> bool:
+    """Append plain integers in bulk, or return False if there is anything else among them."""
+    bounds = INTEGER_RANGES.get(field.cpp_type)
+    if bounds is None:
+        return False
+    low, high = bounds
+    before = len(target)
+    for start in range(0, len(items), _SLICE):
+        # By slices: other threads run between them, not within one.
+        part = items[start : start + _SLICE]
+        if set(map(type, part)) != {int} or min(part) < low or max(part) > high:
+            del target[before:]
+            return False
+        target.extend(part)
+    return True
+
+
+def _object(value: JsonValue) -> dict[str, JsonValue]:
+    if not isinstance(value, dict):
+        raise expected("a JSON object", value)
+    return value
+
+
+def _array(value: JsonValue) -> list[JsonValue]:
+    if not isinstance(value, list):
+        raise expected("a JSON array", value)
+    return value
+
+
+def excludes(other: str) -> str:
+    """Return what is wrong with a member of a oneof that another member excludes."""
+    return f"excludes {other}: only one of them may be given"
+
+
+def _assign(value: Any, message: Message, field: FieldDescriptor) -> None:
     try:
         setattr(message, field.name, value)
     except UnicodeEncodeError:
-        raise _not_unicode(path) from None
+        raise Refused(LONE_SURROGATE) from None
 
 
-def _not_unicode(path: str) -> Exception:
-    return invalid_field(path, "must not contain a lone surrogate")
-
-
-def _shown(value: JsonValue) -> str:
-    return repr(value[:40]) if isinstance(value, str) else kind_of(value)
-
-
-def _decimal(text: str) -> int | Decimal | None:
-    if len(text) > MAX_DIGITS or _NUMBER.fullmatch(text) is None:
-        return None
-    return Decimal(text)
-
-
-def _read_float(value: JsonValue, field: FieldDescriptor, path: str) -> float:
-    if isinstance(value, str):
-        if value in _NOT_FINITE:
-            return _NOT_FINITE[value]
-        number = _decimal(value)
-    else:
-        number = value
-    if isinstance(number, bool) or not isinstance(number, int | Decimal):
-        raise invalid_field(path, f"must be a number, not {_shown(value)}")
-    # Compared before the conversion: float() of a huge int raises.
-    largest = _MAX_FLOAT if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else _MAX_DOUBLE
-    if not -largest <= number <= largest:
-        raise invalid_field(path, "is a number too large")
-    return float(number)
-
-
-def _read_enum(value: JsonValue, enum: EnumDescriptor, path: str) -> int:
-    if value is None:
-        return NULL_VALUE
-    if isinstance(value, str):
-        known = enum.values_by_name.get(value)
-        if known is None:
-            raise invalid_field(path, f"is not the name of a value of {enum.name}")
-        return int(known.number)
-    number = read_integer(value, path, *_RANGES[FieldDescriptor.CPPTYPE_INT32])
-    if enum.is_closed and number not in enum.values_by_number:
-        raise invalid_field(path, f"is not a value of {enum.name}")
-    return number
-
-
-def _read_bytes(value: str, path: str) -> bytes:
-    try:
-        standard = value.rstrip("=").translate(_FROM_URL_SAFE)
-        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid_field(path, "must be in base64") from None
-
-
-def _read_map(value: JsonValue, items: Any, entry: Descriptor, path: str, depth: int) -> None:
-    if not isinstance(value, dict):
-        raise invalid_field(path, f"must be a JSON object, not {kind_of(value)}")
+def _read_map(value: JsonValue, items: Any, entry: Descriptor, depth: int) -> None:
     key_field = entry.fields_by_name["key"]
     value_field = entry.fields_by_name["value"]
-    for name, member in value.items():
-        member_path = join(path, name)
-        key = read_scalar(_read_key(name, key_field), key_field, member_path)
-        if member is None and not _takes_null(value_field):
-            raise invalid_field(member_path, "must not be null")
+    takes_null = _takes_null(value_field)
+    for name, member in _object(value).items():
         try:
+            key = read_scalar(_read_key(name, key_field), key_field)
+            if member is None and not takes_null:
+                _refuse_null()
             if value_field.message_type is not None:
-                read_message(member, items[key], member_path, depth + 2)
+                _read_message(member, items[key], depth + 2)
             else:
-                items[key] = read_scalar(member, value_field, member_path)
+                items[key] = read_scalar(member, value_field)
+        except Refused as refused:
+            refused.steps.append(name)
+            raise
         except UnicodeEncodeError:
-            raise _not_unicode(member_path) from None
+            raise Refused(LONE_SURROGATE, name) from None
 
 
 def _read_key(name: str, field: FieldDescriptor) -> JsonValue:
@@ -308,35 +272,32 @@ def _read_key(name: str, field: FieldDescriptor) -> JsonValue:
     return name
 
 
-def _read_value(value: JsonValue, message: Value, path: str, depth: int) -> None:
-    values.to_value(_checked(value, path, depth), message)
+def _read_list(value: JsonValue, message: ListValue, depth: int) -> None:
+    values.to_list(_checked(_array(value), depth), message)
 
 
-def _read_struct(value: JsonValue, message: Struct, path: str, depth: int) -> None:
-    if not isinstance(value, dict):
-        raise invalid_field(path, f"must be a JSON object, not {kind_of(value)}")
-    values.to_struct(_checked(value, path, depth), message)
+def _read_value(value: JsonValue, message: Value, depth: int) -> None:
+    values.to_value(_checked(value, depth), message)
 
 
-def _checked(value: JsonValue, path: str, depth: int) -> JsonValue:
+def _read_struct(value: JsonValue, message: Struct, depth: int) -> None:
+    values.to_struct(_checked(_object(value), depth), message)
+
+
+def _checked(value: JsonValue, depth: int) -> JsonValue:
     """Return a JSON value with its Decimals as doubles, having applied the rules of JSON values."""
     try:
         # The message that it becomes part of is measured as a whole. Deep in another message there
         # is less room for what nests.
         return plain_json(
-            value,
-            limit=sys.maxsize,
-            levels=min(MAX_LEVELS, MAX_DEPTH + 1 - depth),
-            decimals=True,
+            value, limit=sys.maxsize, levels=min(MAX_LEVELS, MAX_DEPTH + 1 - depth), decimals=True
         )
     except NotJsonError as error:
-        raise invalid_field(path + error.path, error.description) from None
+        raise Refused(error.description, within=error.path) from None
 
 
-def _read_any(value: JsonValue, message: AnyMessage, path: str, depth: int) -> None:
-    if not isinstance(value, dict):
-        raise invalid_field(path, f"must be a JSON object, not {kind_of(value)}")
-    if not value:
+def _read_any(value: JsonValue, message: AnyMessage, depth: int) -> None:
+    if not _object(value):
         return
     type_url = str(value.get("@type", ""))
     name = type_url.rpartition("/")[2]
@@ -344,37 +305,40 @@ def _read_any(value: JsonValue, message: AnyMessage, path: str, depth: int) -> N
         pool = descriptor_pool.Default()
         content = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))()
     except (KeyError, UnicodeEncodeError):
-        raise invalid_field(join(path, "@type"), "is not a known message type") from None
+        raise Refused("is not a known message type", "@type") from None
     members = {key: member for key, member in value.items() if key != "@type"}
     if name in _SPECIAL:
         if members.keys() != {"value"}:
-            raise invalid_field(path, 'must have "@type" and "value" only')
-        read_message(members["value"], content, join(path, "value"), depth + 1)
+            raise Refused('must have "@type" and "value" only')
+        try:
+            _read_message(members["value"], content, depth + 1)
+        except Refused as refused:
+            refused.steps.append("value")
+            raise
     else:
-        read_message(members, content, path, depth + 1)
+        _read_message(members, content, depth + 1)
     message.type_url = type_url
     message.value = content.SerializeToString()
 
 
-def _read_wrapper(value: JsonValue, message: Any, path: str, _depth: int) -> None:
+def _read_wrapper(value: JsonValue, message: Any, _depth: int) -> None:
     field = message.DESCRIPTOR.fields_by_name["value"]
-    _assign(read_scalar(value, field, path), message, field, path)
+    _assign(read_scalar(value, field), message, field)
 
 
 def _text_reader(what: str, form: re.Pattern[str]) -> Callable[..., None]:
-    def read(value: JsonValue, message: Any, path: str, _depth: int) -> None:
+    def read(value: JsonValue, message: Any, _depth: int) -> None:
         if not isinstance(value, str) or form.fullmatch(value) is None:
-            raise invalid_field(path, f"must be {what}")
+            raise expected(what, value)
         try:
             message.FromJsonString(value)
         except (ValueError, OverflowError):
-            raise invalid_field(path, f"must be {what}") from None
+            raise expected(what, value) from None
 
     return read
 
 
-_MAX_DOUBLE: Final = 1.7976931348623157e308
-_FROM_URL_SAFE: Final = str.maketrans("-_", "+/")
+_SLICE: Final = 4_096
 _WRAPPERS: Final = (
     "Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64",
 )  # fmt: skip
@@ -384,7 +348,7 @@ _SPECIAL: Final[dict[str, Callable[..., None]]] = {
     "google.protobuf.FieldMask": _text_reader(
         "a list of field paths", re.compile(r"[\w.,]*", re.ASCII)
     ),
-    "google.protobuf.ListValue": read_list,
+    "google.protobuf.ListValue": _read_list,
     "google.protobuf.Struct": _read_struct,
     "google.protobuf.Timestamp": _text_reader('a time such as "2026-01-31T12:00:00Z"', _TIMESTAMP),
     "google.protobuf.Value": _read_value,

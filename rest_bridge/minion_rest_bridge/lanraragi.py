@@ -27,20 +27,17 @@ from minion_rest_bridge.errors import (
     invalid_field,
     method_not_allowed,
     path_not_found,
+    too_large,
 )
 from minion_rest_bridge.forms import read_parameters
 from minion_rest_bridge.json_in import read_integer, read_list
 from minion_rest_bridge.json_out import dumps, list_to_json, struct_to_json, value_to_json
 from minion_rest_bridge.json_text import JsonTextError, JsonValue
+from minion_rest_bridge.large import LargeMessages
+from minion_rest_bridge.policy import Policy, policy_of
 from minion_rest_bridge.query import decode_text
-from minion_rest_bridge.request import (
-    ClientGone,
-    Limits,
-    key_metadata,
-    raw_path,
-    timeout_of,
-    too_large,
-)
+from minion_rest_bridge.reading import RequestReader
+from minion_rest_bridge.request import Limits, key_metadata, raw_path, timeout_of
 
 PREFIX: Final = "/api/minion/"
 UNAUTHORIZED_BODY: Final = dumps(
@@ -56,7 +53,12 @@ _JOB_ID: Final = re.compile(r"[0-9]{1,30}", re.ASCII)
 _MAX_ID: Final = 2**63 - 1
 _INT32: Final = (-(2**31), 2**31 - 1)
 
-_Handler = Callable[[str, Scope, Receive], Awaitable[JsonValue]]
+_METHODS: Final = pb.DESCRIPTOR.services_by_name["MinionService"].methods_by_name
+_GET_JOB: Final = policy_of(_METHODS["GetJob"])
+_GET_JOB_DETAIL: Final = policy_of(_METHODS["GetJobDetail"])
+_ENQUEUE_JOB: Final = policy_of(_METHODS["EnqueueJob"])
+
+_Handler = Callable[[str, Scope, Receive], Awaitable[bytes]]
 
 
 class LanraragiApi:
@@ -65,14 +67,17 @@ class LanraragiApi:
     Args:
         channel: Where the methods are called.
         limits: What a request may take.
+        large: Converts large messages.
     """
 
-    def __init__(self, channel: grpc.aio.Channel, *, limits: Limits) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, limits: Limits, large: LargeMessages) -> None:
         stub: Any = MinionServiceStub(channel)
         self._get_job = stub.GetJob
         self._get_job_detail = stub.GetJobDetail
         self._enqueue_job = stub.EnqueueJob
         self._limits = limits
+        self._large = large
+        self._reader = RequestReader(channel, large, limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -84,13 +89,11 @@ class LanraragiApi:
         try:
             if scope["method"] not in (method, "HEAD" if method == "GET" else method):
                 raise method_not_allowed([method])
-            body = dumps(await handler(name, scope, receive))
+            body = await handler(name, scope, receive)
         except RequestError as error:
             await _send_error(send, operation, error.failure, error.headers)
         except AioRpcError as error:
             await _send_error(send, operation, failure_of_call(error), [])
-        except ClientGone:
-            return
         else:
             await send_json(send, body)
 
@@ -105,43 +108,45 @@ class LanraragiApi:
             case _:
                 return "", "", None
 
-    async def _status(self, name: str, scope: Scope, receive: Receive) -> JsonValue:
-        request = pb.GetJobRequest(id=_job_id(name))
-        response = await self._call(self._get_job, request, scope, receive)
-        return {
-            "state": response.state,
-            "task": response.task,
-            "error": response.error if response.HasField("error") else None,
-            "notes": struct_to_json(response.notes),
-        }
+    async def _status(self, name: str, scope: Scope, receive: Receive) -> bytes:
+        def convert(_body: bytes) -> pb.GetJobRequest:
+            return pb.GetJobRequest(id=_job_id(name))
 
-    async def _detail(self, name: str, scope: Scope, receive: Receive) -> JsonValue:
-        request = pb.GetJobDetailRequest(id=_job_id(name))
-        response = await self._call(self._get_job_detail, request, scope, receive)
-        return _job_json(response.job)
+        response = await self._call(self._get_job, _GET_JOB, convert, scope, receive)
+        return await self._large.write(lambda job: dumps(_status_json(job)), response)
 
-    async def _queue(self, name: str, scope: Scope, receive: Receive) -> JsonValue:
-        request = pb.EnqueueJobRequest(task=decode_text(unquote_to_bytes(name), "jobname"))
-        parameters = await read_parameters(
-            scope, receive, ("args", "priority"), self._limits.max_bytes
+    async def _detail(self, name: str, scope: Scope, receive: Receive) -> bytes:
+        def convert(_body: bytes) -> pb.GetJobDetailRequest:
+            return pb.GetJobDetailRequest(id=_job_id(name))
+
+        response = await self._call(self._get_job_detail, _GET_JOB_DETAIL, convert, scope, receive)
+        return await self._large.write(lambda detail: dumps(_job_json(detail.job)), response)
+
+    async def _queue(self, name: str, scope: Scope, receive: Receive) -> bytes:
+        def convert(body: bytes) -> pb.EnqueueJobRequest:
+            return _enqueue_request(name, scope, body, self._limits.max_bytes)
+
+        response = await self._call(self._enqueue_job, _ENQUEUE_JOB, convert, scope, receive)
+        return dumps({"operation": _QUEUE, "success": 1, "job": response.id})
+
+    async def _call(
+        self,
+        method: Any,
+        policy: Policy,
+        convert: Callable[[bytes], Any],
+        scope: Scope,
+        receive: Receive,
+    ) -> Any:
+        def read(body: bytes) -> tuple[Any, float | None]:
+            return convert(body), timeout_of(scope)
+
+        has_body = policy is _ENQUEUE_JOB
+        request, timeout = await self._reader.read(policy, scope, receive, read, has_body=has_body)
+        if timeout is None:
+            timeout = policy.timeout(request, self._limits.timeout)
+        return await call_unary(
+            method, request, key_metadata(scope), timeout, receive, waits=policy.waits
         )
-        if "args" not in parameters:
-            raise invalid_field("args", "is required: a JSON array")
-        request.args.SetInParent()
-        try:
-            read_list(json_text.loads(parameters["args"]), request.args, "args", depth=1)
-        except JsonTextError as error:
-            raise invalid_field("args", f"must be a JSON array: {error}") from None
-        if "priority" in parameters:
-            request.priority = read_integer(parameters["priority"], "priority", *_INT32)
-        if request.ByteSize() > self._limits.max_bytes:
-            raise too_large(self._limits.max_bytes)
-        response = await self._call(self._enqueue_job, request, scope, receive)
-        return {"operation": _QUEUE, "success": 1, "job": response.id}
-
-    async def _call(self, method: Any, request: Any, scope: Scope, receive: Receive) -> Any:
-        timeout = timeout_of(scope, self._limits.timeout)
-        return await call_unary(method, request, key_metadata(scope), timeout, receive)
 
 
 async def _send_error(
@@ -162,6 +167,32 @@ def _job_id(text: str) -> int:
     if not 1 <= job_id <= _MAX_ID:
         raise invalid_field("jobid", "must be an integer in 1..2^63-1")
     return job_id
+
+
+def _enqueue_request(name: str, scope: Scope, body: bytes, max_bytes: int) -> pb.EnqueueJobRequest:
+    request = pb.EnqueueJobRequest(task=decode_text(unquote_to_bytes(name), "jobname"))
+    parameters = read_parameters(scope, body, ("args", "priority"))
+    if "args" not in parameters:
+        raise invalid_field("args", "is required: a JSON array")
+    request.args.SetInParent()
+    try:
+        read_list(json_text.loads(parameters["args"]), request.args, "args", depth=1)
+    except JsonTextError as error:
+        raise invalid_field("args", f"must be a JSON array: {error}") from None
+    if "priority" in parameters:
+        request.priority = read_integer(parameters["priority"], "priority", *_INT32)
+    if request.ByteSize() > max_bytes:
+        raise too_large(max_bytes)
+    return request
+
+
+def _status_json(job: pb.GetJobResponse) -> JsonValue:
+    return {
+        "state": job.state,
+        "task": job.task,
+        "error": job.error if job.HasField("error") else None,
+        "notes": struct_to_json(job.notes),
+    }
 
 
 def _job_json(job: Job) -> JsonValue:

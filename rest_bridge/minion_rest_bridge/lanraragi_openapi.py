@@ -16,8 +16,9 @@ _ERRORS: Final[dict[int, tuple[str, str]]] = {
     400: ("The request cannot be accepted; `error` says why.", "OperationError"),
     401: ("The key is missing or wrong.", "KeyError"),
     404: ("There is no job with this id.", "OperationError"),
+    408: ("The body did not arrive in time.", "OperationError"),
     413: ("The request is too large.", "OperationError"),
-    415: ("The body is not a form.", "OperationError"),
+    415: ("The body is not a form, or is compressed.", "OperationError"),
     429: ("A limit is reached for now.", "OperationError"),
     500: ("The server met a defect.", "OperationError"),
     501: ("The gRPC server does not know this method.", "OperationError"),
@@ -184,7 +185,7 @@ LANRARAGI_PATHS: Final[dict[str, Any]] = {
                 }
             },
             "responses": _responses(
-                "JobQueued", "The job's id.", 400, 401, 413, 415, 429, 500, 501, 503, 504
+                "JobQueued", "The job's id.", 400, 401, 408, 413, 415, 429, 500, 501, 503, 504
             ),
         }
     },

@@ -11,14 +11,19 @@ from google.rpc.status_pb2 import Status
 
 from minion_rest_bridge.comments import Comments
 from minion_rest_bridge.lanraragi_openapi import LANRARAGI_PATHS, LANRARAGI_SCHEMAS, LANRARAGI_TAG
-from minion_rest_bridge.query import takes_text
 from minion_rest_bridge.schemas import Direction, Schema, SchemaBook
-from minion_rest_bridge.services import BODY_ALL, Binding, bindings, is_well_known, resolve
+from minion_rest_bridge.services import (
+    BODY_ALL,
+    Binding,
+    bindings,
+    is_well_known,
+    resolve,
+    takes_text,
+)
 
 OPENAPI_VERSION: Final = "3.1.0"
 DISTRIBUTION: Final = "minion-server"
 KEY_FREE: Final = "Needs no key."
-"""What the comment of a method says that answers without a key."""
 
 _DESCRIPTION: Final = """\
 The job queue over HTTP: the gRPC services as JSON under `/v1`, and the paths of LANraragi's Minion
@@ -26,23 +31,27 @@ API under `/api/minion`.
 
 Under `/v1`, parameters and members have both the names shown here and those of the .proto files
 (`pageSize` or `page_size`). Integers of 64 bits are answered as strings and accepted as numbers,
-too. Parameters and members that are not known are refused. A deadline is set by the header
-`Grpc-Timeout` (`100m` is 100 milliseconds; units H, M, S, m, u, n) or `X-Server-Timeout` (seconds).
-Errors are `google.rpc.Status`."""
+too. Parameters and members that are not known are refused. Errors are `google.rpc.Status`.
+
+A deadline is set by the header `Grpc-Timeout` (`100m` is 100 milliseconds; units H, M, S, m, u, n)
+or `X-Server-Timeout` (seconds). Without one, a call may take 60 seconds more than it is asked to
+wait, and a stream any time."""
 
 _ERRORS: Final[dict[int, str]] = {
     400: "The request cannot be accepted; `details` names the field.",
     401: "The key is missing or wrong.",
     404: "There is nothing with this name or id.",
+    408: "The body did not arrive in time.",
     409: "The state of things forbids it.",
     413: "The request is too large.",
+    415: "The body is compressed.",
     429: "A limit is reached for now.",
     500: "The server met a defect.",
     501: "The gRPC server does not know this method.",
     503: "The gRPC server is out of reach.",
     504: "The deadline passed before the answer came.",
 }
-_WITH_BODY: Final = (413,)
+_WITH_BODY: Final = (408, 413, 415)
 _NEED_KEY: Final = (401,)
 
 
@@ -72,7 +81,8 @@ def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[
             "description": _DESCRIPTION,
             "license": {"name": "MIT", "identifier": "MIT"},
         },
-        "servers": [{"url": "/"}],
+        # Relative to where the description is found.
+        "servers": [{"url": "."}],
         "security": [{"key": []}],
         "tags": [*_tags(services, comments), LANRARAGI_TAG, _HEALTH_TAG],
         "paths": paths | LANRARAGI_PATHS | _HEALTH_PATHS,
@@ -114,16 +124,25 @@ class _Operation:
             "operationId": self._method.name,
             # Unlike the description, it is plain text.
             "summary": summary.partition("\n")[0].rstrip(".").replace("`", ""),
-            "description": self._comment,
+            "description": "\n\n".join([self._comment, *self._policy()]),
             "tags": [self._method.containing_service.name],
             "parameters": [*self._path_parameters(), *self._query_parameters()],
             "responses": self._responses(),
         }
         if self._binding.body is not None:
             operation["requestBody"] = self._request_body()
-        if KEY_FREE in self._comment:
+        if self._binding.policy.is_open:
             operation["security"] = []
         return operation
+
+    def _policy(self) -> Iterator[str]:
+        """Return what the options of the method say, as sentences."""
+        if self._binding.policy.is_open:
+            yield KEY_FREE
+        if self._binding.policy.is_idempotent and not self._binding.policy.is_safe:
+            yield "May be repeated: a second call changes nothing more."
+        if self._binding.policy.wait_field is not None:
+            yield f"A call lasts as long as `{self._binding.policy.wait_field}` says, at most."
 
     def _path_parameters(self) -> Iterator[dict[str, Any]]:
         for path in self._in_path:
@@ -163,7 +182,7 @@ class _Operation:
         responses: dict[str, Any] = {"200": self._success()}
         for code in _ERRORS:
             needless = (code in _WITH_BODY and self._binding.body is None) or (
-                code in _NEED_KEY and KEY_FREE in self._comment
+                code in _NEED_KEY and self._binding.policy.is_open
             )
             if not needless:
                 responses[str(code)] = {"$ref": f"#/components/responses/{_error_name(code)}"}

@@ -11,23 +11,13 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from minion_rest_bridge.errors import invalid_field, unknown_field
-from minion_rest_bridge.json_in import add_to_field, set_field
+from minion_rest_bridge.json_in import MAX_DEPTH, add_to_field, excludes, set_field
 from minion_rest_bridge.json_text import JsonValue
-from minion_rest_bridge.services import resolve
+from minion_rest_bridge.services import BOOL_VALUE, resolve, takes_text
 
 Path = tuple[str, ...]
 
 _BOOLEANS: Final = {"true": True, "false": False}
-_WRAPPED: Final = {
-    f"google.protobuf.{name}Value"
-    for name in ("Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")
-}
-_TEXTUAL: Final = _WRAPPED | {
-    "google.protobuf.Duration",
-    "google.protobuf.FieldMask",
-    "google.protobuf.Timestamp",
-}
-"""Message types whose JSON is a string, or can be one."""
 _INTEGERS: Final = {
     FieldDescriptor.CPPTYPE_INT32,
     FieldDescriptor.CPPTYPE_INT64,
@@ -36,7 +26,6 @@ _INTEGERS: Final = {
 }
 _INTEGER: Final = re.compile(r"-?[0-9]+", re.ASCII)
 _ENUM_NUMBER: Final = re.compile(r"-?[0-9]{1,10}", re.ASCII)
-_BOOL_VALUE: Final = "google.protobuf.BoolValue"
 
 
 def split_query(query: bytes) -> list[tuple[bytes, bytes]]:
@@ -114,20 +103,25 @@ def bind_query(message: Message, query: bytes, taken: Sequence[Path], *, allowed
         seen.add(fields)
 
 
-def takes_text(field: FieldDescriptor) -> bool:
-    """Tell whether a parameter's text can be a value of the field."""
-    message = field.message_type
-    return message is None or message.full_name in _TEXTUAL or message.full_name == _BOOL_VALUE
-
-
 def _owner(message: Message, fields: Sequence[str]) -> tuple[list[FieldDescriptor], Message]:
-    """Answer the fields of a path, and the message that has the last of them."""
+    """Return the fields of a path, and the message that has the last of them.
+
+    Raises:
+        RequestError: A field on the way belongs to a oneof of which another member is set.
+    """
     chain = resolve(message.DESCRIPTOR, fields)
     if chain is None:
         raise LookupError(f"{message.DESCRIPTOR.full_name} has no {'.'.join(fields)}")
+    if len(chain) > MAX_DEPTH:
+        raise invalid_field(".".join(fields[:3]), "is nested too deeply")
     owner = message
-    for field in chain[:-1]:
-        owner = getattr(owner, field.name)
+    for index, field in enumerate(chain):
+        oneof = field.containing_oneof
+        other = None if oneof is None else owner.WhichOneof(oneof.name)
+        if other is not None and other != field.name:
+            raise invalid_field(".".join(fields[: index + 1]), excludes(other))
+        if index < len(chain) - 1:
+            owner = getattr(owner, field.name)
     return chain, owner
 
 
@@ -139,7 +133,7 @@ def _to_json(text: str, field: FieldDescriptor, path: str) -> JsonValue:
         # JSON's strings may have fractions and exponents; that would be many URLs for one job.
         raise invalid_field(path, f"must be an integer, not {text[:40]!r}")
     is_boolean = field.cpp_type == FieldDescriptor.CPPTYPE_BOOL or (
-        field.message_type is not None and field.message_type.full_name == _BOOL_VALUE
+        field.message_type is not None and field.message_type.full_name == BOOL_VALUE
     )
     if is_boolean:
         return _BOOLEANS.get(text, text)

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from minion_rest_bridge.answers import send_failure
+from minion_rest_bridge.answers import send_failure, send_options
 from minion_rest_bridge.errors import method_not_allowed
 from minion_rest_bridge.request import raw_path
 
@@ -25,6 +25,8 @@ class GetOnly:
         """Serve a request."""
         if scope["method"] in ("GET", "HEAD"):
             await self._app(scope, receive, send)
+        elif scope["method"] == "OPTIONS":
+            await send_options(send, ["GET", "HEAD"])
         else:
             error = method_not_allowed(["GET"])
             await send_failure(send, error.failure, error.headers)

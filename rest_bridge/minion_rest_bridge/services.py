@@ -18,10 +18,22 @@ from google.protobuf.descriptor import (
 
 from minion_rest_bridge import templates
 from minion_rest_bridge.json_in import field_names
+from minion_rest_bridge.policy import Policy, policy_of
 from minion_rest_bridge.templates import Template
 
 PACKAGE = "minion.v1"
 BODY_ALL = "*"
+BOOL_VALUE = "google.protobuf.BoolValue"
+_WRAPPED = {
+    f"google.protobuf.{name}Value"
+    for name in ("Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")
+}
+_TEXTUAL = _WRAPPED | {
+    "google.protobuf.Duration",
+    "google.protobuf.FieldMask",
+    "google.protobuf.Timestamp",
+}
+"""Message types whose JSON is a string, or can be one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +42,7 @@ class Binding:
 
     Attributes:
         method: The gRPC method.
+        policy: How it may be called.
         http_method: As GET; `*` stands for all.
         template: Of the path.
         body: None, the name of the field that the body fills, or `*`.
@@ -37,6 +50,7 @@ class Binding:
     """
 
     method: MethodDescriptor
+    policy: Policy
     http_method: str
     template: Template
     body: str | None
@@ -97,6 +111,12 @@ def resolve(message: Any, path: Sequence[str]) -> list[FieldDescriptor] | None:
     return fields or None
 
 
+def takes_text(field: FieldDescriptor) -> bool:
+    """Return whether a parameter's text can be a value of the field."""
+    message = field.message_type
+    return message is None or message.full_name in _TEXTUAL or message.full_name == BOOL_VALUE
+
+
 def is_well_known(message: Any) -> bool:
     """Tell whether a message type is one of protobuf's own."""
     return bool(message.full_name.startswith("google.protobuf."))
@@ -112,10 +132,20 @@ def _binding(method: MethodDescriptor, rule: http_pb2.HttpRule) -> Binding:
         case _:
             http_method, text = kind.upper(), getattr(rule, kind)
     template = templates.parse(text)
+    bound: set[Sequence[str]] = set()
     for variable in template.variables:
+        name = ".".join(variable.path)
         fields = resolve(method.input_type, variable.path)
-        if fields is None or any(field.is_repeated for field in fields):
-            raise ValueError(f"{method.full_name}: {'.'.join(variable.path)} is not a single field")
+        if (
+            fields is None
+            or any(field.is_repeated for field in fields)
+            or not takes_text(fields[-1])
+        ):
+            raise ValueError(f"{method.full_name}: {name} is not a single field that text can fill")
+        names = tuple(field.name for field in fields)
+        if names in bound:
+            raise ValueError(f"{method.full_name}: {name} is bound twice")
+        bound.add(names)
     for name, message in (
         (rule.body, method.input_type),
         (rule.response_body, method.output_type),
@@ -124,6 +154,7 @@ def _binding(method: MethodDescriptor, rule: http_pb2.HttpRule) -> Binding:
             raise ValueError(f"{method.full_name}: {message.name} has no field {name}")
     return Binding(
         method=method,
+        policy=policy_of(method),
         http_method=http_method,
         template=template,
         body=rule.body or None,

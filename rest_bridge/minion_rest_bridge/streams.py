@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, Final, Protocol
 
 from grpc.aio import AioRpcError
 from starlette.types import Receive, Scope, Send
 
-from minion_rest_bridge.errors import Failure, failure_of_call
+from minion_rest_bridge.calls import wait_for_hang_up
+from minion_rest_bridge.errors import ClientGone, Failure, failure_of_call
 from minion_rest_bridge.json_out import dumps
 from minion_rest_bridge.json_text import JsonValue
-from minion_rest_bridge.request import header
+from minion_rest_bridge.large import LargeMessages
+from minion_rest_bridge.request import accepts
 
 DEFAULT_KEEP_ALIVE: Final = 15.0
 """Seconds without a message after which an event stream shows that it lives.
@@ -32,8 +34,12 @@ class Framing(Protocol):
     content_type: bytes
     keep_alive: bytes
 
-    def message(self, value: JsonValue) -> bytes:
-        """Write a message."""
+    def message(self, text: bytes) -> bytes:
+        """Write a message.
+
+        Args:
+            text: Its JSON, which is one line.
+        """
         ...
 
     def failure(self, failure: Failure) -> bytes:
@@ -47,9 +53,9 @@ class EventFraming:
     content_type = b"text/event-stream"
     keep_alive = b": keep-alive\n\n"
 
-    def message(self, value: JsonValue) -> bytes:
-        """Write a message; its JSON is one line."""
-        return b"data: %b\n\n" % dumps(value)
+    def message(self, text: bytes) -> bytes:
+        """Write an event."""
+        return b"data: %b\n\n" % text
 
     def failure(self, failure: Failure) -> bytes:
         """Write the event `error`."""
@@ -62,9 +68,9 @@ class LineFraming:
     content_type = b"application/x-ndjson"
     keep_alive = b""
 
-    def message(self, value: JsonValue) -> bytes:
+    def message(self, text: bytes) -> bytes:
         """Write a line."""
-        return dumps(value) + b"\n"
+        return text + b"\n"
 
     def failure(self, failure: Failure) -> bytes:
         """Write the last line, whose only member is `error`."""
@@ -76,13 +82,8 @@ LINES: Final = LineFraming()
 
 
 def choose_framing(scope: Scope) -> Framing:
-    """Answer the framing that the client accepts: events if it names them, else lines."""
-    for entry in (header(scope, b"accept") or b"").split(b","):
-        media_type, *parameters = (part.strip().lower() for part in entry.split(b";"))
-        refused = any(parameter in _NO_QUALITY for parameter in parameters)
-        if media_type == EVENTS.content_type and not refused:
-            return EVENTS
-    return LINES
+    """Return the framing that the client accepts: events if it names them, else lines."""
+    return EVENTS if accepts(scope, b"accept", EVENTS.content_type) else LINES
 
 
 async def send_stream(
@@ -93,6 +94,7 @@ async def send_stream(
     send: Send,
     *,
     keep_alive: float,
+    large: LargeMessages,
 ) -> None:
     """Answer a request with the messages of a call; cancel the call when the client hangs up.
 
@@ -103,17 +105,19 @@ async def send_stream(
         receive: Of the request, whose body has been read.
         send: Of the request.
         keep_alive: Seconds without a message after which the stream shows that it lives.
+        large: Converts large messages.
 
     Raises:
         AioRpcError: The call failed before its first message: nothing is sent yet.
+        ClientGone: The client hung up before it.
     """
     framing = choose_framing(scope)
-    hang_up = asyncio.create_task(_wait_for_hang_up(receive))
+    hang_up = asyncio.create_task(wait_for_hang_up(receive))
     pump = _Pump(call)
     try:
         body = await pump.next(hang_up, None)
         if body is _GONE:
-            return
+            raise ClientGone
         await send(
             {
                 "type": "http.response.start",
@@ -123,14 +127,19 @@ async def send_stream(
                     (b"cache-control", b"no-store"),
                     # Asks nginx not to hold messages back.
                     (b"x-accel-buffering", b"no"),
+                    # Before HTTP/1.1 the end of the connection is the end of the stream.
+                    *([(b"connection", b"close")] if scope["http_version"] == "1.0" else []),
                 ],
             }
         )
         silence = keep_alive if framing.keep_alive else None
-        async for chunk in _chunks(pump, body, framing, to_json, hang_up, silence):
+
+        async def to_chunk(message: Any) -> bytes:
+            return framing.message(await large.write(lambda each: dumps(to_json(each)), message))
+
+        async for chunk in _chunks(pump, body, framing, to_chunk, hang_up, silence):
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        if not hang_up.done():
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
     finally:
         # First the call: nothing may keep it from ending with the request.
         call.cancel()
@@ -142,13 +151,13 @@ async def _chunks(
     pump: _Pump,
     first: Any,
     framing: Framing,
-    to_json: Callable[[Any], JsonValue],
+    to_chunk: Callable[[Any], Awaitable[bytes]],
     hang_up: asyncio.Task[None],
     silence: float | None,
 ) -> AsyncIterator[bytes]:
     message = first
     while message is not _END and message is not _GONE:
-        yield framing.keep_alive if message is _SILENCE else framing.message(to_json(message))
+        yield framing.keep_alive if message is _SILENCE else await to_chunk(message)
         try:
             message = await pump.next(hang_up, silence)
         except AioRpcError as error:
@@ -193,12 +202,6 @@ def _retrieve(task: asyncio.Task[Any]) -> None:
         task.exception()
 
 
-async def _wait_for_hang_up(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
 _END: Final = object()
 _GONE: Final = object()
 _SILENCE: Final = object()
-_NO_QUALITY: Final = frozenset({b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"})

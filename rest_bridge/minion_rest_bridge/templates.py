@@ -7,7 +7,8 @@ The grammar and the order of precedence are those of google/api/http.proto:
     Variable = "{" FieldPath [ "=" Segments ] "}" ;     Verb = ":" LITERAL ;
 
 A literal goes before `*`, and `*` before `**`. As in Envoy, the text after the last colon of a path
-is a verb only if some template has that verb, and slashes at the end count for nothing.
+is a verb only if some template has that verb; and slashes at the end of a path count for nothing,
+but what stands before them is no verb: `/v1/jobs/1:cancel/` is a job whose id is `1:cancel`.
 """
 
 from __future__ import annotations

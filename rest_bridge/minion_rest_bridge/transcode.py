@@ -13,7 +13,7 @@ from grpc.aio import AioRpcError
 from starlette.types import Receive, Scope, Send
 
 from minion_rest_bridge import json_text
-from minion_rest_bridge.answers import send_failure, send_json
+from minion_rest_bridge.answers import send_failure, send_json, send_options
 from minion_rest_bridge.calls import call_unary
 from minion_rest_bridge.errors import (
     RequestError,
@@ -21,20 +21,15 @@ from minion_rest_bridge.errors import (
     invalid_field,
     method_not_allowed,
     path_not_found,
+    too_large,
 )
 from minion_rest_bridge.json_in import read_message, set_field
 from minion_rest_bridge.json_out import dumps, field_to_json, message_to_json
 from minion_rest_bridge.json_text import JsonTextError, JsonValue
+from minion_rest_bridge.large import LargeMessages
 from minion_rest_bridge.query import Path, bind_path, bind_query
-from minion_rest_bridge.request import (
-    ClientGone,
-    Limits,
-    key_metadata,
-    raw_path,
-    read_body,
-    timeout_of,
-    too_large,
-)
+from minion_rest_bridge.reading import RequestReader
+from minion_rest_bridge.request import Limits, key_metadata, raw_path, timeout_of
 from minion_rest_bridge.services import BODY_ALL, Binding
 from minion_rest_bridge.streams import send_stream
 from minion_rest_bridge.templates import PathTree
@@ -49,6 +44,7 @@ class Transcoder:
         channel: Where the methods are called.
         bindings: What to serve.
         limits: What a request may take.
+        large: Converts large messages.
         keep_alive: Seconds without a message after which an event stream shows that it lives.
 
     Raises:
@@ -61,9 +57,12 @@ class Transcoder:
         bindings: Iterable[Binding],
         *,
         limits: Limits,
+        large: LargeMessages,
         keep_alive: float,
     ) -> None:
         self._limits = limits
+        self._large = large
+        self._reader = RequestReader(channel, large, limits)
         self._keep_alive = keep_alive
         self._tree: PathTree[_Route] = PathTree()
         for binding in bindings:
@@ -73,31 +72,44 @@ class Transcoder:
         """Serve a request."""
         try:
             route, segments = self._find(scope)
-            request = await route.read(segments, scope, receive, self._limits.max_bytes)
+            if route is None:
+                await send_options(send, segments)
+                return
+            request, timeout = await self._read(route, segments, scope, receive)
             if route.streams:
-                await self._stream(route, request, scope, receive, send)
-            else:
-                timeout = timeout_of(scope, self._limits.timeout)
-                response = await call_unary(
-                    route.call, request, key_metadata(scope), timeout, receive
-                )
-                await send_json(send, dumps(route.to_json(response)))
+                # Streams last as long as they last, unless the request says otherwise.
+                call = route.call(request, metadata=key_metadata(scope), timeout=timeout)
+                await send_stream(
+                    call, route.to_json, scope, receive, send,
+                    keep_alive=self._keep_alive, large=self._large,
+                )  # fmt: skip
+                return
+            if timeout is None:
+                timeout = route.policy.timeout(request, self._limits.timeout)
+            metadata, waits = key_metadata(scope), route.policy.waits
+            response = await call_unary(
+                route.call, request, metadata, timeout, receive, waits=waits
+            )
+            await send_json(send, await self._large.write(route.to_text, response))
         except RequestError as error:
             await send_failure(send, error.failure, error.headers)
         except AioRpcError as error:
             await send_failure(send, failure_of_call(error))
-        except ClientGone:
-            return
 
-    async def _stream(
-        self, route: _Route, request: Message, scope: Scope, receive: Receive, send: Send
-    ) -> None:
-        # Streams last as long as they last, unless the request says otherwise.
-        timeout = timeout_of(scope, None)
-        call = route.call(request, metadata=key_metadata(scope), timeout=timeout)
-        await send_stream(call, route.to_json, scope, receive, send, keep_alive=self._keep_alive)
+    async def _read(
+        self, route: _Route, segments: list[str], scope: Scope, receive: Receive
+    ) -> tuple[Message, float | None]:
+        """Read the request message, and the deadline that the request names."""
 
-    def _find(self, scope: Scope) -> tuple[_Route, list[str]]:
+        def convert(body: bytes) -> tuple[Message, float | None]:
+            query: bytes = scope["query_string"]
+            return route.read(segments, query, body, self._limits.max_bytes), timeout_of(scope)
+
+        has_body = route.has_body
+        return await self._reader.read(route.policy, scope, receive, convert, has_body=has_body)
+
+    def _find(self, scope: Scope) -> tuple[_Route | None, list[str]]:
+        """Return the route and the segments of the path; for OPTIONS, None and the methods."""
         path = raw_path(scope)
         if not path.startswith("/"):
             raise path_not_found()
@@ -111,6 +123,8 @@ class Transcoder:
             allowed.update(routes)
         if not allowed:
             raise path_not_found()
+        if method == "OPTIONS":
+            return None, sorted(allowed)
         raise method_not_allowed(allowed)
 
 
@@ -130,6 +144,8 @@ class _Route:
         method = binding.method
         self.streams: bool = method.server_streaming
         self.call: Any = _multicallable(channel, method)
+        self.policy = binding.policy
+        self.has_body = binding.body is not None
         self.to_json = _response_writer(binding)
         self._binding = binding
         self._new_request = _message_class(method.input_type)
@@ -138,21 +154,22 @@ class _Route:
         if self._body_field is not None:
             self._taken.append((self._body_field.name,))
 
-    async def read(
-        self, segments: list[str], scope: Scope, receive: Receive, max_bytes: int
-    ) -> Message:
+    def read(self, segments: list[str], query: bytes, body: bytes, max_bytes: int) -> Message:
         """Read the request message.
+
+        Args:
+            segments: Of the path, as sent.
+            query: As sent.
+            body: As sent.
+            max_bytes: Size that the message may have.
 
         Raises:
             RequestError: The request cannot be accepted.
-            ClientGone: The client hung up.
         """
         request = self._new_request()
-        body = await read_body(scope, receive, max_bytes)
-        if self._binding.body is not None and body:
+        if body:
             # Whatever its type is said to be: curl, for one, calls every body a form.
             self._read_body(body, request)
-        query: bytes = scope["query_string"]
         if query:
             allowed = self._binding.body != BODY_ALL
             bind_query(request, query, self._taken, allowed=allowed)
@@ -161,6 +178,10 @@ class _Route:
         if request.ByteSize() > max_bytes:
             raise too_large(max_bytes)
         return request
+
+    def to_text(self, response: Message) -> bytes:
+        """Return the JSON text of a response."""
+        return dumps(self.to_json(response))
 
     def _read_body(self, body: bytes, request: Message) -> None:
         try:

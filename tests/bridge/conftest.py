@@ -20,7 +20,11 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_tools import protoc
 from minion_rest_bridge.app import create_app
 from minion_rest_bridge.services import load_services
+from minion_server.http import HttpServer
+from minion_server.storage.sqlite import SqliteStorage
 from starlette.applications import Starlette
+from support.bench import SettableClock
+from support.rpc_bench import rpc_server
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +83,19 @@ def app(channel: grpc.aio.Channel, echo: ServiceDescriptor) -> Starlette:
 async def client(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
     async with client_of(app) as client:
         yield client
+
+
+@pytest.fixture(params=["local", "wire"])
+async def address(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
+    """The address of a bridge before a real server: of this process, or over the network."""
+    storage = SqliteStorage(tmp_path / "minion.db", clock=SettableClock())
+    await storage.open()
+    server = rpc_server(storage)
+    port = await server.start("127.0.0.1:0")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        app = create_app(server.channel if request.param == "local" else channel)
+        http = HttpServer(app, ("127.0.0.1", 0))
+        yield await http.start()
+        await http.stop(0)
+    await server.stop(0)
+    await storage.close()

@@ -21,6 +21,7 @@ class Ask:
     body: Any = None
     key: str | None = KEY
     content_type: str | None = "application/json"
+    encoding: str | None = None
 
     def __str__(self) -> str:
         return f"{self.method} {self.target} {self.body if self.body is not None else ''}"[:120]
@@ -227,6 +228,11 @@ STORY = [
     Ask("GetStats", "GET", "/v1/stats?x=1"),
     Ask("GetHistory", "GET", "/v1/history"),
     Ask("GetHistory", "GET", "/v1/history/more"),
+    Ask("CheckAccess", "GET", "/v1/access?method=minion.v1.MinionService/EnqueueJob"),
+    Ask("CheckAccess", "GET", "/v1/access?method=minion.v1.MinionService/Nope"),
+    Ask("CheckAccess", "GET", "/v1/access"),
+    Ask("CheckAccess", "GET", "/v1/access?method=minion.v1.MinionService/ListJobs", key=None),
+    Ask("CheckAccess", "GET", "/v1/access?method=minion.v1.MinionService/ListJobs", key="wrong"),
     Ask("Repair", "POST", "/v1/admin:repair"),
     Ask("Repair", "POST", "/v1/admin:repair", {}),
     Ask("Repair", "POST", "/v1/admin:repair", {}, key="wrong"),
@@ -273,7 +279,16 @@ _BODY = "Envoy reads the body of a GET or DELETE, which means nothing (RFC 9110,
 _UTF8 = "Envoy leaves it to the server to refuse what is no UTF-8, in other words"
 _FORM = "Envoy's numbers and times have more forms than proto JSON"
 
+_KEY = "Envoy reads the body before the server is asked for the key"
+_ENCODED = "Envoy takes a compressed body for JSON"
+
 DIFFERENCES = [
+    Difference(_KEY, Ask("EnqueueJob", "POST", "/v1/jobs", "{bad", key=None), 401, 400),
+    Difference(_KEY, Ask("EnqueueJob", "POST", "/v1/jobs", {"task": 1}, key="wrong"), 401, 400),
+    Difference(_KEY, Ask("ListJobs", "GET", "/v1/jobs?nope=1", key=None), 401, 400),
+    Difference(
+        _ENCODED, Ask("EnqueueJob", "POST", "/v1/jobs", "\x1f\x8b", encoding="gzip"), 415, 400,
+    ),
     Difference(_UNKNOWN, Ask("EnqueueJob", "POST", "/v1/jobs", {"task": "a", "nope": 1}), 400, 200),
     Difference(_UNKNOWN, Ask("EnqueueJob", "POST", "/v1/jobs", {"task": "a", "Task": 1}), 400, 200),
     Difference(_PAIR, Ask("ListJobs", "GET", "/v1/jobs?nope"), 400, 200),

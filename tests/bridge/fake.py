@@ -44,11 +44,14 @@ class Abort:
 class FakeMinion:
     """Records the calls of all methods, and answers what it is told to, by the method's name.
 
+    Those of CheckAccess are kept apart.
+
     An answer is a message, an `Abort`, a list of them for a stream, or a coroutine function that
     answers one of them. Without one, a method answers its empty response.
     """
 
     calls: list[Call] = field(default_factory=list)
+    checks: list[Call] = field(default_factory=list)
     answers: dict[str, Any] = field(default_factory=dict)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     called: asyncio.Event = field(default_factory=asyncio.Event)
@@ -84,7 +87,8 @@ class FakeMinion:
 
     async def _record(self, method: str, request: Any, context: Any) -> None:
         metadata = dict(context.invocation_metadata())
-        self.calls.append(
+        calls = self.checks if method == "CheckAccess" else self.calls
+        calls.append(
             Call(
                 method=method,
                 request=request,

@@ -20,7 +20,7 @@ from minion_rest_bridge import json_text
 from minion_rest_bridge.errors import RequestError
 from minion_rest_bridge.json_in import read_message
 from minion_rest_bridge.json_out import dumps, message_to_json
-from minion_rest_bridge.json_text import JsonTextError
+from minion_rest_bridge.json_text import DENSE, JsonTextError
 from minion_wire.json_value import MAX_EXACT, number_problem
 
 Read = Callable[[str | bytes], Any]
@@ -147,7 +147,7 @@ class TestAgainstProtobuf:
         message.child.CopyFrom(build(everything, inner, special))
         message.by_bool[False].CopyFrom(message.child)
         written = json_format.MessageToJson(message, preserving_proto_field_name=original_names)
-        # Protobuf writes large doubles as integers, which are refused for good reason.
+        # Whole numbers that a double cannot hold are refused for good reason.
         if not any(len(word) > 15 and word.isdigit() for word in _numbers(written)):
             assert read(written) == message
 
@@ -346,3 +346,44 @@ def test_numbers_in_json_values_stay_what_they_are() -> None:
     assert b'"one":1' in written
     assert b"1.0" not in written
     assert message_to_json(Value(number_value=math.nan)) == "NaN"
+
+
+@pytest.mark.parametrize("text", ["-0", "-0.0", "-0e5"])
+def test_a_negative_zero_stays_one(read: Read, text: str) -> None:
+    message = read(f'{{"doubleField": {text}, "jsonValue": {text}, "int32Field": {text}}}')
+    assert math.copysign(1, message.double_field) == -1
+    assert math.copysign(1, message.json_value.number_value) == -1
+    assert dumps(message_to_json(message)["jsonValue"]) == b"-0.0"
+    assert message.int32_field == 0
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":',
+        "[1,]",
+        '{"a" 1}',
+        "[1 2]",
+        '{"a":1,"a":2}',
+        "[NaN]",
+        '["\x00"]',
+        '"\\x"',
+        "[01]",
+        "x",
+    ],
+)
+def test_both_scanners_refuse_with_the_same_words(text: str) -> None:
+    dense = "[" + "0," * DENSE + "\n"
+    with pytest.raises(JsonTextError) as sparse_error:
+        json_text.loads("[\n" + text + "]")
+    with pytest.raises(JsonTextError) as dense_error:
+        json_text.loads(dense + text + "]")
+    assert str(sparse_error.value) == str(dense_error.value)
+
+
+def test_both_scanners_read_the_same() -> None:
+    values = [1, -5, "a\u00e4", None, True, {"x": [], "y": {"z": 0.5}}]
+    text = json.dumps(values)
+    assert json_text.loads(text) == json_text.loads(f"[{'0,' * DENSE}{text}]")[-1]
+    with pytest.raises(JsonTextError, match="nested too deeply"):
+        json_text.loads("[" + "0," * DENSE + "[" * 99_999)

@@ -16,6 +16,8 @@ from minion_rest_bridge.comments import bounds, load_comments
 from minion_rest_bridge.json_out import message_to_json
 from minion_rest_bridge.openapi import describe
 from minion_rest_bridge.services import load_services
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 
 @pytest.fixture
@@ -189,9 +191,50 @@ async def test_the_page_needs_nothing_from_elsewhere(client: httpx.AsyncClient) 
         assert (await client.get(f"/{link}")).status_code == 200, link
 
 
-async def test_the_root_leads_to_the_page(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/")
-    assert (answer.status_code, answer.headers["location"]) == (307, "/docs")
+@pytest.mark.parametrize(
+    ("prefix", "location", "server"),
+    [
+        (None, "docs", "."),
+        ("/minion", "/minion/docs", "/minion"),
+        ("/a/b-c/", "/a/b-c/docs", "/a/b-c"),
+        ("/", "docs", "."),
+        ("//elsewhere", "docs", "."),
+        ("https://elsewhere", "docs", "."),
+        ("/a\\b", "docs", "."),
+        ("/a, /b", "docs", "."),
+    ],
+)
+async def test_a_prefix_that_a_proxy_takes_away(
+    client: httpx.AsyncClient, prefix: str | None, location: str, server: str
+) -> None:
+    headers = {} if prefix is None else {"X-Forwarded-Prefix": prefix}
+    answer = await client.get("/", headers=headers)
+    assert (answer.status_code, answer.headers["location"]) == (307, location)
+    described = (await client.get("/openapi.json", headers=headers)).json()
+    assert described["servers"] == [{"url": server}]
+
+
+@pytest.mark.parametrize("by", ["the server", "a mount"])
+async def test_a_prefix_that_the_server_knows(app: Starlette, by: str) -> None:
+    if by == "the server":
+        transport = httpx.ASGITransport(app, root_path="/minion")
+    else:
+        transport = httpx.ASGITransport(Starlette(routes=[Mount("/minion", app)]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as client:
+        for path in ("/docs", "/healthz", "/v1/stats", "/v1/jobs/1", "/api/minion/1"):
+            assert (await client.get(f"/minion{path}")).status_code == 200, path
+        answer = await client.get("/minion/")
+        assert answer.headers["location"] == "/minion/docs"
+        described = (await client.get("/minion/openapi.json")).json()
+        assert described["servers"] == [{"url": "/minion"}]
+
+
+async def test_the_policy_of_methods_is_described(description: Any) -> None:
+    paths = description["paths"]
+    assert "Needs no key." in paths["/v1/jobs/{id}/status"]["get"]["description"]
+    assert "`wait`" in paths["/v1/workers/{id}:dequeue"]["post"]["description"]
+    assert "repeated" in paths["/v1/jobs/{id}/notes"]["patch"]["description"]
+    assert "60 seconds" in description["info"]["description"]
 
 
 async def test_answers_fit_their_schemas(

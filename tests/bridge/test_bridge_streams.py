@@ -19,6 +19,8 @@ from minion.v1 import minion_service_pb2 as pb
 from minion.v1.job_pb2 import Job
 from minion_rest_bridge.app import create_app
 from minion_rest_bridge.services import load_services
+from starlette.applications import Starlette
+from support.rpc_bench import BEARER
 
 WATCH = "/v1/jobs/7:watch"
 EVENTS = {"Accept": "text/event-stream"}
@@ -190,10 +192,77 @@ async def test_hanging_up_cancels_a_slow_call(port: int, fake: FakeMinion) -> No
     await hang_up(port, fake, "POST /v1/jobs", {})
 
 
+async def test_what_was_taken_for_a_client_that_hung_up_is_put_back(address: str) -> None:
+    async with httpx.AsyncClient(
+        base_url=f"http://{address}", headers={"Authorization": BEARER}
+    ) as client:
+        for _ in range(2):
+            assert (await client.post("/v1/workers", json={})).status_code == 200
+        _, writer = await asyncio.open_connection(*address.split(":"))
+        body = b'{"wait": "60s"}'
+        head = f"POST /v1/workers/1:dequeue HTTP/1.1\r\nHost: x\r\nAuthorization: {BEARER}\r\n"
+        writer.write(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
+        # Once this has been answered, what was sent before it is being waited for.
+        await client.get("/v1/stats")
+        writer.close()
+        await client.post("/v1/jobs", json={"task": "t"})
+        answer = await client.post("/v1/workers/2:dequeue", json={"wait": "5s"}, timeout=30)
+        assert [job["id"] for job in answer.json()["jobs"]] == ["1"]
+
+
+async def test_a_client_that_closed_its_sending_side_has_its_answer(
+    app: Starlette, fake: FakeMinion
+) -> None:
+    fake.answers["DequeueJobs"] = never
+    fake.answers["WatchJob"] = [never]
+    # It looks as if it had left, once its request is complete.
+    bodies: list[Any] = []
+
+    async def receive() -> Any:
+        return bodies.pop() if bodies else {"type": "http.disconnect"}
+
+    for path, status in (("/v1/jobs", 200), ("/v1/workers/1:dequeue", 499), (WATCH, 499)):
+        sent: list[Any] = []
+
+        async def send(message: Any, sent: list[Any] = sent) -> None:
+            sent.append(message)
+
+        method = "GET" if path == WATCH else "POST"
+        bodies[:] = [{"type": "http.request", "body": b"{}", "more_body": False}]
+        await app(request_to(method, path), receive, send)
+        assert sent[0]["status"] == status, path
+        assert sent[-1].get("more_body", False) is False
+
+
+def request_to(method: str, path: str) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"content-length", b"2")] if method == "POST" else [],
+    }
+
+
+async def test_a_stream_before_http_1_1_ends_with_its_connection(
+    port: int, fake: FakeMinion
+) -> None:
+    fake.answers["WatchJob"] = [changed("finished")]
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"GET {WATCH} HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n".encode())
+    async with asyncio.timeout(PATIENCE):
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert b"connection: close" in head.lower()
+    assert b"finished" in body
+
+
 async def test_a_slow_call_is_answered(web: httpx.AsyncClient, fake: FakeMinion) -> None:
     async def slow() -> pb.GetStatsResponse:
-        # Longer than the bridge waits before it begins to watch the client.
-        await asyncio.sleep(0.7)
+        for _ in range(100):
+            await asyncio.sleep(0)
         return pb.GetStatsResponse(workers=3)
 
     fake.answers["GetStats"] = slow

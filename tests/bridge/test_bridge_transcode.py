@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from typing import Any
 
@@ -133,6 +134,9 @@ async def test_nested_fields_are_bound(client: httpx.AsyncClient) -> None:
         ("/echo/get?%FF=1", "query"),
         ("/echo/get?span=5", "span"),
         ("/echo/get?first=x&second=1", "second"),
+        ("/echo/get?here.x=1&there.x=2", "there"),
+        ("/echo/get?here.x=1&there.names=a", "there"),
+        ("/echo/get?" + "child." * 200 + "text=a", "child.child.child"),
         ("/echo/int/1?int64Field=1", "int64Field"),
         ("/echo/nested/5/deep?child.int32Field=5", "child.int32Field"),
         ("/echo/int/%FF", "int64_field"),
@@ -172,6 +176,14 @@ async def test_path_and_body_must_agree(client: httpx.AsyncClient) -> None:
     assert await echoed(client, "PUT", url, json={"maybe": 3}) == expected
     assert await echoed(client, "PUT", url, json={"maybe": 3, "int64_field": 7}) == expected
     assert await blamed(client, "PUT", url, json={"int64Field": "8"}) == ["int64_field"]
+
+
+async def test_path_and_body_must_agree_on_a_oneof(client: httpx.AsyncClient) -> None:
+    assert await echoed(client, "PUT", "/echo/first/x", json={"first": "x"}) == {"first": "x"}
+    assert await blamed(client, "PUT", "/echo/first/x", json={"second": 1}) == ["first"]
+    assert await blamed(client, "PUT", "/echo/here/1", json={"there": {"x": 2}}) == ["here"]
+    here = await echoed(client, "PUT", "/echo/here/1", json={"here": {"names": ["a"]}})
+    assert here == {"here": {"x": 1, "names": ["a"]}}
 
 
 async def test_a_body_for_all_fields_leaves_none_to_the_query(client: httpx.AsyncClient) -> None:
@@ -229,6 +241,66 @@ async def test_large_requests_are_refused(client: httpx.AsyncClient, fake: FakeM
     assert fake.calls == []
 
 
+@pytest.mark.parametrize("encoding", ["gzip", "br", "gzip, identity", "\xff"])
+async def test_compressed_bodies_are_refused(
+    client: httpx.AsyncClient, fake: FakeMinion, encoding: str
+) -> None:
+    headers = {b"content-encoding": encoding.encode("latin-1")}
+    for path in ("/v1/jobs", "/api/minion/t/queue"):
+        answer = await client.post(path, content=gzip.compress(b"x" * 1_000), headers=headers)
+        assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+    assert fake.calls == []
+    assert (await client.get("/v1/stats", headers=headers)).status_code == 200
+    plain = await client.put("/echo/all", json={}, headers={"content-encoding": "Identity"})
+    assert plain.status_code == 200
+
+
+async def test_large_answers_are_compressed(client: httpx.AsyncClient, fake: FakeMinion) -> None:
+    fake.answers["ListJobs"] = pb.ListJobsResponse(next_page_token="x" * 2_000)
+    fake.answers["GetJob"] = pb.GetJobResponse(task="x" * 2_000)
+    for accepted, path, encoding in [
+        ("gzip", "/v1/jobs", "gzip"),
+        ("br, gzip;q=0.5", "/v1/jobs", "gzip"),
+        ("gzip;q=0", "/v1/jobs", None),
+        ("identity", "/v1/jobs", None),
+        ("gzip", "/v1/stats", None),
+        ("gzip", "/openapi.json", "gzip"),
+        ("gzip", "/docs/swagger/swagger-ui.css", "gzip"),
+        # Those of LANraragi are as they always were.
+        ("gzip", "/api/minion/1", None),
+    ]:
+        answer = await client.get(path, headers={"Accept-Encoding": accepted})
+        assert answer.status_code == 200
+        assert answer.headers.get("content-encoding") == encoding, (accepted, path)
+    assert (await client.get("/v1/jobs")).json()["nextPageToken"] == "x" * 2_000
+
+
+async def test_options_names_the_methods_of_a_path(client: httpx.AsyncClient) -> None:
+    for path, allowed in [
+        ("/v1/jobs", "GET, OPTIONS, POST"),
+        ("/v1/jobs/1", "DELETE, GET, OPTIONS"),
+        ("/openapi.json", "GET, HEAD, OPTIONS"),
+        ("/healthz", "GET, HEAD, OPTIONS"),
+    ]:
+        answer = await client.options(path, headers={"Origin": "https://elsewhere"})
+        assert (answer.status_code, answer.headers["allow"]) == (204, allowed)
+        assert "access-control-allow-methods" not in answer.headers
+    assert (await client.options("/v1/nope")).status_code == 404
+    # A rule may have a kind of its own for it.
+    assert (await client.options("/echo/every")).status_code == 200
+
+
+async def test_preflights(client: httpx.AsyncClient) -> None:
+    asked = {"Origin": "https://elsewhere", "Access-Control-Request-Method": "PATCH"}
+    answer = await client.options("/v1/jobs", headers=asked)
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert "PATCH" in answer.headers["access-control-allow-methods"]
+    assert "Authorization" in answer.headers["access-control-allow-headers"]
+    assert int(answer.headers["access-control-max-age"]) > 0
+    plain = await client.get("/v1/stats", headers={"Origin": "https://elsewhere"})
+    assert "WWW-Authenticate" in plain.headers["access-control-expose-headers"]
+
+
 async def test_methods_and_paths_that_are_not_served(client: httpx.AsyncClient) -> None:
     answer = await client.get("/echo/nope")
     assert (answer.status_code, answer.json()["code"]) == (404, 5)
@@ -236,6 +308,7 @@ async def test_methods_and_paths_that_are_not_served(client: httpx.AsyncClient) 
     answer = await client.put("/echo/get")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET, REPORT"
+    assert answer.json()["message"] == "method not allowed; allowed: GET, REPORT"
     assert (await client.request("REPORT", "/echo/get")).status_code == 200
     assert (await client.request("ANYTHING", "/echo/every")).status_code == 200
     assert (await client.head("/echo/get")).status_code == 200
@@ -321,6 +394,20 @@ async def test_deadlines(
     assert left is not None
     # gRPC sends a deadline with two or three digits, rounded up.
     assert low < left <= high * 1.01
+
+
+async def test_a_call_that_waits_has_longer(client: httpx.AsyncClient, fake: FakeMinion) -> None:
+    url = "/v1/workers/1:dequeue"
+    for wait, headers, low, high in [
+        ("0s", {}, 55, 60),
+        ("300s", {}, 355, 360),
+        ("300s", {"X-Server-Timeout": "7"}, 5, 7),
+    ]:
+        fake.calls.clear()
+        assert (await client.post(url, json={"wait": wait}, headers=headers)).status_code == 200
+        left = fake.calls[0].seconds_left
+        assert left is not None
+        assert low < left <= high * 1.01
 
 
 @pytest.mark.parametrize(
@@ -430,6 +517,10 @@ def test_bad_rules_fail_at_the_start(echo: ServiceDescriptor) -> None:
     for path, options in [
         ("/x/{nope}", {}),
         ("/x/{children}", {}),
+        ("/x/{child}", {}),
+        ("/x/{object}", {}),
+        ("/x/{text}/{text}", {}),
+        ("/x/{int64_field}/{int64Field}", {}),
         ("/x/{", {}),
         ("/x", {"body": "nope"}),
         ("/x", {"response_body": "nope"}),

@@ -7,9 +7,14 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from minion.v1 import minion_service_pb2 as pb
-from support.rpc_bench import BEARER, KEY, Refusal, RpcBench, refusal, stream_refusal
+from minion.v1 import options_pb2
+from minion.v1.admin_service_pb2 import CheckAccessRequest
+from minion.v1.admin_service_pb2_grpc import AdminServiceStub
+from minion_server.rpc.server import SERVICES
+from support.rpc_bench import BEARER, KEY, Refusal, RpcBench, metadata, refusal, stream_refusal
 
 UNARY = [
     method.name
@@ -112,3 +117,29 @@ async def test_a_method_that_does_not_exist_is_unimplemented(
         metadata = () if authorization is None else (("authorization", authorization),)
         refused = await refusal(call(b"", metadata=metadata))
         assert refused.code == grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_only_methods_whose_policy_says_so_are_open(rpc: RpcBench) -> None:
+    for service in SERVICES:
+        for method in service.methods:
+            if method.client_streaming or method.server_streaming:
+                continue
+            call = rpc.channel.unary_unary(
+                f"/{service.full_name}/{method.name}",
+                request_serializer=lambda message: message.SerializeToString(),
+                response_deserializer=GetMessageClass(method.output_type).FromString,
+            )
+            refused = await refusal(call(GetMessageClass(method.input_type)(), timeout=10))
+            is_open = method.GetOptions().Extensions[options_pb2.policy].open
+            assert (refused.code != grpc.StatusCode.UNAUTHENTICATED) is is_open, method.full_name
+
+
+async def test_access_is_checked_without_a_call(rpc: RpcBench) -> None:
+    stub: Any = AdminServiceStub(rpc.channel)
+    known = CheckAccessRequest(method="minion.v1.AdminService/Reset")
+    unknown = CheckAccessRequest(method="minion.v1.AdminService/Nope")
+    await stub.CheckAccess(known, metadata=metadata(BEARER), timeout=10)
+    check_refused(await refusal(stub.CheckAccess(known, timeout=10)))
+    check_refused(await refusal(stub.CheckAccess(unknown, timeout=10)))
+    refused = await refusal(stub.CheckAccess(unknown, metadata=metadata(BEARER), timeout=10))
+    assert (refused.code, refused.reason) == (grpc.StatusCode.NOT_FOUND, "METHOD_NOT_FOUND")

@@ -60,7 +60,7 @@ async def test_a_lock_of_no_duration_is_only_asked_for(bench: Bench, duration: D
 
 
 async def test_repair_heeds_what_it_is_given_and_the_settings_else(bench: Bench) -> None:
-    admin = AdminService(bench.storage, Retention(), minion_backoff)
+    admin = AdminService(bench.storage, Retention(), minion_backoff, ())
     worker = await bench.worker()
     job_id = await bench.enqueue()
     await bench.claim(worker)

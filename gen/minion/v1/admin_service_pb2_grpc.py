@@ -40,6 +40,11 @@ class AdminServiceStub:
                 request_serializer=minion_dot_v1_dot_admin__service__pb2.RepairRequest.SerializeToString,
                 response_deserializer=minion_dot_v1_dot_admin__service__pb2.RepairResponse.FromString,
                 _registered_method=True)
+        self.CheckAccess = channel.unary_unary(
+                '/minion.v1.AdminService/CheckAccess',
+                request_serializer=minion_dot_v1_dot_admin__service__pb2.CheckAccessRequest.SerializeToString,
+                response_deserializer=minion_dot_v1_dot_admin__service__pb2.CheckAccessResponse.FromString,
+                _registered_method=True)
         self.Reset = channel.unary_unary(
                 '/minion.v1.AdminService/Reset',
                 request_serializer=minion_dot_v1_dot_admin__service__pb2.ResetRequest.SerializeToString,
@@ -59,6 +64,15 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckAccess(self, request, context):
+        """Check whether the caller may call a method, without calling it. The call ends as a call of that method
+        would: with UNAUTHENTICATED when the key is missing or wrong. A proxy asks before it reads a large
+        request. This method needs a key itself: do not ask about methods that are open.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Reset(self, request, context):
         """Delete everything, or all locks.
         """
@@ -73,6 +87,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.Repair,
                     request_deserializer=minion_dot_v1_dot_admin__service__pb2.RepairRequest.FromString,
                     response_serializer=minion_dot_v1_dot_admin__service__pb2.RepairResponse.SerializeToString,
+            ),
+            'CheckAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckAccess,
+                    request_deserializer=minion_dot_v1_dot_admin__service__pb2.CheckAccessRequest.FromString,
+                    response_serializer=minion_dot_v1_dot_admin__service__pb2.CheckAccessResponse.SerializeToString,
             ),
             'Reset': grpc.unary_unary_rpc_method_handler(
                     servicer.Reset,
@@ -108,6 +127,33 @@ class AdminService:
             '/minion.v1.AdminService/Repair',
             minion_dot_v1_dot_admin__service__pb2.RepairRequest.SerializeToString,
             minion_dot_v1_dot_admin__service__pb2.RepairResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/minion.v1.AdminService/CheckAccess',
+            minion_dot_v1_dot_admin__service__pb2.CheckAccessRequest.SerializeToString,
+            minion_dot_v1_dot_admin__service__pb2.CheckAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,

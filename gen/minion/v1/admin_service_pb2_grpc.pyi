@@ -37,6 +37,11 @@ class AdminServiceStub:
     """Forget missing workers, fail or retry jobs whose worker is gone, remove what is old. Servers do so by
     themselves, at intervals.
     """
+    CheckAccess: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CheckAccessRequest, _admin_service_pb2.CheckAccessResponse]
+    """Check whether the caller may call a method, without calling it. The call ends as a call of that method
+    would: with UNAUTHENTICATED when the key is missing or wrong. A proxy asks before it reads a large
+    request. This method needs a key itself: do not ask about methods that are open.
+    """
     Reset: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResetRequest, _admin_service_pb2.ResetResponse]
     """Delete everything, or all locks."""
 
@@ -48,6 +53,11 @@ class AdminServiceAsyncStub(AdminServiceStub):
     Repair: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RepairRequest, _admin_service_pb2.RepairResponse]  # type: ignore[assignment]
     """Forget missing workers, fail or retry jobs whose worker is gone, remove what is old. Servers do so by
     themselves, at intervals.
+    """
+    CheckAccess: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CheckAccessRequest, _admin_service_pb2.CheckAccessResponse]  # type: ignore[assignment]
+    """Check whether the caller may call a method, without calling it. The call ends as a call of that method
+    would: with UNAUTHENTICATED when the key is missing or wrong. A proxy asks before it reads a large
+    request. This method needs a key itself: do not ask about methods that are open.
     """
     Reset: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResetRequest, _admin_service_pb2.ResetResponse]  # type: ignore[assignment]
     """Delete everything, or all locks."""
@@ -63,6 +73,17 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_admin_service_pb2.RepairResponse, _abc.Awaitable[_admin_service_pb2.RepairResponse]]:
         """Forget missing workers, fail or retry jobs whose worker is gone, remove what is old. Servers do so by
         themselves, at intervals.
+        """
+
+    @_abc_1.abstractmethod
+    def CheckAccess(
+        self,
+        request: _admin_service_pb2.CheckAccessRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.CheckAccessResponse, _abc.Awaitable[_admin_service_pb2.CheckAccessResponse]]:
+        """Check whether the caller may call a method, without calling it. The call ends as a call of that method
+        would: with UNAUTHENTICATED when the key is missing or wrong. A proxy asks before it reads a large
+        request. This method needs a key itself: do not ask about methods that are open.
         """
 
     @_abc_1.abstractmethod

@@ -28,9 +28,9 @@ if _version_not_supported:
 class MinionServiceStub:
     """Enqueue jobs, see what became of them, and steer them.
 
-    Every method but GetJob needs a key: `authorization: Bearer <key>` in the metadata, the key as it is
-    or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to blame,
-    `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
+    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
+    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
     id. Losing a race is an answer (`accepted: false`), not an error.
     """
 
@@ -110,14 +110,14 @@ class MinionServiceStub:
 class MinionServiceServicer:
     """Enqueue jobs, see what became of them, and steer them.
 
-    Every method but GetJob needs a key: `authorization: Bearer <key>` in the metadata, the key as it is
-    or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to blame,
-    `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
+    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
+    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
     id. Losing a race is an answer (`accepted: false`), not an error.
     """
 
     def GetJob(self, request, context):
-        """Tell the state of a job. Needs no key.
+        """Tell the state of a job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -288,9 +288,9 @@ def add_MinionServiceServicer_to_server(servicer, server):
 class MinionService:
     """Enqueue jobs, see what became of them, and steer them.
 
-    Every method but GetJob needs a key: `authorization: Bearer <key>` in the metadata, the key as it is
-    or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to blame,
-    `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
+    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
+    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
     id. Losing a race is an answer (`accepted: false`), not an error.
     """
 

@@ -29,9 +29,9 @@ GRPC_VERSION: str
 class MinionServiceStub:
     """Enqueue jobs, see what became of them, and steer them.
 
-    Every method but GetJob needs a key: `authorization: Bearer <key>` in the metadata, the key as it is
-    or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to blame,
-    `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
+    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
+    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
     id. Losing a race is an answer (`accepted: false`), not an error.
     """
 
@@ -40,7 +40,7 @@ class MinionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MinionServiceAsyncStub: ...
     GetJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.GetJobRequest, _minion_service_pb2.GetJobResponse]
-    """Tell the state of a job. Needs no key."""
+    """Tell the state of a job."""
     GetJobDetail: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.GetJobDetailRequest, _minion_service_pb2.GetJobDetailResponse]
     """Tell everything about a job."""
     EnqueueJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.EnqueueJobRequest, _minion_service_pb2.EnqueueJobResponse]
@@ -74,15 +74,15 @@ class MinionServiceStub:
 class MinionServiceAsyncStub(MinionServiceStub):
     """Enqueue jobs, see what became of them, and steer them.
 
-    Every method but GetJob needs a key: `authorization: Bearer <key>` in the metadata, the key as it is
-    or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to blame,
-    `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
+    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
+    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
     id. Losing a race is an answer (`accepted: false`), not an error.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.GetJobRequest, _minion_service_pb2.GetJobResponse]  # type: ignore[assignment]
-    """Tell the state of a job. Needs no key."""
+    """Tell the state of a job."""
     GetJobDetail: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.GetJobDetailRequest, _minion_service_pb2.GetJobDetailResponse]  # type: ignore[assignment]
     """Tell everything about a job."""
     EnqueueJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.EnqueueJobRequest, _minion_service_pb2.EnqueueJobResponse]  # type: ignore[assignment]
@@ -115,9 +115,9 @@ class MinionServiceAsyncStub(MinionServiceStub):
 class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Enqueue jobs, see what became of them, and steer them.
 
-    Every method but GetJob needs a key: `authorization: Bearer <key>` in the metadata, the key as it is
-    or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to blame,
-    `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
+    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
+    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
     id. Losing a race is an answer (`accepted: false`), not an error.
     """
 
@@ -127,7 +127,7 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_minion_service_pb2.GetJobResponse, _abc.Awaitable[_minion_service_pb2.GetJobResponse]]:
-        """Tell the state of a job. Needs no key."""
+        """Tell the state of a job."""
 
     @_abc_1.abstractmethod
     def GetJobDetail(

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
+from google.protobuf.descriptor import ServiceDescriptor
 from minion.v1 import admin_service_pb2 as pb
 from minion.v1 import admin_service_pb2_grpc
 
 from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import Invalid
+from minion_server.domain.errors import Invalid, MinionError, NotFound
 from minion_server.domain.maintenance import Retention
 from minion_server.engine.hearing import HeardFor, always
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
 from minion_server.storage.base import Storage
+
+
+class MethodNotFound(NotFound):
+    """A method that this server does not have."""
+
+    reason = "METHOD_NOT_FOUND"
+
+    def __init__(self, name: str) -> None:
+        MinionError.__init__(self, f"no method with the name {name}")
 
 
 class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
@@ -24,12 +35,18 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         storage: Storage,
         retention: Retention,
         backoff: Backoff,
+        services: Iterable[ServiceDescriptor],
         heard_for: HeardFor = always,
     ) -> None:
         self._storage = storage
         self._retention = retention
         self._backoff = backoff
         self._heard_for = heard_for
+        self._methods = frozenset(
+            f"{service.full_name}/{method.name}"
+            for service in services
+            for method in service.methods
+        )
 
     async def Repair(self, request: pb.RepairRequest, context: Context) -> pb.RepairResponse:
         """Repair the queue."""
@@ -48,6 +65,14 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
             expired_jobs=report.expired_jobs,
             stuck_jobs=report.stuck_jobs,
         )
+
+    async def CheckAccess(
+        self, request: pb.CheckAccessRequest, context: Context
+    ) -> pb.CheckAccessResponse:
+        """Check whether the caller, whose key has been checked, may call a method."""
+        if request.method not in self._methods:
+            raise MethodNotFound(request.method)
+        return pb.CheckAccessResponse()
 
     async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.ResetResponse:
         """Delete everything, or all locks."""

@@ -5,26 +5,32 @@ from __future__ import annotations
 import base64
 import binascii
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from typing import Any
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from minion.v1 import options_pb2
 
 from minion_server.rpc.errors import Context, Handler, Interceptor, abort
 
-OPEN_METHODS = frozenset({"/minion.v1.MinionService/GetJob"})
-"""Methods of ours that answer without a key."""
 OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
-"""Beginnings of other methods that answer without a key."""
+"""Beginnings of methods of other packages that need no key. Our own state it in their policy."""
 SCHEME = "bearer"
 MISSING_KEY = "this method needs a key: send `authorization: Bearer <key>`"
 
 
 class KeyInterceptor(Interceptor):
-    """Refuses calls that come without the key, but for the open methods."""
+    """Refuses calls that come without the key, but for the open methods.
 
-    def __init__(self, key: str) -> None:
+    Args:
+        key: The key.
+        services: Whose methods may be open by their policy.
+    """
+
+    def __init__(self, key: str, services: Iterable[ServiceDescriptor]) -> None:
         self._key = key.encode()
+        self._open_methods = frozenset(_open_methods(services))
         self._refusals: dict[Handler, Handler] = {}
 
     async def intercept_service(  # type: ignore[override]  # None: no such method
@@ -35,7 +41,7 @@ class KeyInterceptor(Interceptor):
         """Pass a call on, or refuse it."""
         method: str = handler_call_details.method
         if (
-            method in OPEN_METHODS
+            method in self._open_methods
             or method.startswith(OPEN_SERVICES)
             or self._holds_key(handler_call_details.invocation_metadata)
         ):
@@ -61,6 +67,13 @@ class KeyInterceptor(Interceptor):
         plain = hmac.compare_digest(given, self._key)
         encoded = hmac.compare_digest(_from_base64(given), self._key)
         return plain or encoded
+
+
+def _open_methods(services: Iterable[ServiceDescriptor]) -> Iterator[str]:
+    for service in services:
+        for method in service.methods:
+            if method.GetOptions().Extensions[options_pb2.policy].open:
+                yield f"/{service.full_name}/{method.name}"
 
 
 def _from_base64(text: bytes) -> bytes:

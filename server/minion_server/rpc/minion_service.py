@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
+from itertools import chain
 
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import minion_service_pb2_grpc
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
-from minion_server.domain.job import NewJob
+from minion_server.domain.job import Job, JsonValue, NewJob
 from minion_server.engine.queue import Queue
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
+from minion_server.rpc.large import convert_request, convert_values
 from minion_server.rpc.paging import read_paging
 
 
@@ -32,14 +35,16 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     ) -> pb.GetJobDetailResponse:
         """Tell everything about a job."""
         response = pb.GetJobDetailResponse()
-        convert.to_job_message(await self._queue.get_job(request.id), response.job)
+        job = await self._queue.get_job(request.id)
+        await convert_values(_values(job), lambda: convert.to_job_message(job, response.job))
         return response
 
     async def EnqueueJob(
         self, request: pb.EnqueueJobRequest, context: Context
     ) -> pb.EnqueueJobResponse:
         """Put a job into the queue."""
-        (enqueued,) = await self._queue.enqueue([convert.to_new_job(request)])
+        job = await convert_request(convert.to_new_job, request)
+        (enqueued,) = await self._queue.enqueue([job])
         return pb.EnqueueJobResponse(id=enqueued.id, duplicate=enqueued.duplicate)
 
     async def EnqueueJobs(
@@ -47,13 +52,7 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     ) -> pb.EnqueueJobsResponse:
         """Put many jobs into the queue, or none."""
         limits.check_count("requests", request.requests, limits.MAX_BATCH)
-        jobs: list[NewJob] = []
-        for index, one in enumerate(request.requests):
-            try:
-                jobs.append(convert.to_new_job(one))
-            except Invalid as error:
-                raise error.within(f"requests[{index}]") from None
-        enqueued = await self._queue.enqueue(jobs)
+        enqueued = await self._queue.enqueue(await convert_request(_new_jobs, request))
         return pb.EnqueueJobsResponse(ids=[job.id for job in enqueued])
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
@@ -61,7 +60,10 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         paging = read_paging(request)
         page = await self._queue.list_jobs(convert.to_job_filter(request), **paging.bounds)
         response = pb.ListJobsResponse(total=page.total)
-        response.next_page_token = paging.write(page.jobs, response.jobs, convert.to_job_message)
+        response.next_page_token = await convert_values(
+            chain.from_iterable(map(_values, page.jobs)),
+            lambda: paging.write(page.jobs, response.jobs, convert.to_job_message),
+        )
         return response
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
@@ -89,7 +91,10 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
 
     async def NoteJob(self, request: pb.NoteJobRequest, context: Context) -> pb.NoteJobResponse:
         """Merge notes into a job's."""
-        await self._queue.note_job(request.id, convert.from_struct(request.notes, "notes"))
+        notes = await convert_request(
+            lambda asked: convert.from_struct(asked.notes, "notes"), request
+        )
+        await self._queue.note_job(request.id, notes)
         return pb.NoteJobResponse(accepted=True)
 
     async def WatchJob(
@@ -99,7 +104,8 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         async with aclosing(self._queue.watch_job(request.id)) as jobs:
             async for job in jobs:
                 response = pb.WatchJobResponse()
-                convert.to_job_message(job, response.job)
+                to_message = partial(convert.to_job_message, job, response.job)
+                await convert_values(_values(job), to_message)
                 yield response
 
     async def ExplainJob(
@@ -117,3 +123,17 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     ) -> pb.GetHistoryResponse:
         """Count what was performed in the last 24 hours."""
         return convert.to_history_message(await self._queue.history())
+
+
+def _new_jobs(request: pb.EnqueueJobsRequest) -> list[NewJob]:
+    jobs: list[NewJob] = []
+    for index, one in enumerate(request.requests):
+        try:
+            jobs.append(convert.to_new_job(one))
+        except Invalid as error:
+            raise error.within(f"requests[{index}]") from None
+    return jobs
+
+
+def _values(job: Job) -> tuple[JsonValue, ...]:
+    return job.args, job.notes, job.result

@@ -43,9 +43,10 @@ _FILES = (
     schedule_service_pb2,
     admin_service_pb2,
 )
-SERVICE_NAMES = tuple(
-    service.full_name for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
+SERVICES = tuple(
+    service for file in _FILES for service in file.DESCRIPTOR.services_by_name.values()
 )
+SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
 
 
 class RpcServer:
@@ -64,12 +65,12 @@ class RpcServer:
     ) -> None:
         self._workers = WorkerService(storage, workforce, retention.missing_after)
         # The error interceptor comes first: it answers for what the others raise too.
-        interceptors = (ErrorInterceptor(), KeyInterceptor(key))
+        interceptors = (ErrorInterceptor(), KeyInterceptor(key, SERVICES))
         aio: Any = health.aio  # type: ignore[attr-defined]  # not in the stubs
         self._health = aio.HealthServicer()
         minion, locks = MinionService(queue), LockService(storage)
         schedules = ScheduleService(storage)
-        admin = AdminService(storage, retention, backoff, heard_for)
+        admin = AdminService(storage, retention, backoff, SERVICES, heard_for)
 
         def add_services(server: Any) -> None:
             minion_grpc.add_MinionServiceServicer_to_server(minion, server)

@@ -15,6 +15,7 @@ from minion_server.domain.errors import Invalid
 from minion_server.engine.workforce import Workforce
 from minion_server.rpc import convert, convert_workers
 from minion_server.rpc.errors import Context
+from minion_server.rpc.large import convert_request
 from minion_server.rpc.paging import read_paging, write_some
 from minion_server.rpc.work_call import WorkCall
 from minion_server.storage.base import Storage
@@ -85,12 +86,16 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         self, request: pb.FinishJobRequest, context: Context
     ) -> pb.FinishJobResponse:
         """Finish an active job."""
-        accepted = await self._workforce.end_job(convert_workers.to_outcome(request))
+        accepted = await self._workforce.end_job(
+            await convert_request(convert_workers.to_outcome, request)
+        )
         return pb.FinishJobResponse(accepted=accepted)
 
     async def FailJob(self, request: pb.FailJobRequest, context: Context) -> pb.FailJobResponse:
         """Fail an active job."""
-        accepted = await self._workforce.end_job(convert_workers.to_outcome(request))
+        accepted = await self._workforce.end_job(
+            await convert_request(convert_workers.to_outcome, request)
+        )
         return pb.FailJobResponse(accepted=accepted)
 
     async def BroadcastCommand(
