@@ -320,7 +320,7 @@ def test_a_worker_without_the_key_says_so(bench: RemoteBench) -> None:
 @pytest.mark.parametrize(
     ("flags", "text"),
     [
-        (("--jobs", "0", "--spare", "0"), "--jobs: must be at least 1"),
+        (("--jobs", "0", "--spare", "0"), "--jobs: expected at least 1"),
         (("--tasks", "no_such_module"), "cannot import no_such_module"),
         (("--tls-ca", "/no/such/file"), "--tls-ca: cannot read /no/such/file"),
     ],
