@@ -134,8 +134,9 @@ async def move(arguments: argparse.Namespace, database: str) -> int:
     seconds = WAIT.read(arguments.wait, WAIT.flag)
     await _check_move(source, target)
     written: Mapping[str, int] | None = None
+    # Not within: it is refused if another move has closed the queue, which must stay so then.
+    await source.hold()
     try:
-        await source.hold()
         remaining = await _wait_for_active(source, seconds)
         if remaining:
             print_warning(f"{remaining} jobs are still running: they are moved as they are")
