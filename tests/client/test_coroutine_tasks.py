@@ -42,7 +42,10 @@ class Unprintable(Exception):
         (RuntimeError("a\0\ud800b"), "a\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}b"),
         (RuntimeError("x" * 20_000), "x" * 9_999 + "\N{HORIZONTAL ELLIPSIS}"),
         (JobFailed({"code": 7}), {"code": 7}),
-        (JobFailed({1, 2}), "Task failed with something that is not JSON: $: set"),
+        (
+            JobFailed({1, 2}),
+            "Task failed with something that is not JSON: $: expected a JSON value, got set",
+        ),
     ],
 )
 async def test_an_exception_fails_the_job_and_nothing_else(
@@ -99,9 +102,12 @@ async def test_a_result_that_is_not_json_fails_the_job(bench: WorkerBench) -> No
     bench.worker(bounds=Bounds(max_json_bytes=50))
     job = await bench.perform("odd")
     text = "Task returned something that is not JSON: "
-    assert (job.state, job.result) == ("failed", text + "$.a[0]: set")
+    assert (job.state, job.result) == ("failed", text + "$.a[0]: expected a JSON value, got set")
     job = await bench.perform("huge")
-    assert (job.state, job.result) == ("failed", text + "$: more than 50 bytes")
+    assert (job.state, job.result) == (
+        "failed",
+        "Result too large: 100 bytes, at most 50 are allowed",
+    )
 
 
 async def test_a_timeout_fails_the_job(bench: WorkerBench) -> None:
@@ -216,7 +222,7 @@ async def test_notes_arrive_in_order_before_the_outcome(bench: WorkerBench) -> N
 async def test_a_note_that_is_not_json_is_an_error_in_the_task(bench: WorkerBench) -> None:
     @task("noting", registry=bench.registry)
     async def noting(job: Job) -> str:
-        with pytest.raises(ValueError, match=r"^A note is not JSON: \$.x: set$"):
+        with pytest.raises(ValueError, match=r"^A note is not JSON: \$.x: expected .*, got set$"):
             job.note(x=set())
         return "raised"
 

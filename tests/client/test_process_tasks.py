@@ -13,6 +13,7 @@ from minion_client.execution import Bounds
 from minion_client.executor import Executor
 from minion_wire.sizes import MAX_JOB_BYTES
 
+NOT_JSON = "Task returned something that is not JSON: "
 TASKS = """
 import json, logging, os, signal, subprocess, sys, threading, time
 from minion_client import Job, JobFailed, task
@@ -153,9 +154,9 @@ async def test_a_process_gets_the_job_and_answers(tasks: WorkerBench) -> None:
         ("crashes", [11], "Job terminated unexpectedly (exit code: 0, signal: 11)"),
         ("crashes", [9], "Job terminated unexpectedly (exit code: 0, signal: 9)"),
         ("exits", [4], "SystemExit: 4"),
-        ("bad_note", [], "A note is not JSON: $.x: object"),
-        ("returns", ["{1: 2}"], "Task returned something that is not JSON: $: key of type int"),
-        ("returns", ["float('nan')"], "Task returned something that is not JSON: $: nan"),
+        ("bad_note", [], "A note is not JSON: $.x: expected a JSON value, got object"),
+        ("returns", ["{1: 2}"], f"{NOT_JSON}$: expected string keys, got one of type int"),
+        ("returns", ["float('nan')"], f"{NOT_JSON}$: must be a finite number, not nan"),
     ],
 )
 async def test_what_goes_wrong_fails_the_job_alone(

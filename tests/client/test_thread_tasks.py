@@ -48,7 +48,8 @@ async def test_a_result_of_a_thread_must_be_json(bench: WorkerBench) -> None:
 
     bench.worker()
     job = await bench.perform("threaded")
-    assert job.result == "Task returned something that is not JSON: $: bytes"
+    text = "Task returned something that is not JSON: $: expected a JSON value, got bytes"
+    assert job.result == text
 
 
 async def test_a_timeout_reaches_a_thread_when_it_looks(bench: WorkerBench) -> None:

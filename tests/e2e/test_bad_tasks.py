@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.processes import MinionProcess, until
 
+NOT_JSON = "Task returned something that is not JSON: "
 BAD: list[tuple[str, list[Any], str]] = [
     ("segfault", [], "Job terminated unexpectedly (exit code: 0, signal: 11)"),
     ("leave", [3], "Job terminated unexpectedly (exit code: 3, signal: 0)"),
@@ -19,13 +20,13 @@ BAD: list[tuple[str, list[Any], str]] = [
     ("never_on_the_loop", [], "Job timed out after 0.5 seconds"),
     ("raises", ["in a process"], "in a process"),
     ("boom", ["on the loop"], "on the loop"),
-    ("unspeakable", [], "Task returned something that is not JSON: $.a[0]: object"),
-    ("unspeakable_on_the_loop", [], "Task returned something that is not JSON: $: set"),
+    ("unspeakable", [], f"{NOT_JSON}$.a[0]: expected a JSON value, got object"),
+    ("unspeakable_on_the_loop", [], f"{NOT_JSON}$: expected a JSON value, got set"),
     (
         "huge_number",
         [],
         (
-            "Task returned something that is not JSON: $: whole number beyond 2^53 - 1, "
+            f"{NOT_JSON}$: whole number beyond 2^53 - 1, "
             "too large to be kept exactly: send it as a string"
         ),
     ),
