@@ -13,6 +13,9 @@ import orjson
 MAX_MESSAGE_BYTES = 4 * 2**20
 """gRPC's default limit of a received message, which most clients have."""
 
+MAX_PART_BYTES = MAX_MESSAGE_BYTES - 2**12
+"""Limit of one part of a message, such as a job of a list: there are a few bytes around it."""
+
 MAX_JOB_BYTES = MAX_MESSAGE_BYTES - 2**17
 """Limit of a job's arguments, notes and result together.
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+from minion_wire.sizes import MAX_MESSAGE_BYTES
 from starlette.types import Scope
 
 from minion_rest_bridge.errors import RequestError
 
 Metadata = Sequence[tuple[str, str]]
 
-DEFAULT_MAX_BYTES: Final = 4 * 2**20
+DEFAULT_MAX_BYTES: Final = MAX_MESSAGE_BYTES
 """gRPC's own default."""
 DEFAULT_TIMEOUT: Final = 60.0
 DEFAULT_BODY_TIMEOUT: Final = 60.0

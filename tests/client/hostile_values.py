@@ -125,6 +125,6 @@ def no_numbers() -> object:
 RETURNED: list[tuple[Callable[[], object], str]] = [
     (lambda: HostileDict(a=1), NOT_JSON + "$: HostileDict, which raised SystemExit: 9"),
     (NoClass, NOT_JSON + "$: NoClass, which raised SystemExit: 10"),
-    (no_numbers, NOT_JSON + "$: generator"),
+    (no_numbers, NOT_JSON + "$: expected a JSON value, got generator"),
     (deep_list, NOT_JSON + "$[0]"),
 ]

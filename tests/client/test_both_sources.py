@@ -199,12 +199,12 @@ RESULTS: list[tuple[Callable[[], Any], Any]] = [
     (lambda: "x" * 4_000_000, "x" * 4_000_000),
 ]
 REFUSED: list[tuple[Callable[[], Any], str]] = [
-    (lambda: 2**53, "integer beyond 2^53"),
+    (lambda: 2**53, "whole number beyond 2^53"),
     (lambda: float(2**60), "whole number beyond 2^53"),
     (lambda: float("nan"), "nan"),
     (lambda: ["a\0"], "NUL character"),
     (lambda: {"\ud800": 1}, "lone surrogate"),
-    (lambda: {1: 2}, "key of type int"),
+    (lambda: {1: 2}, "expected string keys, got one of type int"),
     (lambda: "x" * 5_000_000, "bytes"),
 ]
 

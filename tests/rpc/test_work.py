@@ -501,10 +501,10 @@ async def test_a_call_whose_worker_is_frozen_gives_way(
 
 
 async def test_a_page_of_large_workers_ends_early(service: Service) -> None:
-    registration = Registration(status={"x": LARGE})
-    ids = [await service.storage.register_worker(registration) for _ in range(3)]
+    registration = Registration(status={"x": "x" * 1_000_000})
+    ids = [await service.storage.register_worker(registration) for _ in range(4)]
     first = await service.workers.ListWorkers(pb.ListWorkersRequest(), metadata=METADATA)
-    assert [worker.id for worker in first.workers] == [ids[2], ids[1]]
+    assert [worker.id for worker in first.workers] == ids[:0:-1]
     request = pb.ListWorkersRequest(page_token=first.next_page_token)
     rest = await service.workers.ListWorkers(request, metadata=METADATA)
     assert ([worker.id for worker in rest.workers], rest.next_page_token) == ([ids[0]], "")

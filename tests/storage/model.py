@@ -140,8 +140,9 @@ class Model:
         self._move(job, JobState.FAILED, finished=self.now, result=result)
         return True
 
-    def remove_job(self, job_id: int) -> bool:
-        if self._find(job_id)["state"] == JobState.ACTIVE:
+    def remove_job(self, job_id: int, retries: int | None) -> bool:
+        job = self._find(job_id)
+        if job["state"] == JobState.ACTIVE or retries not in {None, job["retries"]}:
             return False
         del self.jobs[job_id]
         return True

@@ -40,7 +40,7 @@ STEPS = {
     "note": "SELECT minion_server_note('{2,3}', ARRAY['{\"a\": 1}', '{}'], '{[],[]}', 9999)",
     "retry": "SELECT minion_server_retry('x', 1, 2, NULL, NULL, 0, NULL, NULL, NULL, NULL, NULL)",
     "cancel": "SELECT minion_server_cancel('x', 1, 2, 'null')",
-    "remove": "SELECT minion_server_remove('x', 1, 2)",
+    "remove": "SELECT minion_server_remove('x', 1, 2, NULL)",
     "enqueue": "SELECT minion_server_enqueue('x', 1, '{foo}', '{[]}', '{default}', '{0}', '{1}', "
     "'{0}', '{NULL}', '{f}', ARRAY['{}'], ARRAY['{1,5}'], NULL)",
     "settle": "SELECT minion_server_settled(1000)",

@@ -189,7 +189,7 @@ async def _explain_ready(storage: Storage, job: Job, able: Sequence[Worker]) -> 
         reasons = [
             Reason(
                 kind=ReasonKind.TASK_LIMIT,
-                text=f"no worker may run more jobs of the task {job.task!r} at a time",
+                text=f"the task {job.task!r} is at its limit on every worker that could run it",
                 workers=[worker.id for worker in free],
             )
         ]

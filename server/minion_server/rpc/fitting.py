@@ -12,10 +12,7 @@ from typing import Any
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from minion_wire import values
 from minion_wire.json_value import JsonValue, nests_too_deep
-from minion_wire.sizes import MAX_MESSAGE_BYTES
-
-MAX_ENTRY_BYTES = MAX_MESSAGE_BYTES - 2**12
-"""Size of one job, worker, schedule or other entry: a response has a few bytes around it."""
+from minion_wire.sizes import MAX_PART_BYTES
 
 TOO_DEEP = "(nested too deeply to be shown)"
 _ID_BYTES = 10
@@ -39,22 +36,22 @@ def put_value(item: JsonValue, message: Value) -> None:
 
 
 def fit(message: Any, values_in: Sequence[str], ids_in: str | None = None) -> None:
-    """Shorten a message to `MAX_ENTRY_BYTES`.
+    """Shorten a message to `MAX_PART_BYTES`.
 
     Args:
         message: The message.
         values_in: Names of its fields with JSON values; the largest is replaced by a text first.
         ids_in: Name of its field with ids of which there may be any number; the first are kept.
     """
-    if message.ByteSize() <= MAX_ENTRY_BYTES:
+    if message.ByteSize() <= MAX_PART_BYTES:
         return
     if ids_in is not None:
         ids = list(getattr(message, ids_in))
         message.ClearField(ids_in)
-        room = max(0, MAX_ENTRY_BYTES - message.ByteSize()) // _ID_BYTES
+        room = max(0, MAX_PART_BYTES - message.ByteSize()) // _ID_BYTES
         getattr(message, ids_in).extend(ids[: max(room, _LEAST_IDS)])
     for name in sorted(values_in, key=lambda name: -int(getattr(message, name).ByteSize())):
-        if message.ByteSize() <= MAX_ENTRY_BYTES:
+        if message.ByteSize() <= MAX_PART_BYTES:
             return
         field = getattr(message, name)
         text = f"({field.ByteSize()} bytes: too large to be shown)"

@@ -19,6 +19,7 @@ from datetime import timedelta
 from google.protobuf.duration_pb2 import Duration
 from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as pb
+from minion_wire.sizes import MAX_PART_BYTES
 
 from minion_server.domain.errors import Invalid, MinionError, Unavailable, WorkerNotFound
 from minion_server.domain.job import ClaimedJob
@@ -27,7 +28,6 @@ from minion_server.engine.scheduler import Inbox
 from minion_server.engine.workforce import JobKey, Workforce
 from minion_server.rpc import convert, convert_workers
 from minion_server.rpc.errors import INTERNAL_MESSAGE, MAX_TEXT_BYTES, clip
-from minion_server.rpc.fitting import MAX_ENTRY_BYTES
 from minion_server.rpc.paging import write_some
 from minion_server.storage.base import Storage
 
@@ -196,7 +196,7 @@ class WorkCall:
 
     def _room(self, size: int) -> pb.WorkResponse:
         """Return the response that something of a size goes into: the last one, or a new one."""
-        if self._responses[-1].ByteSize() + size > MAX_ENTRY_BYTES:
+        if self._responses[-1].ByteSize() + size > MAX_PART_BYTES:
             self._responses.append(pb.WorkResponse())
         return self._responses[-1]
 
