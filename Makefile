@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-PARALLEL := -n auto --dist worksteal
+PARALLEL = -n $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )) --dist worksteal
 
 OUT := gen
 PROTO_CACHE := .cache/proto
@@ -20,7 +20,7 @@ SERVICES := $(wildcard proto/minion/v1/*_service.proto)
 demo: $(VENV)/runtime
 	$(BIN)/minion demo
 
-# One process of tests per processor; each has folders, ports and a PostgreSQL server of its own.
+# Tests wait for much: two processes of them per processor, each with folders, ports and a PostgreSQL server of its own.
 test: $(VENV)/dev
 	$(BIN)/python -m pytest $(PARALLEL)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -128,14 +127,8 @@ def test_a_bridge_finds_a_server_that_comes_back(serve: Serve, start: Serve) -> 
     assert bridge.get(f"/api/minion/{job}").status_code == 200
     server.kill()
 
-    begun = time.monotonic()
-    # Long enough for the pauses between attempts to connect to have grown.
-    until(
-        lambda: bridge.get(f"/api/minion/{job}").status_code == 503 and time.monotonic() - begun > 6
-    )
+    until(lambda: bridge.get(f"/api/minion/{job}").status_code == 503)
     assert bridge.get("/healthz").status_code == 503
     serve("--no-scheduler", "--grpc-listen", server.grpc)
-    begun = time.monotonic()
     until(lambda: bridge.get(f"/api/minion/{job}").status_code == 200)
-    assert time.monotonic() - begun < 4
     assert bridge.get("/healthz").status_code == 200
