@@ -17,7 +17,6 @@ import asyncpg
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import Claim, NewJob, Outcome
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage
@@ -56,10 +55,7 @@ async def perform(stores: list[PostgresStorage], number: int, most: int, callers
             jobs = await storage.claim_jobs(worker, claim)
             await asyncio.gather(
                 *(
-                    storage.end_jobs(
-                        [Outcome(job_id=job.id, retries=0, failed=False, result=None)],
-                        minion_backoff,
-                    )
+                    storage.end_jobs([Outcome(job_id=job.id, retries=0, failed=False, result=None)])
                     for job in jobs
                 )
             )

@@ -9,6 +9,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -22,9 +23,8 @@ from minion_rest_bridge.app import create_app
 
 from minion_server import keys
 from minion_server.address_book import AddressBook
-from minion_server.domain.backoff import minion_backoff
-from minion_server.domain.errors import Invalid
-from minion_server.domain.maintenance import Retention
+from minion_server.domain.errors import Invalid, JobNotFound
+from minion_server.domain.policy import Policy, Retention
 from minion_server.domain.worker import MISSED_HEARTBEATS
 from minion_server.engine.dispatcher import Dispatcher
 from minion_server.engine.hearing import Hearing
@@ -62,11 +62,18 @@ def open_storage(settings: Settings) -> Storage:
     Raises:
         Invalid: There is no such kind of store.
     """
+    policy = Policy(
+        retention=Retention(
+            missing_after=timedelta(seconds=settings.missing_after),
+            remove_after=timedelta(seconds=settings.remove_after),
+            stuck_after=timedelta(seconds=settings.stuck_after),
+        )
+    )
     database = settings.database or default_database(settings.data_dir)
     if _is_postgresql(database):
-        storage: Storage = _postgresql().PostgresStorage(database)
+        storage: Storage = _postgresql().PostgresStorage(database, policy=policy)
         return storage
-    return SqliteStorage(_sqlite_path(database))
+    return SqliteStorage(_sqlite_path(database), policy=policy)
 
 
 def open_transfer(database: str) -> Transfer:
@@ -147,22 +154,16 @@ class Server:
         if not settings.no_scheduler:
             self._modules = load_tasks(**{name: getattr(settings, name) for name in TASK_SETTINGS})
         self._storage = open_storage(settings)
-        self._retention = Retention(
-            missing_after=timedelta(seconds=settings.missing_after),
-            remove_after=timedelta(seconds=settings.remove_after),
-            stuck_after=timedelta(seconds=settings.stuck_after),
-        )
-        self._queue = Queue(self._storage, self._retention.missing_after)
+        missing_after = self._storage.policy.retention.missing_after
+        self._queue = Queue(self._storage, missing_after)
         self._scheduler = Scheduler(self._storage)
-        self._hearing = Hearing(self._probe, self._retention.missing_after)
-        self._workforce = Workforce(self._storage, self._scheduler, minion_backoff, self._hearing)
-        self._source = LocalSource(self._storage, self._scheduler, minion_backoff, self._hearing)
+        self._hearing = Hearing(self._probe, missing_after)
+        self._workforce = Workforce(self._storage, self._scheduler, self._hearing)
+        self._source = LocalSource(self._storage, self._scheduler, self._hearing)
         self._stager = Stager(self._storage)
         self._dispatcher = Dispatcher(self._storage)
         self._repairer = Repairer(
             self._storage,
-            retention=self._retention,
-            backoff=minion_backoff,
             interval=settings.repair_interval,
             # Since its start at most: workers of others may have waited for it.
             heard_for=lambda: min(self._hearing.heard_for(), self._storage.uptime()),
@@ -185,15 +186,11 @@ class Server:
             # Not before the database is this server's alone: a start that is refused must not make
             # a key beside the one that another server holds.
             key = find_key(settings)
-            await recover(
-                self._storage, self._retention, minion_backoff, own_namespace=pid_namespace()
-            )
+            await recover(self._storage, own_namespace=pid_namespace())
             self._rpc = RpcServer(
                 storage=self._storage,
                 queue=self._queue,
                 workforce=self._workforce,
-                retention=self._retention,
-                backoff=minion_backoff,
                 key=key,
                 heard_for=self._hearing.heard_for,
             )
@@ -282,7 +279,8 @@ class Server:
                 raise Invalid("--tasks", str(error)) from None
 
     async def _probe(self) -> None:
-        await self._storage.get_job_status(1)
+        with suppress(JobNotFound):
+            await self._storage.get_job_status(1)
 
 
 def load_tasks(

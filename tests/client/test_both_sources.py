@@ -23,7 +23,6 @@ from minion_client.executor import Executor
 from minion_client.grpc_source import GrpcSource
 from minion_client.source import MAX_CLAIM, JobSource, Outcome, SourceRefused
 from minion_client.task import Registry
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import Job as StoredJob
 from minion_server.domain.job import JobState, NewJob
 from minion_server.domain.worker import Command, WorkerFilter
@@ -64,9 +63,7 @@ class SourceBench:
         return enqueued.id
 
     async def job(self, job_id: int) -> StoredJob:
-        job = await self.storage.get_job(job_id)
-        assert job is not None
-        return job
+        return await self.storage.get_job(job_id)
 
     async def until(self, job_id: int, condition: Callable[[StoredJob], object]) -> StoredJob:
         async with asyncio.timeout(SECONDS):
@@ -122,7 +119,7 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         if kind == "local":
             scheduler = Scheduler(storage)
             stack.callback(scheduler.close)
-            source = LocalSource(storage, scheduler, minion_backoff)
+            source = LocalSource(storage, scheduler)
         else:
             source = GrpcSource(Endpoint(target=f"127.0.0.1:{port}", key=KEY), backoff=BACKOFF)
         stack.push_async_callback(source.close)
@@ -370,11 +367,11 @@ class Failing:
         self.calls = 0
         end_jobs = storage.end_jobs
 
-        async def failing(outcomes: Any, backoff: Any) -> Any:
+        async def failing(outcomes: Any) -> Any:
             if any(map(fails, outcomes)):
                 self.calls += 1
                 raise make()
-            return await end_jobs(outcomes, backoff)
+            return await end_jobs(outcomes)
 
         storage.end_jobs = failing  # type: ignore[method-assign]  # as a defect in it would
 

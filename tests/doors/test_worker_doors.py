@@ -15,7 +15,6 @@ from minion_client.endpoint import Endpoint
 from minion_client.grpc_source import GrpcSource
 from minion_client.task import Job, JobFailed, Registry, task
 from minion_client.worker import Worker
-from minion_server.domain.backoff import minion_backoff
 from minion_server.engine.scheduler import Scheduler
 from minion_server.engine.source import LocalSource
 from minion_wire import sizes
@@ -36,7 +35,7 @@ class Tasks:
         storage = self._doors.bench.storage
         source: Any
         if kind == "embedded":
-            source = LocalSource(storage, Scheduler(storage), minion_backoff)
+            source = LocalSource(storage, Scheduler(storage))
         else:
             source = GrpcSource(Endpoint(target=self._doors.address, key=KEY))
         registry = Registry()

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import Claim, ClaimedJob, NewJob
 from minion_server.domain.worker import Registration
 from minion_server.engine.scheduler import Scheduler
@@ -33,7 +32,7 @@ async def storage(tmp_path: Path) -> AsyncIterator[SqliteStorage]:
 
 
 async def test_what_a_caller_that_is_gone_was_given_is_put_back(storage: SqliteStorage) -> None:
-    workforce = Workforce(storage, LateScheduler(storage), minion_backoff)
+    workforce = Workforce(storage, LateScheduler(storage))
     worker_id = await workforce.register(Registration())
     enqueued = await storage.enqueue([NewJob(task="foo"), NewJob(task="foo")])
     taking = asyncio.create_task(workforce.dequeue(worker_id, Claim(max_jobs=5), 60, len))
@@ -43,18 +42,16 @@ async def test_what_a_caller_that_is_gone_was_given_is_put_back(storage: SqliteS
         await taking
     for one in enqueued:
         job = await storage.get_job(one.id)
-        assert job is not None
         assert (job.state, job.retries, job.attempts) == ("inactive", 1, 1)
 
 
 async def test_notes_are_merged_in_their_order_and_those_of_gone_jobs_passed_over(
     storage: SqliteStorage,
 ) -> None:
-    workforce = Workforce(storage, Scheduler(storage), minion_backoff)
+    workforce = Workforce(storage, Scheduler(storage))
     (enqueued,) = await storage.enqueue([NewJob(task="foo", notes={"a": 1})])
     await workforce.note(
         [(enqueued.id, {"b": 1, "c": 1}), (99, {"x": 1}), (enqueued.id, {"b": 2, "a": None})]
     )
     job = await storage.get_job(enqueued.id)
-    assert job is not None
     assert job.notes == {"b": 2, "c": 1}

@@ -9,10 +9,9 @@ from importlib import resources
 
 import asyncpg
 import pytest
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Conflict, Invalid
 from minion_server.domain.job import Claim, NewJob, Outcome
-from minion_server.domain.maintenance import Retention
+from minion_server.domain.policy import Retention
 from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
@@ -257,7 +256,7 @@ async def test_a_database_of_an_earlier_program_gets_todays_functions_and_loses_
     assert status.versions == status.newest
     assert [job.id for job in await storage.claim_jobs(worker, ANY)] == [first.id, second.id]
     ended = Outcome(job_id=first.id, retries=0, failed=False, result=None)
-    assert await storage.end_jobs([ended], minion_backoff) == [True]
+    assert await storage.end_jobs([ended]) == [True]
     assert [job.task for job in await storage.claim_jobs(worker, ANY)] == ["bar"]
     await storage.reset(locks_only=False)
     await storage.close()
@@ -334,7 +333,6 @@ async def test_the_users_settings_change_nothing(postgresql: PostgresServer, url
     delayed = NewJob(task="foo", delay=timedelta(days=1), expire=timedelta(days=2))
     one, other = await storage.enqueue([NewJob(task="foo", args=["\\'", 1.1, "\u00fc"]), delayed])
     found = await storage.get_job(other.id)
-    assert found is not None
     assert found.delayed is not None
     assert found.expires is not None
     assert round(found.delayed - found.created) == 86_400
@@ -343,7 +341,7 @@ async def test_the_users_settings_change_nothing(postgresql: PostgresServer, url
     (job,) = await storage.claim_jobs(worker, ANY)
     assert (job.id, job.args) == (one.id, ["\\'", 1.1, "\u00fc"])
     ended = Outcome(job_id=one.id, retries=0, failed=True, result="no")
-    assert await storage.end_jobs([ended], minion_backoff) == [True]
+    assert await storage.end_jobs([ended]) == [True]
     assert sum(hour.failed_jobs for hour in await storage.history()) == 1
     await storage.put_schedule(NewSchedule(name="s", cron="@hourly", task="foo"))
     due_in = await storage.next_dispatch()
@@ -354,9 +352,8 @@ async def test_the_users_settings_change_nothing(postgresql: PostgresServer, url
     claim = Claim(queues=["default"], max_jobs=1_000)
     assert len(await storage.claim_jobs(worker, claim)) == len(many)
     await storage.end_jobs(
-        [Outcome(job_id=job.id, retries=0, failed=False, result=None) for job in many],
-        minion_backoff,
+        [Outcome(job_id=job.id, retries=0, failed=False, result=None) for job in many]
     )
-    report = await storage.repair(Retention(remove_after=timedelta(0)), minion_backoff)
+    report = await storage.repair(Retention(remove_after=timedelta(0)))
     assert report.removed_jobs == len(many)
     await storage.close()

@@ -14,8 +14,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import minion_service_pb2_grpc
-from minion_server.domain.backoff import minion_backoff
-from minion_server.domain.maintenance import Retention
+from minion_server.domain.policy import Policy, Retention
 from minion_server.engine.queue import Queue
 from minion_server.engine.scheduler import Scheduler
 from minion_server.engine.workforce import Workforce
@@ -32,12 +31,11 @@ def rpc_server(
 ) -> RpcServer:
     """Answer a server of a store, with all that belongs to it, not started yet."""
     retention = Retention(missing_after=timedelta(seconds=missing_after))
+    storage.policy = Policy(retention=retention)
     return RpcServer(
         storage=storage,
         queue=queue or Queue(storage, retention.missing_after),
-        workforce=Workforce(storage, Scheduler(storage), minion_backoff),
-        retention=retention,
-        backoff=minion_backoff,
+        workforce=Workforce(storage, Scheduler(storage)),
         key=KEY,
     )
 

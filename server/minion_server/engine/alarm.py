@@ -7,7 +7,8 @@ import math
 from abc import abstractmethod
 
 from minion_server.loop import Loop
-from minion_server.storage.base import Changes, Storage
+from minion_server.storage.base import Storage
+from minion_server.storage.changes import Changes
 
 MAX_WAIT_SECONDS = 60.0
 """Longest time between two looks: the clock of the store may have been set meanwhile, and another

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from minion_server.engine.alarm import Alarm
-from minion_server.storage.base import Changes
+from minion_server.storage.changes import Changes
 
 logger = logging.getLogger(__name__)
 

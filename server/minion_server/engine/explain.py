@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 
 from minion_server.domain import limits
-from minion_server.domain.errors import Invalid, JobNotFound
+from minion_server.domain.errors import Invalid
 from minion_server.domain.job import DEFAULT_QUEUE, Job, JobFilter, JobState, JsonValue, blocks
 from minion_server.domain.worker import Worker, WorkerFilter, is_missing
 from minion_server.storage.base import Storage
@@ -85,8 +85,6 @@ async def explain_job(storage: Storage, job_id: int, missing_after: timedelta) -
     """
     limits.check_range("id", job_id, 1, limits.MAX_INT64)
     job = await storage.get_job(job_id)
-    if job is None:
-        raise JobNotFound(job_id)
     match job.state:
         case JobState.ACTIVE:
             since = "" if job.started is None else f" since {_show(job.started)}"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from minion_server.domain import limits
-from minion_server.domain.errors import Invalid, JobNotFound
+from minion_server.domain.errors import Invalid
 from minion_server.domain.job import (
     EnqueuedJob,
     Job,
@@ -21,7 +21,8 @@ from minion_server.domain.job import (
 )
 from minion_server.domain.maintenance import History, Stats
 from minion_server.engine.explain import Explanation, explain_job
-from minion_server.storage.base import Changes, Storage
+from minion_server.storage.base import Storage
+from minion_server.storage.changes import Changes
 
 JOB_CANCELLED = "Job cancelled"
 """Result of a cancelled job, or the beginning of it."""
@@ -59,17 +60,11 @@ class Queue:
             Invalid: The id is not one.
             JobNotFound: There is none with that id.
         """
-        job = await self._storage.get_job(_checked(job_id))
-        if job is None:
-            raise JobNotFound(job_id)
-        return job
+        return await self._storage.get_job(_checked(job_id))
 
     async def get_job_status(self, job_id: int) -> JobStatus:
         """Answer the public part of a job, or raise as `get_job` does."""
-        status = await self._storage.get_job_status(_checked(job_id))
-        if status is None:
-            raise JobNotFound(job_id)
-        return status
+        return await self._storage.get_job_status(_checked(job_id))
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None

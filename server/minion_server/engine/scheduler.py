@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from minion_server.domain.job import Claim, ClaimedJob
-from minion_server.storage.base import Changes, Ready, ReadyJobs, Revocation, Storage
+from minion_server.storage.base import Storage
+from minion_server.storage.changes import Changes, Ready, ReadyJobs, Revocation
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Protocol
 
-from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import (
     Exhausted,
     Invalid,
@@ -75,13 +74,11 @@ class LocalSource:
         self,
         storage: Storage,
         scheduler: Scheduler,
-        backoff: Backoff,
         hearing: Hearing | None = None,
     ) -> None:
         self._storage = storage
         self._hearing = hearing
         self._scheduler = scheduler
-        self._backoff = backoff
         self._inbox: Inbox | None = None
         self._commands: deque[Command] = deque()
         self.registered = asyncio.Event()
@@ -136,7 +133,7 @@ class LocalSource:
             for outcome in outcomes
         ]
         with translated():
-            return await self._storage.end_jobs(ended, self._backoff)
+            return await self._storage.end_jobs(ended)
 
     async def note(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         """Merge notes into a job's, unless it has been removed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minion_server.engine.alarm import Alarm
-from minion_server.storage.base import Changes
+from minion_server.storage.changes import Changes
 
 
 class Stager(Alarm):

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from minion_server.domain import limits
-from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import Exhausted, JobNotFound, Unavailable
 from minion_server.domain.job import (
     Claim,
@@ -37,12 +36,10 @@ class Workforce:
         self,
         storage: Storage,
         scheduler: Scheduler,
-        backoff: Backoff,
         hearing: Hearing | None = None,
     ) -> None:
         self._storage = storage
         self._hearing = hearing
-        self._backoff = backoff
         self.scheduler = scheduler
 
     async def register(self, registration: Registration) -> int:
@@ -91,7 +88,7 @@ class Workforce:
 
     async def end(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """Finish or fail jobs (see `Storage.end_jobs`)."""
-        return await self._storage.end_jobs(outcomes, self._backoff)
+        return await self._storage.end_jobs(outcomes)
 
     async def end_job(self, outcome: Outcome) -> bool:
         """Finish or fail one job.
@@ -103,8 +100,8 @@ class Workforce:
         limits.check_range("id", outcome.job_id, 1, limits.MAX_INT64)
         limits.check_range("retries", outcome.retries, 0, limits.MAX_INT32)
         (accepted,) = await self.end([outcome])
-        if not accepted and await self._storage.get_job_status(outcome.job_id) is None:
-            raise JobNotFound(outcome.job_id)
+        if not accepted:
+            await self._storage.get_job_status(outcome.job_id)
         return accepted
 
     async def put_back(self, keys: Iterable[JobKey]) -> None:

@@ -9,9 +9,7 @@ from google.protobuf.descriptor import ServiceDescriptor
 from minion.v1 import admin_service_pb2 as pb
 from minion.v1 import admin_service_pb2_grpc
 
-from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import Invalid, MinionError, NotFound
-from minion_server.domain.maintenance import Retention
 from minion_server.engine.hearing import HeardFor, always
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
@@ -33,14 +31,10 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
     def __init__(
         self,
         storage: Storage,
-        retention: Retention,
-        backoff: Backoff,
         services: Iterable[ServiceDescriptor],
         heard_for: HeardFor = always,
     ) -> None:
         self._storage = storage
-        self._retention = retention
-        self._backoff = backoff
         self._heard_for = heard_for
         self._methods = frozenset(
             f"{service.full_name}/{method.name}"
@@ -56,7 +50,7 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
             if request.HasField(name)
         }
         report = await self._storage.repair(
-            replace(self._retention, **asked), self._backoff, heard_for=self._heard_for()
+            replace(self._storage.policy.retention, **asked), heard_for=self._heard_for()
         )
         return pb.RepairResponse(
             missing_workers=report.missing_workers,

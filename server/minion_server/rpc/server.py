@@ -19,8 +19,6 @@ from minion.v1 import minion_service_pb2_grpc as minion_grpc
 from minion.v1 import schedule_service_pb2_grpc as schedule_grpc
 from minion.v1 import worker_service_pb2_grpc as worker_grpc
 
-from minion_server.domain.backoff import Backoff
-from minion_server.domain.maintenance import Retention
 from minion_server.engine.hearing import HeardFor, always
 from minion_server.engine.queue import Queue
 from minion_server.engine.workforce import Workforce
@@ -58,19 +56,17 @@ class RpcServer:
         storage: Storage,
         queue: Queue,
         workforce: Workforce,
-        retention: Retention,
-        backoff: Backoff,
         key: str,
         heard_for: HeardFor = always,
     ) -> None:
-        self._workers = WorkerService(storage, workforce, retention.missing_after)
+        self._workers = WorkerService(storage, workforce)
         # The error interceptor comes first: it answers for what the others raise too.
         interceptors = (ErrorInterceptor(), KeyInterceptor(key, SERVICES))
         aio: Any = health.aio  # type: ignore[attr-defined]  # not in the stubs
         self._health = aio.HealthServicer()
         minion, locks = MinionService(queue), LockService(storage)
         schedules = ScheduleService(storage)
-        admin = AdminService(storage, retention, backoff, SERVICES, heard_for)
+        admin = AdminService(storage, SERVICES, heard_for)
 
         def add_services(server: Any) -> None:
             minion_grpc.add_MinionServiceServicer_to_server(minion, server)

@@ -27,10 +27,10 @@ MAX_WAIT = timedelta(minutes=5)
 class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     """Serves workers."""
 
-    def __init__(self, storage: Storage, workforce: Workforce, missing_after: timedelta) -> None:
+    def __init__(self, storage: Storage, workforce: Workforce) -> None:
         self._storage = storage
         self._workforce = workforce
-        self._missing_after = missing_after
+        self._missing_after = storage.policy.retention.missing_after
         self._calls: dict[int, WorkCall] = {}
         self._draining = False
 

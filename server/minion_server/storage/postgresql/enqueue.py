@@ -8,7 +8,7 @@ import orjson
 from minion_wire.sizes import MAX_JOB_BYTES
 
 from minion_server.domain.job import EnqueuedJob, JsonValue, NewJob
-from minion_server.storage.base import Changes
+from minion_server.storage.changes import Changes
 from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.tell import read_changes

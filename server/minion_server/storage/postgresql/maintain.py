@@ -10,7 +10,6 @@ from typing import Any
 import orjson
 
 from minion_server.domain import limits
-from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import MinionError
 from minion_server.domain.job import Outcome
 from minion_server.domain.lock import LockRequest
@@ -19,10 +18,10 @@ from minion_server.domain.maintenance import (
     JOB_STUCK,
     WORKER_WENT_AWAY,
     RepairReport,
-    Retention,
 )
+from minion_server.domain.policy import Backoff, Retention
 from minion_server.domain.worker import MISSED_HEARTBEATS, Command, Registration, is_missing
-from minion_server.storage.base import Changes, Revocation
+from minion_server.storage.changes import Changes, Revocation
 from minion_server.storage.inbox import read_inbox
 from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.enqueue import Tell
@@ -285,7 +284,7 @@ async def _end(
 ) -> Sequence[bool]:
     """End jobs in one step, or each by itself if that fails; log one that cannot be ended."""
     try:
-        (accepted,) = await end_jobs(database, tell, [(outcomes, backoff)])
+        (accepted,) = await end_jobs(database, tell, backoff, [outcomes])
     except MinionError:
         raise
     except Exception:

@@ -8,11 +8,11 @@ from dataclasses import replace
 import orjson
 from minion_wire import sizes
 
-from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, Outcome
 from minion_server.domain.limits import MAX_INT32
-from minion_server.storage.base import Changes
+from minion_server.domain.policy import Backoff
+from minion_server.storage.changes import Changes
 from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.enqueue import Tell
 from minion_server.storage.postgresql.json_text import to_json
@@ -36,8 +36,6 @@ _END_LARGE = """
 """
 _RESULT_TOO_LARGE = to_json(sizes.RESULT_TOO_LARGE)
 _LONG_RESULT = sizes.longest_text(sizes.MAX_SMALL_BYTES)
-
-Ending = tuple[Sequence[Outcome], Backoff]
 
 
 async def claim_jobs(
@@ -95,20 +93,22 @@ async def _fits(database: Database, tell: Tell, job: ClaimedJob) -> bool:
     return problem is None
 
 
-async def end_jobs(database: Database, tell: Tell, requests: Sequence[Ending]) -> list[list[bool]]:
+async def end_jobs(
+    database: Database, tell: Tell, backoff: Backoff, requests: Sequence[Sequence[Outcome]]
+) -> list[list[bool]]:
     """Do what `Storage.end_jobs` says for several callers, in one step."""
-    outcomes = [(outcome, backoff) for some, backoff in requests for outcome in some]
+    outcomes = [outcome for some in requests for outcome in some]
     if not outcomes:
         return [[] for _ in requests]
     # In one order in every server, so that two of them do not wait for each other.
-    order = sorted(range(len(outcomes)), key=lambda place: outcomes[place][0].job_id)
-    given = [outcomes[place][0] for place in order]
+    order = sorted(range(len(outcomes)), key=lambda place: outcomes[place].job_id)
+    given = [outcomes[place] for place in order]
     results = [to_json(outcome.result) for outcome in given]
     # Jobs that these may make too large are looked at before they end.
     large = any(len(result) > _LONG_RESULT for result in results)
     delays = [
         backoff(outcome.retries).total_seconds() if outcome.failed or large else None
-        for outcome, backoff in (outcomes[place] for place in order)
+        for outcome in given
     ]
     more = (_LONG_RESULT, sizes.MAX_SMALL_BYTES, sizes.MAX_JOB_BYTES, _RESULT_TOO_LARGE)
     answer = orjson.loads(
@@ -133,7 +133,7 @@ async def end_jobs(database: Database, tell: Tell, requests: Sequence[Ending]) -
             changes.add_due(delays[place - 1] or 0.0)
     tell(changes)
     rest = iter(accepted)
-    return [[next(rest) for _ in some] for some, _ in requests]
+    return [[next(rest) for _ in some] for some in requests]
 
 
 def unfilled(locked: Sequence[tuple[str, str]]) -> Changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 
 from minion_server.domain.schedule import DispatchedSchedule, NewSchedule
-from minion_server.storage.base import Changes
+from minion_server.storage.changes import Changes
 from minion_server.storage.firing import fire, next_run
 from minion_server.storage.postgresql.database import Connection, Database
 from minion_server.storage.postgresql.enqueue import Tell, without_nulls

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import partial
 
-from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import (
     Claim,
@@ -25,7 +24,8 @@ from minion_server.domain.job import (
     RetryOptions,
 )
 from minion_server.domain.lock import LockPage, LockRequest
-from minion_server.domain.maintenance import History, RepairReport, Retention, Stats
+from minion_server.domain.maintenance import History, RepairReport, Stats
+from minion_server.domain.policy import Policy, Retention
 from minion_server.domain.schedule import (
     DispatchedSchedule,
     NewSchedule,
@@ -33,7 +33,7 @@ from minion_server.domain.schedule import (
     SchedulePage,
 )
 from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
-from minion_server.storage.base import Changes, Listener
+from minion_server.storage.changes import Changes, Listener
 from minion_server.storage.postgresql import (
     closing,
     enqueue,
@@ -66,6 +66,7 @@ class PostgresStorage:
         self,
         url: str,
         *,
+        policy: Policy | None = None,
         patience: float = PATIENCE_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
         look_seconds: float = LOOK_SECONDS,
@@ -75,6 +76,7 @@ class PostgresStorage:
 
         Args:
             url: The database (see `parse_address`).
+            policy: See `Policy`.
             patience: Seconds to try a step for while the database is out of reach.
             statement_seconds: When to give a statement up, and its connection for lost.
             look_seconds: How often to look for changes while notifications arrive.
@@ -83,6 +85,7 @@ class PostgresStorage:
         Raises:
             Invalid: The URL is none.
         """
+        self.policy = policy or Policy()
         self._database = database = Database(
             parse_address(url), patience=patience, statement_seconds=statement_seconds
         )
@@ -96,10 +99,10 @@ class PostgresStorage:
         self._enqueues = Group[Sequence[NewJob], list[EnqueuedJob]](
             partial(enqueue.enqueue, database, self._tell), most=enqueue.MAX_JOBS, weigh=len
         )
-        self._ends = Group[perform.Ending, list[bool]](
-            partial(perform.end_jobs, database, self._tell),
+        self._ends = Group[Sequence[Outcome], list[bool]](
+            lambda requests: perform.end_jobs(database, self._tell, self.policy.backoff, requests),
             most=perform.MAX_OUTCOMES,
-            weigh=lambda ending: len(ending[0]),
+            weigh=len,
         )
         self._notes = Group[enqueue.Noting, bool](
             partial(enqueue.note, database, self._tell), most=enqueue.MAX_JOBS
@@ -146,18 +149,23 @@ class PostgresStorage:
         """Put jobs into the queue."""
         return await self._enqueues.ask(jobs)
 
-    async def get_job(self, job_id: int) -> Job | None:
-        """Answer a job."""
+    async def get_job(self, job_id: int) -> Job:
+        """Return a job."""
         job = await self._jobs.ask(job_id)
         if job is None or job.state.is_final:
             self._watch.jobs.discard(job_id)
         else:
             self._watch.jobs.add([job_id])
+        if job is None:
+            raise JobNotFound(job_id)
         return job
 
-    async def get_job_status(self, job_id: int) -> JobStatus | None:
-        """Answer the public part of a job."""
-        return await self._statuses.ask(job_id)
+    async def get_job_status(self, job_id: int) -> JobStatus:
+        """Return the public part of a job."""
+        status = await self._statuses.ask(job_id)
+        if status is None:
+            raise JobNotFound(job_id)
+        return status
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
@@ -178,9 +186,9 @@ class PostgresStorage:
                 )
         return jobs
 
-    async def end_jobs(self, outcomes: Sequence[Outcome], backoff: Backoff) -> list[bool]:
+    async def end_jobs(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """Finish or fail active jobs."""
-        return await self._ends.ask((outcomes, backoff))
+        return await self._ends.ask(outcomes)
 
     async def retry_job(self, job_id: int, retries: int | None, options: RetryOptions) -> bool:
         """Make a job inactive."""
@@ -306,10 +314,13 @@ class PostgresStorage:
     # Keeping in order
 
     async def repair(
-        self, retention: Retention, backoff: Backoff, *, heard_for: timedelta = timedelta.max
+        self, retention: Retention | None = None, *, heard_for: timedelta = timedelta.max
     ) -> RepairReport:
         """Forget missing workers, rescue their jobs, and remove what is old."""
-        return await maintain.repair(self._database, self._tell, retention, backoff, heard_for)
+        policy = self.policy
+        return await maintain.repair(
+            self._database, self._tell, retention or policy.retention, policy.backoff, heard_for
+        )
 
     async def stats(self) -> Stats:
         """Count jobs, workers, locks and schedules."""

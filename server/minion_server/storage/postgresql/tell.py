@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import orjson
 
-from minion_server.storage.base import Changes, Revocation
+from minion_server.storage.changes import Changes, Revocation
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from minion_server.domain.errors import MinionError
 from minion_server.domain.job import Claim
 from minion_server.domain.limits import MAX_INT32
 from minion_server.loop import Loop
-from minion_server.storage.base import Changes
+from minion_server.storage.changes import Changes
 from minion_server.storage.postgresql.database import Connection, Database
 from minion_server.storage.postgresql.enqueue import Tell
 from minion_server.storage.postgresql.failures import Failure, classify, translate
