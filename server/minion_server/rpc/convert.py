@@ -59,6 +59,16 @@ def from_list(items: ListValue, path: str) -> list[JsonValue]:
     return checked
 
 
+def to_id(request: Any) -> int:
+    """Return the id in a request.
+
+    Raises:
+        Invalid: It is out of range.
+    """
+    limits.check_range("id", request.id, 1, limits.MAX_INT64)
+    return int(request.id)
+
+
 def to_new_job(request: minion_service_pb2.EnqueueJobRequest) -> NewJob:
     """Read a job to enqueue.
 
@@ -98,6 +108,9 @@ def to_retry_options(request: minion_service_pb2.RetryJobRequest) -> RetryOption
         options["expire"] = from_duration(request.expire, "expire")
     if request.parents and request.clear_parents:
         raise Invalid("clear_parents", "must not be set together with `parents`")
+    if request.id in request.parents:
+        index = list(request.parents).index(request.id)
+        raise Invalid(f"parents[{index}]", "must not be the job itself")
     if request.parents or request.clear_parents:
         options["parents"] = list(request.parents)
     return RetryOptions(**options)

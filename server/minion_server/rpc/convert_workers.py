@@ -98,8 +98,9 @@ def to_outcome(request: pb.FinishJobRequest | pb.FailJobRequest) -> Outcome:
     Raises:
         Invalid: A field cannot be accepted.
     """
+    limits.check_range("retries", request.retries, 0, limits.MAX_INT32)
     return Outcome(
-        job_id=request.id,
+        job_id=convert.to_id(request),
         retries=request.retries,
         failed=isinstance(request, pb.FailJobRequest),
         result=convert.from_value(request.result, "result"),
