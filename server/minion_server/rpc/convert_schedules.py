@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minion.v1 import schedule_service_pb2 as pb
 
 from minion_server.domain.schedule import NewSchedule, Schedule, ScheduleFilter
@@ -17,13 +15,7 @@ def to_new_schedule(request: pb.PutScheduleRequest) -> NewSchedule:
     Raises:
         Invalid: A field cannot be accepted.
     """
-    fields: dict[str, Any] = {
-        name: getattr(request, name)
-        for name in ("attempts", "lax", "priority", "queue")
-        if request.HasField(name)
-    }
-    if request.HasField("expire"):
-        fields["expire"] = convert.from_duration(request.expire, "expire")
+    fields = convert.set_fields(request, "attempts", "lax", "priority", "queue", "expire")
     return NewSchedule(
         name=request.name,
         cron=request.cron,
@@ -43,7 +35,7 @@ def to_schedule_filter(request: pb.ListSchedulesRequest) -> ScheduleFilter:
     return ScheduleFilter(
         ids=list(request.ids),
         names=list(request.names),
-        before=request.before if request.HasField("before") else None,
+        **convert.set_fields(request, "before"),
     )
 
 

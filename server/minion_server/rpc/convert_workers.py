@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minion.v1 import worker_pb2, worker_service_pb2
 from minion_wire import sizes
 from minion_wire.values import to_list, to_struct
@@ -19,29 +17,27 @@ pb = worker_service_pb2
 
 
 def to_registration(request: pb.RegisterWorkerRequest) -> Registration:
-    """Read what a worker tells of itself.
+    """Read a registration.
 
     Raises:
         Invalid: A field cannot be accepted.
     """
-    fields: dict[str, Any] = {
-        name: getattr(request, name) for name in ("id", "host", "pid") if request.HasField(name)
-    }
+    fields = convert.set_fields(request, "id", "host", "pid")
     return Registration(status=convert.from_struct(request.status, "status"), **fields)
 
 
 def to_hello_registration(hello: pb.WorkRequest.Hello) -> Registration:
-    """Read who a worker is that says hello.
+    """Read the registration in a hello.
 
     Raises:
         Invalid: A field cannot be accepted.
     """
     try:
         return Registration(
-            id=hello.id if hello.HasField("id") else None,
             host=hello.host,
             pid=hello.pid,
             status=convert.from_struct(hello.status, "status"),
+            **convert.set_fields(hello, "id"),
         )
     except Invalid as error:
         raise error.within("hello") from None
@@ -53,38 +49,33 @@ def to_worker_filter(request: pb.ListWorkersRequest) -> WorkerFilter:
     Raises:
         Invalid: A field cannot be accepted.
     """
-    return WorkerFilter(
-        ids=list(request.ids), before=request.before if request.HasField("before") else None
-    )
+    return WorkerFilter(ids=list(request.ids), **convert.set_fields(request, "before"))
 
 
 def to_claim(request: pb.DequeueJobsRequest) -> Claim:
-    """Read which jobs a worker would take.
+    """Read which jobs to claim.
 
     Raises:
         Invalid: A field cannot be accepted.
     """
-    fields: dict[str, Any] = {
-        name: getattr(request, name)
-        for name in ("min_priority", "job_id", "max_jobs")
-        if request.HasField(name)
-    }
+    fields = convert.set_fields(request, "min_priority", "job_id", "max_jobs")
     if request.queues:
         fields["queues"] = list(request.queues)
     return Claim(tasks=list(request.tasks) or None, **fields)
 
 
 def to_demand_claim(demand: pb.WorkRequest.Demand) -> Claim:
-    """Read which jobs a demand is for.
+    """Read which jobs a demand asks for.
 
     Raises:
         Invalid: A field cannot be accepted.
     """
-    fields: dict[str, Any] = {"queues": list(demand.queues)} if demand.queues else {}
+    fields = convert.set_fields(demand, "min_priority")
+    if demand.queues:
+        fields["queues"] = list(demand.queues)
     try:
         return Claim(
             tasks=list(demand.tasks) or None,
-            min_priority=demand.min_priority if demand.HasField("min_priority") else None,
             max_jobs=min(demand.credits, limits.MAX_CLAIM),
             **fields,
         )
@@ -93,7 +84,7 @@ def to_demand_claim(demand: pb.WorkRequest.Demand) -> Claim:
 
 
 def to_outcome(request: pb.FinishJobRequest | pb.FailJobRequest) -> Outcome:
-    """Read how performing a job ended.
+    """Read the outcome of a job.
 
     Raises:
         Invalid: A field cannot be accepted.
@@ -108,7 +99,7 @@ def to_outcome(request: pb.FinishJobRequest | pb.FailJobRequest) -> Outcome:
 
 
 def to_reported_outcome(outcome: pb.WorkRequest.Outcome, path: str) -> Outcome:
-    """Read how performing a job ended, from a report.
+    """Read the outcome of a job in a report.
 
     Raises:
         Invalid: A field cannot be accepted.

@@ -27,7 +27,6 @@ class LockService(lock_service_pb2_grpc.LockServiceServicer):
     async def AcquireLock(
         self, request: pb.AcquireLockRequest, context: Context
     ) -> pb.AcquireLockResponse:
-        """Try to acquire a lock."""
         lock = LockRequest(
             name=request.name,
             duration=max(
@@ -42,7 +41,6 @@ class LockService(lock_service_pb2_grpc.LockServiceServicer):
     async def RenewLock(
         self, request: pb.RenewLockRequest, context: Context
     ) -> pb.RenewLockResponse:
-        """Set anew when a lock expires."""
         limits.check_name("name", request.name)
         limits.check_range("id", request.id, 1, limits.MAX_INT64)
         duration = convert.from_duration(request.duration, "duration")
@@ -54,7 +52,6 @@ class LockService(lock_service_pb2_grpc.LockServiceServicer):
     async def ReleaseLock(
         self, request: pb.ReleaseLockRequest, context: Context
     ) -> pb.ReleaseLockResponse:
-        """Release a lock."""
         limits.check_name("name", request.name)
         lock_id = request.id if request.HasField("id") else None
         if lock_id is not None:
@@ -65,7 +62,6 @@ class LockService(lock_service_pb2_grpc.LockServiceServicer):
     async def ListLocks(
         self, request: pb.ListLocksRequest, context: Context
     ) -> pb.ListLocksResponse:
-        """List locks that have not expired, newest first."""
         limits.check_names("names", request.names)
         paging = read_paging(request)
         page = await self._storage.list_locks(list(request.names), **paging.bounds)

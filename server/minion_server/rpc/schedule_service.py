@@ -22,33 +22,28 @@ class ScheduleService(schedule_service_pb2_grpc.ScheduleServiceServicer):
     async def PutSchedule(
         self, request: pb.PutScheduleRequest, context: Context
     ) -> pb.PutScheduleResponse:
-        """Make a schedule, or change the one of that name."""
         schedule = convert_schedules.to_new_schedule(request)
         return pb.PutScheduleResponse(id=await self._storage.put_schedule(schedule))
 
     async def DeleteSchedule(
         self, request: pb.DeleteScheduleRequest, context: Context
     ) -> pb.DeleteScheduleResponse:
-        """Delete a schedule."""
         limits.check_name("name", request.name)
         return pb.DeleteScheduleResponse(deleted=await self._storage.delete_schedule(request.name))
 
     async def PauseSchedule(
         self, request: pb.PauseScheduleRequest, context: Context
     ) -> pb.PauseScheduleResponse:
-        """Keep a schedule from firing."""
         return pb.PauseScheduleResponse(accepted=await self._pause(request.name, paused=True))
 
     async def ResumeSchedule(
         self, request: pb.ResumeScheduleRequest, context: Context
     ) -> pb.ResumeScheduleResponse:
-        """Let a paused schedule fire again."""
         return pb.ResumeScheduleResponse(accepted=await self._pause(request.name, paused=False))
 
     async def ListSchedules(
         self, request: pb.ListSchedulesRequest, context: Context
     ) -> pb.ListSchedulesResponse:
-        """List schedules, newest first."""
         paging = read_paging(request)
         page = await self._storage.list_schedules(
             convert_schedules.to_schedule_filter(request), **paging.bounds
@@ -62,7 +57,6 @@ class ScheduleService(schedule_service_pb2_grpc.ScheduleServiceServicer):
     async def DispatchSchedules(
         self, request: pb.DispatchSchedulesRequest, context: Context
     ) -> pb.DispatchSchedulesResponse:
-        """Fire the schedules that are due."""
         response = pb.DispatchSchedulesResponse()
         write_some(await self._storage.dispatch_schedules(), response.dispatched, _to_dispatched)
         return response
