@@ -1,4 +1,8 @@
-"""The only translator between protobuf messages and the domain's data."""
+"""Between protobuf messages and the domain's data.
+
+Functions that read raise `Invalid`, with the path of the field; those that write put whatever is in
+the database into a form that clients can read.
+"""
 
 from __future__ import annotations
 
@@ -61,11 +65,7 @@ def from_list(items: ListValue, path: str) -> list[JsonValue]:
 
 
 def set_fields(request: Any, *names: str) -> dict[str, Any]:
-    """Return those of these fields of a request that are set, by name; Durations as timedeltas.
-
-    Raises:
-        Invalid: A Duration cannot be accepted.
-    """
+    """Return those of these fields of a request that are set, by name; Durations as timedeltas."""
     fields = {name: getattr(request, name) for name in names if request.HasField(name)}
     return {
         name: from_duration(value, name) if isinstance(value, Duration) else value
@@ -74,21 +74,13 @@ def set_fields(request: Any, *names: str) -> dict[str, Any]:
 
 
 def to_id(request: Any) -> int:
-    """Return the id in a request.
-
-    Raises:
-        Invalid: It is out of range.
-    """
+    """Return the id in a request."""
     limits.check_range("id", request.id, 1, limits.MAX_INT64)
     return int(request.id)
 
 
 def to_new_job(request: minion_service_pb2.EnqueueJobRequest) -> NewJob:
-    """Read a job to enqueue.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
+    """Read a job to enqueue."""
     options = set_fields(
         request, "queue", "priority", "attempts", "lax", "request_id", "delay", "expire"
     )
@@ -100,11 +92,7 @@ def to_new_job(request: minion_service_pb2.EnqueueJobRequest) -> NewJob:
 
 
 def to_retry_options(request: minion_service_pb2.RetryJobRequest) -> RetryOptions:
-    """Read what to change of a job that is retried.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
+    """Read what to change of a job that is retried."""
     options = set_fields(request, "attempts", "lax", "priority", "queue", "delay", "expire")
     if request.parents and request.clear_parents:
         raise Invalid("clear_parents", "must not be set together with `parents`")
@@ -117,11 +105,7 @@ def to_retry_options(request: minion_service_pb2.RetryJobRequest) -> RetryOption
 
 
 def to_job_filter(request: minion_service_pb2.ListJobsRequest) -> JobFilter:
-    """Read which jobs to list.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
+    """Read which jobs to list."""
     return JobFilter(
         ids=list(request.ids),
         queues=list(request.queues),

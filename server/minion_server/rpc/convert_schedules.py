@@ -10,11 +10,7 @@ from minion_server.rpc.fitting import fit, put_list, put_struct
 
 
 def to_new_schedule(request: pb.PutScheduleRequest) -> NewSchedule:
-    """Read a schedule to make, or to change.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
+    """Read a schedule to make, or to change."""
     fields = convert.set_fields(request, "attempts", "lax", "priority", "queue", "expire")
     return NewSchedule(
         name=request.name,
@@ -27,11 +23,7 @@ def to_new_schedule(request: pb.PutScheduleRequest) -> NewSchedule:
 
 
 def to_schedule_filter(request: pb.ListSchedulesRequest) -> ScheduleFilter:
-    """Read which schedules to list.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
+    """Read which schedules to list."""
     return ScheduleFilter(
         ids=list(request.ids),
         names=list(request.names),
