@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import Any, Self, TypeVar
 
 import grpc
+from minion_wire.json_value import JsonValue
 
-from minion_client import calls
-from minion_client.calls import Call, Listing
+from minion_client._api import calls
+from minion_client._api.calls import Call, Listing
+from minion_client._api.watching import Following, LockWait, result_of
 from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls, make_stubs
 from minion_client.errors import (
     DeadlineError,
@@ -19,8 +21,6 @@ from minion_client.errors import (
     UnavailableError,
     from_rpc_error,
 )
-from minion_client.following import Following, LockWait, result_of
-from minion_client.json_value import JsonValue
 from minion_client.records import (
     Dispatched,
     Explanation,
@@ -32,10 +32,10 @@ from minion_client.records import (
     NewJob,
     RepairReport,
     ScheduleInfo,
+    Seconds,
     Stats,
     WorkerInfo,
 )
-from minion_client.values import Seconds
 
 _log = logging.getLogger(__name__)
 

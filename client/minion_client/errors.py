@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
+from minion_wire.json_value import JsonValue
 from minion_wire.status import read_blame, read_status
 
-if TYPE_CHECKING:
-    from minion_client.json_value import JsonValue
-    from minion_client.records import JobInfo
+from minion_client.records import JobInfo
 
 
 class MinionError(Exception):

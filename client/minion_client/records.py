@@ -11,9 +11,10 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from minion_wire.failure import error_text
+from minion_wire.json_value import JsonValue
 
-from minion_client.json_value import JsonValue
-from minion_client.values import Seconds
+Seconds = float | timedelta
+"""A span of time: a number of seconds, or a timedelta."""
 
 
 class JobState(StrEnum):

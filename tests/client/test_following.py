@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from minion_client import JobInfo, JobState, UnavailableError
+from minion_client._api.watching import Following
 from minion_client.backoff import Backoff
-from minion_client.following import Following
 
 NOW = datetime.now(UTC)
 FIELDS: dict[str, Any] = dict.fromkeys(JobInfo.__dataclass_fields__)

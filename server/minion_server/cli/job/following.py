@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 from minion.v1 import job_pb2
 from minion.v1 import minion_service_pb2 as pb
-from minion_client.answers import to_job
+from minion_client._api.responses import to_job
+from minion_client._api.watching import Following
 from minion_client.errors import DeadlineError
-from minion_client.following import Following
 
 from minion_server.cli.connection import Connection
 from minion_server.cli.output import print_message, print_warning, show_json, show_time

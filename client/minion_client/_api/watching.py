@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import grpc
+from minion_wire.json_value import JsonValue
 
 from minion_client.backoff import Backoff
 from minion_client.errors import (
@@ -17,9 +18,7 @@ from minion_client.errors import (
     from_rpc_error,
     is_answer,
 )
-from minion_client.json_value import JsonValue
-from minion_client.records import JobInfo, JobState
-from minion_client.values import Seconds
+from minion_client.records import JobInfo, JobState, Seconds
 
 _CLOCK_SECONDS = 0.1
 _OUTAGE_SECONDS = 60.0

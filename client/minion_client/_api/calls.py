@@ -19,11 +19,12 @@ from minion.v1 import (
     schedule_service_pb2,
     worker_service_pb2,
 )
+from minion_wire.json_value import JsonValue
 from minion_wire.values import to_list, to_struct
 
-from minion_client import answers
+from minion_client._api import responses as answers
+from minion_client._api.values import checked_json, to_duration
 from minion_client.errors import InvalidError
-from minion_client.json_value import JsonValue
 from minion_client.records import (
     Dispatched,
     Explanation,
@@ -35,10 +36,10 @@ from minion_client.records import (
     NewJob,
     RepairReport,
     ScheduleInfo,
+    Seconds,
     Stats,
     WorkerInfo,
 )
-from minion_client.values import Seconds, checked_json, to_duration
 
 _T = TypeVar("_T")
 _M = TypeVar("_M", bound=Message)

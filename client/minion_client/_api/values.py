@@ -11,9 +11,7 @@ from minion_wire.json_value import JsonValue, NotJsonError, plain_json
 from minion_wire.sizes import MAX_MESSAGE_BYTES
 
 from minion_client.errors import InvalidError
-
-Seconds = float | timedelta
-"""A span of time: a number of seconds, or a timedelta."""
+from minion_client.records import Seconds
 
 _MAX_SECONDS = 315_576_000_000  # google/protobuf/duration.proto
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -17,6 +17,7 @@ from minion.v1 import (
 )
 from minion_wire.values import from_list, from_struct, from_value
 
+from minion_client._api.values import from_duration, from_timestamp
 from minion_client.records import (
     Dispatched,
     Explanation,
@@ -31,7 +32,6 @@ from minion_client.records import (
     Stats,
     WorkerInfo,
 )
-from minion_client.values import from_duration, from_timestamp
 
 
 def to_job(job: job_pb2.Job) -> JobInfo:
