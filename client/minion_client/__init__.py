@@ -1,4 +1,4 @@
-"""What applications import to define tasks, to perform them and to talk to a Minion server."""
+"""Define tasks, run them in a worker, and use a Minion server."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ __all__ = [
     "task",
 ]
 
-# Imported when they are first asked for: processes that perform jobs need tasks alone, and no gRPC.
+# Imported on first use: the processes that run jobs need tasks alone, and no gRPC.
 _MODULES = {
     "AsyncClient": "aio",
     "ChildStartError": "_run.process",

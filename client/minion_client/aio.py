@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from asyncio import sleep
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Self, TypeVar
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
 from minion_wire.json_value import JsonValue
 
 from minion_client._api import calls
-from minion_client._api.calls import Call, Listing
-from minion_client._api.watching import Following, LockWait, result_of
-from minion_client.client import DEFAULT_TIMEOUT
-from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls, make_stubs
-from minion_client.errors import (
-    DeadlineError,
-    LockTakenError,
-    MinionError,
-    UnavailableError,
-    from_rpc_error,
-)
+from minion_client._api.aio_channel import AioChannel
+from minion_client._api.calls import Call, Method, listing
+from minion_client._api.requests import positive
+from minion_client._api.responses import Page
+from minion_client._api.watching import LockWait, WatchSession
+from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls
+from minion_client.errors import DeadlineError, JobFailedError, LockTakenError, UnavailableError
 from minion_client.records import (
     Dispatched,
     Explanation,
     HistoryHour,
+    JobFilters,
     JobInfo,
+    JobOptions,
     JobState,
     JobStatus,
     LockInfo,
     NewJob,
     RepairReport,
+    RetryOptions,
     ScheduleInfo,
+    ScheduleOptions,
     Seconds,
     Stats,
     WorkerInfo,
@@ -45,10 +45,22 @@ _T = TypeVar("_T")
 
 
 class AsyncClient:
-    """A connection to a server, for programs with an event loop: `Client`, in coroutines.
+    """A connection to a server, for the event loop that it is first used on.
 
-    The arguments, the methods, their arguments and what they raise are those of `Client`. It
-    belongs to the event loop that it is first used on.
+    Every method takes a `timeout`: the seconds that each of its calls may take. Idempotent calls
+    are repeated, a few times, while the server is out of reach; `enqueue` is one of them.
+
+    Every method may raise a `MinionError`: `InvalidError` for a value that cannot be accepted,
+    which names the field; `NotFoundError` for a job that does not exist; `KeyRefusedError` without
+    the right key; `UnavailableError` when the server is out of reach; `DeadlineError` when it does
+    not respond in time.
+
+    Args:
+        target: `HOST:PORT` of the server.
+        key: The server's key.
+        tls: Whether to use TLS, and whom to trust (see `minion_client.endpoint.Tls`).
+        timeout: Seconds that a call may take where its method is given no other.
+        options: gRPC channel arguments.
     """
 
     def __init__(
@@ -57,22 +69,16 @@ class AsyncClient:
         *,
         key: str | None = None,
         tls: Tls = False,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = 30.0,
         options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
-        self._endpoint = Endpoint(target=target, key=key, tls=tls, options=options)
+        endpoint = Endpoint(target=target, key=key, tls=tls, options=options)
+        self._channel = AioChannel(endpoint)
         self._timeout = timeout
-        self._metadata = self._endpoint.metadata
-        self._channel: grpc.aio.Channel | None = None
-        self._stubs: dict[str, Any] = {}
-        self._closed = False
 
     async def close(self) -> None:
         """Close the connection; calls under way raise, and later ones are a RuntimeError."""
-        self._closed = True
-        if self._channel is not None:
-            channel, self._channel = self._channel, None
-            await channel.close(None)
+        await self._channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -87,152 +93,109 @@ class AsyncClient:
         task: str,
         args: Sequence[JsonValue] = (),
         *,
-        queue: str = "default",
-        priority: int = 0,
-        attempts: int = 1,
-        delay: Seconds = 0.0,
-        expire: Seconds | None = None,
-        lax: bool = False,
-        notes: Mapping[str, JsonValue] | None = None,
-        parents: Sequence[int] = (),
-        request_id: str | None = None,
         timeout: float | None = None,
+        **options: Unpack[JobOptions],
     ) -> int:
-        """See `Client.enqueue`."""
-        job = NewJob(
-            task=task,
-            args=args,
-            queue=queue,
-            priority=priority,
-            attempts=attempts,
-            delay=delay,
-            expire=expire,
-            lax=lax,
-            notes=notes or {},
-            parents=parents,
-            request_id=request_id,
-        )
-        return await self._run(calls.enqueue(job), timeout)
+        """Enqueue a job and return its id; the job is durable then.
+
+        The options are the other attributes of `NewJob`.
+        """
+        return await self._run(calls.enqueue(NewJob(task=task, args=args, **options)), timeout)
 
     async def enqueue_many(
         self, jobs: Iterable[NewJob], *, timeout: float | None = None
     ) -> list[int]:
-        """See `Client.enqueue_many`."""
+        """Enqueue up to 10,000 jobs, all or none, and return their ids in order."""
         return await self._run(calls.enqueue_many(jobs), timeout)
 
     async def get(self, job_id: int, *, timeout: float | None = None) -> JobInfo:
-        """See `Client.get`."""
-        return await self._run(calls.get_job(job_id), timeout)
+        """Return everything about a job."""
+        return await self._run(calls.GET_JOB_DETAIL(id=job_id), timeout)
 
     async def get_status(self, job_id: int, *, timeout: float | None = None) -> JobStatus:
-        """See `Client.get_status`."""
-        return await self._run(calls.get_job_status(job_id), timeout)
+        """Return the state of a job, its error and its notes; needs no key."""
+        return await self._run(calls.GET_JOB(id=job_id), timeout)
 
     def list_jobs(
-        self,
-        *,
-        ids: Sequence[int] | None = None,
-        queues: Sequence[str] | None = None,
-        states: Sequence[JobState | str] | None = None,
-        tasks: Sequence[str] | None = None,
-        notes: Sequence[str] | None = None,
-        before: int | None = None,
-        timeout: float | None = None,
+        self, *, timeout: float | None = None, **filters: Unpack[JobFilters]
     ) -> AsyncIterator[JobInfo]:
-        """See `Client.list_jobs`."""
-        listing = calls.list_jobs(
-            ids=ids, queues=queues, states=states, tasks=tasks, notes=notes, before=before
-        )
-        return self._iterate(listing, timeout)
+        """List the jobs that match all filters, newest first; `timeout` is that of each page."""
+        return self._list(calls.LIST_JOBS, timeout, **filters)
 
     async def watch(self, job_id: int, *, timeout: float | None = None) -> AsyncIterator[JobInfo]:
-        """See `Client.watch`."""
-        call = calls.watch_job(job_id)
-        following = Following(timeout)
-        while not following.over:
+        """Follow a job: yield it as it is, then after every change, until it has ended.
+
+        A server that goes away is waited for, for a minute. After `timeout` seconds the watch is
+        given up with `DeadlineError`; None is never.
+        """
+        call = calls.WATCH_JOB(id=job_id)
+        session = WatchSession(timeout)
+        while not session.over:
             error: grpc.RpcError | None = None
-            stream = self._method(call)(
-                call.request, timeout=following.remaining, metadata=self._metadata
-            )
             try:
-                async for response in stream:
-                    job = call.read(response)
-                    if following.take(job):
-                        yield job
-            except asyncio.CancelledError:
-                raise self._cancellation() from None
+                async with aclosing(self._channel.stream(call, session.remaining)) as jobs:
+                    async for job in jobs:
+                        if session.take(job):
+                            yield job
             except grpc.RpcError as raised:
-                if self._closed:
-                    raise from_rpc_error(raised) from raised
                 error = raised
-            finally:
-                stream.cancel()
-            if not following.over:
-                await asyncio.sleep(following.failed(error))
+            if not session.over:
+                await sleep(session.failed(error))
 
     async def wait(self, job_id: int, *, timeout: float | None = None) -> JsonValue:
-        """See `Client.wait`."""
+        """Wait until a job has finished, and return its result.
+
+        Raises:
+            JobFailedError: The job failed; it carries the job and its result.
+            DeadlineError: `timeout` seconds have passed; the job goes on. It is a TimeoutError.
+        """
         async for job in self.watch(job_id, timeout=timeout):
             last = job
-        return result_of(last)
+        if last.state is JobState.FAILED:
+            raise JobFailedError(last)
+        return last.result
 
     async def retry(
-        self,
-        job_id: int,
-        *,
-        retries: int | None = None,
-        attempts: int | None = None,
-        delay: Seconds | None = None,
-        expire: Seconds | None = None,
-        lax: bool | None = None,
-        parents: Sequence[int] | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        timeout: float | None = None,
+        self, job_id: int, *, timeout: float | None = None, **options: Unpack[RetryOptions]
     ) -> bool:
-        """See `Client.retry`."""
-        call = calls.retry_job(
-            job_id,
-            retries=retries,
-            attempts=attempts,
-            delay=delay,
-            expire=expire,
-            lax=lax,
-            parents=parents,
-            priority=priority,
-            queue=queue,
-        )
+        """Put a job back into the queue; false if it has moved on from the generation named.
+
+        What the options do not name stays, but for the delay, which ends.
+        """
+        parents = options.get("parents")
+        clear = parents is not None and not parents
+        call = calls.RETRY_JOB(id=job_id, clear_parents=clear, **options)
         return await self._run(call, timeout)
 
     async def cancel(
         self, job_id: int, *, reason: str | None = None, timeout: float | None = None
     ) -> bool:
-        """See `Client.cancel`."""
-        return await self._run(calls.cancel_job(job_id, reason), timeout)
+        """Fail a job for good, stopping it where it runs; false if it had ended already."""
+        return await self._run(calls.CANCEL_JOB(id=job_id, reason=reason), timeout)
 
     async def remove(
         self, job_id: int, *, retries: int | None = None, timeout: float | None = None
     ) -> bool:
-        """See `Client.remove`."""
-        return await self._run(calls.remove_job(job_id, retries), timeout)
+        """Remove a job; false if it is active, or not in the generation named by `retries`."""
+        return await self._run(calls.REMOVE_JOB(id=job_id, retries=retries), timeout)
 
     async def note(
         self, job_id: int, notes: Mapping[str, JsonValue], *, timeout: float | None = None
     ) -> bool:
-        """See `Client.note`."""
-        return await self._run(calls.note_job(job_id, notes), timeout)
+        """Merge notes into a job's, key by key; None removes a key."""
+        return await self._run(calls.NOTE_JOB(id=job_id, notes=notes), timeout)
 
     async def explain(self, job_id: int, *, timeout: float | None = None) -> Explanation:
-        """See `Client.explain`."""
-        return await self._run(calls.explain_job(job_id), timeout)
+        """Return why a job does not run yet."""
+        return await self._run(calls.EXPLAIN_JOB(id=job_id), timeout)
 
     async def stats(self, *, timeout: float | None = None) -> Stats:
-        """See `Client.stats`."""
-        return await self._run(calls.get_stats(), timeout)
+        """Count jobs, workers, locks and schedules."""
+        return await self._run(calls.GET_STATS(), timeout)
 
     async def history(self, *, timeout: float | None = None) -> Sequence[HistoryHour]:
-        """See `Client.history`."""
-        return await self._run(calls.get_history(), timeout)
+        """Count what ended in each of the last 24 hours, the oldest first."""
+        return await self._run(calls.GET_HISTORY(), timeout)
 
     # Workers
 
@@ -243,8 +206,8 @@ class AsyncClient:
         before: int | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[WorkerInfo]:
-        """See `Client.list_workers`."""
-        return self._iterate(calls.list_workers(ids=ids, before=before), timeout)
+        """List workers, newest first: those with these ids, and with a lower id than `before`."""
+        return self._list(calls.LIST_WORKERS, timeout, ids=ids, before=before)
 
     async def broadcast(
         self,
@@ -254,7 +217,10 @@ class AsyncClient:
         ids: Sequence[int] | None = None,
         timeout: float | None = None,
     ) -> bool:
-        """See `Client.broadcast`."""
+        """Send a command to the workers with these ids, or to all; false if there is none.
+
+        See `Worker.add_command` for what a worker does then.
+        """
         return await self._run(calls.broadcast(command, args, ids), timeout)
 
     # Locks
@@ -269,7 +235,18 @@ class AsyncClient:
         wait: Seconds = 0.0,
         timeout: float | None = None,
     ) -> AsyncIterator[int]:
-        """See `Client.lock`."""
+        """Hold a lock in a `with` block, which gets its id for `renew_lock`.
+
+        Args:
+            name: Name of the lock, shared by everyone who uses the queue.
+            duration: Seconds after which it expires, even if the block goes on; more than 0.
+            limit: How many may hold it at the same time.
+            wait: Seconds to wait for it while it is taken.
+            timeout: Seconds that each call may take.
+
+        Raises:
+            LockTakenError: `limit` holders still have it when the wait is over.
+        """
         waiting = LockWait(wait)
         while True:
             lock_id = await self.acquire_lock(name, duration, limit=limit, timeout=timeout)
@@ -278,7 +255,7 @@ class AsyncClient:
             pause = waiting.pause()
             if pause is None:
                 raise LockTakenError(name)
-            await asyncio.sleep(pause)
+            await sleep(pause)
         try:
             yield lock_id
         finally:
@@ -291,32 +268,38 @@ class AsyncClient:
     async def acquire_lock(
         self, name: str, duration: Seconds, *, limit: int = 1, timeout: float | None = None
     ) -> int | None:
-        """See `Client.acquire_lock`."""
-        return await self._run(calls.acquire_lock(name, duration, limit), timeout)
+        """Try to acquire a lock; return its id, or None if `limit` holders have it. See `lock`."""
+        span = positive(duration, "duration")
+        return await self._run(calls.ACQUIRE_LOCK(name=name, duration=span, limit=limit), timeout)
 
     async def lock_is_free(
         self, name: str, *, limit: int = 1, timeout: float | None = None
     ) -> bool:
-        """See `Client.lock_is_free`."""
-        return await self._run(calls.lock_is_free(name, limit), timeout)
+        """Return whether fewer than `limit` holders have a lock now, without acquiring it."""
+        return await self._run(calls.LOCK_IS_FREE(name=name, limit=limit), timeout)
 
     async def renew_lock(
         self, name: str, lock_id: int, duration: Seconds, *, timeout: float | None = None
     ) -> bool:
-        """See `Client.renew_lock`."""
-        return await self._run(calls.renew_lock(name, lock_id, duration), timeout)
+        """Let a lock expire after this duration from now; false if it is gone already."""
+        span = positive(duration, "duration")
+        return await self._run(calls.RENEW_LOCK(name=name, id=lock_id, duration=span), timeout)
 
     async def release_lock(
         self, name: str, *, lock_id: int | None = None, timeout: float | None = None
     ) -> bool:
-        """See `Client.release_lock`."""
-        return await self._run(calls.release_lock(name, lock_id), timeout)
+        """Release a lock; false if there is none.
+
+        Without its id, as `acquire_lock` returned it, this releases the lock of that name that
+        expires first, whoever holds it.
+        """
+        return await self._run(calls.RELEASE_LOCK(name=name, id=lock_id), timeout)
 
     def list_locks(
         self, *, names: Sequence[str] | None = None, timeout: float | None = None
     ) -> AsyncIterator[LockInfo]:
-        """See `Client.list_locks`."""
-        return self._iterate(calls.list_locks(names=names), timeout)
+        """List locks that have not expired, newest first: of these names, or of all."""
+        return self._list(calls.LIST_LOCKS, timeout, names=names)
 
     # Schedules
 
@@ -327,40 +310,33 @@ class AsyncClient:
         task: str,
         args: Sequence[JsonValue] = (),
         *,
-        attempts: int = 1,
-        expire: Seconds | None = None,
-        lax: bool = False,
-        notes: Mapping[str, JsonValue] | None = None,
-        priority: int = 0,
-        queue: str = "default",
         timeout: float | None = None,
+        **options: Unpack[ScheduleOptions],
     ) -> int:
-        """See `Client.put_schedule`."""
-        call = calls.put_schedule(
-            name,
-            cron,
-            task,
-            args,
-            attempts=attempts,
-            expire=expire,
-            lax=lax,
-            notes=notes or {},
-            priority=priority,
-            queue=queue,
-        )
+        """Create a schedule, or replace the one of that name, and return its id.
+
+        Args:
+            name: Its name.
+            cron: When it fires, in UTC: five fields, or `@hourly` and the like.
+            task: Name of the task.
+            args: Arguments to call the task with.
+            timeout: Seconds that the call may take.
+            options: Those of each job.
+        """
+        call = calls.put_schedule(name=name, cron=cron, task=task, args=args, **options)
         return await self._run(call, timeout)
 
     async def delete_schedule(self, name: str, *, timeout: float | None = None) -> bool:
-        """See `Client.delete_schedule`."""
-        return await self._run(calls.delete_schedule(name), timeout)
+        """Delete a schedule; false if there is none of that name."""
+        return await self._run(calls.DELETE_SCHEDULE(name=name), timeout)
 
     async def pause_schedule(self, name: str, *, timeout: float | None = None) -> bool:
-        """See `Client.pause_schedule`."""
-        return await self._run(calls.pause_schedule(name), timeout)
+        """Keep a schedule from firing; false if there is none of that name."""
+        return await self._run(calls.PAUSE_SCHEDULE(name=name), timeout)
 
     async def resume_schedule(self, name: str, *, timeout: float | None = None) -> bool:
-        """See `Client.resume_schedule`."""
-        return await self._run(calls.resume_schedule(name), timeout)
+        """Let a schedule fire again; false if there is none of that name."""
+        return await self._run(calls.RESUME_SCHEDULE(name=name), timeout)
 
     def list_schedules(
         self,
@@ -370,12 +346,12 @@ class AsyncClient:
         before: int | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[ScheduleInfo]:
-        """See `Client.list_schedules`."""
-        return self._iterate(calls.list_schedules(ids=ids, names=names, before=before), timeout)
+        """List schedules, newest first: these ids, these names, and a lower id than `before`."""
+        return self._list(calls.LIST_SCHEDULES, timeout, ids=ids, names=names, before=before)
 
     async def dispatch_schedules(self, *, timeout: float | None = None) -> Sequence[Dispatched]:
-        """See `Client.dispatch_schedules`."""
-        return await self._run(calls.dispatch_schedules(), timeout)
+        """Fire the schedules that are due; servers do so by themselves."""
+        return await self._run(calls.DISPATCH_SCHEDULES(), timeout)
 
     # Administration
 
@@ -387,54 +363,38 @@ class AsyncClient:
         stuck_after: Seconds | None = None,
         timeout: float | None = None,
     ) -> RepairReport:
-        """See `Client.repair`."""
-        call = calls.repair(
+        """Repair the queue; servers do so by themselves, by their settings.
+
+        Args:
+            missing_after: Seconds of silence after which a worker is missing.
+            remove_after: Seconds after which a finished job is removed.
+            stuck_after: Seconds after which a job that no worker took fails.
+            timeout: Seconds that the call may take.
+        """
+        call = calls.REPAIR(
             missing_after=missing_after, remove_after=remove_after, stuck_after=stuck_after
         )
         return await self._run(call, timeout)
 
     async def reset(self, *, everything: bool, timeout: float | None = None) -> None:
-        """See `Client.reset`."""
-        await self._run(calls.reset(everything=everything), timeout)
-
-    # Calls
+        """Delete everything, jobs and schedules and workers and locks; or else all locks."""
+        await self._run(calls.RESET(all=everything, locks=not everything), timeout)
 
     async def _run(self, call: Call[_T], timeout: float | None) -> _T:
-        try:
-            response = await self._method(call)(
-                call.request,
-                timeout=self._timeout if timeout is None else timeout,
-                metadata=self._metadata,
-            )
-        except asyncio.CancelledError:
-            raise self._cancellation() from None
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        return call.read(response)
+        return await self._channel.run(call, self._timeout if timeout is None else timeout)
 
-    async def _iterate(self, listing: Listing[_T], timeout: float | None) -> AsyncIterator[_T]:
-        if listing.nothing:
-            return
-        token = ""
-        while True:
-            page = await self._run(listing.page(token), timeout)
+    def _list(
+        self, method: Method[Page[_T]], timeout: float | None, **filters: Any
+    ) -> AsyncIterator[_T]:
+        return self._iterate(listing(method, filters), timeout)
+
+    async def _iterate(
+        self, call: Call[Page[_T]] | None, timeout: float | None
+    ) -> AsyncIterator[_T]:
+        while call is not None:
+            page = await self._run(call, timeout)
             for item in page.items:
                 yield item
-            token = page.token
-            if not token:
+            call.request.page_token = page.token
+            if not page.token:
                 return
-
-    def _cancellation(self) -> BaseException:
-        """Answer what it means that a call was cancelled: whoever waited for it need not be."""
-        task = asyncio.current_task()
-        if self._closed and (task is None or not task.cancelling()):
-            return MinionError("the client was closed", code=grpc.StatusCode.CANCELLED)
-        return asyncio.CancelledError()
-
-    def _method(self, call: Call[Any]) -> Any:
-        if self._closed:
-            raise RuntimeError("the client is closed")
-        if self._channel is None:
-            self._channel = self._endpoint.open_aio()
-            self._stubs = make_stubs(self._channel)
-        return getattr(self._stubs[call.service], call.method)

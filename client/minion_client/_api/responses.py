@@ -1,73 +1,61 @@
-"""Reads what servers answer into plain data."""
+"""Read response messages into records."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-from google.protobuf.timestamp_pb2 import Timestamp
-from minion.v1 import (
-    admin_service_pb2,
-    job_pb2,
-    lock_service_pb2,
-    minion_service_pb2,
-    schedule_service_pb2,
-    worker_pb2,
-)
+from google.protobuf.message import Message
+from minion.v1 import minion_service_pb2
 from minion_wire.values import from_list, from_struct, from_value
 
-from minion_client._api.values import from_duration, from_timestamp
-from minion_client.records import (
-    Dispatched,
-    Explanation,
-    HistoryHour,
-    JobInfo,
-    JobState,
-    JobStatus,
-    LockInfo,
-    Reason,
-    RepairReport,
-    ScheduleInfo,
-    Stats,
-    WorkerInfo,
-)
+from minion_client.records import Explanation, HistoryHour, JobState, Reason
+
+_T = TypeVar("_T")
+
+_CONVERSIONS: dict[str, Callable[[Any], object]] = {
+    "google.protobuf.Duration": lambda duration: duration.ToTimedelta(),
+    "google.protobuf.ListValue": from_list,
+    "google.protobuf.Struct": from_struct,
+    "google.protobuf.Timestamp": lambda timestamp: timestamp.ToDatetime(tzinfo=UTC),
+    "google.protobuf.Value": from_value,
+}
 
 
-def to_job(job: job_pb2.Job) -> JobInfo:
-    """Read a job."""
-    return JobInfo(
-        id=job.id,
-        task=job.task,
-        args=from_list(job.args),
-        state=JobState(job.state),
-        result=from_value(job.result),
-        queue=job.queue,
-        priority=job.priority,
-        attempts=job.attempts,
-        retries=job.retries,
-        notes=from_struct(job.notes),
-        parents=list(job.parents),
-        children=list(job.children),
-        lax=job.lax,
-        worker=_optional(job, "worker"),
-        created=from_timestamp(job.created),
-        delayed=from_timestamp(job.delayed),
-        expires=_time(job, "expires"),
-        started=_time(job, "started"),
-        finished=_time(job, "finished"),
-        retried=_time(job, "retried"),
-        time=from_timestamp(job.time),
-    )
+@dataclass(frozen=True, slots=True)
+class Page(Generic[_T]):
+    """One page of a list, and the token of the next one: empty for the last page."""
+
+    items: Sequence[_T]
+    token: str
 
 
-def to_job_status(response: minion_service_pb2.GetJobResponse) -> JobStatus:
-    """Read the public part of a job."""
-    return JobStatus(
-        state=JobState(response.state),
-        task=response.task,
-        error=_optional(response, "error"),
-        notes=from_struct(response.notes),
+def to_record(record: type[_T], message: type[Message]) -> Callable[[Any], _T]:
+    """Return a function that reads messages of a type into records, field by field of one name."""
+    descriptors = message.DESCRIPTOR.fields_by_name
+    plan = [
+        (field.name, _conversion(descriptors[field.name], str(field.type)), "None" in field.type)
+        for field in fields(record)  # type: ignore[arg-type]  # it is a dataclass
+    ]
+
+    def read(message: Any) -> _T:
+        values = {
+            name: None
+            if optional and not message.HasField(name)
+            else convert(getattr(message, name))
+            for name, convert, optional in plan
+        }
+        return record(**values)
+
+    return read
+
+
+def to_page(items: str, read: Callable[[Any], _T]) -> Callable[[Any], Page[_T]]:
+    """Return a function that reads one page, whose items are in the field named."""
+    return lambda response: Page(
+        [read(item) for item in getattr(response, items)], response.next_page_token
     )
 
 
@@ -81,32 +69,13 @@ def to_explanation(response: minion_service_pb2.ExplainJobResponse) -> Explanati
             Reason(
                 kind=kinds.Name(reason.kind).removeprefix("KIND_"),
                 text=reason.text,
-                time=_time(reason, "time"),
+                time=reason.time.ToDatetime(tzinfo=UTC) if reason.HasField("time") else None,
                 parents={parent.id: JobState(parent.state) for parent in reason.parents},
                 workers=list(reason.workers),
                 count=reason.count,
             )
             for reason in response.reasons
         ],
-    )
-
-
-def to_stats(response: minion_service_pb2.GetStatsResponse) -> Stats:
-    """Read the counts."""
-    return Stats(
-        active_jobs=response.active_jobs,
-        active_locks=response.active_locks,
-        active_workers=response.active_workers,
-        delayed_jobs=response.delayed_jobs,
-        enqueued_jobs=response.enqueued_jobs,
-        failed_jobs=response.failed_jobs,
-        finished_jobs=response.finished_jobs,
-        inactive_jobs=response.inactive_jobs,
-        inactive_schedules=response.inactive_schedules,
-        inactive_workers=response.inactive_workers,
-        schedules=response.schedules,
-        uptime=from_duration(response.uptime),
-        workers=response.workers,
     )
 
 
@@ -122,73 +91,15 @@ def to_history(response: minion_service_pb2.GetHistoryResponse) -> Sequence[Hist
     ]
 
 
-def to_worker(worker: worker_pb2.Worker) -> WorkerInfo:
-    """Read a worker."""
-    return WorkerInfo(
-        id=worker.id,
-        host=worker.host,
-        pid=worker.pid,
-        status=from_struct(worker.status),
-        started=from_timestamp(worker.started),
-        notified=from_timestamp(worker.notified),
-        jobs=list(worker.jobs),
-    )
+def _conversion(field: Any, annotation: str) -> Callable[[Any], object]:
+    if annotation == "JobState":
+        return JobState
+    if field.is_repeated:
+        return list
+    if field.message_type is None:
+        return _unchanged
+    return _CONVERSIONS[field.message_type.full_name]
 
 
-def to_lock(lock: lock_service_pb2.Lock) -> LockInfo:
-    """Read a lock."""
-    return LockInfo(id=lock.id, name=lock.name, expires=from_timestamp(lock.expires))
-
-
-def to_schedule(schedule: schedule_service_pb2.Schedule) -> ScheduleInfo:
-    """Read a schedule."""
-    return ScheduleInfo(
-        id=schedule.id,
-        name=schedule.name,
-        cron=schedule.cron,
-        task=schedule.task,
-        args=from_list(schedule.args),
-        attempts=schedule.attempts,
-        expire=from_duration(schedule.expire) if schedule.HasField("expire") else None,
-        lax=schedule.lax,
-        notes=from_struct(schedule.notes),
-        priority=schedule.priority,
-        queue=schedule.queue,
-        paused=schedule.paused,
-        created=from_timestamp(schedule.created),
-        next_run=_time(schedule, "next_run"),
-        last_run=_time(schedule, "last_run"),
-        last_job=_optional(schedule, "last_job"),
-    )
-
-
-def to_dispatched(
-    response: schedule_service_pb2.DispatchSchedulesResponse,
-) -> Sequence[Dispatched]:
-    """Read which schedules fired."""
-    return [Dispatched(id=one.id, name=one.name, job=one.job) for one in response.dispatched]
-
-
-def to_repair_report(response: admin_service_pb2.RepairResponse) -> RepairReport:
-    """Read what repair did."""
-    return RepairReport(
-        missing_workers=response.missing_workers,
-        abandoned_jobs=response.abandoned_jobs,
-        removed_jobs=response.removed_jobs,
-        expired_jobs=response.expired_jobs,
-        stuck_jobs=response.stuck_jobs,
-    )
-
-
-def field_of(name: str) -> Callable[[Any], Any]:
-    """Answer what reads one field of a response as it is."""
-    return lambda response: getattr(response, name)
-
-
-def _time(message: Any, name: str) -> datetime | None:
-    timestamp: Timestamp = getattr(message, name)
-    return from_timestamp(timestamp) if message.HasField(name) else None
-
-
-def _optional(message: Any, name: str) -> Any:
-    return getattr(message, name) if message.HasField(name) else None
+def _unchanged(value: object) -> object:
+    return value
