@@ -9,7 +9,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -23,18 +22,18 @@ from minion_rest_bridge.app import create_app
 
 from minion_server import keys
 from minion_server.address_book import AddressBook
-from minion_server.domain.errors import Invalid, JobNotFound
+from minion_server.domain.errors import Invalid
 from minion_server.domain.policy import Policy, Retention
 from minion_server.domain.worker import MISSED_HEARTBEATS
 from minion_server.engine.dispatcher import Dispatcher
 from minion_server.engine.hearing import Hearing
-from minion_server.engine.queue import Queue
 from minion_server.engine.recovery import embedded_status, pid_namespace, recover
 from minion_server.engine.repairer import Repairer
 from minion_server.engine.scheduler import Scheduler
+from minion_server.engine.session import Session
 from minion_server.engine.source import LocalSource
 from minion_server.engine.stager import Stager
-from minion_server.engine.workforce import Workforce
+from minion_server.engine.watchers import Watchers
 from minion_server.http import HttpServer, join
 from minion_server.rpc.server import RpcServer
 from minion_server.settings import Settings
@@ -154,12 +153,11 @@ class Server:
         if not settings.no_scheduler:
             self._modules = load_tasks(**{name: getattr(settings, name) for name in TASK_SETTINGS})
         self._storage = open_storage(settings)
-        missing_after = self._storage.policy.retention.missing_after
-        self._queue = Queue(self._storage, missing_after)
+        self._watchers = Watchers(self._storage)
         self._scheduler = Scheduler(self._storage)
-        self._hearing = Hearing(self._probe, missing_after)
-        self._workforce = Workforce(self._storage, self._scheduler, self._hearing)
-        self._source = LocalSource(self._storage, self._scheduler, self._hearing)
+        self._hearing = Hearing(self._storage)
+        session = Session(self._storage, self._scheduler, self._hearing.register)
+        self._source = LocalSource(session)
         self._stager = Stager(self._storage)
         self._dispatcher = Dispatcher(self._storage)
         self._repairer = Repairer(
@@ -189,10 +187,10 @@ class Server:
             await recover(self._storage, own_namespace=pid_namespace())
             self._rpc = RpcServer(
                 storage=self._storage,
-                queue=self._queue,
-                workforce=self._workforce,
+                scheduler=self._scheduler,
+                watchers=self._watchers,
                 key=key,
-                heard_for=self._hearing.heard_for,
+                hearing=self._hearing,
             )
             host, port = settings.grpc_listen
             self.grpc_address = join(host, await self._rpc.start(join(host, port)))
@@ -277,10 +275,6 @@ class Server:
                 working.result()
             except ChildStartError as error:
                 raise Invalid("--tasks", str(error)) from None
-
-    async def _probe(self) -> None:
-        with suppress(JobNotFound):
-            await self._storage.get_job_status(1)
 
 
 def load_tasks(

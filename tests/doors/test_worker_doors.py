@@ -16,6 +16,7 @@ from minion_client.grpc_source import GrpcSource
 from minion_client.task import Job, JobFailed, Registry, task
 from minion_client.worker import Worker
 from minion_server.engine.scheduler import Scheduler
+from minion_server.engine.session import Session
 from minion_server.engine.source import LocalSource
 from minion_wire import sizes
 from support.rpc_bench import KEY
@@ -35,7 +36,7 @@ class Tasks:
         storage = self._doors.bench.storage
         source: Any
         if kind == "embedded":
-            source = LocalSource(storage, Scheduler(storage))
+            source = LocalSource(Session(storage, Scheduler(storage), storage.register_worker))
         else:
             source = GrpcSource(Endpoint(target=self._doors.address, key=KEY))
         registry = Registry()

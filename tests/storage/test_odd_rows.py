@@ -26,7 +26,6 @@ __all__ = ["new_place"]
 
 LONG = "x" * 300
 NOW = 1_600_000_000.0
-MISSING_AFTER = timedelta(minutes=1)
 
 PLAIN_JOB = Job(
     args=[], attempts=1, children=[], created=NOW, delayed=NOW, expires=None, finished=None, id=1,
@@ -90,11 +89,11 @@ async def test_odd_jobs_are_shown_performed_and_ended(place: Place) -> None:
             # What has no JSON form would raise.
             assert message.created.ToJsonString()
             assert message.delayed.ToJsonString()
-            explanation = await explain_job(storage, job_id, MISSING_AFTER)
+            explanation = await explain_job(storage, job_id)
             assert "1970" not in explanation.summary
-        ended = await explain_job(storage, STUCK.id, MISSING_AFTER)
+        ended = await explain_job(storage, STUCK.id)
         assert ended.summary == "It failed."
-        running = await explain_job(storage, NEVER_STARTED.id, MISSING_AFTER)
+        running = await explain_job(storage, NEVER_STARTED.id)
         assert running.summary == "Worker 3 has been running it."
         await storage.history()
         await storage.stats()
