@@ -8,7 +8,7 @@ from typing import Any
 from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import Job, JobFilter, JobPage, JobStatus
 from minion_server.domain.maintenance import History, HistoryHour, Stats
-from minion_server.storage.postgresql.lists import Where, list_page
+from minion_server.storage.postgresql.lists import Listing
 from minion_server.storage.postgresql.rows import JOB_COLUMNS, to_fields, to_job, to_status
 from minion_server.storage.postgresql.verbs import Verbs
 
@@ -101,26 +101,20 @@ class Queries(Verbs):
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
     ) -> JobPage:
-        where = Where(
+        listing = Listing(
+            "minion_jobs",
+            JOB_COLUMNS,
             id=("bigint", job_filter.ids),
             queue=("text", job_filter.queues),
             state=("minion_state", [str(state) for state in job_filter.states]),
             task=("text", job_filter.tasks),
         )
-        where.add("(state <> 'inactive' OR expires IS NULL OR expires > now())")
+        listing.add("(state <> 'inactive' OR expires IS NULL OR expires > now())")
         if job_filter.notes:
-            where.add("notes ?| {}::text[]", list(job_filter.notes))
-        where.add_below(job_filter.before)
-        total, page = await list_page(
-            self._database,
-            "minion_jobs",
-            JOB_COLUMNS,
-            where,
-            limit=limit,
-            offset=offset,
-            below=below,
-            related=_CHILDREN.format(ids="(SELECT array_agg(id) FROM page)::bigint[]"),
-        )
+            listing.add("notes ?| {}::text[]", list(job_filter.notes))
+        listing.add_below(job_filter.before)
+        children = _CHILDREN.format(ids="(SELECT array_agg(id) FROM page)::bigint[]")
+        total, page = await listing.page(self._database, limit, offset, below, children)
         return JobPage(jobs=[to_job(fields) for fields in page], total=total)
 
     async def count_ready_before(self, job: Job) -> int:

@@ -23,7 +23,6 @@ from minion_server.storage.postgresql.database import Connection, Database
 from minion_server.storage.postgresql.failures import translate_at_start
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.schema import (
-    SchemaVersions,
     migrate,
     newest_versions,
     schema_versions,
@@ -43,6 +42,7 @@ from minion_server.storage.transfer import (
 LONG_SECONDS = 24 * 3_600.0
 """Time for one statement over all of a large queue."""
 
+_ACTIVE = "SELECT count(*) FROM minion_jobs WHERE state = 'active'"
 _COUNT = "SELECT state::text, count(*) FROM minion_jobs GROUP BY state"
 _SIZE = """
     SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class AS c
@@ -113,17 +113,17 @@ class PostgresTransfer:
 
     async def status(self) -> StoreStatus:
         async with self._connected() as connection, connection.transaction():
-            versions, newest = await schema_versions(connection), newest_versions()
+            versions = await schema_versions(connection)
             jobs: dict[str, int] = {}
             closed = ""
-            if versions.minion and versions.own:
+            if all(versions.values()):
                 counted = await connection.fetch(_COUNT, timeout=LONG_SECONDS)
                 jobs = dict.fromkeys(JobState, 0) | {JobState(row[0]): row[1] for row in counted}
                 closed = await sealing.closed_because(connection)
             return StoreStatus(
                 kind="postgresql",
-                versions={"minion": versions.minion, "minion-server": versions.own},
-                newest={"minion": newest.minion, "minion-server": newest.own},
+                versions=versions,
+                newest=newest_versions(),
                 jobs=jobs,
                 bytes=await connection.fetchval(_SIZE),
                 closed=closed,
@@ -138,9 +138,7 @@ class PostgresTransfer:
 
     async def active_jobs(self) -> int:
         async with self._served() as connection, connection.transaction():
-            count: int = await connection.fetchval(
-                "SELECT count(*) FROM minion_jobs WHERE state = 'active'"
-            )
+            count: int = await connection.fetchval(_ACTIVE)
             return count
 
     @asynccontextmanager
@@ -152,8 +150,7 @@ class PostgresTransfer:
             ):
                 if seal is not None:
                     # Nobody writes from here on; what is read is all there is.
-                    await _wait_for_locks(connection)
-                    await connection.execute(sealing.lock_sql(schedules), timeout=LONG_SECONDS)
+                    await _lock(connection, schedules)
                     await sealing.check_not_moved(connection)
                 # However long the other side takes.
                 await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -179,8 +176,7 @@ class PostgresTransfer:
             async with connection.transaction():
                 # The triggers that follow Perl Minion would go job by job.
                 await connection.execute("SET LOCAL minion_server.own = 'on'")
-                await _wait_for_locks(connection)
-                await connection.execute(sealing.lock_sql(schedules), timeout=LONG_SECONDS)
+                await _lock(connection, schedules)
                 await _check_empty(connection, schedules)
                 writer = _RecordWriter(connection, schedules)
                 async for batch in records:
@@ -220,8 +216,8 @@ class PostgresTransfer:
     async def _served(self) -> AsyncIterator[Connection]:
         async with self._connected() as connection:
             async with connection.transaction():
-                versions: SchemaVersions = await schema_versions(connection)
-            if not versions.minion or not versions.own:
+                versions = await schema_versions(connection)
+            if not all(versions.values()):
                 raise DatabaseNotFound(self._database.place)
             yield connection
 
@@ -235,6 +231,12 @@ async def _check_empty(connection: Connection, schedules: str) -> None:
 
 async def _wait_for_locks(connection: Connection) -> None:
     await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+
+
+async def _lock(connection: Connection, schedules: str) -> None:
+    """Keep others from writing until the end of the transaction."""
+    await _wait_for_locks(connection)
+    await connection.execute(sealing.lock_sql(schedules), timeout=LONG_SECONDS)
 
 
 async def _read(connection: Connection, schedules: str) -> AsyncIterator[Sequence[Record]]:

@@ -95,7 +95,7 @@ _ACTIVE = (
     "SELECT worker, id, retries FROM minion_jobs WHERE state = 'active' AND worker IS NOT NULL"
 )
 # Perl Minion's schema may have been upgraded while this server runs.
-_SCHEDULES = "SELECT coalesce(to_regclass('minion_schedules'), 'minion_server_schedules')::text"
+_SCHEDULES = "SELECT coalesce(to_regclass('minion_schedules')::text, 'minion_server_schedules')"
 _RESET = """
     TRUNCATE minion_jobs, minion_locks, minion_workers, minion_server_waiting,
       minion_server_requests, minion_server_departures, {schedules} RESTART IDENTITY;
