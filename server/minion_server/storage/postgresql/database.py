@@ -61,13 +61,6 @@ class Database:
         patience: float = PATIENCE_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
     ) -> None:
-        """Prepare it; nothing is opened yet.
-
-        Args:
-            address: The database.
-            patience: Seconds to repeat a statement for before it raises `Unavailable`.
-            statement_seconds: When to give up a statement.
-        """
         self.node = uuid.uuid4().hex
         self.place = address.place
         self.pooler = address.pooler

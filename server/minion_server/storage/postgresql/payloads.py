@@ -41,23 +41,6 @@ def to_changes(payload: Mapping[str, Any], jobs: Iterable[int] = ()) -> Changes:
     return changes
 
 
-def merge(into: Changes, other: Changes) -> None:
-    """Add other changes."""
-    into.jobs |= other.jobs
-    into.ready.merge(other.ready)
-    if other.due_in is not None:
-        into.add_due(other.due_in)
-    into.revoked += other.revoked
-    into.commanded |= other.commanded
-    if other.schedule_due_in is not None:
-        into.add_schedule_due(other.schedule_due_in)
-
-
-def is_empty(changes: Changes) -> bool:
-    """Return whether nothing changed."""
-    return changes == Changes()
-
-
 def to_payloads(changes: Changes, node: str) -> list[str]:
     """Return changes as payloads of this node; if they are too many, as one that says to look."""
     payloads = [_write(part, node) for part in _parts(changes)]

@@ -79,6 +79,12 @@ _LAST_IDS = """
       (SELECT last_value * is_called::int FROM minion_locks_id_seq) AS locks,
       (SELECT last_value * is_called::int FROM {schedules}_id_seq) AS schedules
 """
+_SET_LAST = """
+    SELECT setval((name || '_id_seq')::regclass, last) FROM unnest(
+      ARRAY['minion_jobs', 'minion_workers', 'minion_locks', '{schedules}'], $1::bigint[]
+    ) AS s (name, last) WHERE last > 0
+"""
+_SET_MARK = "UPDATE minion_server_marks SET worker = greatest(worker, $1)"
 _PLACE = """
     SELECT minion_server_place(array_agg(id)), pg_notify(minion_server_channel(), '{"look": true}')
     FROM minion_jobs WHERE state = 'inactive'
@@ -308,20 +314,10 @@ class _RecordWriter:
         await self._connection.execute(_PLACE, timeout=LONG_SECONDS)
         if self._last is None:
             return
-        sequences = {
-            "minion_jobs_id_seq": self._last.jobs,
-            "minion_workers_id_seq": self._last.workers,
-            "minion_locks_id_seq": self._last.locks,
-            f"{self._schedules}_id_seq": self._last.schedules,
-        }
-        for sequence, last in sequences.items():
-            if last:
-                await self._connection.execute(
-                    "SELECT setval($1::text::regclass, $2)", sequence, last
-                )
-        await self._connection.execute(
-            "UPDATE minion_server_marks SET worker = greatest(worker, $1)", self._last.workers
-        )
+        last = self._last
+        values = [last.jobs, last.workers, last.locks, last.schedules]
+        await self._connection.execute(_SET_LAST.format(schedules=self._schedules), values)
+        await self._connection.execute(_SET_MARK, last.workers)
 
 
 def _columns(
