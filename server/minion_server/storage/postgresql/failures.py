@@ -8,7 +8,6 @@ from functools import partial
 from typing import NamedTuple
 
 import asyncpg
-from minion_wire.sizes import JOB_TOO_LARGE
 
 from minion_server.domain.errors import Conflict, Exhausted, Invalid, MinionError, Unavailable
 
@@ -63,8 +62,6 @@ _RULES: Mapping[str, _Rule] = {
     "53": _POOR, "53100": _FULL, "53200": _FULL, "54": _LARGE,
     "22": _UNFIT, "22021": _CHARACTER, "22P05": _CHARACTER,
     CLOSED_STATE: _Rule(Failure.FINAL, Unavailable),
-    # Of notes that would make a job too large; the error's text is the size.
-    "MN002": _Rule(Failure.FINAL, partial(Invalid, "notes"), JOB_TOO_LARGE),
 }  # fmt: skip
 
 _MISCONFIGURED = (

@@ -31,7 +31,12 @@ def to_json(value: JsonValue) -> str:
 
 def notes_to_json(notes: Mapping[str, JsonValue]) -> str:
     """Return notes as they are stored: a null stands for no note."""
-    return to_json({key: value for key, value in notes.items() if value is not None})
+    return to_json(without_nulls(notes))
+
+
+def without_nulls(notes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return notes without those that are null."""
+    return {key: value for key, value in notes.items() if value is not None}
 
 
 def _spelled_out(value: JsonValue) -> Any:

@@ -214,29 +214,3 @@ BEGIN
   -- Even a job that is tried again may have expired meanwhile, and then blocks nobody.
   RETURN minion_server_remember(p_lane, p_token, minion_server_stage_children(answer, ended));
 END $$;
-
--- As minion_server_end, for outcomes of which some have results of more than `p_long` characters: a job that would be larger
--- than `p_most` bytes fails, unless the result is no larger than `p_small`. `p_text` is its result, as JSON, with `{}` for the
--- size. A function of its own, so that the others do not pay for it.
-CREATE OR REPLACE FUNCTION minion_server_end_large(
-  p_lane TEXT, p_token BIGINT, p_ids BIGINT[], p_retries INT[], p_failed BOOL[], p_results TEXT[], p_delays FLOAT8[],
-  p_long INT, p_small BIGINT, p_most BIGINT, p_text TEXT
-) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan = off AS $$
-DECLARE
-  one  RECORD;
-  size BIGINT;
-BEGIN
-  FOR one IN
-    SELECT g.place, j.args, j.notes, g.result::JSONB AS result
-    FROM unnest(p_ids, p_retries, p_results) WITH ORDINALITY AS g (id, retries, result, place)
-      JOIN minion_jobs AS j ON j.id = g.id AND j.retries = g.retries AND j.state::TEXT = 'active'
-    WHERE length(g.result) > p_long ORDER BY g.place FOR UPDATE OF j
-  LOOP
-    size := minion_server_job_size(one.args, one.notes, one.result);
-    IF size > p_most AND minion_server_result_size(one.result) > p_small THEN
-      p_failed[one.place] := TRUE;
-      p_results[one.place] := replace(p_text, '{}', size::TEXT);
-    END IF;
-  END LOOP;
-  RETURN minion_server_end(p_lane, p_token, p_ids, p_retries, p_failed, p_results, p_delays);
-END $$;

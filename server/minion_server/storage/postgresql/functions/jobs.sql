@@ -173,8 +173,8 @@ BEGIN
   RETURN minion_server_stage_children(p_answer, p_jobs);
 END $$;
 
--- Merges notes into those of jobs, each given once, and returns the jobs that exist. `p_gone` are keys to remove. No step:
--- to merge twice changes nothing.
+-- Merges notes into those of jobs, each given once, and returns the jobs that were changed: not those that may become larger
+-- than `p_most` bytes, if it is given. `p_gone` are keys to remove. No step: to merge twice changes nothing.
 CREATE OR REPLACE FUNCTION minion_server_note(p_jobs BIGINT[], p_notes TEXT[], p_gone TEXT[], p_most BIGINT)
   RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -183,34 +183,20 @@ DECLARE
   answer JSONB;
 BEGIN
   PERFORM set_config('minion_server.own', 'on', TRUE);
-  WITH noted AS (
-    UPDATE minion_jobs AS j
-    SET notes = minion_server_merged(j.args, j.notes, j.result, g.notes::JSONB,
-      ARRAY (SELECT jsonb_array_elements_text(g.gone::JSONB)), p_most)
-    FROM unnest(p_jobs, p_notes, p_gone) AS g (id, notes, gone) WHERE j.id = g.id
+  WITH given AS (
+    SELECT g.id, g.notes::JSONB AS notes, ARRAY (SELECT jsonb_array_elements_text(g.gone::JSONB)) AS gone
+    FROM unnest(p_jobs, p_notes, p_gone) AS g (id, notes, gone)
+  ), noted AS (
+    UPDATE minion_jobs AS j SET notes = (j.notes || g.notes) - g.gone
+    -- Stored values may be compressed, to less than a 300th of their size as a message. The text of a value, times 5.5, is
+    -- above that size (see minion_wire.sizes.upper_bound).
+    FROM given AS g WHERE j.id = g.id AND (p_most IS NULL
+      OR (pg_column_size(j.args) + coalesce(pg_column_size(j.result), 0))::BIGINT * 300 + pg_column_size(j.notes || g.notes) * 2
+        <= p_most
+      OR (octet_length(j.args::TEXT) + octet_length((j.notes || g.notes)::TEXT) + coalesce(octet_length(j.result::TEXT), 0))
+        * 5.5 + 16 <= p_most)
     RETURNING j.id
   )
   SELECT coalesce(jsonb_agg(n.id), '[]') INTO answer FROM noted AS n;
   RETURN answer;
-END $$;
-
--- Returns notes merged; raises an error, whose text is the size, if they make the job larger than `p_most` bytes. To remove
--- some is always possible.
-CREATE OR REPLACE FUNCTION minion_server_merged(p_args JSONB, p_old JSONB, p_result JSONB, p_notes JSONB, p_gone TEXT[], p_most BIGINT)
-  RETURNS JSONB LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-  merged JSONB := (p_old || p_notes) - p_gone;
-  size   BIGINT;
-BEGIN
-  -- Stored values may be compressed, to less than a 300th of their size as a message. The text of a value, times 5.5, is
-  -- above that size (see minion_wire.sizes.upper_bound). Only then is it measured.
-  IF (pg_column_size(p_args) + coalesce(pg_column_size(p_result), 0))::BIGINT * 300 + pg_column_size(merged) * 2 > p_most
-      AND (octet_length(p_args::TEXT) + octet_length(merged::TEXT) + coalesce(octet_length(p_result::TEXT), 0)) * 5.5 + 16
-        > p_most THEN
-    size := minion_server_job_size(p_args, merged, p_result);
-    IF size > p_most AND minion_server_content_size(merged) > minion_server_content_size(p_old) THEN
-      RAISE EXCEPTION USING ERRCODE = 'MN002', MESSAGE = size::TEXT;
-    END IF;
-  END IF;
-  RETURN merged;
 END $$;
