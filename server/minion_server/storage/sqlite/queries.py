@@ -111,4 +111,5 @@ class Queries(Verbs):
         rows = await self._scan(
             lambda connection: connection.execute(_HISTORY, {"start": start, "now": now}).fetchall()
         )
-        return to_history(start, {hour: (failed, finished) for hour, failed, finished in rows})
+        counts: Any = {hour: (failed, finished) for hour, failed, finished in rows}
+        return to_history(start, counts)
