@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from minion_client import JobInfo, JobState, UnavailableError
+from minion_client._api.watching import WatchSession
 from minion_client.backoff import Backoff
-from minion_client.following import Following
 
 NOW = datetime.now(UTC)
 FIELDS: dict[str, Any] = dict.fromkeys(JobInfo.__dataclass_fields__)
@@ -26,7 +26,7 @@ class Clock:
 
 def test_an_outage_counts_from_its_first_failure_however_long_nothing_changed() -> None:
     clock = Clock()
-    following = Following(None, clock=clock, backoff=Backoff(random=lambda: 0.0))
+    following = WatchSession(None, clock=clock, backoff=Backoff(random=lambda: 0.0))
     assert following.take(JOB)
     clock.now = 3600.0
     assert following.failed(None) == 0.1
@@ -39,7 +39,7 @@ def test_an_outage_counts_from_its_first_failure_however_long_nothing_changed() 
 
 def test_what_is_heard_ends_an_outage() -> None:
     clock = Clock()
-    following = Following(None, clock=clock, backoff=Backoff(random=lambda: 0.0))
+    following = WatchSession(None, clock=clock, backoff=Backoff(random=lambda: 0.0))
     following.take(JOB)
     following.failed(None)
     clock.now = 50.0
@@ -50,4 +50,4 @@ def test_what_is_heard_ends_an_outage() -> None:
 
 def test_a_job_that_was_never_seen_is_not_waited_for() -> None:
     with pytest.raises(UnavailableError):
-        Following(None).failed(None)
+        WatchSession(None).failed(None)

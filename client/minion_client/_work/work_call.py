@@ -14,12 +14,11 @@ import grpc.aio
 from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as pb
 from minion_wire import values
+from minion_wire.json_value import JsonValue
 
-from minion_client.json_value import JsonValue
-from minion_client.outbox import MAX_MESSAGE_BYTES, Outbox
+from minion_client._work.outbox import MAX_MESSAGE_BYTES, Outbox
+from minion_client._work.waiting import end_all
 from minion_client.source import JobKey
-from minion_client.values import from_duration
-from minion_client.waiting import end_all
 
 _log = logging.getLogger(__name__)
 
@@ -171,7 +170,7 @@ class WorkCall:
         if response is _EOF or not response.HasField("welcome"):
             raise DeadCall("the server does not welcome the worker")
         state.worker_id = response.welcome.id
-        missing_after = from_duration(response.welcome.missing_after).total_seconds()
+        missing_after = response.welcome.missing_after.ToTimedelta().total_seconds()
         state.missing_after = missing_after or DEFAULT_MISSING_AFTER
         self._take(response)
 

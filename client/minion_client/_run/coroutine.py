@@ -6,9 +6,10 @@ import asyncio
 import logging
 from typing import Any
 
-from minion_client.contain import contained
-from minion_client.execution import Execution
-from minion_client.json_value import JsonValue
+from minion_wire.json_value import JsonValue
+
+from minion_client._run.contain import contained
+from minion_client._run.job_run import Execution
 
 _log = logging.getLogger(__name__)
 

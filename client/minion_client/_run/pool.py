@@ -6,17 +6,17 @@ import asyncio
 import logging
 from collections import deque
 
-from minion_client.backoff import Backoff
-from minion_client.guard import Guard
-from minion_client.process import (
+from minion_client._run.guard import Guard
+from minion_client._run.process import (
     ChildProcess,
     ChildSettings,
     ChildStartError,
     Processes,
     ProcessExecution,
 )
-from minion_client.verdict import WORKER_GONE
-from minion_client.waiting import defect
+from minion_client._run.verdict import WORKER_GONE
+from minion_client._work.waiting import defect
+from minion_client.backoff import Backoff
 
 _log = logging.getLogger(__name__)
 

@@ -6,14 +6,14 @@ import logging
 from collections.abc import Sequence
 from typing import assert_never
 
-from minion_client.coroutine import CoroutineExecution
-from minion_client.execution import Bounds, Execution, Listener
-from minion_client.pool import ProcessPool
-from minion_client.process import ChildSettings, ProcessExecution
-from minion_client.process_state import SharedState
+from minion_client._run.coroutine import CoroutineExecution
+from minion_client._run.job_run import Bounds, Execution, Listener
+from minion_client._run.pool import ProcessPool
+from minion_client._run.process import ChildSettings, ProcessExecution
+from minion_client._run.state import SharedState
+from minion_client._run.thread import ThreadExecution
 from minion_client.source import ClaimedJob
-from minion_client.task import REGISTRY, Job, JobFailed, Registry, Task, TaskKind, unwrapped
-from minion_client.thread import ThreadExecution
+from minion_client.tasks import REGISTRY, Job, JobFailed, Registry, Task, TaskKind, unwrapped
 
 _log = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from minion_client.json_value import MAX_JSON_BYTES, JsonValue
-from minion_client.source import ClaimedJob, Outcome
-from minion_client.task import Job, Task
-from minion_client.verdict import (
+from minion_wire.json_value import JsonValue
+from minion_wire.sizes import MAX_JOB_BYTES
+
+from minion_client._run.verdict import (
     Verdict,
     exit_text,
     is_job_failed,
@@ -20,6 +20,8 @@ from minion_client.verdict import (
     log_failure,
     timeout_text,
 )
+from minion_client.source import ClaimedJob, Outcome
+from minion_client.tasks import Job, Task
 
 _STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGKILL})
 
@@ -33,7 +35,7 @@ class Bounds:
         cancel_grace: Seconds in which a stopped coroutine must end; after them it is abandoned.
     """
 
-    max_json_bytes: int = MAX_JSON_BYTES
+    max_json_bytes: int = MAX_JOB_BYTES
     cancel_grace: float = 5.0
 
 

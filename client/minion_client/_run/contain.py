@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
-from minion_client.verdict import ExitInSubtask
+from minion_client._run.verdict import ExitInSubtask
 
 _log = logging.getLogger(__name__)
 

@@ -11,15 +11,15 @@ import grpc.aio
 from minion.v1 import worker_service_pb2 as pb
 from minion.v1.worker_service_pb2_grpc import WorkerServiceStub
 from minion_wire import values
+from minion_wire.json_value import JsonValue
 
+from minion_client._work.outbox import MAX_MESSAGE_BYTES, MAX_REPORT_BYTES, Delivery, Outbox
+from minion_client._work.waiting import is_outage
+from minion_client._work.work_call import Demand, SentCommand, TakenJob, WorkCall, WorkState
 from minion_client.backoff import Backoff
 from minion_client.endpoint import Endpoint
 from minion_client.errors import InvalidError, from_rpc_error
-from minion_client.json_value import JsonValue
-from minion_client.outbox import MAX_MESSAGE_BYTES, MAX_REPORT_BYTES, Delivery, Outbox
 from minion_client.source import MAX_CLAIM, JobKey, Outcome, SourceRefused
-from minion_client.waiting import is_outage
-from minion_client.work_call import Demand, SentCommand, TakenJob, WorkCall, WorkState
 
 _log = logging.getLogger(__name__)
 

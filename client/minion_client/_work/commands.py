@@ -11,10 +11,11 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from minion_wire.json_value import JsonValue
+
+from minion_client._work.waiting import endless
 from minion_client.backoff import Backoff
-from minion_client.json_value import JsonValue
 from minion_client.source import Command, JobSource
-from minion_client.waiting import endless
 
 _log = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
-from minion_client.json_value import MAX_JSON_BYTES, JsonValue, NotJsonError, plain_json
+from minion_wire.json_value import JsonValue, NotJsonError, plain_json
+from minion_wire.sizes import MAX_JOB_BYTES
 
 MAX_NAME_LENGTH = 255
 """Characters that the name of a task may have; the queue takes no longer ones."""
@@ -255,7 +256,7 @@ class Job:
     notes: dict[str, JsonValue]
     _note: Callable[[Mapping[str, JsonValue]], None]
     _cancelled: Callable[[], bool] = field(default=lambda: False)
-    _max_json_bytes: int = MAX_JSON_BYTES
+    _max_json_bytes: int = MAX_JOB_BYTES
 
     @property
     def log(self) -> logging.LoggerAdapter[logging.Logger]:

@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import TypeVar
 
 import orjson
+from minion_wire.json_value import JsonValue, storable_text
+from minion_wire.sizes import MAX_JOB_BYTES
 
+from minion_client._work.waiting import is_outage
 from minion_client.backoff import Backoff
-from minion_client.json_value import MAX_JSON_BYTES, JsonValue, storable_text
 from minion_client.source import JobKey, JobSource, Outcome
-from minion_client.waiting import is_outage
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Reporter:
     """
 
     def __init__(
-        self, source: JobSource, *, backoff: Backoff, max_note_bytes: int = MAX_JSON_BYTES
+        self, source: JobSource, *, backoff: Backoff, max_note_bytes: int = MAX_JOB_BYTES
     ) -> None:
         self._source = source
         self._backoff = backoff

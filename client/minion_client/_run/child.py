@@ -1,8 +1,9 @@
-"""The program that runs in a worker's child processes: performs jobs of plain functions.
+"""The program of a worker's child processes, which run the jobs of plain functions.
 
-`python -P -m minion_client.child FD PARENT`: FD is a connected stream socket, PARENT the worker's
-process id. It is sent its settings, sends `ready` or `error`, is then sent one job at a time, and
-sends `started`, any number of `note` and one `end` for each. It ends when the other side is closed.
+`python -P -m minion_client._run.child FD PARENT`: FD is a connected stream socket, PARENT the
+worker's process id. It receives its settings, sends `ready` or `error`, then receives one job at a
+time and sends `started`, any number of `note` and one `end` for each. It ends when the other side
+closes.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ import traceback
 from collections.abc import Mapping
 from typing import NoReturn
 
-from minion_client.frames import HEADER, Message, decode_body, encode_frame
-from minion_client.json_value import JsonValue
-from minion_client.output import guard_output
-from minion_client.process_state import ProcessState
-from minion_client.task import REGISTRY, Job, call
-from minion_client.verdict import (
+from minion_wire.json_value import JsonValue
+
+from minion_client._run.frames import HEADER, Message, decode_body, encode_frame
+from minion_client._run.output import guard_output
+from minion_client._run.state import ProcessState
+from minion_client._run.verdict import (
     Verdict,
     is_job_failed,
     judge_error,
     judge_return,
     log_failure,
 )
+from minion_client.tasks import REGISTRY, Job, call
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _TASK_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)

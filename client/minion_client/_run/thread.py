@@ -7,9 +7,10 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 
-from minion_client.execution import Execution
-from minion_client.json_value import JsonValue
-from minion_client.task import JobCancelled, call
+from minion_wire.json_value import JsonValue
+
+from minion_client._run.job_run import Execution
+from minion_client.tasks import JobCancelled, call
 
 
 class ThreadExecution(Execution):

@@ -16,17 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
-from minion_wire.sizes import MAX_TEXT_FACTOR
+from minion_wire.sizes import MAX_JOB_BYTES, MAX_TEXT_FACTOR
 
-from minion_client.child import LOST_CONNECTION
-from minion_client.execution import Bounds, Execution, Listener
-from minion_client.frames import FrameDecoder, FrameError, Message, encode_frame
-from minion_client.guard import Guard
-from minion_client.json_value import MAX_JSON_BYTES
+from minion_client._run.child import LOST_CONNECTION
+from minion_client._run.frames import FrameDecoder, FrameError, Message, encode_frame
+from minion_client._run.guard import Guard
+from minion_client._run.job_run import Bounds, Execution, Listener
+from minion_client._run.spawn import exited, spawn
+from minion_client._run.verdict import Verdict, exit_text, exit_words
 from minion_client.source import ClaimedJob
-from minion_client.spawn import exited, spawn
-from minion_client.task import Task
-from minion_client.verdict import Verdict, exit_text, exit_words
+from minion_client.tasks import Task
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ class ChildSettings:
     env: Mapping[str, str] = field(default_factory=dict)
     own_env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     directory: str | None = field(default_factory=_own_directory)
-    max_json_bytes: int = MAX_JSON_BYTES
+    max_json_bytes: int = MAX_JOB_BYTES
     start_timeout: float = 60.0
 
 
@@ -161,7 +160,13 @@ class ChildProcess(asyncio.Protocol):
                 command = (
                     sys.executable,
                     *_interpreter_flags(),
-                    *("-P", "-m", "minion_client.child", str(theirs.fileno()), str(os.getpid())),
+                    *(
+                        "-P",
+                        "-m",
+                        "minion_client._run.child",
+                        str(theirs.fileno()),
+                        str(os.getpid()),
+                    ),
                 )
                 env = {**self._settings.own_env, **self._settings.env}
                 self._process = spawn(

@@ -16,7 +16,7 @@ from minion_wire.json_value import (
 )
 from minion_wire.sizes import result_too_large
 
-from minion_client.task import JobFailed
+from minion_client.tasks import JobFailed
 
 MAX_TEXT_LENGTH = 10_000
 """Characters that are kept of an exception's text."""
