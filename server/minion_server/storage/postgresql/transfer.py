@@ -42,6 +42,8 @@ from minion_server.storage.transfer import (
 LONG_SECONDS = 24 * 3_600.0
 """Time for one statement over all of a large queue."""
 
+_Stored = Job | WorkerRecord | RequestRecord | Lock | Schedule
+
 _ACTIVE = "SELECT count(*) FROM minion_jobs WHERE state = 'active'"
 _COUNT = "SELECT state::text, count(*) FROM minion_jobs GROUP BY state"
 _SIZE = """
@@ -183,12 +185,9 @@ class PostgresTransfer:
                 await connection.execute("SET LOCAL minion_server.own = 'on'")
                 await _lock(connection, schedules)
                 await _check_empty(connection, schedules)
-                writer = _RecordWriter(connection, schedules)
-                async for batch in records:
-                    await writer.write(batch)
-                await writer.finish()
+                written = await _write(connection, schedules, records)
             await connection.execute("ANALYZE minion_jobs", timeout=LONG_SECONDS)
-            return writer.written
+            return written
 
     async def backup(self, path: Path) -> None:
         # An extra need not be there for the other way round.
@@ -266,60 +265,52 @@ def _to_worker(fields: rows.Fields) -> WorkerRecord:
     return WorkerRecord(worker=Worker(**fields, jobs=[]), inbox=inbox)
 
 
-class _RecordWriter:
-    """Writes records within a transaction."""
-
-    def __init__(self, connection: Connection, schedules: str) -> None:
-        self._connection = connection
-        self._schedules = schedules
-        self._last: LastIds | None = None
-        self.written: Counter[str] = Counter()
-
-    async def write(self, batch: Sequence[Record]) -> None:
+async def _write(connection: Connection, schedules: str, records: Records) -> Counter[str]:
+    written: Counter[str] = Counter()
+    last: LastIds | None = None
+    async for batch in records:
         tables: defaultdict[str, list[rows.Fields]] = defaultdict(list)
         for record in batch:
-            match record:
-                case Job():
-                    fields = _columns(record, without=("children", "time"))
-                    if not record.has_result:
-                        fields["result"] = None
-                    tables["minion_jobs"].append(fields)
-                case WorkerRecord(worker=worker, inbox=commands):
-                    inbox = [[command.command, *command.args] for command in commands]
-                    fields = _columns(worker, without=("jobs",)) | {"inbox": to_json(inbox)}
-                    tables["minion_workers"].append(fields)
-                case RequestRecord():
-                    tables["minion_server_requests"].append(_columns(record))
-                case Lock():
-                    tables["minion_locks"].append(_columns(record))
-                case Schedule():
-                    tables[self._schedules].append(_columns(record))
-                case LastIds():
-                    self._last = record
-                case _:
-                    assert_never(record)
+            if isinstance(record, LastIds):
+                last = record
+            else:
+                table, fields = _to_row(record, schedules)
+                tables[table].append(fields)
         for table, found in tables.items():
-            await self._connection.copy_records_to_table(
+            await connection.copy_records_to_table(
                 table,
                 columns=list(found[0]),
                 records=[tuple(fields.values()) for fields in found],
                 timeout=LONG_SECONDS,
             )
-            kind = table.removeprefix("minion_").removeprefix("server_")
-            self.written[kind] += len(found)
-
-    async def finish(self) -> None:
-        await self._connection.execute(_PLACE, timeout=LONG_SECONDS)
-        if self._last is None:
-            return
-        last = self._last
+            written[table.removeprefix("minion_").removeprefix("server_")] += len(found)
+    await connection.execute(_PLACE, timeout=LONG_SECONDS)
+    if last is not None:
         values = [last.jobs, last.workers, last.locks, last.schedules]
-        await self._connection.execute(_SET_LAST.format(schedules=self._schedules), values)
-        await self._connection.execute(_SET_MARK, last.workers)
+        await connection.execute(_SET_LAST.format(schedules=schedules), values)
+        await connection.execute(_SET_MARK, last.workers)
+    return written
 
 
-def _columns(
-    record: Job | Worker | RequestRecord | Lock | Schedule, *, without: Sequence[str] = ()
-) -> rows.Fields:
+def _to_row(record: _Stored, schedules: str) -> tuple[str, rows.Fields]:
+    """Return the table of a record and its columns."""
+    match record:
+        case Job():
+            fields = _columns(record, without=("children", "time"))
+            return "minion_jobs", fields if record.has_result else fields | {"result": None}
+        case WorkerRecord(worker=worker, inbox=commands):
+            inbox = [[command.command, *command.args] for command in commands]
+            return "minion_workers", _columns(worker, without=("jobs",)) | {"inbox": to_json(inbox)}
+        case RequestRecord():
+            return "minion_server_requests", _columns(record)
+        case Lock():
+            return "minion_locks", _columns(record)
+        case Schedule():
+            return schedules, _columns(record)
+        case _:
+            assert_never(record)
+
+
+def _columns(record: _Stored | Worker, *, without: Sequence[str] = ()) -> rows.Fields:
     names = [name for name in record.__slots__ if name not in without]
     return {name: rows.to_column(name, getattr(record, name)) for name in names}
