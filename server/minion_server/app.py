@@ -13,10 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
-from minion_client.executor import Executor
-from minion_client.pool import ProcessPool
-from minion_client.process import ChildSettings, ChildStartError
-from minion_client.task import REGISTRY
+from minion_client._run.pool import ProcessPool
+from minion_client._run.process import ChildSettings, ChildStartError
+from minion_client._run.runner import Executor
+from minion_client.tasks import REGISTRY
 from minion_client.worker import Worker
 from minion_rest_bridge.app import create_app
 

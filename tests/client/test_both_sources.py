@@ -15,13 +15,13 @@ from typing import Any
 
 import pytest
 from minion_client import Job, JobFailed, Worker, task
+from minion_client._run.job_run import Bounds
+from minion_client._run.runner import Executor
+from minion_client._work.grpc_source import GrpcSource
 from minion_client.backoff import Backoff
 from minion_client.endpoint import Endpoint
-from minion_client.execution import Bounds
-from minion_client.executor import Executor
-from minion_client.grpc_source import GrpcSource
 from minion_client.source import MAX_CLAIM, JobSource, Outcome, SourceRefused
-from minion_client.task import Registry
+from minion_client.tasks import Registry
 from minion_server.domain.job import Job as StoredJob
 from minion_server.domain.job import JobState, NewJob, cancelled_result
 from minion_server.domain.worker import Command, WorkerFilter

@@ -11,9 +11,9 @@ import pytest
 from doors.doors import Doors
 from doors.values import VALUES, wrapped
 from hypothesis import HealthCheck, given, settings
+from minion_client._work.grpc_source import GrpcSource
 from minion_client.endpoint import Endpoint
-from minion_client.grpc_source import GrpcSource
-from minion_client.task import Job, JobFailed, Registry, task
+from minion_client.tasks import Job, JobFailed, Registry, task
 from minion_client.worker import Worker
 from minion_server.engine.scheduler import Scheduler
 from minion_server.engine.session import Session
