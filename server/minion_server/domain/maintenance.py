@@ -1,29 +1,21 @@
-"""What the queue is asked to keep in order, and its counts."""
+"""Results of jobs that repair ends, and the counts of the queue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 WORKER_WENT_AWAY = "Worker went away"
 """Result of a job whose worker is gone."""
 JOB_STUCK = "Job appears stuck in queue"
-"""Result of a job that nobody took for too long."""
+"""Result of a job that no worker took for too long."""
 FOREGROUND_QUEUE = "minion_foreground"
-"""Queue whose active jobs Perl Minion performs without a worker that stays; never repaired."""
+"""Queue whose active jobs Perl Minion runs without a worker that stays; never repaired."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairReport:
-    """What repair did, counted.
-
-    Attributes:
-        missing_workers: Workers that were forgotten.
-        abandoned_jobs: Active jobs of workers that are gone, failed.
-        removed_jobs: Old finished jobs, removed.
-        expired_jobs: Expired jobs, removed.
-        stuck_jobs: Stuck jobs, failed.
-    """
+    """Counts of workers forgotten, active jobs failed, jobs removed, and stuck jobs failed."""
 
     missing_workers: int = 0
     abandoned_jobs: int = 0
@@ -32,20 +24,12 @@ class RepairReport:
     stuck_jobs: int = 0
 
     def __bool__(self) -> bool:
-        return any(
-            (
-                self.missing_workers,
-                self.abandoned_jobs,
-                self.removed_jobs,
-                self.expired_jobs,
-                self.stuck_jobs,
-            )
-        )
+        return any(astuple(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Perl Minion's statistics, under its names. `uptime` is in seconds."""
+    """Perl Minion's statistics, under its names; `uptime` is in seconds."""
 
     active_jobs: int
     active_locks: int
@@ -64,13 +48,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryHour:
-    """What was performed in one hour.
-
-    Attributes:
-        epoch: A time within the hour, in seconds since the epoch.
-        failed_jobs: Jobs that failed in it.
-        finished_jobs: Jobs that finished in it.
-    """
+    """Jobs that ended in one hour; `epoch` is a time within it."""
 
     epoch: int
     failed_jobs: int
