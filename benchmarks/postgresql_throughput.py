@@ -85,10 +85,9 @@ async def triggers(url: str, number: int) -> None:
             await connection.fetchval(PERL_ENQUEUE)
 
     for state in ("ENABLE", "DISABLE", "ENABLE"):
-        for name in ("insert", "update", "delete"):
-            await connections[0].execute(
-                f"ALTER TABLE minion_jobs {state} TRIGGER minion_server_heed_{name}"
-            )
+        await connections[0].execute(
+            f"ALTER TABLE minion_jobs {state} TRIGGER minion_server_follow_job"
+        )
         began = time.perf_counter()
         await asyncio.gather(*map(insert, connections))
         report(f"Perl Minion's enqueue, 4 callers, triggers {state.lower()}d", number, began)

@@ -16,7 +16,7 @@ from minion_server.domain.job import Claim, JobFilter, JobState, NewJob, Outcome
 from minion_server.domain.maintenance import RepairReport
 from minion_server.domain.policy import Retention
 from minion_server.domain.worker import Registration
-from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer, watch
+from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer, notifications
 from minion_server.storage.postgresql.database import Database
 from support.postgresql import ROLE, PostgresServer, serving, until_listening
 from support.proxy import Proxy
@@ -156,7 +156,7 @@ async def test_connections_that_died_without_a_word_are_found_dead_together(
 async def test_a_listener_that_died_tells_of_the_other_connections(
     server: PostgresServer, name: str, open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(watch, "PROBE_SECONDS", 0.1)
+    monkeypatch.setattr(notifications, "PROBE_SECONDS", 0.1)
     async with Proxy(server.port) as proxy:
         url = f"postgresql://minion@127.0.0.1:{proxy.port}/{name}"
         storage = await open_store(url)
@@ -209,15 +209,15 @@ async def test_a_step_whose_answer_is_lost_is_taken_once(
 ) -> None:
     """As after a commit whose answer was lost, each step is asked for a second time."""
     storage = await open_store(server.url(name))
-    ask = Database.ask
+    fetchval = Database.fetchval
 
-    async def ask_twice(database: Database, sql: str, *arguments: object) -> object:
-        first = await ask(database, sql, *arguments)
-        second = await ask(database, sql, *arguments)
+    async def fetch_twice(database: Database, sql: str, *arguments: object) -> object:
+        first = await fetchval(database, sql, *arguments)
+        second = await fetchval(database, sql, *arguments)
         assert first == second
         return second
 
-    monkeypatch.setattr(Database, "ask", ask_twice)
+    monkeypatch.setattr(Database, "fetchval", fetch_twice)
     (one,) = await storage.enqueue([NewJob(task="foo")])
     assert (await storage.stats()).enqueued_jobs == 1
     worker = await storage.register_worker(Registration(id=5, host="h", pid=1))

@@ -18,7 +18,7 @@ from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.postgresql.failures import translate
 from support.postgresql import OWN_SCHEMA, ROLE, PostgresServer, database_of
 
-SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("minion")
+SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("schema")
 ANY = Claim(queues=["default"], max_jobs=100)
 OLDEST = 23
 # Of Minion's objects, all that says what they are.
@@ -52,9 +52,8 @@ async def perl(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _make_minion(perl: asyncpg.Connection, version: int) -> None:
-    upgrades = range(OLDEST + 1, min(version, 25) + 1)
-    for name in (f"version_{OLDEST}", *(f"upgrade_{number}" for number in upgrades)):
-        await perl.execute(SCHEMAS.joinpath(f"{name}.sql").read_text(encoding="utf-8"))
+    for number in range(OLDEST, min(version, 25) + 1):
+        await perl.execute(SCHEMAS.joinpath(f"minion_{number}.sql").read_text(encoding="utf-8"))
     await perl.execute(
         "CREATE TABLE mojo_migrations (name TEXT PRIMARY KEY, version BIGINT NOT NULL);"
         f"INSERT INTO mojo_migrations VALUES ('minion', {version})"
@@ -110,7 +109,7 @@ async def test_schedules_move_when_minion_is_upgraded(perl: asyncpg.Connection, 
     await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="foo", args=[1]))
     await storage.close()
     # As Perl Minion does.
-    await perl.execute(SCHEMAS.joinpath("upgrade_25.sql").read_text(encoding="utf-8"))
+    await perl.execute(SCHEMAS.joinpath("minion_25.sql").read_text(encoding="utf-8"))
     await perl.execute("UPDATE mojo_migrations SET version = 25")
     storage = PostgresStorage(url)
     await storage.open()
@@ -217,14 +216,15 @@ async def test_a_schema_of_its_own_is_found_by_the_search_path(
 # tell on the database's one channel, and of whose source no digest was kept.
 EARLIER = """
     DROP FUNCTION minion.minion_server_channel();
-    DROP FUNCTION minion.minion_server_both;
+    DROP FUNCTION minion.minion_server_blocked;
     ALTER TABLE minion.minion_server_schema DROP COLUMN functions;
     UPDATE minion.minion_server_schema SET version = 7;
-    CREATE OR REPLACE FUNCTION minion.minion_server_heed_truncate() RETURNS trigger LANGUAGE plpgsql
-      AS $$ BEGIN PERFORM pg_notify('minion_server', '{"look": true}'); RETURN NULL; END $$;
+    CREATE OR REPLACE FUNCTION minion.minion_server_follow_truncate() RETURNS trigger
+      LANGUAGE plpgsql AS $$
+      BEGIN PERFORM pg_notify('minion_server', '{"look": true}'); RETURN NULL; END $$;
     DO $$ DECLARE one RECORD; BEGIN
       FOR one IN SELECT oid::regprocedure AS name FROM pg_proc
-        WHERE proname IN ('minion_server_claim', 'minion_server_end', 'minion_server_reset') LOOP
+        WHERE proname IN ('minion_server_claim', 'minion_server_end', 'minion_server_retry') LOOP
         EXECUTE format('ALTER FUNCTION %s SET minion_server.own = ''on''', one.name);
       END LOOP;
     END $$;

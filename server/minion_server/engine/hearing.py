@@ -1,7 +1,7 @@
-"""Knows for how long this server could hear its workers without a gap.
+"""Measures how long this server could hear its workers without a gap.
 
-A worker's silence says something only while somebody listened. A server that was stopped, whose
-machine was asleep, or whose store was out of reach heard nobody, and judges nobody by that time.
+A worker's silence counts only while the server could hear it: not while the server was stopped, its
+machine was asleep, or its store was out of reach.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ CLOCKS = (time.time, time.monotonic)
 
 
 HeardFor = Callable[[], timedelta]
-"""Returns for how long workers could be heard."""
+"""Returns how long workers could be heard."""
 
 
 def always() -> timedelta:
-    """Return that there never was a gap."""
+    """Return the longest time: there was no gap."""
     return timedelta.max
 
 
 class Hearing(Loop):
-    """Looks at short intervals whether the store answers; a long pause between two is a gap."""
+    """Probes the store at short intervals; a long time without an answer is a gap."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Hearing(Loop):
             raise
 
     def heard_for(self) -> timedelta:
-        """Return for how long workers could be heard; `timedelta.max` if there was no gap yet."""
+        """Return how long workers could be heard; `timedelta.max` if there was no gap yet."""
         if self._in_gap():
             return timedelta()
         if self._gap_ended is None:

@@ -1,4 +1,4 @@
-"""Where the worker inside this process takes its jobs from (see `minion_client.source`)."""
+"""The job source of the worker inside this process (see `minion_client.source`)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from minion_server.domain.worker import Command, Registration
 from minion_server.engine.session import Session
 
 
-class Ended(Protocol):
-    """How one attempt at a job ended, as the worker tells it."""
+class ReportedOutcome(Protocol):
+    """How one attempt at a job ended, as the worker reports it."""
 
     @property
     def job_id(self) -> int:
@@ -25,7 +25,7 @@ class Ended(Protocol):
 
     @property
     def retries(self) -> int:
-        """The generation that was performed."""
+        """The job's retries when it ran."""
 
     @property
     def failed(self) -> bool:
@@ -33,12 +33,12 @@ class Ended(Protocol):
 
     @property
     def result(self) -> JsonValue:
-        """What the task answered, or why it failed."""
+        """What the task returned, or why it failed."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise what the store raises as the errors of a job source.
+    """Turn the store's errors into those of a job source.
 
     Raises:
         ConnectionError: The store is out of reach or full, or has forgotten the worker.
@@ -102,7 +102,7 @@ class LocalSource:
             claim = Claim(queues=queues, tasks=tasks, min_priority=min_priority, max_jobs=max_jobs)
             return await self._session.claim(claim, wait)
 
-    async def report(self, outcomes: Sequence[Ended]) -> Sequence[bool]:
+    async def report(self, outcomes: Sequence[ReportedOutcome]) -> Sequence[bool]:
         """Finish or fail jobs."""
         ended = [
             Outcome(

@@ -30,14 +30,12 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         self._watchers = watchers
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
-        """Tell the state of a job."""
         status = await self._storage.get_job_status(convert.to_id(request))
         return convert.to_status_message(status)
 
     async def GetJobDetail(
         self, request: pb.GetJobDetailRequest, context: Context
     ) -> pb.GetJobDetailResponse:
-        """Tell everything about a job."""
         response = pb.GetJobDetailResponse()
         job = await self._storage.get_job(convert.to_id(request))
         await convert_values(_values(job), lambda: convert.to_job_message(job, response.job))
@@ -46,7 +44,6 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     async def EnqueueJob(
         self, request: pb.EnqueueJobRequest, context: Context
     ) -> pb.EnqueueJobResponse:
-        """Put a job into the queue."""
         job = await convert_request(convert.to_new_job, request)
         (enqueued,) = await self._storage.enqueue([job])
         return pb.EnqueueJobResponse(id=enqueued.id, duplicate=enqueued.duplicate)
@@ -54,13 +51,11 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     async def EnqueueJobs(
         self, request: pb.EnqueueJobsRequest, context: Context
     ) -> pb.EnqueueJobsResponse:
-        """Put many jobs into the queue, or none."""
         limits.check_count("requests", request.requests, limits.MAX_BATCH)
         enqueued = await self._storage.enqueue(await convert_request(_new_jobs, request))
         return pb.EnqueueJobsResponse(ids=[job.id for job in enqueued])
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        """List jobs, newest first."""
         paging = read_paging(request)
         page = await self._storage.list_jobs(convert.to_job_filter(request), **paging.bounds)
         response = pb.ListJobsResponse(total=page.total)
@@ -71,18 +66,14 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         return response
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
-        """Put a job back into the queue."""
         accepted = await self._storage.retry_job(
-            convert.to_id(request),
-            request.retries if request.HasField("retries") else None,
-            convert.to_retry_options(request),
+            convert.to_id(request), _retries(request), convert.to_retry_options(request)
         )
         return pb.RetryJobResponse(accepted=accepted)
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
-        """Fail a job for good."""
         accepted = await self._storage.cancel_job(
             convert.to_id(request), cancelled_result(request.reason)
         )
@@ -91,13 +82,10 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     async def RemoveJob(
         self, request: pb.RemoveJobRequest, context: Context
     ) -> pb.RemoveJobResponse:
-        """Remove a job that is not active."""
-        retries = request.retries if request.HasField("retries") else None
-        removed = await self._storage.remove_job(convert.to_id(request), retries)
+        removed = await self._storage.remove_job(convert.to_id(request), _retries(request))
         return pb.RemoveJobResponse(removed=removed)
 
     async def NoteJob(self, request: pb.NoteJobRequest, context: Context) -> pb.NoteJobResponse:
-        """Merge notes into a job's."""
         notes = await convert_request(
             lambda asked: convert.from_struct(asked.notes, "notes"), request
         )
@@ -107,7 +95,6 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     async def WatchJob(
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchJobResponse]:
-        """Follow a job until it finished or failed."""
         async with aclosing(self._watchers.watch_job(convert.to_id(request))) as jobs:
             async for job in jobs:
                 response = pb.WatchJobResponse()
@@ -118,18 +105,15 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     async def ExplainJob(
         self, request: pb.ExplainJobRequest, context: Context
     ) -> pb.ExplainJobResponse:
-        """Tell why a job does not run yet."""
         explanation = await explain_job(self._storage, convert.to_id(request))
         return convert.to_explanation_message(explanation)
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
-        """Count jobs, workers, locks and schedules."""
         return convert.to_stats_message(await self._storage.stats())
 
     async def GetHistory(
         self, request: pb.GetHistoryRequest, context: Context
     ) -> pb.GetHistoryResponse:
-        """Count what was performed in the last 24 hours."""
         return convert.to_history_message(await self._storage.history())
 
 
@@ -141,6 +125,10 @@ def _new_jobs(request: pb.EnqueueJobsRequest) -> list[NewJob]:
         except Invalid as error:
             raise error.within(f"requests[{index}]") from None
     return jobs
+
+
+def _retries(request: pb.RetryJobRequest | pb.RemoveJobRequest) -> int | None:
+    return request.retries if request.HasField("retries") else None
 
 
 def _values(job: Job) -> tuple[JsonValue, ...]:

@@ -61,7 +61,7 @@ class RpcServer:
     ) -> None:
         register = storage.register_worker if hearing is None else hearing.register
         self._workers = WorkerService(storage, scheduler, register)
-        # The error interceptor comes first: it answers for what the others raise too.
+        # The error interceptor comes first: it handles what the others raise too.
         interceptors = (ErrorInterceptor(), KeyInterceptor(key, SERVICES))
         aio: Any = health.aio  # type: ignore[attr-defined]  # not in the stubs
         self._health = aio.HealthServicer()
@@ -99,11 +99,11 @@ class RpcServer:
             OSError: The address cannot be listened on.
         """
         port = await self._wire.start(address)
-        await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return port
 
     async def drain(self) -> None:
-        """Tell health that the end is near, and workers elsewhere that they get no more jobs."""
+        """Report NOT_SERVING, and give connected workers no more jobs."""
         await self._health.enter_graceful_shutdown()
         self._workers.drain()
 
@@ -116,6 +116,6 @@ class RpcServer:
         await self.drain()
         await self._wire.stop(grace)
 
-    async def _tell_health(self, status: Any) -> None:
+    async def _set_health(self, status: Any) -> None:
         for name in ("", *SERVICE_NAMES):
             await self._health.set(name, status)

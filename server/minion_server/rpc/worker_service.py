@@ -38,7 +38,7 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         self._draining = False
 
     def drain(self) -> None:
-        """Tell the workers that are connected to connect again elsewhere, or later."""
+        """Give connected workers no more jobs: they are to connect again elsewhere, or later."""
         self._draining = True
         for call in self._calls.values():
             call.drain()
@@ -46,21 +46,18 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def RegisterWorker(
         self, request: pb.RegisterWorkerRequest, context: Context
     ) -> pb.RegisterWorkerResponse:
-        """Register a worker, or tell that it lives."""
         worker_id = await self._register(convert_workers.to_registration(request))
         return pb.RegisterWorkerResponse(id=worker_id)
 
     async def UnregisterWorker(
         self, request: pb.UnregisterWorkerRequest, context: Context
     ) -> pb.UnregisterWorkerResponse:
-        """Forget a worker."""
         await self._storage.unregister_worker(convert.to_id(request))
         return pb.UnregisterWorkerResponse()
 
     async def ListWorkers(
         self, request: pb.ListWorkersRequest, context: Context
     ) -> pb.ListWorkersResponse:
-        """List workers, newest first."""
         paging = read_paging(request)
         page = await self._storage.list_workers(
             convert_workers.to_worker_filter(request), **paging.bounds
@@ -74,7 +71,6 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def DequeueJobs(
         self, request: pb.DequeueJobsRequest, context: Context
     ) -> pb.DequeueJobsResponse:
-        """Take jobs, waiting for the first."""
         wait = convert.from_duration(request.wait, "wait", longest=MAX_WAIT)
         response = pb.DequeueJobsResponse()
         await hand_over(
@@ -90,17 +86,14 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def FinishJob(
         self, request: pb.FinishJobRequest, context: Context
     ) -> pb.FinishJobResponse:
-        """Finish an active job."""
         return pb.FinishJobResponse(accepted=await self._end_job(request))
 
     async def FailJob(self, request: pb.FailJobRequest, context: Context) -> pb.FailJobResponse:
-        """Fail an active job."""
         return pb.FailJobResponse(accepted=await self._end_job(request))
 
     async def BroadcastCommand(
         self, request: pb.BroadcastCommandRequest, context: Context
     ) -> pb.BroadcastCommandResponse:
-        """Send a command to workers."""
         limits.check_ids("ids", request.ids, limits.MAX_FILTER_VALUES)
         accepted = await self._storage.broadcast(
             convert_workers.to_command(request), list(request.ids)
@@ -110,7 +103,6 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def ReceiveCommands(
         self, request: pb.ReceiveCommandsRequest, context: Context
     ) -> pb.ReceiveCommandsResponse:
-        """Take the commands that have been sent to a worker."""
         response = pb.ReceiveCommandsResponse()
         for command in await self._storage.receive(convert.to_id(request)):
             convert_workers.to_command_message(command, response.commands.add())
@@ -119,7 +111,6 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def Work(
         self, request_iterator: AsyncIterator[pb.WorkRequest], context: Context
     ) -> AsyncIterator[pb.WorkResponse]:
-        """Work, on one stream."""
         first = await self._read_first(request_iterator)
         session = Session(self._storage, self._scheduler, self._register)
         call = WorkCall(session, self._missing_after)
@@ -158,7 +149,7 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         return first
 
     async def _take_place(self, worker_id: int, call: WorkCall) -> None:
-        """Make a call the worker's only one: two would take the jobs of each other for lost."""
+        """Make this the worker's only call: two calls would take each other's jobs for lost."""
         while (earlier := self._calls.get(worker_id)) is not None:
             await earlier.give_way()
         self._calls[worker_id] = call

@@ -1,4 +1,4 @@
-"""Requests that share a statement."""
+"""Calls that share a statement."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 from minion_server.domain.errors import Unavailable
-from minion_server.storage.postgresql.group import Group
+from minion_server.storage.postgresql.batcher import Batcher
 
 
 async def _turns(number: int) -> None:
@@ -23,18 +23,18 @@ async def test_whenever_one_asks_it_is_answered() -> None:
         await _turns(rng.randint(0, 2))
         return [-request for request in requests]
 
-    group = Group[int, int](send, most=3)
+    batcher = Batcher[int, int](send, max_items=3)
 
     async def ask(number: int) -> None:
         await _turns(rng.randint(0, 6))
-        assert await group.ask(number) == -number
+        assert await batcher.send([number]) == [-number]
 
     async with asyncio.timeout(30):
         for _ in range(2_000):
             await asyncio.gather(*(ask(number) for number in range(rng.randint(1, 5))))
-    await group.close()
+    await batcher.close()
     with pytest.raises(Unavailable):
-        await group.ask(1)
+        await batcher.send([1])
 
 
 async def test_who_waits_together_goes_together() -> None:
@@ -45,8 +45,8 @@ async def test_who_waits_together_goes_together() -> None:
         await _turns(3)
         return requests
 
-    group = Group[int, int](send, most=10, lanes=1)
-    assert await asyncio.gather(*map(group.ask, range(25))) == list(range(25))
+    batcher = Batcher[int, int](send, max_items=10, lanes=1)
+    assert await asyncio.gather(*(batcher.send([n]) for n in range(25))) == [[n] for n in range(25)]
     assert [len(some) for some in sent] == [10, 10, 5]
 
 
@@ -58,9 +58,9 @@ async def test_the_one_to_blame_fails_alone_and_an_outage_all() -> None:
             raise ValueError(requests)
         return requests
 
-    group = Group[int, int](send, most=100)
-    answers = await asyncio.gather(*map(group.ask, (1, 13, 2)), return_exceptions=True)
-    assert (answers[0], answers[2]) == (1, 2)
+    batcher = Batcher[int, int](send, max_items=100)
+    answers = await asyncio.gather(*(batcher.send([n]) for n in (1, 13, 2)), return_exceptions=True)
+    assert (answers[0], answers[2]) == ([1], [2])
     assert isinstance(answers[1], ValueError)
-    answers = await asyncio.gather(*map(group.ask, (1, 99)), return_exceptions=True)
+    answers = await asyncio.gather(*(batcher.send([n]) for n in (1, 99)), return_exceptions=True)
     assert [type(answer) for answer in answers] == [Unavailable, Unavailable]

@@ -1,4 +1,4 @@
-"""Brings a database to the schema of this program, beside Perl Minion's own."""
+"""Bring a database to the schema of this program, beside Perl Minion's own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from importlib.resources.abc import Traversable
 
 from minion_server.domain.errors import Conflict
 from minion_server.storage.postgresql.database import Connection
@@ -27,12 +26,12 @@ _MOJO_MIGRATIONS = """
     );
     LOCK TABLE mojo_migrations IN EXCLUSIVE MODE;
 """
-
-_PRESENT = """
-    SELECT to_regclass('minion_jobs') IS NOT NULL AS jobs,
-      to_regclass('mojo_migrations') IS NOT NULL AS mojo,
-      to_regclass('minion_server_schema') IS NOT NULL AS own
+_SET_MINION_VERSION = """
+    INSERT INTO mojo_migrations (name, version) VALUES ('minion', $1)
+    ON CONFLICT (name) DO UPDATE SET version = $1
 """
+_MINION_VERSION = "SELECT version FROM mojo_migrations WHERE name = 'minion'"
+_OWN_VERSION = "SELECT max(version) FROM minion_server_schema"
 
 _SERVER = """
     SELECT current_setting('server_version_num')::int AS version,
@@ -46,6 +45,11 @@ _SCHEMA = """
         WHERE oid = to_regclass('minion_jobs')), current_schema()) AS name,
       current_setting('search_path') AS path, current_schemas(FALSE)::text[] AS others
 """
+_SET_PATH = """
+    SELECT set_config('search_path', (SELECT string_agg(quote_ident(name), ', ')
+      FROM unnest($1::text[]) AS name), TRUE)
+"""
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('minion_server migration ' || $1, 0))"
 
 # Whatever limits the user's other statements have.
 _UNHURRIED = """
@@ -63,29 +67,35 @@ _MOVE_SCHEDULES = """
     DROP TABLE minion_server_schedules;
     CREATE VIEW minion_server_schedules AS SELECT * FROM minion_schedules;
 """
+_IS_TABLE = """
+    SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass('minion_server_schedules')
+"""
+
+# Minion has this index since version 24.
+_FINISHED = """
+    CREATE INDEX IF NOT EXISTS minion_server_jobs_finished ON minion_jobs (finished, state)
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchemaVersions:
-    """Versions of the schemas in a database; 0 is none.
-
-    Attributes:
-        minion: Perl Minion's.
-        own: That of what we need besides.
-    """
+    """Versions of the schemas in a database, Perl Minion's and our own; 0: not installed."""
 
     minion: int
     own: int
 
 
 async def schema_versions(connection: Connection) -> SchemaVersions:
-    """Look at the versions of a database, and change nothing."""
-    present = await connection.fetchrow(_PRESENT)
-    assert present is not None, "it has no FROM"
+    """Return the versions of a database, and change nothing."""
     return SchemaVersions(
-        minion=await _minion_version(connection) if present["mojo"] else 0,
-        own=await _own_version(connection) if present["own"] else 0,
+        minion=await _version(connection, "mojo_migrations", _MINION_VERSION),
+        own=await _version(connection, "minion_server_schema", _OWN_VERSION),
     )
+
+
+def newest_versions() -> SchemaVersions:
+    """Return the versions that this program would make of a database."""
+    return SchemaVersions(minion=MINION_NEWEST, own=max(_migrations()))
 
 
 async def upgrade_minion(connection: Connection, target: int) -> None:
@@ -98,25 +108,13 @@ async def upgrade_minion(connection: Connection, target: int) -> None:
         await connection.execute(_UNHURRIED)
         await _enter_schema(connection)
         await connection.execute(_MOJO_MIGRATIONS)
-        version = await _minion_version(connection)
+        version = await connection.fetchval(_MINION_VERSION) or 0
         if not version <= target <= MINION_NEWEST:
             raise Conflict(
                 f"the database is of Perl Minion's schema version {version}: it can be brought to "
                 f"versions up to {MINION_NEWEST}, not to {target}"
             )
-        for number in range(version + 1, target + 1):
-            await _run_minion(connection, f"upgrade_{number}")
-        await connection.execute(
-            "UPDATE mojo_migrations SET version = $1 WHERE name = 'minion'", target
-        )
-
-
-def migrations() -> dict[int, str]:
-    """Return the SQL of every migration of ours by its number, the first one first.
-
-    The number of the last one is the version of our part of the schema.
-    """
-    return {int(name.partition("_")[0]): sql for name, sql in _sources("migrations").items()}
+        await _make_minion(connection, version, target)
 
 
 async def migrate(connection: Connection) -> str:
@@ -133,14 +131,16 @@ async def migrate(connection: Connection) -> str:
         await _check_server(connection)
         await connection.execute(_UNHURRIED)
         path = await _enter_schema(connection)
-        await connection.execute(
-            "SELECT pg_advisory_xact_lock(hashtextextended('minion_server migration ' || $1, 0))",
-            path[0],
-            timeout=MIGRATION_SECONDS,
-        )
+        await connection.execute(_LOCK, path[0], timeout=MIGRATION_SECONDS)
         version = await _migrate_minion(connection)
         await _migrate_own(connection, path)
         return await _adapt(connection, version)
+
+
+async def _version(connection: Connection, table: str, sql: str) -> int:
+    if not await connection.fetchval("SELECT to_regclass($1::text) IS NOT NULL", table):
+        return 0
+    return await connection.fetchval(sql) or 0
 
 
 async def _check_server(connection: Connection) -> None:
@@ -165,7 +165,7 @@ async def _check_server(connection: Connection) -> None:
 async def _enter_schema(connection: Connection) -> list[str]:
     """Work in the schema of the queue alone until the end of the transaction.
 
-    Functions keep this path: it names no "$user", who is another one when a trigger fires.
+    Functions keep this path: it has no "$user", who is another one when a trigger fires.
 
     Returns:
         The path, the queue's schema first.
@@ -180,31 +180,18 @@ async def _enter_schema(connection: Connection) -> list[str]:
     others = [other for other in schema["others"] if other != schema["name"]]
     # Nobody's temporary tables stand before the queue's own.
     path = [schema["name"], *others, "pg_temp"]
-    await connection.execute(
-        "SELECT set_config('search_path', (SELECT string_agg(quote_ident(name), ', ')"
-        " FROM unnest($1::text[]) AS name), TRUE)",
-        path,
-    )
+    await connection.execute(_SET_PATH, path)
     return path
 
 
 async def _migrate_minion(connection: Connection) -> int:
-    present = await connection.fetchrow(_PRESENT)
-    assert present is not None, "it has no FROM"
-    version = await _minion_version(connection) if present["mojo"] else 0
-    if not version and not present["jobs"]:
+    version = await _version(connection, "mojo_migrations", _MINION_VERSION)
+    if not version and not await connection.fetchval("SELECT to_regclass('minion_jobs')::oid"):
         await connection.execute(_MOJO_MIGRATIONS)
         # A Perl Minion may have been faster.
-        version = await _minion_version(connection)
+        version = await connection.fetchval(_MINION_VERSION) or 0
         if not version:
-            await _run_minion(connection, f"version_{MINION_OLDEST}")
-            for number in range(MINION_OLDEST + 1, MINION_NEWEST + 1):
-                await _run_minion(connection, f"upgrade_{number}")
-            await connection.execute(
-                "INSERT INTO mojo_migrations (name, version) VALUES ('minion', $1) "
-                "ON CONFLICT (name) DO UPDATE SET version = $1",
-                MINION_NEWEST,
-            )
+            await _make_minion(connection, MINION_OLDEST - 1, MINION_NEWEST)
             version = MINION_NEWEST
     if not version:
         raise Conflict(
@@ -224,25 +211,21 @@ async def _migrate_minion(connection: Connection) -> int:
     return version
 
 
-async def _run_minion(connection: Connection, name: str) -> None:
-    sql = _folder("minion").joinpath(f"{name}.sql").read_text(encoding="utf-8")
-    await connection.execute(sql, timeout=MIGRATION_SECONDS)
+async def _make_minion(connection: Connection, version: int, target: int) -> None:
+    for number in range(version + 1, target + 1):
+        (source,) = _sources("schema", f"minion_{number}").values()
+        await connection.execute(source, timeout=MIGRATION_SECONDS)
+    await connection.execute(_SET_MINION_VERSION, target)
 
 
 async def _migrate_own(connection: Connection, path: Sequence[str]) -> None:
-    scripts = migrations()
+    scripts = _migrations()
     newest = max(scripts)
-    version = 0
-    if await connection.fetchval("SELECT to_regclass('minion_server_schema') IS NOT NULL"):
-        version = await _own_version(connection)
+    version = await _version(connection, "minion_server_schema", _OWN_VERSION)
     if version > newest:
         raise Conflict(
             f"the database is of schema version {version}, newer than this program's "
             f"{newest}: use the program that wrote it, or a later one"
-        )
-    if version == 0:
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS minion_server_schema (version INT NOT NULL)"
         )
     for number, script in scripts.items():
         if number > version:
@@ -256,8 +239,8 @@ async def _migrate_own(connection: Connection, path: Sequence[str]) -> None:
 async def _replace_functions(connection: Connection, version: int, path: Sequence[str]) -> None:
     """Put this program's functions in place, unless they are.
 
-    Whatever programs of one schema version cannot share is for a migration, which keeps the older
-    one out.
+    Programs of one schema version must be able to share them: a change of which that is not true
+    needs a migration, which keeps the older programs out.
     """
     sources = list(_sources("functions").values())
     digest = hashlib.sha256("\0".join([*path, *sources]).encode()).hexdigest()
@@ -274,46 +257,27 @@ async def _replace_functions(connection: Connection, version: int, path: Sequenc
 
 
 async def _adapt(connection: Connection, version: int) -> str:
-    """Have what Minion's version lacks in objects of ours, and no longer than it lacks it."""
+    """Have objects of ours for what Minion's version lacks, and no longer than it lacks it."""
     if version < 24:  # noqa: PLR2004 - Minion's version that brings the index
-        await connection.execute(
-            "CREATE INDEX IF NOT EXISTS minion_server_jobs_finished "
-            "ON minion_jobs (finished, state)",
-            timeout=MIGRATION_SECONDS,
-        )
+        await connection.execute(_FINISHED, timeout=MIGRATION_SECONDS)
     else:
         await connection.execute("DROP INDEX IF EXISTS minion_server_jobs_finished")
     if version < MINION_NEWEST:
         return "minion_server_schedules"
-    if await connection.fetchval(
-        "SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass('minion_server_schedules')"
-    ):
+    if await connection.fetchval(_IS_TABLE):
         await connection.execute(_MOVE_SCHEDULES)
     return "minion_schedules"
 
 
-async def _minion_version(connection: Connection) -> int:
-    version: int | None = await connection.fetchval(
-        "SELECT version FROM mojo_migrations WHERE name = 'minion'"
-    )
-    return version or 0
+def _migrations() -> dict[int, str]:
+    """Return our migrations by their numbers, of which the last is the version of our schema."""
+    return {int(name.partition("_")[0]): sql for name, sql in _sources("schema", "0").items()}
 
 
-async def _own_version(connection: Connection) -> int:
-    version: int = await connection.fetchval(
-        "SELECT coalesce(max(version), 0) FROM minion_server_schema"
-    )
-    return version
-
-
-def _sources(folder: str) -> dict[str, str]:
-    files = sorted(_folder(folder).iterdir(), key=lambda entry: entry.name)
+def _sources(folder: str, prefix: str = "") -> dict[str, str]:
+    files = resources.files(__package__).joinpath(folder).iterdir()
     return {
         entry.name: entry.read_text(encoding="utf-8")
-        for entry in files
-        if entry.name.endswith(".sql")
+        for entry in sorted(files, key=lambda entry: entry.name)
+        if entry.name.startswith(prefix) and entry.name.endswith(".sql")
     }
-
-
-def _folder(name: str) -> Traversable:
-    return resources.files(__package__).joinpath(name)

@@ -1,6 +1,6 @@
-"""Closes a database to its servers, while its queue is moved and afterwards.
+"""Close a database to its servers, while its queue is moved and afterwards.
 
-By triggers, since servers that are running, Perl Minion's too, have to heed it.
+By triggers, since servers that are running, Perl Minion's too, have to obey.
 """
 
 from __future__ import annotations
@@ -26,36 +26,32 @@ HOLD = f"""
     CREATE TRIGGER minion_server_held BEFORE UPDATE OF state ON minion_jobs FOR EACH ROW
       WHEN (NEW.state = 'active') EXECUTE FUNCTION minion_server_refuse('{HELD}');
 """
-"""Lets nobody claim jobs."""
+"""Makes every claim fail."""
 
-REOPEN = """
+_OURS = """
+    FROM pg_trigger WHERE tgname IN ('minion_server_held', 'minion_server_sealed')
+      AND tgrelid IN (SELECT oid FROM pg_class WHERE pg_table_is_visible(oid))
+"""
+
+REOPEN = f"""
     DO $$ DECLARE one RECORD; BEGIN
-      FOR one IN SELECT tgname, tgrelid::regclass AS relation FROM pg_trigger
-        WHERE tgname IN ('minion_server_held', 'minion_server_sealed')
-          AND tgrelid IN (SELECT oid FROM pg_class WHERE pg_table_is_visible(oid))
-      LOOP
+      FOR one IN SELECT tgname, tgrelid::regclass AS relation {_OURS} LOOP
         EXECUTE format('DROP TRIGGER %I ON %s', one.tgname, one.relation);
       END LOOP;
     END $$
 """
-"""Takes back all of it."""
+"""Removes all triggers of this module."""
 
 _TABLES = ("minion_jobs", "minion_workers", "minion_locks", "minion_server_requests")
 
-_TRIGGERS = """
-    SELECT coalesce(array_agg(DISTINCT tgname::text), '{}') FROM pg_trigger
-    WHERE tgname IN ('minion_server_held', 'minion_server_sealed')
-      AND tgrelid IN (SELECT oid FROM pg_class WHERE pg_table_is_visible(oid))
-"""
 
-
-def lock(schedules: str) -> str:
-    """Write the statement that keeps others from writing until the end of the transaction."""
+def lock_sql(schedules: str) -> str:
+    """Return the statement that keeps others from writing until the end of the transaction."""
     return f"LOCK TABLE {', '.join((*_TABLES, schedules))} IN SHARE ROW EXCLUSIVE MODE"
 
 
-def seal(schedules: str, text: str) -> str:
-    """Write the statements after which nobody can write: who tries is answered a text."""
+def seal_sql(schedules: str, text: str) -> str:
+    """Return the statements that make every write fail with a text."""
     quoted = "'" + text.replace("'", "''") + "'"
     triggers = [
         f"CREATE TRIGGER minion_server_sealed BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE "
@@ -65,19 +61,19 @@ def seal(schedules: str, text: str) -> str:
     return _FUNCTION + "\n".join(triggers)
 
 
-async def reason(connection: Connection) -> str:
-    """Tell why the database is closed; "" if it is open."""
-    names: list[str] = await connection.fetchval(_TRIGGERS)
+async def closed_because(connection: Connection) -> str:
+    """Return why the database is closed; "" if it is open."""
+    names = {row["tgname"] for row in await connection.fetch(f"SELECT DISTINCT tgname {_OURS}")}
     if "minion_server_sealed" in names:
         return MOVED
     return HELD if names else ""
 
 
-async def refuse_moved(connection: Connection) -> None:
-    """Keep a server from a database whose queue is elsewhere.
+async def check_not_moved(connection: Connection) -> None:
+    """Raise an error if the queue has been moved to another database.
 
     Raises:
-        Conflict: It is.
+        Conflict: It has been.
     """
-    if await reason(connection) == MOVED:
+    if await closed_because(connection) == MOVED:
         raise Conflict(f"{MOVED} (`minion db reopen` would open the database)")
