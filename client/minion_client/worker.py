@@ -136,7 +136,7 @@ class Worker:
             failed=self._heartbeat_due.set,
         )
         self._commander = Commander(
-            self, source, backoff=self._backoff, obeyed=self._heartbeat_due.set
+            self, source, backoff=self._backoff, carried_out=self._heartbeat_due.set
         )
         self._running: dict[JobKey, JobRun] = {}
         self._revoked: set[JobKey] = set()
