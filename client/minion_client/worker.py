@@ -29,7 +29,6 @@ from minion_client.tasks import REGISTRY, Registry
 
 _log = logging.getLogger(__name__)
 
-_REVOKED = "Job was revoked"
 _LAST_CALLS_SECONDS = 5.0
 
 
@@ -94,8 +93,12 @@ class Worker:
     ) -> None:
         if isinstance(queues, str) or not queues:
             raise ValueError("queues must be a list of at least one name")
-        _check_positive("heartbeat_interval", heartbeat_interval)
-        _check_positive("dequeue_wait", dequeue_wait)
+        for name, seconds in {
+            "heartbeat_interval": heartbeat_interval,
+            "dequeue_wait": dequeue_wait,
+        }.items():
+            if not seconds > 0:
+                raise ValueError(f"{name} must be positive, not {seconds}")
         if not grace >= 0:
             raise ValueError(f"grace must not be negative, not {grace}")
         self._source = source
@@ -146,7 +149,7 @@ class Worker:
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._stop_now = asyncio.Event()
 
     @classmethod
     def connect(
@@ -168,9 +171,6 @@ class Worker:
             key: The server's key.
             tls: Whether to use TLS, and whom to trust (see `minion_client.endpoint.Tls`).
             options: Those of the class.
-
-        Raises:
-            ValueError: An argument is out of its range; the text names it.
         """
         if isinstance(target, str):
             target = Endpoint(target=target, key=key, tls=tls)
@@ -194,19 +194,17 @@ class Worker:
         To be called on the worker's event loop. `run` returns when all is done.
         """
         if self._stopping.is_set():
-            self._hurry.set()
-            self._reporter.hurry()
+            self._stop_now.set()
+            self._reporter.end_retries()
         self._stopping.set()
         self._claimer.stop()
 
     def add_command(self, name: str, handler: CommandHandler) -> None:
         """Add a command of the worker's own, carried out when it is broadcast.
 
-        Args:
-            name: Name of the command.
-            handler: Called with the command's arguments on the worker's event loop; it may be a
-                coroutine function, and the next command waits for it. TypeError and ValueError mean
-                that the arguments are wrong.
+        The handler, a function or a coroutine function, is called with the command's arguments on
+        the worker's event loop; the next command waits for it. TypeError and ValueError mean that
+        the arguments are wrong.
 
         Raises:
             ValueError: The name is `jobs`, `spare`, `kill` or `stop`, which every worker knows.
@@ -214,9 +212,7 @@ class Worker:
         self._commander.add(name, handler)
 
     def resize(self, *, jobs: int | None = None, spare: int | None = None) -> None:
-        """Change how many jobs are run at a time; those that run are not stopped.
-
-        With no slot at all the worker pauses.
+        """Change how many jobs are run at a time, without stopping any; with 0 the worker pauses.
 
         Raises:
             ValueError: A number is negative.
@@ -273,8 +269,7 @@ class Worker:
         try:
             await first(self._stopping.wait(), asyncio.wait(loops, return_when=FIRST_COMPLETED))
             for loop in loops:
-                # Only a refusal or a defect ends one before; then the worker must end too.
-                if loop.done():
+                if loop.done():  # by a refusal or a defect
                     loop.result()
             await self._drain(claiming)
         finally:
@@ -322,7 +317,7 @@ class Worker:
             run = self._running.get(key)
             if run is not None:
                 run.revoked = True
-                run.stop(_REVOKED)
+                run.stop("Job was revoked")
             elif self._claimer.claiming:
                 # The job may be one that the claim brings.
                 self._revoked.add(key)
@@ -375,7 +370,7 @@ class Worker:
 
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._grace
-        await first(ended(), self._hurry.wait(), timeout=self._grace)
+        await first(ended(), self._stop_now.wait(), timeout=self._grace)
         for run in list(self._running.values()):
             run.stop(WORKER_GONE)
         await first(self._idle.wait(), timeout=self._runner.limits.cancel_grace)
@@ -383,8 +378,8 @@ class Worker:
             run.abandon(WORKER_GONE)
         # A source that is out of reach may come back within the grace, but not keep this for ever.
         patience = max(deadline - loop.time(), _LAST_CALLS_SECONDS)
-        await first(self._reporter.delivered(), self._hurry.wait(), timeout=patience)
-        self._reporter.hurry()
+        await first(self._reporter.delivered(), self._stop_now.wait(), timeout=patience)
+        self._reporter.end_retries()
         await first(self._reporter.delivered(), timeout=_LAST_CALLS_SECONDS)
         if self._reporter.undelivered:
             _log.error("could not deliver %d result(s): no answer", self._reporter.undelivered)
@@ -395,11 +390,6 @@ class Worker:
                 await self._source.unregister()
         except Exception as error:  # noqa: BLE001 - the worker ends in any case
             _log.warning("cannot unregister: %s", error)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, not {value}")
 
 
 def _checked_status(status: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
