@@ -8,7 +8,7 @@ import logging
 import math
 import reprlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
@@ -300,3 +300,13 @@ class Job:
                 self.notes.pop(key, None)
             else:
                 self.notes[key] = value
+
+
+_JOB_FIELDS = [field.name for field in fields(Job) if not field.name.startswith("_")]
+
+
+def job_fields(job: object) -> dict[str, Any]:
+    """Return the public fields of a `Job`, from a job that has attributes of these names."""
+    values = {name: getattr(job, name) for name in _JOB_FIELDS}
+    values["notes"] = dict(values["notes"])
+    return values

@@ -13,9 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
-from minion_client._run.pool import ProcessPool
-from minion_client._run.process import ChildSettings, ChildStartError
-from minion_client._run.runner import Executor
+from minion_client import ChildStartError
 from minion_client.tasks import REGISTRY
 from minion_client.worker import Worker
 from minion_rest_bridge.app import create_app
@@ -251,7 +249,6 @@ class Server:
 
     async def _start_worker(self) -> None:
         settings = self._settings
-        pool = ProcessPool(ChildSettings(modules=self._modules))
         self._worker = Worker(
             self._source,
             REGISTRY,
@@ -263,7 +260,7 @@ class Server:
             grace=settings.grace,
             heartbeat_interval=min(HEARTBEAT_SECONDS, settings.missing_after / MISSED_HEARTBEATS),
             status=embedded_status(),
-            executor=Executor(REGISTRY, pool=pool),
+            modules=self._modules,
         )
         self._working = asyncio.create_task(self._worker.run(), name="worker")
         registered = asyncio.create_task(self._source.registered.wait())

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from minion_client import Job, JobFailed, Worker, task
-from minion_client._run.job_run import Bounds
-from minion_client._run.runner import Executor
+from minion_client._run.job_run import TaskLimits
+from minion_client._run.runner import Runner
 from minion_client._work.grpc_source import GrpcSource
 from minion_client.backoff import Backoff
 from minion_client.endpoint import Endpoint
@@ -49,9 +49,9 @@ class SourceBench:
     runs: list[asyncio.Task[None]] = field(default_factory=list)
 
     def worker(self, **options: Any) -> Worker:
-        executor = Executor(self.registry, bounds=Bounds(cancel_grace=0.1))
+        runner = Runner(self.registry, limits=TaskLimits(cancel_grace=0.1))
         worker = Worker(
-            self.source, self.registry, executor=executor, **{"backoff": BACKOFF, **options}
+            self.source, self.registry, runner=runner, **{"backoff": BACKOFF, **options}
         )
         self.runs.append(asyncio.create_task(worker.run()))
         return worker

@@ -10,7 +10,7 @@ import pytest
 from client.worker_bench import DEADLINE, MemoryJob, MemorySource, WorkerBench
 from minion_client import Job, task
 from minion_client import worker as worker_module
-from minion_client._run.job_run import Bounds
+from minion_client._run.job_run import TaskLimits
 from minion_client.source import Outcome, SourceRefused
 from minion_client.tasks import Registry
 from minion_client.worker import Worker
@@ -413,7 +413,7 @@ async def test_heartbeats_tell_the_status(bench: WorkerBench) -> None:
 
 async def test_a_cancelled_worker_leaves_nothing_running(bench: WorkerBench) -> None:
     gate = Gate(bench)
-    bench.worker(bounds=Bounds())
+    bench.worker(task_limits=TaskLimits())
     job = await bench.source.enqueue("held")
     await gate.holds(job)
     (run,) = bench.runs
@@ -441,7 +441,7 @@ async def test_a_defect_in_the_worker_ends_it(bench: WorkerBench) -> None:
 async def test_claims_pause_while_results_pile_up(
     bench: WorkerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minion_client.worker._MAX_UNDELIVERED", 5)
+    monkeypatch.setattr("minion_client._work.claimer._MAX_UNDELIVERED", 5)
 
     @task("noop", registry=bench.registry)
     async def noop(job: Job) -> None:

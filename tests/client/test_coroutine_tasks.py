@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from client.worker_bench import DEADLINE, WorkerBench
 from minion_client import Job, JobFailed, task
-from minion_client._run.job_run import Bounds
+from minion_client._run.job_run import TaskLimits
 
 
 async def test_a_coroutine_finishes_with_what_it_returns(bench: WorkerBench) -> None:
@@ -99,7 +99,7 @@ async def test_a_result_that_is_not_json_fails_the_job(bench: WorkerBench) -> No
     async def huge(job: Job) -> Any:
         return "x" * 100
 
-    bench.worker(bounds=Bounds(max_json_bytes=50))
+    bench.worker(task_limits=TaskLimits(max_json_bytes=50))
     job = await bench.perform("odd")
     text = "Task returned something that is not JSON: "
     assert (job.state, job.result) == ("failed", text + "$.a[0]: expected a JSON value, got set")
@@ -146,7 +146,7 @@ async def test_a_coroutine_that_ignores_its_end_gives_its_slot_up(
     async def ping(job: Job) -> str:
         return "pong"
 
-    bench.worker(jobs=1, spare=0, bounds=Bounds(cancel_grace=0.02))
+    bench.worker(jobs=1, spare=0, task_limits=TaskLimits(cancel_grace=0.02))
     job = await bench.perform("stubborn")
     assert job.result == "Job timed out after 0.01 seconds"
     assert (await bench.perform("ping")).result == "pong"
@@ -193,7 +193,7 @@ async def test_a_job_that_was_retried_runs_beside_its_old_self(bench: WorkerBenc
                 await let_go.wait()
         return job.retries
 
-    bench.worker(bounds=Bounds(cancel_grace=30.0))
+    bench.worker(task_limits=TaskLimits(cancel_grace=30.0))
     job = await bench.source.enqueue("twice")
     async with asyncio.timeout(DEADLINE):
         await started.wait()

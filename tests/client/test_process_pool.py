@@ -10,7 +10,7 @@ import pytest
 from client.worker_bench import WorkerBench
 from minion_client._run.pool import ProcessPool
 from minion_client._run.process import ChildSettings, ChildStartError
-from minion_client._run.runner import Executor
+from minion_client._run.runner import Runner
 from minion_client.tasks import Registry, Task, TaskKind
 
 PID = """
@@ -308,7 +308,7 @@ async def test_a_task_of_the_main_program_is_refused() -> None:
     registry = Registry()
     registry.add(Task(name="main_task", function=main_task, kind=TaskKind.PROCESS))
     with pytest.raises(ValueError, match="'main_task' is defined in the main program"):
-        await Executor(registry).start(1)
+        await Runner(registry).start(1)
 
 
 async def test_no_process_is_started_for_coroutines_alone() -> None:
@@ -318,10 +318,10 @@ async def test_no_process_is_started_for_coroutines_alone() -> None:
     registry = Registry()
     registry.add(Task(name="nothing", function=nothing, kind=TaskKind.COROUTINE))
     pool = ProcessPool(ChildSettings(modules=["there_is_no_such_module"]))
-    executor = Executor(registry, pool=pool)
-    await executor.start(4)
+    runner = Runner(registry, pool=pool)
+    await runner.start(4)
     assert pool.idle == 0
-    await executor.stop()
+    await runner.stop()
 
 
 def test_a_process_must_perform_a_job() -> None:

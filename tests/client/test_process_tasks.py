@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from client.worker_bench import WorkerBench
 from minion_client import Job, Registry, task
-from minion_client._run.job_run import Bounds
-from minion_client._run.runner import Executor
+from minion_client._run.job_run import TaskLimits
+from minion_client._run.runner import Runner
 from minion_wire.sizes import MAX_JOB_BYTES
 
 NOT_JSON = "Task returned something that is not JSON: "
@@ -294,7 +294,10 @@ async def test_processes_and_descriptors_do_not_leak(tasks: WorkerBench) -> None
     descriptors = open_descriptors()
     children = child_processes()
     worker = tasks.worker(
-        pool=tasks.process_pool("tasks", recycle_after=20), bounds=Bounds(), jobs=3, spare=0
+        pool=tasks.process_pool("tasks", recycle_after=20),
+        task_limits=TaskLimits(),
+        jobs=3,
+        spare=0,
     )
     jobs = [
         await tasks.source.enqueue("crashes", signal.SIGKILL)
@@ -330,4 +333,4 @@ async def test_a_function_that_processes_would_not_find_is_refused() -> None:
         pass
 
     with pytest.raises(ValueError, match="'lonely' is in a registry of its own"):
-        await Executor(registry).start(1)
+        await Runner(registry).start(1)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minion_client._run.job_run import Bounds
+from minion_client._run.job_run import TaskLimits
 from minion_client._run.pool import ProcessPool
 from minion_client._run.process import ChildSettings
-from minion_client._run.runner import Executor
+from minion_client._run.runner import Runner
 from minion_client._work.work_call import SentCommand
 from minion_client.backoff import Backoff
 from minion_client.source import Outcome
@@ -208,14 +208,18 @@ class WorkerBench:
         )
 
     def worker(
-        self, *, pool: ProcessPool | None = None, bounds: Bounds | None = None, **options: Any
+        self,
+        *,
+        pool: ProcessPool | None = None,
+        task_limits: TaskLimits | None = None,
+        **options: Any,
     ) -> Worker:
         """Start a worker."""
-        bounds = bounds or Bounds(cancel_grace=0.1)
-        executor = Executor(self.registry, bounds=bounds, pool=pool)
+        limits = task_limits or TaskLimits(cancel_grace=0.1)
+        runner = Runner(self.registry, limits=limits, pool=pool)
         backoff = Backoff(initial=0.001, maximum=0.01)
         options = {"backoff": backoff, **options}
-        worker = Worker(self.source, self.registry, executor=executor, **options)
+        worker = Worker(self.source, self.registry, runner=runner, **options)
         self.runs.append(asyncio.create_task(worker.run()))
         return worker
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from minion_wire.json_value import (
@@ -16,7 +17,7 @@ from minion_wire.json_value import (
 )
 from minion_wire.sizes import result_too_large
 
-from minion_client.tasks import JobFailed
+from minion_client.tasks import Job, JobFailed, TaskFunction, call
 
 MAX_TEXT_LENGTH = 10_000
 """Characters that are kept of an exception's text."""
@@ -41,8 +42,27 @@ class Verdict(NamedTuple):
     result: JsonValue
 
 
+def run_task(
+    function: TaskFunction, job: Job, *, limit: int, failed: Callable[[BaseException], None]
+) -> Verdict:
+    """Call the function of a task where no event loop runs, and judge what it does.
+
+    Args:
+        function: The function.
+        job: The job, with its arguments.
+        limit: Bytes that the result may have as encoded.
+        failed: Called with what the function raises, before it is judged.
+    """
+    try:
+        return judge_return(call(function, job), limit=limit)
+    # SystemExit too: the job ends here, not its thread or process.
+    except BaseException as error:  # noqa: BLE001
+        failed(error)
+        return judge_error(error, limit=limit)
+
+
 def judge_return(value: object, *, limit: int) -> Verdict:
-    """Judge a task by what it returned: JSON of at most `limit` bytes, or else it failed."""
+    """Return the verdict on what a task returned: it must be JSON of at most `limit` bytes."""
     try:
         return Verdict(failed=False, result=plain_json(value, limit=limit))
     except TooLargeError as refusal:
@@ -56,7 +76,7 @@ def judge_return(value: object, *, limit: int) -> Verdict:
 
 
 def judge_error(error: BaseException, *, limit: int) -> Verdict:
-    """Judge a task by what it raised: the exception's text, or the value that JobFailed carries."""
+    """Return the verdict on a task that raised: the error's text, or the value in a JobFailed."""
     if is_job_failed(error):
         try:
             return Verdict(failed=True, result=plain_json(error.result, limit=limit))  # type: ignore[attr-defined]  # it is a JobFailed
@@ -72,27 +92,23 @@ def judge_error(error: BaseException, *, limit: int) -> Verdict:
 
 
 def is_job_failed(error: BaseException) -> bool:
-    """Return whether a task meant to fail its job with a result of its own."""
+    """Return whether this is a JobFailed."""
     # Not isinstance, which asks an object that may raise for its class.
     return issubclass(type(error), JobFailed)
 
 
 def timeout_text(seconds: float) -> str:
-    """Say that a job ran out of time."""
+    """Return the result of a job that ran out of time."""
     return f"Job timed out after {seconds:.15g} {'second' if seconds == 1 else 'seconds'}"
 
 
 def exit_text(returncode: int) -> str:
-    """Say how the process of a job died.
-
-    Args:
-        returncode: As `subprocess` gives it: negative for a signal.
-    """
+    """Return the result of a job whose process died with a return code as of `subprocess`."""
     return f"Job terminated unexpectedly ({exit_words(returncode)})"
 
 
 def exit_words(returncode: int) -> str:
-    """Say how a process ended, from a return code as `exit_text` takes it."""
+    """Return a return code as of `subprocess`, negative for a signal, in words."""
     code, signal = (0, -returncode) if returncode < 0 else (returncode, 0)
     return f"exit code: {code}, signal: {signal}"
 
@@ -112,14 +128,14 @@ class ExitInSubtask(BaseException):
 
 
 def _describe(error: BaseException) -> str:
-    """Return what an exception says; never raises, whatever the exception does."""
+    """Return the text of an exception; never raises, whatever the exception does."""
     if issubclass(type(error), ExitInSubtask) and error.__cause__ is not None:
         error = error.__cause__
     name, text = _words(error)
     if issubclass(type(error), BaseExceptionGroup):
         text = f"{text}: {'; '.join(_leaves(error))}"
     if not issubclass(type(error), Exception):
-        # The text of SystemExit and the like says nothing without the name.
+        # The text of SystemExit and the like means nothing without the name.
         text = f"{name}: {text}" if text else name
     return storable_text(text or name, limit=MAX_TEXT_LENGTH)
 

@@ -16,8 +16,8 @@ from google.protobuf.struct_pb2 import Struct, Value
 from minion.v1 import job_pb2, worker_pb2
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import worker_service_pb2 as worker_service
-from minion_client._run.verdict import Verdict, judge_error, judge_return
-from minion_client.tasks import REGISTRY, Job, call
+from minion_client._run.verdict import Verdict, run_task
+from minion_client.tasks import REGISTRY, Job
 from minion_wire.sizes import MAX_JOB_BYTES
 from minion_wire.values import from_list, from_struct, to_struct, to_value
 
@@ -102,13 +102,13 @@ def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
         notes=from_struct(claimed.notes),
         _note=note,
     )
-    try:
-        value = call(REGISTRY[claimed.task].function, job)
-        return judge_return(value, limit=MAX_JOB_BYTES)
-    # Ctrl-C and sys.exit() too: nobody repairs what stays active in this queue.
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the job fails with it
-        traceback.print_exc()
-        return judge_error(error, limit=MAX_JOB_BYTES)
+    # Ctrl-C and sys.exit() fail the job too: nothing repairs jobs that stay active in this queue.
+    return run_task(
+        REGISTRY[claimed.task].function,
+        job,
+        limit=MAX_JOB_BYTES,
+        failed=traceback.print_exception,
+    )
 
 
 def _report(
