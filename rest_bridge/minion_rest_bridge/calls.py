@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from google.protobuf.message import Message
 from starlette.types import Receive
 
 from minion_rest_bridge.errors import ClientGone
@@ -13,16 +14,16 @@ from minion_rest_bridge.request import Metadata
 PATIENCE: Final = 2.0
 """Seconds after which a client whose call does not wait is watched for hanging up.
 
-Such a call does what it does in any case, and a client that only closes its sending side looks like
-one that has left: it shall have its answer. Watching costs a task, too.
+Such a call has its effect in any case, and a client that only closes its sending side looks like
+one that has left, but expects its response. Watching costs a task, too.
 """
 
 
 async def call_unary(
     method: Any,
-    request: Any,
+    request: Message,
     metadata: Metadata,
-    seconds: float | None,
+    timeout: float | None,  # noqa: ASYNC109 - gRPC's deadline
     receive: Receive,
     *,
     waits: bool,
@@ -33,11 +34,11 @@ async def call_unary(
         method: A unary-unary multicallable.
         request: Its request message.
         metadata: To send along.
-        seconds: How long it may take; None is without limit.
+        timeout: Seconds that it may take; None: any time.
         receive: Of the HTTP request, whose body has been read.
         waits: Whether the call may wait for something to happen. If so, the client is watched from
-            the first moment: what is taken for one that has gone is put back only if the call is
-            cancelled in time.
+            the first moment: jobs that were claimed for a client that has left are put back only
+            if the call is cancelled in time.
 
     Raises:
         AioRpcError: The call failed.
@@ -45,7 +46,7 @@ async def call_unary(
     """
     watch = _Watch(receive, 0 if waits else PATIENCE)
     try:
-        return await method(request, metadata=metadata, timeout=seconds)
+        return await method(request, metadata=metadata, timeout=timeout)
     except asyncio.CancelledError:
         if watch.fired():
             raise ClientGone from None

@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
     ServiceDescriptorProto,
 )
 
-from minion_rest_bridge.services import PACKAGE
+from minion_rest_bridge.rules import PACKAGE
 
 DESCRIPTOR_SET: Final = "minion.binpb"
 

@@ -10,16 +10,10 @@ from google.protobuf.descriptor import FieldDescriptor, ServiceDescriptor
 from google.rpc.status_pb2 import Status
 
 from minion_rest_bridge.comments import Comments
+from minion_rest_bridge.fields import is_well_known, resolve, takes_text
 from minion_rest_bridge.lanraragi_openapi import LANRARAGI_PATHS, LANRARAGI_SCHEMAS, LANRARAGI_TAG
+from minion_rest_bridge.rules import BODY_ALL, Rule, read_rules
 from minion_rest_bridge.schemas import Direction, Schema, SchemaBook
-from minion_rest_bridge.services import (
-    BODY_ALL,
-    Binding,
-    bindings,
-    is_well_known,
-    resolve,
-    takes_text,
-)
 
 OPENAPI_VERSION: Final = "3.1.0"
 DISTRIBUTION: Final = "minion-server"
@@ -66,13 +60,13 @@ def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[
     status = book.message(Status.DESCRIPTOR, Direction.RESPONSE)
     paths: dict[str, dict[str, Any]] = {}
     seen: dict[str, int] = {}
-    for binding in bindings(services):
-        operation = _Operation(binding, book, comments).describe()
-        count = seen[binding.method.name] = seen.get(binding.method.name, 0) + 1
+    for rule in read_rules(services):
+        operation = _Operation(rule, book, comments).describe()
+        count = seen[rule.method.name] = seen.get(rule.method.name, 0) + 1
         if count > 1:
             operation["operationId"] += str(count)
-        path = _path_text(binding)
-        paths.setdefault(path, {})[binding.http_method.lower()] = operation
+        path = _path_text(rule)
+        paths.setdefault(path, {})[rule.http_method.lower()] = operation
     return {
         "openapi": OPENAPI_VERSION,
         "info": {
@@ -108,15 +102,15 @@ def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[
 
 
 class _Operation:
-    """The description of one binding."""
+    """The description of one rule."""
 
-    def __init__(self, binding: Binding, book: SchemaBook, comments: Comments) -> None:
-        self._binding = binding
-        self._method = binding.method
+    def __init__(self, rule: Rule, book: SchemaBook, comments: Comments) -> None:
+        self._rule = rule
+        self._method = rule.method
         self._book = book
         self._comments = comments
         self._comment = comments.get(self._method.full_name, "")
-        self._in_path = [variable.path for variable in binding.template.variables]
+        self._in_path = [variable.path for variable in rule.template.variables]
 
     def describe(self) -> dict[str, Any]:
         summary, _, _ = self._comment.partition(". ")
@@ -129,20 +123,20 @@ class _Operation:
             "parameters": [*self._path_parameters(), *self._query_parameters()],
             "responses": self._responses(),
         }
-        if self._binding.body is not None:
+        if self._rule.body is not None:
             operation["requestBody"] = self._request_body()
-        if self._binding.policy.is_open:
+        if self._rule.policy.is_open:
             operation["security"] = []
         return operation
 
     def _policy(self) -> Iterator[str]:
         """Return what the options of the method say, as sentences."""
-        if self._binding.policy.is_open:
+        if self._rule.policy.is_open:
             yield KEY_FREE
-        if self._binding.policy.is_idempotent and not self._binding.policy.is_safe:
+        if self._rule.policy.is_idempotent and not self._rule.policy.is_safe:
             yield "May be repeated: a second call changes nothing more."
-        if self._binding.policy.wait_field is not None:
-            yield f"A call lasts as long as `{self._binding.policy.wait_field}` says, at most."
+        if self._rule.policy.wait_field is not None:
+            yield f"A call lasts as long as `{self._rule.policy.wait_field}` says, at most."
 
     def _path_parameters(self) -> Iterator[dict[str, Any]]:
         for path in self._in_path:
@@ -150,9 +144,9 @@ class _Operation:
             yield self._parameter(".".join(path), chain[-1], "path") | {"required": True}
 
     def _query_parameters(self) -> Iterator[dict[str, Any]]:
-        if self._binding.body == BODY_ALL:
+        if self._rule.body == BODY_ALL:
             return
-        taken = {*self._in_path, (self._binding.body or "",)}
+        taken = {*self._in_path, (self._rule.body or "",)}
         for chain in _leaves(self._method.input_type, ()):
             if tuple(field.name for field in chain) not in taken:
                 name = ".".join(field.json_name for field in chain)
@@ -168,7 +162,7 @@ class _Operation:
 
     def _request_body(self) -> dict[str, Any]:
         message = self._method.input_type
-        body = self._binding.body
+        body = self._rule.body
         if body != BODY_ALL:
             schema = self._book.field(message.fields_by_name[body or ""], Direction.REQUEST)
         elif self._in_path:
@@ -181,8 +175,8 @@ class _Operation:
     def _responses(self) -> dict[str, Any]:
         responses: dict[str, Any] = {"200": self._success()}
         for code in _ERRORS:
-            needless = (code in _WITH_BODY and self._binding.body is None) or (
-                code in _NEED_KEY and self._binding.policy.is_open
+            needless = (code in _WITH_BODY and self._rule.body is None) or (
+                code in _NEED_KEY and self._rule.policy.is_open
             )
             if not needless:
                 responses[str(code)] = {"$ref": f"#/components/responses/{_error_name(code)}"}
@@ -190,7 +184,7 @@ class _Operation:
 
     def _success(self) -> dict[str, Any]:
         output = self._method.output_type
-        field = self._binding.response_body
+        field = self._rule.response_body
         if field is None:
             schema = self._book.message(output, Direction.RESPONSE)
             description = self._comments.get(output.full_name, "The answer.")
@@ -236,12 +230,12 @@ def _leaves(
             yield from _leaves(field.message_type, chain)
 
 
-def _path_text(binding: Binding) -> str:
+def _path_text(rule: Rule) -> str:
     """Answer the path as OpenAPI writes it, without the patterns of its variables."""
-    segments: list[str] = list(binding.template.segments)
-    for variable in reversed(binding.template.variables):
+    segments: list[str] = list(rule.template.segments)
+    for variable in reversed(rule.template.variables):
         segments[variable.start : variable.end] = [f"{{{'.'.join(variable.path)}}}"]
-    verb = f":{binding.template.verb}" if binding.template.verb else ""
+    verb = f":{rule.template.verb}" if rule.template.verb else ""
     return f"/{'/'.join(segments)}{verb}"
 
 

@@ -10,7 +10,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from minion_wire.json_value import MAX_EXACT
 
 from minion_rest_bridge.comments import Comments, bounds
-from minion_rest_bridge.json_out import enum_type
+from minion_rest_bridge.fields import enum_type
 
 Schema = dict[str, Any]
 

@@ -15,7 +15,7 @@ from minion.v1 import minion_service_pb2 as pb
 from minion_rest_bridge.comments import bounds, load_comments
 from minion_rest_bridge.json_out import message_to_json
 from minion_rest_bridge.openapi import describe
-from minion_rest_bridge.services import load_services
+from minion_rest_bridge.rules import load_services
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
