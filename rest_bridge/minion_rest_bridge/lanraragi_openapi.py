@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from minion_rest_bridge.fields import MAX_INT32, MAX_INT64
+from minion_rest_bridge.forms import MULTIPART, URL_ENCODED
+from minion_rest_bridge.lanraragi import METHODS, OPERATIONS, QUEUE
+from minion_rest_bridge.policy import policy_of
+from minion_rest_bridge.responses import CONTENT_TYPE
 from minion_rest_bridge.schemas import REF
 
 TAG: Final = "LANraragi"
@@ -12,39 +17,18 @@ LANRARAGI_TAG: Final = {
     "description": "The paths of LANraragi's Minion API, for its clients.",
 }
 
-_ERRORS: Final[dict[int, tuple[str, str]]] = {
-    400: ("The request cannot be accepted; `error` says why.", "OperationError"),
-    401: ("The key is missing or wrong.", "KeyError"),
-    404: ("There is no job with this id.", "OperationError"),
-    408: ("The body did not arrive in time.", "OperationError"),
-    413: ("The request is too large.", "OperationError"),
-    415: ("The body is not a form, or is compressed.", "OperationError"),
-    429: ("A limit is reached for now.", "OperationError"),
-    500: ("The server met a defect.", "OperationError"),
-    501: ("The gRPC server does not know this method.", "OperationError"),
-    503: ("The gRPC server is out of reach.", "OperationError"),
-    504: ("The deadline passed before the answer came.", "OperationError"),
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_ID: Final = {"type": "integer", "minimum": 1}
+_TEXT: Final = {"type": "string"}
+_NOTES: Final = {"type": "object", "description": "Metadata attached to the job."}
+_STATE: Final = {"enum": ["inactive", "active", "finished", "failed"]}
+_TIME: Final = {
+    "type": "string",
+    "pattern": "^-?[0-9]+$",
+    "description": "Whole seconds since 1970-01-01T00:00:00Z.",
 }
-
-_JOB_ID: Final = {
-    "name": "jobid",
-    "in": "path",
-    "required": True,
-    "description": "Id of the job.",
-    "schema": {"type": "integer", "format": "int64", "minimum": 1, "maximum": 2**63 - 1},
-}
-
-
-def _json(schema: str) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": REF + schema}}}
-
-
-def _responses(schema: str, description: str, *errors: int) -> dict[str, Any]:
-    responses: dict[str, Any] = {"200": {"description": description, "content": _json(schema)}}
-    for code in errors:
-        text, name = _ERRORS[code]
-        responses[str(code)] = {"description": text, "content": _json(name)}
-    return responses
+_TIME_OR_NULL: Final = {**_TIME, "type": ["string", "null"]}
+_PRIORITY: Final = {"type": "integer", "format": "int32"}
 
 
 def _object(**properties: Any) -> dict[str, Any]:
@@ -56,21 +40,6 @@ def _object(**properties: Any) -> dict[str, Any]:
     }
 
 
-_COUNT: Final = {"type": "integer", "minimum": 0}
-_TEXT: Final = {"type": "string"}
-_IDS: Final = {"type": "array", "items": {"type": "integer", "minimum": 1}}
-# Any number is taken for a parent.
-_PARENTS: Final = {"type": "array", "items": {"type": "integer"}}
-_NOTES: Final = {"type": "object", "description": "Metadata attached to the job."}
-_STATE: Final = {"enum": ["inactive", "active", "finished", "failed"]}
-_TIME: Final = {
-    "type": "string",
-    "pattern": "^-?[0-9]+$",
-    "description": "Whole seconds since 1970-01-01T00:00:00Z.",
-}
-_TIME_OR_NULL: Final = {**_TIME, "type": ["string", "null"]}
-_FAILED: Final = {"const": 0}
-
 LANRARAGI_SCHEMAS: Final[dict[str, Any]] = {
     "JobStatus": _object(
         state=_STATE,
@@ -81,18 +50,19 @@ LANRARAGI_SCHEMAS: Final[dict[str, Any]] = {
     "JobDetail": _object(
         args={"type": "array"},
         attempts=_COUNT,
-        children=_IDS,
+        children={"type": "array", "items": _ID},
         created=_TIME,
         delayed=_TIME,
         expires=_TIME_OR_NULL,
         finished=_TIME_OR_NULL,
-        id={"type": "integer", "minimum": 1},
+        id=_ID,
         lax={"enum": [0, 1]},
         notes=_NOTES,
-        parents=_PARENTS,
+        # Any number is accepted as a parent.
+        parents={"type": "array", "items": {"type": "integer"}},
         priority={"type": "integer"},
         queue=_TEXT,
-        result={"description": "What the task answered: any JSON value."},
+        result={"description": "What the task returned: any JSON value."},
         retried=_TIME_OR_NULL,
         retries=_COUNT,
         started=_TIME_OR_NULL,
@@ -101,92 +71,114 @@ LANRARAGI_SCHEMAS: Final[dict[str, Any]] = {
         time={**_TIME, "description": "The server's clock, in whole seconds since 1970."},
         worker={"type": ["integer", "null"], "description": "Null before the first start."},
     ),
-    "JobQueued": _object(
-        operation={"const": "queue_minion_job"}, success={"const": 1}, job={"type": "integer"}
-    ),
+    "JobQueued": _object(operation={"const": QUEUE}, success={"const": 1}, job={"type": "integer"}),
     "OperationError": _object(
-        operation=_TEXT, error=_TEXT, success=_FAILED, successMessage={"const": ""}
+        operation=_TEXT, error=_TEXT, success={"const": 0}, successMessage={"const": ""}
     ),
     "KeyError": _object(error=_TEXT),
 }
 
-_FORM: Final = {
-    "type": "object",
-    "properties": {
-        "args": {
-            "type": "string",
-            "contentMediaType": "application/json",
-            "contentSchema": {"type": "array"},
-        },
-        "priority": {"type": "integer", "format": "int32"},
-    },
+_JOB_ID: Final = {
+    "name": "jobid",
+    "in": "path",
+    "required": True,
+    "description": "Id of the job.",
+    "schema": {**_ID, "format": "int64", "maximum": MAX_INT64},
 }
+_QUEUE_PARAMETERS: Final = [
+    {
+        "name": "jobname",
+        "in": "path",
+        "required": True,
+        "description": "Name of the task.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+    },
+    {
+        "name": "args",
+        "in": "query",
+        "description": "The arguments, a JSON array. Required, here or in the form.",
+        "content": {CONTENT_TYPE: {"schema": {"type": "array"}}},
+    },
+    {
+        "name": "priority",
+        "in": "query",
+        "description": "Jobs of higher priority run first. Default: 0.",
+        "schema": {**_PRIORITY, "minimum": -MAX_INT32 - 1, "maximum": MAX_INT32},
+    },
+]
+_ARGS: Final = {
+    "type": "string",
+    "contentMediaType": CONTENT_TYPE,
+    "contentSchema": {"type": "array"},
+}
+_FORM: Final = {"type": "object", "properties": {"args": _ARGS, "priority": _PRIORITY}}
+_ERRORS: Final = {
+    400: "The request cannot be accepted; `error` says why.",
+    404: "There is no job with this id.",
+    415: "The body is not a form, or is compressed.",
+}
+_SCHEMAS: Final = {401: "KeyError"}
 
-LANRARAGI_PATHS: Final[dict[str, Any]] = {
-    "/api/minion/{jobid}": {
-        "get": {
-            "operationId": "GetMinionJobStatus",
-            "summary": "Tell the state of a job. Needs no key",
-            "tags": [TAG],
-            "security": [],
-            "parameters": [_JOB_ID],
-            "responses": _responses(
-                "JobStatus", "The state of the job.", 400, 404, 429, 500, 501, 503, 504
-            ),
+
+def lanraragi_paths(errors: dict[int, str]) -> dict[str, Any]:
+    """Return the path items.
+
+    Args:
+        errors: Descriptions of errors by their HTTP status, for those that are like other paths'.
+    """
+
+    def operation(rest: str, schema: str, success: str, **members: Any) -> dict[str, Any]:
+        is_open = policy_of(METHODS[OPERATIONS[rest].rpc]).is_open
+        is_post = OPERATIONS[rest].http_method == "POST"
+        codes = {400, 429, 500, 501, 503, 504} | ({408, 413, 415} if is_post else {404})
+        if not is_open:
+            codes.add(401)
+        texts = errors | _ERRORS
+        responses = {"200": _response(success, schema)} | {
+            str(code): _response(texts[code], _SCHEMAS.get(code, "OperationError"))
+            for code in sorted(codes)
         }
-    },
-    "/api/minion/{jobid}/detail": {
-        "get": {
-            "operationId": "GetMinionJobDetail",
-            "summary": "Tell everything about a job",
-            "tags": [TAG],
-            "parameters": [_JOB_ID],
-            "responses": _responses(
-                "JobDetail", "Everything about the job.", 400, 401, 404, 429, 500, 501, 503, 504
-            ),
-        }
-    },
-    "/api/minion/{jobname}/queue": {
-        "post": {
-            "operationId": "QueueMinionJob",
-            "summary": "Put a job into the queue",
-            "tags": [TAG],
-            "description": "The parameters stand in the query or in a form.",
-            "parameters": [
-                {
-                    "name": "jobname",
-                    "in": "path",
-                    "required": True,
-                    "description": "Name of the task.",
-                    "schema": {"type": "string", "minLength": 1, "maxLength": 255},
-                },
-                {
-                    "name": "args",
-                    "in": "query",
-                    "description": "The arguments, a JSON array. Required, here or in the form.",
-                    "content": {"application/json": {"schema": {"type": "array"}}},
-                },
-                {
-                    "name": "priority",
-                    "in": "query",
-                    "description": "Jobs of higher priority run first. Default: 0.",
-                    "schema": {
-                        "type": "integer",
-                        "format": "int32",
-                        "minimum": -(2**31),
-                        "maximum": 2**31 - 1,
-                    },
-                },
-            ],
-            "requestBody": {
+        security: dict[str, Any] = {"security": []} if is_open else {}
+        described = {"tags": [TAG], **security, **members, "responses": responses}
+        return {OPERATIONS[rest].http_method.lower(): described}
+
+    return {
+        "/api/minion/{jobid}": operation(
+            "",
+            "JobStatus",
+            "The state of the job.",
+            operationId="GetMinionJobStatus",
+            summary="Return the state of a job. Needs no key",
+            parameters=[_JOB_ID],
+        ),
+        "/api/minion/{jobid}/detail": operation(
+            "detail",
+            "JobDetail",
+            "Everything about the job.",
+            operationId="GetMinionJobDetail",
+            summary="Return everything about a job",
+            parameters=[_JOB_ID],
+        ),
+        "/api/minion/{jobname}/queue": operation(
+            "queue",
+            "JobQueued",
+            "The job's id.",
+            operationId="QueueMinionJob",
+            summary="Put a job into the queue",
+            description="The parameters stand in the query or in a form.",
+            parameters=_QUEUE_PARAMETERS,
+            requestBody={
                 "content": {
-                    "application/x-www-form-urlencoded": {"schema": _FORM},
-                    "multipart/form-data": {"schema": _FORM},
+                    media_type.decode(): {"schema": _FORM}
+                    for media_type in (URL_ENCODED, MULTIPART)
                 }
             },
-            "responses": _responses(
-                "JobQueued", "The job's id.", 400, 401, 408, 413, 415, 429, 500, 501, 503, 504
-            ),
-        }
-    },
-}
+        ),
+    }
+
+
+def _response(description: str, schema: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {CONTENT_TYPE: {"schema": {"$ref": REF + schema}}},
+    }

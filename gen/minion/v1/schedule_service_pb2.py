@@ -26,15 +26,24 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from minion.v1 import options_pb2 as minion_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n minion/v1/schedule_service.proto\x12\tminion.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xba\x03\n\x08Schedule\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x63ron\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12(\n\x04\x61rgs\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12)\n\x06\x65xpire\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03lax\x18\x08 \x01(\x08\x12&\n\x05notes\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08priority\x18\n \x01(\x05\x12\r\n\x05queue\x18\x0b \x01(\t\x12\x0e\n\x06paused\x18\x0c \x01(\x08\x12+\n\x07\x63reated\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08next_run\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08last_run\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08last_job\x18\x10 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_last_job\"\xbb\x02\n\x12PutScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\x0c\n\x04task\x18\x03 \x01(\t\x12(\n\x04\x61rgs\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12\x15\n\x08\x61ttempts\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12)\n\x06\x65xpire\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x03lax\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12&\n\x05notes\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\x08priority\x18\t \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05queue\x18\n \x01(\tH\x03\x88\x01\x01\x42\x0b\n\t_attemptsB\x06\n\x04_laxB\x0b\n\t_priorityB\x08\n\x06_queue\"!\n\x13PutScheduleResponse\x12\n\n\x02id\x18\x01 \x01(\x03\"%\n\x15\x44\x65leteScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\")\n\x16\x44\x65leteScheduleResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"$\n\x14PauseScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\")\n\x15PauseScheduleResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\"%\n\x15ResumeScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x16ResumeScheduleResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\"\xbc\x01\n\x14ListSchedulesRequest\x12\x0b\n\x03ids\x18\x01 \x03(\x03\x12\r\n\x05names\x18\x02 \x03(\t\x12\x13\n\x06\x62\x65\x66ore\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tpage_size\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x17\n\npage_token\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x11\n\x04skip\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\t\n\x07_beforeB\x0c\n\n_page_sizeB\r\n\x0b_page_tokenB\x07\n\x05_skip\"g\n\x15ListSchedulesResponse\x12&\n\tschedules\x18\x01 \x03(\x0b\x32\x13.minion.v1.Schedule\x12\r\n\x05total\x18\x02 \x01(\x03\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x1a\n\x18\x44ispatchSchedulesRequest\"\x95\x01\n\x19\x44ispatchSchedulesResponse\x12\x43\n\ndispatched\x18\x01 \x03(\x0b\x32/.minion.v1.DispatchSchedulesResponse.Dispatched\x1a\x33\n\nDispatched\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\x03\x32\xe4\x05\n\x0fScheduleService\x12i\n\x0bPutSchedule\x12\x1d.minion.v1.PutScheduleRequest\x1a\x1e.minion.v1.PutScheduleResponse\"\x1b\x90\x02\x02\x82\xd3\xe4\x93\x02\x12\"\r/v1/schedules:\x01*\x12s\n\x0e\x44\x65leteSchedule\x12 .minion.v1.DeleteScheduleRequest\x1a!.minion.v1.DeleteScheduleResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/schedules/{name}\x12|\n\rPauseSchedule\x12\x1f.minion.v1.PauseScheduleRequest\x1a .minion.v1.PauseScheduleResponse\"(\x90\x02\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/schedules/{name}:pause:\x01*\x12\x80\x01\n\x0eResumeSchedule\x12 .minion.v1.ResumeScheduleRequest\x1a!.minion.v1.ResumeScheduleResponse\")\x90\x02\x02\x82\xd3\xe4\x93\x02 \"\x1b/v1/schedules/{name}:resume:\x01*\x12l\n\rListSchedules\x12\x1f.minion.v1.ListSchedulesRequest\x1a .minion.v1.ListSchedulesResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/schedules\x12\x81\x01\n\x11\x44ispatchSchedules\x12#.minion.v1.DispatchSchedulesRequest\x1a$.minion.v1.DispatchSchedulesResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/schedules:dispatch:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n minion/v1/schedule_service.proto\x12\tminion.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17minion/v1/options.proto\"\xba\x03\n\x08Schedule\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04\x63ron\x18\x03 \x01(\t\x12\x0c\n\x04task\x18\x04 \x01(\t\x12(\n\x04\x61rgs\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12\x10\n\x08\x61ttempts\x18\x06 \x01(\x05\x12)\n\x06\x65xpire\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03lax\x18\x08 \x01(\x08\x12&\n\x05notes\x18\t \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x10\n\x08priority\x18\n \x01(\x05\x12\r\n\x05queue\x18\x0b \x01(\t\x12\x0e\n\x06paused\x18\x0c \x01(\x08\x12+\n\x07\x63reated\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08next_run\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08last_run\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\x08last_job\x18\x10 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_last_job\"\xd9\x02\n\x12PutScheduleRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x18\x01 \xff\x01\x12\x0c\n\x04\x63ron\x18\x02 \x01(\t\x12\x17\n\x04task\x18\x03 \x01(\tB\t\x92\xb5\x18\x05\x18\x01 \xff\x01\x12(\n\x04\x61rgs\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.ListValue\x12\x1d\n\x08\x61ttempts\x18\x05 \x01(\x05\x42\x06\x92\xb5\x18\x02\x08\x01H\x00\x88\x01\x01\x12)\n\x06\x65xpire\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x03lax\x18\x07 \x01(\x08H\x01\x88\x01\x01\x12&\n\x05notes\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\x08priority\x18\t \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05queue\x18\n \x01(\tH\x03\x88\x01\x01\x42\x0b\n\t_attemptsB\x06\n\x04_laxB\x0b\n\t_priorityB\x08\n\x06_queue\"!\n\x13PutScheduleResponse\x12\n\n\x02id\x18\x01 \x01(\x03\"%\n\x15\x44\x65leteScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\")\n\x16\x44\x65leteScheduleResponse\x12\x0f\n\x07\x64\x65leted\x18\x01 \x01(\x08\"$\n\x14PauseScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\")\n\x15PauseScheduleResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\"%\n\x15ResumeScheduleRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"*\n\x16ResumeScheduleResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x08\"\xc7\x01\n\x14ListSchedulesRequest\x12\x0b\n\x03ids\x18\x01 \x03(\x03\x12\r\n\x05names\x18\x02 \x03(\t\x12\x13\n\x06\x62\x65\x66ore\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12!\n\tpage_size\x18\x04 \x01(\x05\x42\t\x92\xb5\x18\x05\x08\x01\x10\xe8\x07H\x01\x88\x01\x01\x12\x17\n\npage_token\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x11\n\x04skip\x18\x06 \x01(\x05H\x03\x88\x01\x01\x42\t\n\x07_beforeB\x0c\n\n_page_sizeB\r\n\x0b_page_tokenB\x07\n\x05_skip\"g\n\x15ListSchedulesResponse\x12&\n\tschedules\x18\x01 \x03(\x0b\x32\x13.minion.v1.Schedule\x12\r\n\x05total\x18\x02 \x01(\x03\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t\"\x1a\n\x18\x44ispatchSchedulesRequest\"\x95\x01\n\x19\x44ispatchSchedulesResponse\x12\x43\n\ndispatched\x18\x01 \x03(\x0b\x32/.minion.v1.DispatchSchedulesResponse.Dispatched\x1a\x33\n\nDispatched\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03job\x18\x03 \x01(\x03\x32\xe4\x05\n\x0fScheduleService\x12i\n\x0bPutSchedule\x12\x1d.minion.v1.PutScheduleRequest\x1a\x1e.minion.v1.PutScheduleResponse\"\x1b\x90\x02\x02\x82\xd3\xe4\x93\x02\x12\"\r/v1/schedules:\x01*\x12s\n\x0e\x44\x65leteSchedule\x12 .minion.v1.DeleteScheduleRequest\x1a!.minion.v1.DeleteScheduleResponse\"\x1c\x82\xd3\xe4\x93\x02\x16*\x14/v1/schedules/{name}\x12|\n\rPauseSchedule\x12\x1f.minion.v1.PauseScheduleRequest\x1a .minion.v1.PauseScheduleResponse\"(\x90\x02\x02\x82\xd3\xe4\x93\x02\x1f\"\x1a/v1/schedules/{name}:pause:\x01*\x12\x80\x01\n\x0eResumeSchedule\x12 .minion.v1.ResumeScheduleRequest\x1a!.minion.v1.ResumeScheduleResponse\")\x90\x02\x02\x82\xd3\xe4\x93\x02 \"\x1b/v1/schedules/{name}:resume:\x01*\x12l\n\rListSchedules\x12\x1f.minion.v1.ListSchedulesRequest\x1a .minion.v1.ListSchedulesResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/schedules\x12\x81\x01\n\x11\x44ispatchSchedules\x12#.minion.v1.DispatchSchedulesRequest\x1a$.minion.v1.DispatchSchedulesResponse\"!\x82\xd3\xe4\x93\x02\x1b\"\x16/v1/schedules:dispatch:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.v1.schedule_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_PUTSCHEDULEREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_PUTSCHEDULEREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\030\005\030\001 \377\001'
+  _globals['_PUTSCHEDULEREQUEST'].fields_by_name['task']._loaded_options = None
+  _globals['_PUTSCHEDULEREQUEST'].fields_by_name['task']._serialized_options = b'\222\265\030\005\030\001 \377\001'
+  _globals['_PUTSCHEDULEREQUEST'].fields_by_name['attempts']._loaded_options = None
+  _globals['_PUTSCHEDULEREQUEST'].fields_by_name['attempts']._serialized_options = b'\222\265\030\002\010\001'
+  _globals['_LISTSCHEDULESREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTSCHEDULESREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\265\030\005\010\001\020\350\007'
   _globals['_SCHEDULESERVICE'].methods_by_name['PutSchedule']._loaded_options = None
   _globals['_SCHEDULESERVICE'].methods_by_name['PutSchedule']._serialized_options = b'\220\002\002\202\323\344\223\002\022\"\r/v1/schedules:\001*'
   _globals['_SCHEDULESERVICE'].methods_by_name['DeleteSchedule']._loaded_options = None
@@ -47,34 +56,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SCHEDULESERVICE'].methods_by_name['ListSchedules']._serialized_options = b'\220\002\001\202\323\344\223\002\017\022\r/v1/schedules'
   _globals['_SCHEDULESERVICE'].methods_by_name['DispatchSchedules']._loaded_options = None
   _globals['_SCHEDULESERVICE'].methods_by_name['DispatchSchedules']._serialized_options = b'\202\323\344\223\002\033\"\026/v1/schedules:dispatch:\001*'
-  _globals['_SCHEDULE']._serialized_start=173
-  _globals['_SCHEDULE']._serialized_end=615
-  _globals['_PUTSCHEDULEREQUEST']._serialized_start=618
-  _globals['_PUTSCHEDULEREQUEST']._serialized_end=933
-  _globals['_PUTSCHEDULERESPONSE']._serialized_start=935
-  _globals['_PUTSCHEDULERESPONSE']._serialized_end=968
-  _globals['_DELETESCHEDULEREQUEST']._serialized_start=970
-  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1007
-  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1009
-  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1050
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1052
-  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1088
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1090
-  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1131
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1133
-  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1170
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=1172
-  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=1214
-  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1217
-  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1405
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1407
-  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1510
-  _globals['_DISPATCHSCHEDULESREQUEST']._serialized_start=1512
-  _globals['_DISPATCHSCHEDULESREQUEST']._serialized_end=1538
-  _globals['_DISPATCHSCHEDULESRESPONSE']._serialized_start=1541
-  _globals['_DISPATCHSCHEDULESRESPONSE']._serialized_end=1690
-  _globals['_DISPATCHSCHEDULESRESPONSE_DISPATCHED']._serialized_start=1639
-  _globals['_DISPATCHSCHEDULESRESPONSE_DISPATCHED']._serialized_end=1690
-  _globals['_SCHEDULESERVICE']._serialized_start=1693
-  _globals['_SCHEDULESERVICE']._serialized_end=2433
+  _globals['_SCHEDULE']._serialized_start=198
+  _globals['_SCHEDULE']._serialized_end=640
+  _globals['_PUTSCHEDULEREQUEST']._serialized_start=643
+  _globals['_PUTSCHEDULEREQUEST']._serialized_end=988
+  _globals['_PUTSCHEDULERESPONSE']._serialized_start=990
+  _globals['_PUTSCHEDULERESPONSE']._serialized_end=1023
+  _globals['_DELETESCHEDULEREQUEST']._serialized_start=1025
+  _globals['_DELETESCHEDULEREQUEST']._serialized_end=1062
+  _globals['_DELETESCHEDULERESPONSE']._serialized_start=1064
+  _globals['_DELETESCHEDULERESPONSE']._serialized_end=1105
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_start=1107
+  _globals['_PAUSESCHEDULEREQUEST']._serialized_end=1143
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_start=1145
+  _globals['_PAUSESCHEDULERESPONSE']._serialized_end=1186
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_start=1188
+  _globals['_RESUMESCHEDULEREQUEST']._serialized_end=1225
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_start=1227
+  _globals['_RESUMESCHEDULERESPONSE']._serialized_end=1269
+  _globals['_LISTSCHEDULESREQUEST']._serialized_start=1272
+  _globals['_LISTSCHEDULESREQUEST']._serialized_end=1471
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_start=1473
+  _globals['_LISTSCHEDULESRESPONSE']._serialized_end=1576
+  _globals['_DISPATCHSCHEDULESREQUEST']._serialized_start=1578
+  _globals['_DISPATCHSCHEDULESREQUEST']._serialized_end=1604
+  _globals['_DISPATCHSCHEDULESRESPONSE']._serialized_start=1607
+  _globals['_DISPATCHSCHEDULESRESPONSE']._serialized_end=1756
+  _globals['_DISPATCHSCHEDULESRESPONSE_DISPATCHED']._serialized_start=1705
+  _globals['_DISPATCHSCHEDULESRESPONSE_DISPATCHED']._serialized_end=1756
+  _globals['_SCHEDULESERVICE']._serialized_start=1759
+  _globals['_SCHEDULESERVICE']._serialized_end=2499
 # @@protoc_insertion_point(module_scope)
