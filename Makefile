@@ -9,6 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 PARALLEL = -n $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )) --dist worksteal
 
 OUT := gen
+CLIENT := client/minion_client/client.py
 PROTO_CACHE := .cache/proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iproto -I$(PROTO_CACHE)
 PROTOS := $(wildcard proto/minion/v1/*.proto)
@@ -41,13 +42,14 @@ types: $(VENV)/dev
 layers: $(VENV)/dev
 	$(BIN)/lint-imports
 
-# The contract is clean, and gen/ is what it generates.
+# The contract is clean, and gen/ and the synchronous client are what is generated.
 protos: $(VENV)/dev $(PROTO_CACHE)
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
 	rm -rf .cache/gen && mkdir -p .cache/gen/minion/v1
-	$(MAKE) --no-print-directory gen OUT=.cache/gen
+	$(MAKE) --no-print-directory gen OUT=.cache/gen CLIENT=.cache/client.py
 	diff -r -x __pycache__ -x py.typed gen .cache/gen
+	diff $(CLIENT) .cache/client.py
 
 # Programs that were built on the contract of the last commit go on working: of the one before, if proto/
 # has not been touched since. A clone may have neither.
@@ -64,6 +66,7 @@ gen: $(VENV)/dev $(PROTO_CACHE)
 	PATH="$(abspath $(BIN)):$$PATH" $(PROTOC) --grpc_python_out=$(OUT) --mypy_grpc_out=quiet:$(OUT) $(SERVICES)
 	$(PROTOC) --include_imports --include_source_info --descriptor_set_out=$(OUT)/minion/v1/minion.binpb \
 	  $(PROTOS) google/rpc/error_details.proto
+	$(BIN)/python client/unasync_client.py $(CLIENT)
 
 # buf and protoc need the sources of the annotations, and transcoders those of the errors' details, which
 # the package of their Python code brings.

@@ -21,9 +21,8 @@ import asyncpg
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import Claim, JobFilter, JobState, Outcome
-from minion_server.domain.maintenance import Retention
+from minion_server.domain.policy import Retention
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage
 from support.postgresql import PostgresServer, serving
@@ -81,8 +80,7 @@ async def claims(storage: PostgresStorage, number: int, most: int) -> float:
         times.append(time.perf_counter() - began)
         assert len(jobs) == most, len(jobs)
         await storage.end_jobs(
-            [Outcome(job_id=job.id, retries=0, failed=False, result=None) for job in jobs],
-            minion_backoff,
+            [Outcome(job_id=job.id, retries=0, failed=False, result=None) for job in jobs]
         )
     return statistics.median(times) * 1_000
 
@@ -98,7 +96,7 @@ async def others(storage: PostgresStorage) -> None:
     await timed("list, first page", storage.list_jobs(JobFilter(), limit=100))
     await timed("list, failed", storage.list_jobs(JobFilter(states=[JobState.FAILED]), limit=100))
     await timed("list, one task", storage.list_jobs(JobFilter(tasks=["none"]), limit=100))
-    await timed("repair", storage.repair(Retention(), minion_backoff))
+    await timed("repair", storage.repair(Retention()))
     await timed("history", storage.history())
     await timed("stage_due", storage.stage_due())
 

@@ -17,7 +17,6 @@ import asyncpg
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import Claim, NewJob, Outcome
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage
@@ -56,10 +55,7 @@ async def perform(stores: list[PostgresStorage], number: int, most: int, callers
             jobs = await storage.claim_jobs(worker, claim)
             await asyncio.gather(
                 *(
-                    storage.end_jobs(
-                        [Outcome(job_id=job.id, retries=0, failed=False, result=None)],
-                        minion_backoff,
-                    )
+                    storage.end_jobs([Outcome(job_id=job.id, retries=0, failed=False, result=None)])
                     for job in jobs
                 )
             )
@@ -89,10 +85,9 @@ async def triggers(url: str, number: int) -> None:
             await connection.fetchval(PERL_ENQUEUE)
 
     for state in ("ENABLE", "DISABLE", "ENABLE"):
-        for name in ("insert", "update", "delete"):
-            await connections[0].execute(
-                f"ALTER TABLE minion_jobs {state} TRIGGER minion_server_heed_{name}"
-            )
+        await connections[0].execute(
+            f"ALTER TABLE minion_jobs {state} TRIGGER minion_server_follow_job"
+        )
         began = time.perf_counter()
         await asyncio.gather(*map(insert, connections))
         report(f"Perl Minion's enqueue, 4 callers, triggers {state.lower()}d", number, began)

@@ -1,14 +1,15 @@
-"""What applications import to define tasks, to perform them and to talk to a Minion server."""
+"""Define tasks, run them in a worker, and use a Minion server."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minion_client.task import Job, JobCancelled, JobFailed, task
+from minion_client.tasks import Job, JobCancelled, JobFailed, task
 
 if TYPE_CHECKING:
-    from minion_client.async_client import AsyncClient
+    from minion_client._run.process import ChildStartError
+    from minion_client.aio import AsyncClient
     from minion_client.client import Client
     from minion_client.errors import (
         ConflictError,
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
         NotFoundError,
         UnavailableError,
     )
-    from minion_client.process import ChildStartError
     from minion_client.records import (
         Dispatched,
         Explanation,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
         WorkerInfo,
     )
     from minion_client.source import SourceRefused
-    from minion_client.task import Registry
+    from minion_client.tasks import Registry
     from minion_client.worker import Worker
 
 __all__ = [
@@ -78,10 +78,10 @@ __all__ = [
     "task",
 ]
 
-# Imported when they are first asked for: processes that perform jobs need tasks alone, and no gRPC.
+# Imported on first use: the processes that run jobs need tasks alone, and no gRPC.
 _MODULES = {
-    "AsyncClient": "async_client",
-    "ChildStartError": "process",
+    "AsyncClient": "aio",
+    "ChildStartError": "_run.process",
     "Client": "client",
     "Dispatched": "records",
     "Explanation": "records",
@@ -92,7 +92,7 @@ _MODULES = {
     "LockInfo": "records",
     "NewJob": "records",
     "Reason": "records",
-    "Registry": "task",
+    "Registry": "tasks",
     "RepairReport": "records",
     "ScheduleInfo": "records",
     "SourceRefused": "source",

@@ -1,4 +1,4 @@
-"""How long to wait before trying again what keeps failing."""
+"""How long to wait before the next attempt at what keeps failing."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Backoff:
 
     Attributes:
         initial: Seconds after the first failure.
-        maximum: Seconds that no delay exceeds.
-        random: Answers a number in [0, 1): the jitter, which takes off up to half of a delay.
+        maximum: Upper limit of a delay, in seconds.
+        random: Returns a number in [0, 1): the jitter, which takes off up to half of a delay.
     """
 
     initial: float = 0.1
@@ -22,6 +22,6 @@ class Backoff:
     random: Callable[[], float] = random.random
 
     def delay(self, failures: int) -> float:
-        """Answer the seconds to wait after so many failures in a row, counted from 1."""
+        """Return the seconds to wait after this many failures in a row, counted from 1."""
         full: float = min(self.maximum, self.initial * 2.0 ** min(failures - 1, 30))
         return full * (1 - self.random() / 2)

@@ -1,67 +1,67 @@
 """`Client`: what a program asks of a server."""
 
+# Generated from aio.py by `make gen`: make changes there.
+
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Self, TypeVar
+from contextlib import closing, contextmanager
+from time import sleep
+from typing import Any, Self, TypeVar, Unpack
 
 import grpc
+from minion_wire.json_value import JsonValue
 
-from minion_client import calls
-from minion_client.calls import Call, Listing
-from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls, make_stubs
-from minion_client.errors import (
-    DeadlineError,
-    LockTakenError,
-    UnavailableError,
-    from_rpc_error,
-)
-from minion_client.following import Following, LockWait, result_of
-from minion_client.json_value import JsonValue
+from minion_client._api import calls
+from minion_client._api.calls import Call, Method, listing
+from minion_client._api.channel import Channel
+from minion_client._api.requests import positive
+from minion_client._api.responses import Page
+from minion_client._api.watching import LockWait, WatchSession
+from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls
+from minion_client.errors import DeadlineError, JobFailedError, LockTakenError, UnavailableError
 from minion_client.records import (
     Dispatched,
     Explanation,
     HistoryHour,
+    JobFilters,
     JobInfo,
+    JobOptions,
     JobState,
     JobStatus,
     LockInfo,
     NewJob,
     RepairReport,
+    RetryOptions,
     ScheduleInfo,
+    ScheduleOptions,
+    Seconds,
     Stats,
     WorkerInfo,
 )
-from minion_client.values import Seconds
 
 _log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
 
-DEFAULT_TIMEOUT = 30.0
-
 
 class Client:
-    """A connection to a server, for programs without an event loop; safe to share among threads.
+    """A connection to a server, safe to share among threads.
 
-    Every method takes a `timeout`: seconds until its call, or each of several, is given up. Calls
-    that do the same when they are repeated are repeated, a few times, when the server is out of
-    reach.
+    Every method takes a `timeout`: the seconds that each of its calls may take. Idempotent calls
+    are repeated, a few times, while the server is out of reach; `enqueue` is one of them.
 
-    Every method may raise a `MinionError`: `InvalidError` for what cannot be accepted, which names
-    the field; `NotFoundError` for a job that does not exist; `KeyRefusedError` without the right
-    key; `UnavailableError` when the server is out of reach; `DeadlineError` when it does not answer
-    in time.
+    Every method may raise a `MinionError`: `InvalidError` for a value that cannot be accepted,
+    which names the field; `NotFoundError` for a job that does not exist; `KeyRefusedError` without
+    the right key; `UnavailableError` when the server is out of reach; `DeadlineError` when it does
+    not respond in time.
 
     Args:
         target: `HOST:PORT` of the server.
         key: The server's key.
-        tls: False: none. True: with the certificate authorities that gRPC brings. Bytes: with
-            these, in PEM. `grpc.ChannelCredentials`: for everything else.
-        timeout: Seconds that a call may take, if it is not told otherwise.
+        tls: Whether to use TLS, and whom to trust (see `minion_client.endpoint.Tls`).
+        timeout: Seconds that a call may take where its method is given no other.
         options: gRPC channel arguments.
     """
 
@@ -71,19 +71,15 @@ class Client:
         *,
         key: str | None = None,
         tls: Tls = False,
-        timeout: float = DEFAULT_TIMEOUT,
+        timeout: float = 30.0,
         options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
         endpoint = Endpoint(target=target, key=key, tls=tls, options=options)
+        self._channel = Channel(endpoint)
         self._timeout = timeout
-        self._metadata = endpoint.metadata
-        self._channel = endpoint.open()
-        self._stubs = make_stubs(self._channel)
-        self._closed = False
 
     def close(self) -> None:
         """Close the connection; calls under way raise, and later ones are a RuntimeError."""
-        self._closed = True
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -99,196 +95,107 @@ class Client:
         task: str,
         args: Sequence[JsonValue] = (),
         *,
-        queue: str = "default",
-        priority: int = 0,
-        attempts: int = 1,
-        delay: Seconds = 0.0,
-        expire: Seconds | None = None,
-        lax: bool = False,
-        notes: Mapping[str, JsonValue] | None = None,
-        parents: Sequence[int] = (),
-        request_id: str | None = None,
         timeout: float | None = None,
+        **options: Unpack[JobOptions],
     ) -> int:
-        """Put a job into the queue, and answer its id; the job is durable then.
+        """Enqueue a job and return its id; the job is durable then.
 
-        The arguments are those of `NewJob`.
+        The options are the other attributes of `NewJob`.
         """
-        job = NewJob(
-            task=task,
-            args=args,
-            queue=queue,
-            priority=priority,
-            attempts=attempts,
-            delay=delay,
-            expire=expire,
-            lax=lax,
-            notes=notes or {},
-            parents=parents,
-            request_id=request_id,
-        )
-        return self._run(calls.enqueue(job), timeout)
+        return self._run(calls.enqueue(NewJob(task=task, args=args, **options)), timeout)
 
     def enqueue_many(self, jobs: Iterable[NewJob], *, timeout: float | None = None) -> list[int]:
-        """Put up to 10,000 jobs into the queue, all or none, and answer their ids, in order."""
+        """Enqueue up to 10,000 jobs, all or none, and return their ids in order."""
         return self._run(calls.enqueue_many(jobs), timeout)
 
     def get(self, job_id: int, *, timeout: float | None = None) -> JobInfo:
-        """Tell everything about a job."""
-        return self._run(calls.get_job(job_id), timeout)
+        """Return everything about a job."""
+        return self._run(calls.GET_JOB_DETAIL(id=job_id), timeout)
 
     def get_status(self, job_id: int, *, timeout: float | None = None) -> JobStatus:
-        """Tell the state of a job, its error and its notes; needs no key."""
-        return self._run(calls.get_job_status(job_id), timeout)
+        """Return the state of a job, its error and its notes; needs no key."""
+        return self._run(calls.GET_JOB(id=job_id), timeout)
 
     def list_jobs(
-        self,
-        *,
-        ids: Sequence[int] | None = None,
-        queues: Sequence[str] | None = None,
-        states: Sequence[JobState | str] | None = None,
-        tasks: Sequence[str] | None = None,
-        notes: Sequence[str] | None = None,
-        before: int | None = None,
-        timeout: float | None = None,
+        self, *, timeout: float | None = None, **filters: Unpack[JobFilters]
     ) -> Iterator[JobInfo]:
-        """List jobs, newest first, asking for page after page as they are iterated over.
-
-        Filters combine with AND, the values of one with OR; one without values selects nothing.
-
-        Args:
-            ids: Only jobs with these ids.
-            queues: Only jobs in these queues.
-            states: Only jobs in these states.
-            tasks: Only jobs of these tasks.
-            notes: Only jobs that have a note with one of these keys.
-            before: Only jobs with a lower id.
-            timeout: Seconds that each page may take.
-        """
-        listing = calls.list_jobs(
-            ids=ids, queues=queues, states=states, tasks=tasks, notes=notes, before=before
-        )
-        return self._iterate(listing, timeout)
+        """List the jobs that match all filters, newest first; `timeout` is that of each page."""
+        return self._list(calls.LIST_JOBS, timeout, **filters)
 
     def watch(self, job_id: int, *, timeout: float | None = None) -> Iterator[JobInfo]:
-        """Follow a job: its present form first, then one per change, until it ended.
+        """Follow a job: yield it as it is, then after every change, until it has ended.
 
-        A server that goes away is waited for, for a minute.
-
-        Args:
-            job_id: Id of the job.
-            timeout: Seconds until it is given up with `DeadlineError`; None is never.
+        A server that goes away is waited for, for a minute. After `timeout` seconds the watch is
+        given up with `DeadlineError`; None is never.
         """
-        call = calls.watch_job(job_id)
-        following = Following(timeout)
-        while not following.over:
+        call = calls.WATCH_JOB(id=job_id)
+        session = WatchSession(timeout)
+        while not session.over:
             error: grpc.RpcError | None = None
-            stream = self._method(call)(
-                call.request, timeout=following.remaining, metadata=self._metadata
-            )
             try:
-                for response in stream:
-                    job = call.read(response)
-                    if following.take(job):
-                        yield job
+                with closing(self._channel.stream(call, session.remaining)) as jobs:
+                    for job in jobs:
+                        if session.take(job):
+                            yield job
             except grpc.RpcError as raised:
-                if self._closed:
-                    raise from_rpc_error(raised) from raised
                 error = raised
-            finally:
-                stream.cancel()
-            if not following.over:
-                time.sleep(following.failed(error))
+            if not session.over:
+                sleep(session.failed(error))
 
     def wait(self, job_id: int, *, timeout: float | None = None) -> JsonValue:
-        """Wait until a job has finished, and answer its result.
-
-        Args:
-            job_id: Id of the job.
-            timeout: Seconds until it is given up; None is never.
+        """Wait until a job has finished, and return its result.
 
         Raises:
             JobFailedError: The job failed; it carries the job and its result.
-            DeadlineError: The time passed; the job goes on. It is a TimeoutError.
+            DeadlineError: `timeout` seconds have passed; the job goes on. It is a TimeoutError.
         """
         for job in self.watch(job_id, timeout=timeout):
             last = job
-        return result_of(last)
+        if last.state is JobState.FAILED:
+            raise JobFailedError(last)
+        return last.result
 
     def retry(
-        self,
-        job_id: int,
-        *,
-        retries: int | None = None,
-        attempts: int | None = None,
-        delay: Seconds | None = None,
-        expire: Seconds | None = None,
-        lax: bool | None = None,
-        parents: Sequence[int] | None = None,
-        priority: int | None = None,
-        queue: str | None = None,
-        timeout: float | None = None,
+        self, job_id: int, *, timeout: float | None = None, **options: Unpack[RetryOptions]
     ) -> bool:
-        """Put a job back into the queue; what is not given stays, but the delay starts anew.
+        """Put a job back into the queue; false if it has moved on from the generation named.
 
-        Args:
-            job_id: Id of the job.
-            retries: The generation that is meant; None is the present one.
-            attempts: How often it may be performed from now on.
-            delay: Seconds from now in which it is not taken.
-            expire: Seconds from now that it may wait.
-            lax: Whether a failed parent lets it run.
-            parents: Ids of jobs that must be finished first, instead of those it has; an empty list
-                takes all away.
-            priority: Its priority.
-            queue: Name of its queue.
-            timeout: Seconds that the call may take.
-
-        Returns:
-            False if the job has moved on from the generation named.
+        What the options do not name stays, but for the delay, which ends.
         """
-        call = calls.retry_job(
-            job_id,
-            retries=retries,
-            attempts=attempts,
-            delay=delay,
-            expire=expire,
-            lax=lax,
-            parents=parents,
-            priority=priority,
-            queue=queue,
-        )
+        parents = options.get("parents")
+        clear = parents is not None and not parents
+        call = calls.RETRY_JOB(id=job_id, clear_parents=clear, **options)
         return self._run(call, timeout)
 
     def cancel(
         self, job_id: int, *, reason: str | None = None, timeout: float | None = None
     ) -> bool:
         """Fail a job for good, stopping it where it runs; false if it had ended already."""
-        return self._run(calls.cancel_job(job_id, reason), timeout)
+        return self._run(calls.CANCEL_JOB(id=job_id, reason=reason), timeout)
 
     def remove(
         self, job_id: int, *, retries: int | None = None, timeout: float | None = None
     ) -> bool:
         """Remove a job; false if it is active, or not in the generation named by `retries`."""
-        return self._run(calls.remove_job(job_id, retries), timeout)
+        return self._run(calls.REMOVE_JOB(id=job_id, retries=retries), timeout)
 
     def note(
         self, job_id: int, notes: Mapping[str, JsonValue], *, timeout: float | None = None
     ) -> bool:
         """Merge notes into a job's, key by key; None removes a key."""
-        return self._run(calls.note_job(job_id, notes), timeout)
+        return self._run(calls.NOTE_JOB(id=job_id, notes=notes), timeout)
 
     def explain(self, job_id: int, *, timeout: float | None = None) -> Explanation:
-        """Tell why a job does not run yet."""
-        return self._run(calls.explain_job(job_id), timeout)
+        """Return why a job does not run yet."""
+        return self._run(calls.EXPLAIN_JOB(id=job_id), timeout)
 
     def stats(self, *, timeout: float | None = None) -> Stats:
         """Count jobs, workers, locks and schedules."""
-        return self._run(calls.get_stats(), timeout)
+        return self._run(calls.GET_STATS(), timeout)
 
     def history(self, *, timeout: float | None = None) -> Sequence[HistoryHour]:
         """Count what ended in each of the last 24 hours, the oldest first."""
-        return self._run(calls.get_history(), timeout)
+        return self._run(calls.GET_HISTORY(), timeout)
 
     # Workers
 
@@ -300,7 +207,7 @@ class Client:
         timeout: float | None = None,
     ) -> Iterator[WorkerInfo]:
         """List workers, newest first: those with these ids, and with a lower id than `before`."""
-        return self._iterate(calls.list_workers(ids=ids, before=before), timeout)
+        return self._list(calls.LIST_WORKERS, timeout, ids=ids, before=before)
 
     def broadcast(
         self,
@@ -334,7 +241,7 @@ class Client:
             name: Name of the lock, shared by everyone who uses the queue.
             duration: Seconds after which it expires, even if the block goes on; more than 0.
             limit: How many may hold it at the same time.
-            wait: Seconds to go on asking while it is taken.
+            wait: Seconds to wait for it while it is taken.
             timeout: Seconds that each call may take.
 
         Raises:
@@ -348,7 +255,7 @@ class Client:
             pause = waiting.pause()
             if pause is None:
                 raise LockTakenError(name)
-            time.sleep(pause)
+            sleep(pause)
         try:
             yield lock_id
         finally:
@@ -362,36 +269,35 @@ class Client:
         self, name: str, duration: Seconds, *, limit: int = 1, timeout: float | None = None
     ) -> int | None:
         """Try to acquire a lock; return its id, or None if `limit` holders have it. See `lock`."""
-        return self._run(calls.acquire_lock(name, duration, limit), timeout)
+        span = positive(duration, "duration")
+        return self._run(calls.ACQUIRE_LOCK(name=name, duration=span, limit=limit), timeout)
 
     def lock_is_free(self, name: str, *, limit: int = 1, timeout: float | None = None) -> bool:
         """Return whether fewer than `limit` holders have a lock now, without acquiring it."""
-        return self._run(calls.lock_is_free(name, limit), timeout)
+        return self._run(calls.LOCK_IS_FREE(name=name, limit=limit), timeout)
 
     def renew_lock(
         self, name: str, lock_id: int, duration: Seconds, *, timeout: float | None = None
     ) -> bool:
         """Let a lock expire after this duration from now; false if it is gone already."""
-        return self._run(calls.renew_lock(name, lock_id, duration), timeout)
+        span = positive(duration, "duration")
+        return self._run(calls.RENEW_LOCK(name=name, id=lock_id, duration=span), timeout)
 
     def release_lock(
         self, name: str, *, lock_id: int | None = None, timeout: float | None = None
     ) -> bool:
         """Release a lock; false if there is none.
 
-        Args:
-            name: Name of the lock.
-            lock_id: Its id, as `acquire_lock` returned it, so that no other holder's is released;
-                None is the lock of that name that expires first.
-            timeout: Seconds that the call may take.
+        Without its id, as `acquire_lock` returned it, this releases the lock of that name that
+        expires first, whoever holds it.
         """
-        return self._run(calls.release_lock(name, lock_id), timeout)
+        return self._run(calls.RELEASE_LOCK(name=name, id=lock_id), timeout)
 
     def list_locks(
         self, *, names: Sequence[str] | None = None, timeout: float | None = None
     ) -> Iterator[LockInfo]:
         """List locks that have not expired, newest first: of these names, or of all."""
-        return self._iterate(calls.list_locks(names=names), timeout)
+        return self._list(calls.LIST_LOCKS, timeout, names=names)
 
     # Schedules
 
@@ -402,54 +308,33 @@ class Client:
         task: str,
         args: Sequence[JsonValue] = (),
         *,
-        attempts: int = 1,
-        expire: Seconds | None = None,
-        lax: bool = False,
-        notes: Mapping[str, JsonValue] | None = None,
-        priority: int = 0,
-        queue: str = "default",
         timeout: float | None = None,
+        **options: Unpack[ScheduleOptions],
     ) -> int:
-        """Make a schedule, or change the one of that name, and answer its id.
+        """Create a schedule, or replace the one of that name, and return its id.
 
         Args:
             name: Its name.
             cron: When it fires, in UTC: five fields, or `@hourly` and the like.
             task: Name of the task.
             args: Arguments to call the task with.
-            attempts: How often each job may be performed.
-            expire: Seconds that each job may wait, whole ones.
-            lax: Whether each job is lax about its parents.
-            notes: Metadata of each job.
-            priority: Priority of each job.
-            queue: Queue of each job.
             timeout: Seconds that the call may take.
+            options: Those of each job.
         """
-        call = calls.put_schedule(
-            name,
-            cron,
-            task,
-            args,
-            attempts=attempts,
-            expire=expire,
-            lax=lax,
-            notes=notes or {},
-            priority=priority,
-            queue=queue,
-        )
+        call = calls.put_schedule(name=name, cron=cron, task=task, args=args, **options)
         return self._run(call, timeout)
 
     def delete_schedule(self, name: str, *, timeout: float | None = None) -> bool:
         """Delete a schedule; false if there is none of that name."""
-        return self._run(calls.delete_schedule(name), timeout)
+        return self._run(calls.DELETE_SCHEDULE(name=name), timeout)
 
     def pause_schedule(self, name: str, *, timeout: float | None = None) -> bool:
         """Keep a schedule from firing; false if there is none of that name."""
-        return self._run(calls.pause_schedule(name), timeout)
+        return self._run(calls.PAUSE_SCHEDULE(name=name), timeout)
 
     def resume_schedule(self, name: str, *, timeout: float | None = None) -> bool:
         """Let a schedule fire again; false if there is none of that name."""
-        return self._run(calls.resume_schedule(name), timeout)
+        return self._run(calls.RESUME_SCHEDULE(name=name), timeout)
 
     def list_schedules(
         self,
@@ -460,11 +345,11 @@ class Client:
         timeout: float | None = None,
     ) -> Iterator[ScheduleInfo]:
         """List schedules, newest first: these ids, these names, and a lower id than `before`."""
-        return self._iterate(calls.list_schedules(ids=ids, names=names, before=before), timeout)
+        return self._list(calls.LIST_SCHEDULES, timeout, ids=ids, names=names, before=before)
 
     def dispatch_schedules(self, *, timeout: float | None = None) -> Sequence[Dispatched]:
         """Fire the schedules that are due; servers do so by themselves."""
-        return self._run(calls.dispatch_schedules(), timeout)
+        return self._run(calls.DISPATCH_SCHEDULES(), timeout)
 
     # Administration
 
@@ -476,48 +361,36 @@ class Client:
         stuck_after: Seconds | None = None,
         timeout: float | None = None,
     ) -> RepairReport:
-        """Repair the queue; servers do so by themselves, as their settings say.
+        """Repair the queue; servers do so by themselves, by their settings.
 
         Args:
-            missing_after: Seconds after which a worker that was not heard of is missing.
-            remove_after: Seconds after which a job that finished is removed.
-            stuck_after: Seconds after which a job that nobody took fails.
+            missing_after: Seconds of silence after which a worker is missing.
+            remove_after: Seconds after which a finished job is removed.
+            stuck_after: Seconds after which a job that no worker took fails.
             timeout: Seconds that the call may take.
         """
-        call = calls.repair(
+        call = calls.REPAIR(
             missing_after=missing_after, remove_after=remove_after, stuck_after=stuck_after
         )
         return self._run(call, timeout)
 
     def reset(self, *, everything: bool, timeout: float | None = None) -> None:
         """Delete everything, jobs and schedules and workers and locks; or else all locks."""
-        self._run(calls.reset(everything=everything), timeout)
-
-    # Calls
+        self._run(calls.RESET(all=everything, locks=not everything), timeout)
 
     def _run(self, call: Call[_T], timeout: float | None) -> _T:
-        try:
-            response = self._method(call)(
-                call.request,
-                timeout=self._timeout if timeout is None else timeout,
-                metadata=self._metadata,
-            )
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from error
-        return call.read(response)
+        return self._channel.run(call, self._timeout if timeout is None else timeout)
 
-    def _iterate(self, listing: Listing[_T], timeout: float | None) -> Iterator[_T]:
-        if listing.nothing:
-            return
-        token = ""
-        while True:
-            page = self._run(listing.page(token), timeout)
-            yield from page.items
-            token = page.token
-            if not token:
+    def _list(
+        self, method: Method[Page[_T]], timeout: float | None, **filters: Any
+    ) -> Iterator[_T]:
+        return self._iterate(listing(method, filters), timeout)
+
+    def _iterate(self, call: Call[Page[_T]] | None, timeout: float | None) -> Iterator[_T]:
+        while call is not None:
+            page = self._run(call, timeout)
+            for item in page.items:
+                yield item
+            call.request.page_token = page.token
+            if not page.token:
                 return
-
-    def _method(self, call: Call[Any]) -> Any:
-        if self._closed:
-            raise RuntimeError("the client is closed")
-        return getattr(self._stubs[call.service], call.method)

@@ -9,14 +9,11 @@ import logging
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import grpc
-from minion.v1.admin_service_pb2_grpc import AdminServiceStub
-from minion.v1.lock_service_pb2_grpc import LockServiceStub
-from minion.v1.minion_service_pb2_grpc import MinionServiceStub
-from minion.v1.schedule_service_pb2_grpc import ScheduleServiceStub
-from minion.v1.worker_service_pb2_grpc import WorkerServiceStub
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import MethodOptions
+from minion.v1 import lock_service_pb2, minion_service_pb2, schedule_service_pb2, worker_service_pb2
 
 from minion_client.errors import DeadlineError, UnavailableError, from_rpc_error, is_answer
 
@@ -34,37 +31,32 @@ _LOOPBACK_NAMES = frozenset(
     {"localhost", "localhost.localdomain", "localhost6", "ip6-localhost", "ip6-loopback"}
 )
 
-# Asked twice, these do what they do once.
-_IDEMPOTENT = {
-    "minion.v1.MinionService": (
-        "GetJob",
-        "GetJobDetail",
-        "EnqueueJob",  # it always has a request id
-        "EnqueueJobs",
-        "ListJobs",
-        "WatchJob",  # until it has answered
-        "NoteJob",
-        "ExplainJob",
-        "GetStats",
-        "GetHistory",
-    ),
-    "minion.v1.WorkerService": ("ListWorkers",),
-    "minion.v1.LockService": ("ListLocks", "RenewLock"),
-    "minion.v1.ScheduleService": (
-        "PutSchedule",
-        "PauseSchedule",
-        "ResumeSchedule",
-        "ListSchedules",
-    ),
-}
+_SERVICES = (
+    lock_service_pb2.DESCRIPTOR.services_by_name["LockService"],
+    minion_service_pb2.DESCRIPTOR.services_by_name["MinionService"],
+    schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"],
+    worker_service_pb2.DESCRIPTOR.services_by_name["WorkerService"],
+)
+
+
+def _is_idempotent(method: MethodDescriptor) -> bool:
+    # This client always sends a request id where a request can have one.
+    fields = [*method.input_type.fields]
+    fields += [part for field in fields if field.message_type for part in field.message_type.fields]
+    return method.GetOptions().idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN or any(
+        field.name == "request_id" for field in fields
+    )
+
+
 _SERVICE_CONFIG = json.dumps(
     {
         "methodConfig": [
             {
                 "name": [
-                    {"service": service, "method": method}
-                    for service, methods in _IDEMPOTENT.items()
-                    for method in methods
+                    {"service": service.full_name, "method": method.name}
+                    for service in _SERVICES
+                    for method in service.methods
+                    if _is_idempotent(method)
                 ],
                 "retryPolicy": {
                     "maxAttempts": 5,
@@ -79,14 +71,14 @@ _SERVICE_CONFIG = json.dumps(
 )
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
     ("grpc.service_config", _SERVICE_CONFIG),
-    # A connection that died without a word is noticed; servers allow a ping every 10 seconds.
+    # Detects dead connections; servers allow a ping every 10 seconds.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # The default goes up to two minutes, far longer than a server takes to restart.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
-    # A new channel is a new connection, not one that another channel has and that may be dead.
+    # A new channel is a new connection: that of another channel may be dead.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
@@ -97,7 +89,7 @@ class Endpoint:
 
     Attributes:
         target: `HOST:PORT`, or any other name that gRPC resolves.
-        key: The key to show.
+        key: The server's key.
         tls: Whether to use TLS, and whom to trust.
         options: gRPC channel arguments, besides or instead of those set here.
     """
@@ -118,7 +110,7 @@ class Endpoint:
 
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """What to send with each call."""
+        """The metadata of each call."""
         if self.key is None:
             return ()
         # Headers are ASCII; servers take the key in base64 too.
@@ -127,21 +119,21 @@ class Endpoint:
         return (("authorization", f"Bearer {shown}"),)
 
     def open(self) -> grpc.Channel:
-        """Make a channel for plain calls."""
+        """Return a channel for calls that block."""
         credentials = self._credentials()
         if credentials is None:
             return grpc.insecure_channel(self.target, self._all_options())
         return grpc.secure_channel(self.target, credentials, self._all_options())
 
     def open_aio(self) -> grpc.aio.Channel:
-        """Make a channel for coroutines, to be used on the present event loop."""
+        """Return a channel for the running event loop."""
         credentials = self._credentials()
         if credentials is None:
             return grpc.aio.insecure_channel(self.target, self._all_options())
         return grpc.aio.secure_channel(self.target, credentials, self._all_options())
 
     def explain(self, error: grpc.RpcError) -> str:
-        """Return why a call failed, for people."""
+        """Return why a call failed, in words."""
         problem = from_rpc_error(error)
         if not is_answer(error):
             match problem:
@@ -215,15 +207,3 @@ def _is_loopback(host: str) -> bool:
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     # A server that listens on all addresses is reached on loopback by the unspecified one.
     return any(each.is_loopback or each.is_unspecified for each in (address, mapped or address))
-
-
-def make_stubs(channel: Any) -> dict[str, Any]:
-    """Answer the stubs for a channel of either kind, by the short name of their service."""
-    stubs = (
-        AdminServiceStub,
-        LockServiceStub,
-        MinionServiceStub,
-        ScheduleServiceStub,
-        WorkerServiceStub,
-    )
-    return {stub.__name__.removesuffix("Stub"): stub(channel) for stub in stubs}

@@ -1,24 +1,23 @@
-"""What calls of a server raise."""
+"""The errors that calls raise."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
+from minion_wire.json_value import JsonValue
 from minion_wire.status import read_blame, read_status
 
-if TYPE_CHECKING:
-    from minion_client.json_value import JsonValue
-    from minion_client.records import JobInfo
+from minion_client.records import JobInfo
 
 
 class MinionError(Exception):
-    """A call that was refused or got no answer.
+    """A call that failed.
 
     Attributes:
         code: The gRPC status; None if the call was refused before it was sent.
         reason: An UPPER_SNAKE word for programs to tell errors of one kind apart; may be empty.
-        field: Path of the field to blame, as in `args[0].id`, if one is.
+        field: Path of the invalid field, such as `args[0].id`, if there is one.
     """
 
     def __init__(
@@ -36,7 +35,7 @@ class MinionError(Exception):
 
 
 class InvalidError(MinionError, ValueError):
-    """A value that cannot be accepted; `field` says which."""
+    """A value cannot be accepted; `field` is its path."""
 
     def __init__(
         self,
@@ -52,15 +51,15 @@ class InvalidError(MinionError, ValueError):
 
 
 class NotFoundError(MinionError, LookupError):
-    """A job, worker or other thing that does not exist."""
+    """A job, worker or schedule does not exist."""
 
 
 class ConflictError(MinionError):
-    """A state of things that forbids what was asked for."""
+    """The state of a job or of the server does not allow the call."""
 
 
 class ExhaustedError(MinionError):
-    """A limit that is reached for now, or a message that is too large."""
+    """A limit is reached for now, or a message is too large."""
 
 
 class KeyRefusedError(MinionError):
@@ -72,15 +71,11 @@ class UnavailableError(MinionError, ConnectionError):
 
 
 class DeadlineError(MinionError, TimeoutError):
-    """The call was not answered in time. It may have been carried out nevertheless."""
+    """The call got no response in time; it may have been carried out."""
 
 
 class JobFailedError(MinionError):
-    """A job that was waited for has failed.
-
-    Attributes:
-        job: The job.
-    """
+    """A job that was waited for has failed: `job`."""
 
     def __init__(self, job: JobInfo) -> None:
         super().__init__(f"job {job.id} ({job.task}) failed: {job.error}", reason="JOB_FAILED")
@@ -93,7 +88,7 @@ class JobFailedError(MinionError):
 
 
 class LockTakenError(MinionError):
-    """Raised when `limit` holders have a lock already."""
+    """`limit` holders have the lock already."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"lock {name!r} is taken", reason="LOCK_TAKEN")
@@ -115,7 +110,7 @@ _KINDS: dict[grpc.StatusCode, type[MinionError]] = {
 
 
 def from_rpc_error(error: grpc.RpcError) -> MinionError:
-    """Answer what a failed call means; errors of both kinds of channels are taken."""
+    """Return the error of a failed call, of either kind of channel."""
     call: Any = error
     code: grpc.StatusCode = call.code()
     blame = read_blame(read_status(call.trailing_metadata()))
@@ -125,6 +120,6 @@ def from_rpc_error(error: grpc.RpcError) -> MinionError:
 
 
 def is_answer(error: grpc.RpcError) -> bool:
-    """Return whether a Minion server refused the call: its errors always have details."""
+    """Return whether the error comes from a Minion server, whose errors always have details."""
     call: Any = error
     return read_status(call.trailing_metadata()) is not None

@@ -1,6 +1,6 @@
-"""What servers tell: jobs, workers, locks, schedules and the rest, as plain data.
+"""What clients send and servers return, as plain data: jobs, workers, locks, schedules.
 
-Times are in UTC, with their time zone.
+Times are `datetime` in UTC.
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import TypedDict
 
 from minion_wire.failure import error_text
+from minion_wire.json_value import JsonValue
 
-from minion_client.json_value import JsonValue
-from minion_client.values import Seconds
+Seconds = float | timedelta
+"""A span of time: a number of seconds, or a timedelta."""
 
 
 class JobState(StrEnum):
@@ -39,14 +41,14 @@ class NewJob:
         args: Arguments to call the task with, JSON values.
         queue: Name of the queue.
         priority: Jobs of higher priority run first.
-        attempts: How often it may be performed, from 1.
-        delay: Seconds from now in which it is not taken.
+        attempts: How often it may run, from 1.
+        delay: Seconds from now until it may be taken.
         expire: Seconds from now that it may wait; None is forever.
-        lax: Whether a failed parent lets it run, as a finished one does.
+        lax: Whether a failed parent lets it run, like a finished one.
         notes: Metadata to attach, a JSON object.
-        parents: Ids of jobs that must be finished first.
-        request_id: A second job with the same one within 24 hours is not enqueued. None: one is
-            made up, so that sending the request again is safe.
+        parents: Ids of jobs that must finish first.
+        request_id: A second job with the same one within 24 hours is not enqueued. None is a random
+            one, so that the request can be repeated.
     """
 
     task: str
@@ -57,21 +59,79 @@ class NewJob:
     delay: Seconds = 0.0
     expire: Seconds | None = None
     lax: bool = False
-    notes: Mapping[str, JsonValue] = field(default_factory=dict)
+    notes: Mapping[str, JsonValue] | None = None
     parents: Sequence[int] = ()
     request_id: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobStatus:
-    """What is told of a job to those who have no key.
+class ScheduleOptions(TypedDict, total=False):
+    """Options of `Client.put_schedule`, those of each job (see `NewJob`)."""
+
+    queue: str
+    priority: int
+    attempts: int
+    expire: Seconds | None
+    lax: bool
+    notes: Mapping[str, JsonValue] | None
+
+
+class JobOptions(ScheduleOptions, total=False):
+    """Options of `Client.enqueue` (see `NewJob`)."""
+
+    delay: Seconds
+    parents: Sequence[int]
+    request_id: str | None
+
+
+class RetryOptions(TypedDict, total=False):
+    """Options of `Client.retry`; None counts as not given.
 
     Attributes:
-        state: Its state.
-        task: Name of its task.
-        error: Why it failed, as text; None unless it failed.
-        notes: Its notes.
+        retries: The generation to retry, if only that one.
+        attempts: How often it may run from now on.
+        delay: Seconds from now until it may be taken.
+        expire: Seconds from now that it may wait.
+        lax: Whether a failed parent lets it run.
+        parents: Ids of the jobs that must finish first, instead of those it has.
+        priority: Its priority.
+        queue: Name of its queue.
     """
+
+    retries: int | None
+    attempts: int | None
+    delay: Seconds | None
+    expire: Seconds | None
+    lax: bool | None
+    parents: Sequence[int] | None
+    priority: int | None
+    queue: str | None
+
+
+class JobFilters(TypedDict, total=False):
+    """Filters of `Client.list_jobs`: a job must have one of the values of each.
+
+    None is no filter, and a filter without values matches nothing.
+
+    Attributes:
+        ids: Ids of the jobs.
+        queues: Their queues.
+        states: Their states.
+        tasks: Names of their tasks.
+        notes: Keys of their notes.
+        before: Only jobs with a lower id.
+    """
+
+    ids: Sequence[int] | None
+    queues: Sequence[str] | None
+    states: Sequence[JobState | str] | None
+    tasks: Sequence[str] | None
+    notes: Sequence[str] | None
+    before: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """The part of a job that needs no key; `error` is its error text, None unless it failed."""
 
     state: JobState
     task: str
@@ -88,10 +148,10 @@ class JobInfo:
         task: Name of the task.
         args: Arguments that the task is called with.
         state: Its state.
-        result: What the task answered, or why it failed; None until it ended once.
+        result: What the task returned, or why it failed; None until it has ended once.
         queue: Name of its queue.
         priority: Its priority.
-        attempts: How often it may still be performed, the present attempt included.
+        attempts: How often it may still run, the present attempt included.
         retries: How often it has been retried: its generation.
         notes: Metadata.
         parents: Ids of the jobs it waits for, as given.
@@ -104,7 +164,7 @@ class JobInfo:
         started: When it was last started.
         finished: When it last ended.
         retried: When it was last retried.
-        time: The server's time of this answer.
+        time: The server's time of this response.
     """
 
     id: int
@@ -158,13 +218,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why a job does not run yet.
-
-    Attributes:
-        state: State of the job.
-        summary: All reasons in one sentence.
-        reasons: The reasons, the weightiest first.
-    """
+    """Why a job does not run yet: all reasons in one sentence, and each, the weightiest first."""
 
     state: JobState
     summary: str
@@ -192,13 +246,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryHour:
-    """What ended in one hour.
-
-    Attributes:
-        time: A time within the hour.
-        finished_jobs: Jobs that finished in it.
-        failed_jobs: Jobs that failed in it.
-    """
+    """The jobs that ended in the hour that `time` is in."""
 
     time: datetime
     finished_jobs: int
@@ -207,15 +255,15 @@ class HistoryHour:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerInfo:
-    """A worker that is registered.
+    """A registered worker.
 
     Attributes:
         id: Its id.
         host: Name of the machine it runs on.
         pid: Its process id there.
-        status: What it tells of itself.
+        status: What it reports of itself.
         started: When it registered.
-        notified: When it was last heard of.
+        notified: When it last gave a sign of life.
         jobs: Ids of the jobs it runs, ascending.
     """
 
@@ -230,13 +278,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockInfo:
-    """A lock that somebody holds.
-
-    Attributes:
-        id: Its id.
-        name: Its name.
-        expires: When it expires.
-    """
+    """A lock that somebody holds."""
 
     id: int
     name: str
@@ -245,26 +287,7 @@ class LockInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleInfo:
-    """A cron rule, and the job it enqueues.
-
-    Attributes:
-        id: Its id.
-        name: Its name.
-        cron: The rule.
-        task: Name of the task.
-        args: Arguments that the task is called with.
-        attempts: How often each job may be performed.
-        expire: How long each job may wait; None is forever.
-        lax: Whether each job is lax about its parents.
-        notes: Metadata of each job.
-        priority: Priority of each job.
-        queue: Queue of each job.
-        paused: Whether it is paused.
-        created: When it was made.
-        next_run: When it fires next.
-        last_run: When it fired last.
-        last_job: Id of the job it enqueued last.
-    """
+    """A cron rule, and the job it enqueues; `expire` is how long each job may wait."""
 
     id: int
     name: str
@@ -286,13 +309,7 @@ class ScheduleInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dispatched:
-    """A schedule that fired.
-
-    Attributes:
-        id: Id of the schedule.
-        name: Its name.
-        job: Id of the job it enqueued.
-    """
+    """A schedule that fired, and the id of the job it enqueued."""
 
     id: int
     name: str

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from minion_client.json_value import JsonValue
+from minion_wire.json_value import JsonValue
 
 JobKey = tuple[int, int]
 """Id and generation of a job."""

@@ -10,21 +10,21 @@ from collections.abc import Mapping, Sequence
 from typing import TypedDict, Unpack
 
 from minion_wire import sizes
+from minion_wire.json_value import JsonValue, NotJsonError, plain_json
 
+from minion_client._run.contain import containing
+from minion_client._run.job_run import Execution, Listener
+from minion_client._run.runner import Executor
+from minion_client._run.verdict import WORKER_GONE
+from minion_client._work.commands import Commander, CommandHandler
+from minion_client._work.grpc_source import GrpcSource
+from minion_client._work.reporter import Reporter
+from minion_client._work.slots import Claim, Slots
+from minion_client._work.waiting import defect, end_all, endless, first, pause
 from minion_client.backoff import Backoff
-from minion_client.commands import Commander, CommandHandler
-from minion_client.contain import containing
 from minion_client.endpoint import Endpoint, Tls
-from minion_client.execution import Execution, Listener
-from minion_client.executor import Executor
-from minion_client.grpc_source import GrpcSource
-from minion_client.json_value import JsonValue, NotJsonError, plain_json
-from minion_client.reporter import Reporter
-from minion_client.slots import Claim, Slots
 from minion_client.source import ClaimedJob, JobKey, JobSource, Outcome, SourceRefused
-from minion_client.task import REGISTRY, Registry
-from minion_client.verdict import WORKER_GONE
-from minion_client.waiting import defect, end_all, endless, first, pause
+from minion_client.tasks import REGISTRY, Registry
 
 _log = logging.getLogger(__name__)
 

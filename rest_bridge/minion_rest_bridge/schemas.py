@@ -43,6 +43,7 @@ _FORMATS: Final = {
     FieldDescriptor.CPPTYPE_UINT32: "uint32",
     FieldDescriptor.CPPTYPE_UINT64: "uint64",
 }
+_KEYWORDS: Final = ("minLength", "maxLength", "minimum", "maximum")
 _WIDE: Final[Schema] = {"type": "string", "format": "int64", "pattern": r"^-?[0-9]{1,20}$"}
 _TEXTS: Final[dict[str, Schema]] = {
     DURATION: {
@@ -110,16 +111,13 @@ class SchemaBook:
 
     def field(self, field: FieldDescriptor, direction: Direction) -> Schema:
         """Return the schema of a field, with its comment."""
-        schema = self._several(field, direction) | _bounds(field)
-        comment = self._comments.get(field.full_name)
-        return {**schema, "description": comment} if comment else schema
-
-    def _several(self, field: FieldDescriptor, direction: Direction) -> Schema:
         if is_map(field):
             value = message_type(field).fields_by_name["value"]
-            return {"type": "object", "additionalProperties": self._single(value, direction)}
-        single = self._single(field, direction)
-        return {"type": "array", "items": single} if field.is_repeated else single
+            schema = {"type": "object", "additionalProperties": self._single(value, direction)}
+        else:
+            schema = _bounded(field, self._single(field, direction))
+        comment = self._comments.get(field.full_name)
+        return {**schema, "description": comment} if comment else schema
 
     def _single(self, field: FieldDescriptor, direction: Direction) -> Schema:
         if field.message_type is not None:
@@ -175,13 +173,24 @@ def parameter_schema(field: FieldDescriptor) -> Schema:
         schema = dict(_TEXTS[field.message_type.full_name])
     else:
         schema = _scalar(field.message_type.fields_by_name["value"])
-    return {"type": "array", "items": schema} if field.is_repeated else schema | _bounds(field)
+    bounded = _bounded(field, schema)
+    # As many parameters as an array may have items do not fit into the head of a request.
+    bounded.pop("maxItems", None)
+    return bounded
 
 
-def _bounds(field: FieldDescriptor) -> Schema:
-    """Return the bounds in a field's options: their names in JSON are those of JSON Schema."""
+def _bounded(field: FieldDescriptor, schema: Schema) -> Schema:
+    """Return the schema of a field with the bounds in its options."""
     bounds = field.GetOptions().Extensions[options_pb2.bounds]
-    return {bound.json_name: value for bound, value in bounds.ListFields()}
+    # Most have the names of JSON Schema's keywords; it has none for sizes and Durations.
+    known = {bound.json_name: value for bound, value in bounds.ListFields()}
+    keywords: Schema = {name: known[name] for name in _KEYWORDS if name in known}
+    if bounds.one_of:
+        keywords["enum"] = list(bounds.one_of)
+    if not field.is_repeated:
+        return schema | keywords
+    array = {"maxItems": bounds.max_items} if bounds.max_items else {}
+    return {"type": "array", "items": schema | keywords, **array}
 
 
 def _scalar(field: FieldDescriptor) -> Schema:

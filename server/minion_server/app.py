@@ -13,28 +13,27 @@ from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
 
-from minion_client.executor import Executor
-from minion_client.pool import ProcessPool
-from minion_client.process import ChildSettings, ChildStartError
-from minion_client.task import REGISTRY
+from minion_client._run.pool import ProcessPool
+from minion_client._run.process import ChildSettings, ChildStartError
+from minion_client._run.runner import Executor
+from minion_client.tasks import REGISTRY
 from minion_client.worker import Worker
 from minion_rest_bridge.app import create_app
 
 from minion_server import keys
 from minion_server.address_book import AddressBook
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Invalid
-from minion_server.domain.maintenance import Retention
+from minion_server.domain.policy import Policy, Retention
 from minion_server.domain.worker import MISSED_HEARTBEATS
 from minion_server.engine.dispatcher import Dispatcher
 from minion_server.engine.hearing import Hearing
-from minion_server.engine.queue import Queue
 from minion_server.engine.recovery import embedded_status, pid_namespace, recover
 from minion_server.engine.repairer import Repairer
 from minion_server.engine.scheduler import Scheduler
+from minion_server.engine.session import Session
 from minion_server.engine.source import LocalSource
 from minion_server.engine.stager import Stager
-from minion_server.engine.workforce import Workforce
+from minion_server.engine.watchers import Watchers
 from minion_server.http import HttpServer, join
 from minion_server.rpc.server import RpcServer
 from minion_server.settings import Settings
@@ -62,11 +61,18 @@ def open_storage(settings: Settings) -> Storage:
     Raises:
         Invalid: There is no such kind of store.
     """
+    policy = Policy(
+        retention=Retention(
+            missing_after=timedelta(seconds=settings.missing_after),
+            remove_after=timedelta(seconds=settings.remove_after),
+            stuck_after=timedelta(seconds=settings.stuck_after),
+        )
+    )
     database = settings.database or default_database(settings.data_dir)
     if _is_postgresql(database):
-        storage: Storage = _postgresql().PostgresStorage(database)
+        storage: Storage = _postgresql().PostgresStorage(database, policy=policy)
         return storage
-    return SqliteStorage(_sqlite_path(database))
+    return SqliteStorage(_sqlite_path(database), policy=policy)
 
 
 def open_transfer(database: str) -> Transfer:
@@ -147,22 +153,15 @@ class Server:
         if not settings.no_scheduler:
             self._modules = load_tasks(**{name: getattr(settings, name) for name in TASK_SETTINGS})
         self._storage = open_storage(settings)
-        self._retention = Retention(
-            missing_after=timedelta(seconds=settings.missing_after),
-            remove_after=timedelta(seconds=settings.remove_after),
-            stuck_after=timedelta(seconds=settings.stuck_after),
-        )
-        self._queue = Queue(self._storage, self._retention.missing_after)
+        self._watchers = Watchers(self._storage)
         self._scheduler = Scheduler(self._storage)
-        self._hearing = Hearing(self._probe, self._retention.missing_after)
-        self._workforce = Workforce(self._storage, self._scheduler, minion_backoff, self._hearing)
-        self._source = LocalSource(self._storage, self._scheduler, minion_backoff, self._hearing)
+        self._hearing = Hearing(self._storage)
+        session = Session(self._storage, self._scheduler, self._hearing.register)
+        self._source = LocalSource(session)
         self._stager = Stager(self._storage)
         self._dispatcher = Dispatcher(self._storage)
         self._repairer = Repairer(
             self._storage,
-            retention=self._retention,
-            backoff=minion_backoff,
             interval=settings.repair_interval,
             # Since its start at most: workers of others may have waited for it.
             heard_for=lambda: min(self._hearing.heard_for(), self._storage.uptime()),
@@ -185,17 +184,13 @@ class Server:
             # Not before the database is this server's alone: a start that is refused must not make
             # a key beside the one that another server holds.
             key = find_key(settings)
-            await recover(
-                self._storage, self._retention, minion_backoff, own_namespace=pid_namespace()
-            )
+            await recover(self._storage, own_namespace=pid_namespace())
             self._rpc = RpcServer(
                 storage=self._storage,
-                queue=self._queue,
-                workforce=self._workforce,
-                retention=self._retention,
-                backoff=minion_backoff,
+                scheduler=self._scheduler,
+                watchers=self._watchers,
                 key=key,
-                heard_for=self._hearing.heard_for,
+                hearing=self._hearing,
             )
             host, port = settings.grpc_listen
             self.grpc_address = join(host, await self._rpc.start(join(host, port)))
@@ -280,9 +275,6 @@ class Server:
                 working.result()
             except ChildStartError as error:
                 raise Invalid("--tasks", str(error)) from None
-
-    async def _probe(self) -> None:
-        await self._storage.get_job_status(1)
 
 
 def load_tasks(

@@ -15,6 +15,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 logger = logging.getLogger(__name__)
 
 BACKLOG = 2_048
+KEEP_ALIVE_SECONDS = 75
+"""How long an idle connection stays open: longer than clients and proxies keep theirs, so that none
+sends a request just as it closes."""
 
 
 class _Cycle(RequestResponseCycle):
@@ -99,6 +102,7 @@ class HttpServer:
             lifespan="off",
             server_header=False,
             ws="none",
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             http=_Protocol,
         )
         self._server = _Uvicorn(config)

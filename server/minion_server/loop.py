@@ -17,8 +17,8 @@ RETRY_SECONDS = 5.0
 class Loop(ABC):
     """Takes one step after the other in the background, until it is stopped.
 
-    A step that raises is logged and tried again after a while: no error ends the loop. That the
-    store is out of reach is a line in the log; anything else is a defect, with its traceback.
+    A step that raises is logged and repeated after `RETRY_SECONDS`: no error ends the loop. An
+    outage of the store is one line in the log; anything else is a defect, with its traceback.
     """
 
     def __init__(self) -> None:
@@ -27,10 +27,7 @@ class Loop(ABC):
 
     @abstractmethod
     async def step(self) -> float | None:
-        """Do what is to be done, and answer after how many seconds to do so again.
-
-        None waits for `wake` alone.
-        """
+        """Take one step, and return the seconds until the next; None waits for `wake` alone."""
 
     def wake(self) -> None:
         """Take the next step now."""

@@ -149,7 +149,7 @@ def test_every_kind_of_field_is_described(echo: ServiceDescriptor) -> None:
 @pytest.mark.parametrize(
     ("message", "field", "expected"),
     [
-        ("EnqueueJobsRequest", "requests", {}),
+        ("EnqueueJobsRequest", "requests", {"maxItems": 10_000}),
         ("EnqueueJobRequest", "task", {"minLength": 1, "maxLength": 255}),
         ("EnqueueJobRequest", "attempts", {"minimum": 1, "maximum": 2**31 - 1}),
         ("EnqueueJobRequest", "delay", {}),
@@ -175,7 +175,7 @@ def test_the_options_state_the_bounds_that_the_server_holds() -> None:
             for field in message.fields:
                 bounds = field.GetOptions().Extensions[options_pb2.bounds]
                 for name in ("maximum", "max_length"):
-                    if bounds.HasField(name):
+                    if getattr(bounds, name):
                         known = greatest.get(field.name, limits.MAX_NAME_LENGTH)
                         assert getattr(bounds, name) == known, field.full_name
                         found.add(field.name)

@@ -10,25 +10,23 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from minion_client import Job, JobFailed, Worker, task
+from minion_client._run.job_run import Bounds
+from minion_client._run.runner import Executor
+from minion_client._work.grpc_source import GrpcSource
 from minion_client.backoff import Backoff
 from minion_client.endpoint import Endpoint
-from minion_client.execution import Bounds
-from minion_client.executor import Executor
-from minion_client.grpc_source import GrpcSource
 from minion_client.source import MAX_CLAIM, JobSource, Outcome, SourceRefused
-from minion_client.task import Registry
-from minion_server.domain.backoff import minion_backoff
+from minion_client.tasks import Registry
 from minion_server.domain.job import Job as StoredJob
-from minion_server.domain.job import JobState, NewJob
+from minion_server.domain.job import JobState, NewJob, cancelled_result
 from minion_server.domain.worker import Command, WorkerFilter
-from minion_server.engine.queue import Queue
 from minion_server.engine.scheduler import Scheduler
+from minion_server.engine.session import Session
 from minion_server.engine.source import LocalSource
 from minion_server.storage.base import Storage
 from minion_server.storage.postgresql import PostgresStorage
@@ -46,7 +44,6 @@ class SourceBench:
     """A store, a source of its jobs, and workers that take them."""
 
     storage: Storage
-    queue: Queue
     source: JobSource
     registry: Registry = field(default_factory=Registry)
     runs: list[asyncio.Task[None]] = field(default_factory=list)
@@ -60,13 +57,11 @@ class SourceBench:
         return worker
 
     async def enqueue(self, name: str, *args: Any, **options: Any) -> int:
-        (enqueued,) = await self.queue.enqueue([NewJob(task=name, args=list(args), **options)])
+        (enqueued,) = await self.storage.enqueue([NewJob(task=name, args=list(args), **options)])
         return enqueued.id
 
     async def job(self, job_id: int) -> StoredJob:
-        job = await self.storage.get_job(job_id)
-        assert job is not None
-        return job
+        return await self.storage.get_job(job_id)
 
     async def until(self, job_id: int, condition: Callable[[StoredJob], object]) -> StoredJob:
         async with asyncio.timeout(SECONDS):
@@ -122,11 +117,11 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         if kind == "local":
             scheduler = Scheduler(storage)
             stack.callback(scheduler.close)
-            source = LocalSource(storage, scheduler, minion_backoff)
+            source = LocalSource(Session(storage, scheduler, storage.register_worker))
         else:
             source = GrpcSource(Endpoint(target=f"127.0.0.1:{port}", key=KEY), backoff=BACKOFF)
         stack.push_async_callback(source.close)
-        made = SourceBench(storage, Queue(storage, timedelta(minutes=1)), source)
+        made = SourceBench(storage, source)
 
         @task("ping", registry=made.registry)
         async def ping(job: Job, *args: Any) -> str:
@@ -332,7 +327,7 @@ async def test_a_cancelled_job_is_stopped(bench: SourceBench) -> None:
     job_id = await bench.enqueue("endless")
     await bench.until(job_id, lambda job: job.notes)
     async with asyncio.timeout(SECONDS):
-        assert await bench.queue.cancel_job(job_id, "enough")
+        assert await bench.storage.cancel_job(job_id, cancelled_result("enough"))
         await stopped.wait()
     assert (await bench.job(job_id)).result == "Job cancelled: enough"
     assert (await bench.perform("ping")).result == "pong"
@@ -370,11 +365,11 @@ class Failing:
         self.calls = 0
         end_jobs = storage.end_jobs
 
-        async def failing(outcomes: Any, backoff: Any) -> Any:
+        async def failing(outcomes: Any) -> Any:
             if any(map(fails, outcomes)):
                 self.calls += 1
                 raise make()
-            return await end_jobs(outcomes, backoff)
+            return await end_jobs(outcomes)
 
         storage.end_jobs = failing  # type: ignore[method-assign]  # as a defect in it would
 

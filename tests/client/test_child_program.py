@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from minion_client.frames import FrameDecoder, encode_frame
+from minion_client._run.frames import FrameDecoder, encode_frame
 
 MODULE = """
 import subprocess
@@ -32,7 +32,7 @@ class Child:
         with theirs:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-P", "-m", "minion_client.child"),
+                    *(sys.executable, "-P", "-m", "minion_client._run.child"),
                     *(str(theirs.fileno()), str(os.getpid())),
                 ],
                 pass_fds=(theirs.fileno(),),

@@ -10,9 +10,9 @@ import pytest
 from client.worker_bench import DEADLINE, MemoryJob, MemorySource, WorkerBench
 from minion_client import Job, task
 from minion_client import worker as worker_module
-from minion_client.execution import Bounds
+from minion_client._run.job_run import Bounds
 from minion_client.source import Outcome, SourceRefused
-from minion_client.task import Registry
+from minion_client.tasks import Registry
 from minion_client.worker import Worker
 
 

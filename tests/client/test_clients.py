@@ -137,7 +137,7 @@ def test_what_cannot_be_accepted_is_named(
 def test_lists_are_iterated_over_page_by_page(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minion_client.calls._PAGE_SIZE", 3)
+    monkeypatch.setattr("minion_client._api.calls._PAGE_SIZE", 3)
     ids = client.enqueue_many([NewJob(task="unknown", queue=q) for q in "ab" * 5])
     assert [job.id for job in client.list_jobs()] == ids[::-1]
     assert [job.id for job in client.list_jobs(queues=["a"])] == ids[-2::-2]

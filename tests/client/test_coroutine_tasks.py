@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from client.worker_bench import DEADLINE, WorkerBench
 from minion_client import Job, JobFailed, task
-from minion_client.execution import Bounds
+from minion_client._run.job_run import Bounds
 
 
 async def test_a_coroutine_finishes_with_what_it_returns(bench: WorkerBench) -> None:

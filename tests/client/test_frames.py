@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minion_client.frames import HEADER, FrameDecoder, FrameError, encode_frame
+from minion_client._run.frames import HEADER, FrameDecoder, FrameError, encode_frame
 
 messages = st.lists(st.dictionaries(st.text(max_size=5), st.integers(-9, 9) | st.text(max_size=9)))
 

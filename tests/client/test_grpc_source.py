@@ -13,10 +13,10 @@ import pytest
 from client.fake_server import SECONDS, FakeCall, FakeServer
 from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as pb
+from minion_client._work.grpc_source import GrpcSource
+from minion_client._work.outbox import MAX_MESSAGE_BYTES, MAX_REPORT_BYTES
 from minion_client.backoff import Backoff
 from minion_client.endpoint import Endpoint
-from minion_client.grpc_source import GrpcSource
-from minion_client.outbox import MAX_MESSAGE_BYTES, MAX_REPORT_BYTES
 from minion_client.source import Outcome, SourceRefused
 from minion_wire.values import from_struct
 

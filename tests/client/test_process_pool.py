@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 from client.worker_bench import WorkerBench
-from minion_client.executor import Executor
-from minion_client.pool import ProcessPool
-from minion_client.process import ChildSettings, ChildStartError
-from minion_client.task import Registry, Task, TaskKind
+from minion_client._run.pool import ProcessPool
+from minion_client._run.process import ChildSettings, ChildStartError
+from minion_client._run.runner import Executor
+from minion_client.tasks import Registry, Task, TaskKind
 
 PID = """
 import os

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from client.worker_bench import WorkerBench
 from minion_client import Job, Registry, task
-from minion_client.execution import Bounds
-from minion_client.executor import Executor
+from minion_client._run.job_run import Bounds
+from minion_client._run.runner import Executor
 from minion_wire.sizes import MAX_JOB_BYTES
 
 NOT_JSON = "Task returned something that is not JSON: "

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from minion_client.slots import Claim, Slots
+from minion_client._work.slots import Claim, Slots
 
 TASKS = ("a", "b", "c")
 

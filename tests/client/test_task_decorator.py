@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from minion_client import Job, task
 from minion_client.backoff import Backoff
-from minion_client.task import Registry, TaskKind
+from minion_client.tasks import Registry, TaskKind
 
 
 def test_the_kind_follows_from_the_function() -> None:
@@ -162,7 +162,7 @@ def test_what_a_task_adds_to_a_line_of_its_log_is_kept(caplog: pytest.LogCapture
 
 def test_defining_tasks_imports_neither_grpc_nor_asyncio() -> None:
     heavy = {"grpc", "google.protobuf", "minion", "minion_server", "asyncio", "starlette"}
-    code = f"import minion_client.child, sys; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import minion_client._run.child, sys; print(sorted({heavy} & set(sys.modules)))"
     # The interpreter's own path only: nothing that pytest added.
     run = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True

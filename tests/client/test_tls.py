@@ -9,8 +9,8 @@ from pathlib import Path
 import grpc.aio
 import pytest
 from client.fake_server import FakeServer
+from minion_client._work.grpc_source import GrpcSource
 from minion_client.endpoint import Endpoint, Tls
-from minion_client.grpc_source import GrpcSource
 from minion_server.cli.connection import make_endpoint
 from minion_server.domain.errors import Invalid
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from minion_client._run.job_run import Bounds
+from minion_client._run.pool import ProcessPool
+from minion_client._run.process import ChildSettings
+from minion_client._run.runner import Executor
+from minion_client._work.work_call import SentCommand
 from minion_client.backoff import Backoff
-from minion_client.execution import Bounds
-from minion_client.executor import Executor
-from minion_client.json_value import JsonValue
-from minion_client.pool import ProcessPool
-from minion_client.process import ChildSettings
 from minion_client.source import Outcome
-from minion_client.task import Registry, Task, TaskKind
-from minion_client.work_call import SentCommand
+from minion_client.tasks import Registry, Task, TaskKind
 from minion_client.worker import Worker
+from minion_wire.json_value import JsonValue
 
 DEADLINE = 20.0
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.cron import parse_cron
 from minion_server.domain.job import FINAL_STATES, JobState
 from minion_server.domain.limits import MAX_SPAN, MAX_TIME, MIN_TIME
+from minion_server.domain.policy import minion_backoff
 from storage.test_odd_rows import PLAIN_JOB
 
 TIMES = [-1e300, -1e15, MIN_TIME - 1, MAX_TIME + 0.9999999, MAX_TIME + 1, 1e15, 1e300]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.job import FINAL_STATES, TRANSITIONS, JobState, NewJob, blocks
 from minion_server.domain.limits import MAX_SPAN
+from minion_server.domain.policy import minion_backoff
 from minion_server.domain.schedule import NewSchedule
 from minion_server.domain.worker import is_missing
 

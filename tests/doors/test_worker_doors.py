@@ -11,12 +11,12 @@ import pytest
 from doors.doors import Doors
 from doors.values import VALUES, wrapped
 from hypothesis import HealthCheck, given, settings
+from minion_client._work.grpc_source import GrpcSource
 from minion_client.endpoint import Endpoint
-from minion_client.grpc_source import GrpcSource
-from minion_client.task import Job, JobFailed, Registry, task
+from minion_client.tasks import Job, JobFailed, Registry, task
 from minion_client.worker import Worker
-from minion_server.domain.backoff import minion_backoff
 from minion_server.engine.scheduler import Scheduler
+from minion_server.engine.session import Session
 from minion_server.engine.source import LocalSource
 from minion_wire import sizes
 from support.rpc_bench import KEY
@@ -36,7 +36,7 @@ class Tasks:
         storage = self._doors.bench.storage
         source: Any
         if kind == "embedded":
-            source = LocalSource(storage, Scheduler(storage), minion_backoff)
+            source = LocalSource(Session(storage, Scheduler(storage), storage.register_worker))
         else:
             source = GrpcSource(Endpoint(target=self._doors.address, key=KEY))
         registry = Registry()

@@ -6,10 +6,8 @@ from datetime import timedelta
 
 import pytest
 from minion_server import loop as loop_module
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Unavailable
 from minion_server.domain.job import JobState
-from minion_server.domain.maintenance import Retention
 from minion_server.engine.alarm import MAX_WAIT_SECONDS
 from minion_server.engine.repairer import Repairer
 from minion_server.engine.stager import Stager
@@ -124,8 +122,6 @@ async def test_what_becomes_due_during_a_look_is_not_slept_through(
 def repairer(bench: Bench, rng: float = 0.5, *, heard_for: timedelta = timedelta.max) -> Repairer:
     return Repairer(
         bench.storage,
-        retention=Retention(),
-        backoff=minion_backoff,
         interval=60,
         heard_for=lambda: heard_for,
         rng=lambda: rng,

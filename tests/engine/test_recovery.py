@@ -13,9 +13,8 @@ from pathlib import Path
 
 import apsw
 import pytest
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import JobState
-from minion_server.domain.maintenance import Retention
+from minion_server.domain.policy import Policy, Retention
 from minion_server.domain.worker import Registration
 from minion_server.engine.recovery import EMBEDDED, PID_NAMESPACE, recover
 from support.bench import Bench
@@ -35,7 +34,7 @@ async def worker_with_job(
 
 
 async def failed_after_recovery(bench: Bench) -> Sequence[int]:
-    await recover(bench.storage, Retention(), minion_backoff, own_namespace=NAMESPACE)
+    await recover(bench.storage, own_namespace=NAMESPACE)
     return await bench.listed(states=[JobState.FAILED])
 
 
@@ -69,7 +68,7 @@ async def test_workers_elsewhere_have_time_to_come_back(bench: Bench) -> None:
     assert after.jobs == [job_id]
     # Not for ever.
     bench.clock.advance(100)
-    report = await bench.storage.repair(Retention(), minion_backoff)
+    report = await bench.storage.repair(Retention())
     assert report.missing_workers == report.abandoned_jobs == 1
 
 
@@ -96,7 +95,7 @@ async def test_where_there_is_no_telling_nobody_is_known_to_be_dead(
 ) -> None:
     bench.storage.exclusive = False
     await worker_with_job(bench, HERE, dead_pid, namespace=None)
-    report = await recover(bench.storage, Retention(), minion_backoff, own_namespace=None)
+    report = await recover(bench.storage, own_namespace=None)
     assert not report
 
 
@@ -125,7 +124,8 @@ async def test_a_job_that_a_repair_stumbles_over_stops_no_start(bench: Bench) ->
     def backoff(retries: int) -> timedelta:
         raise OverflowError
 
-    report = await recover(bench.storage, Retention(), backoff, own_namespace=None)
+    bench.storage.policy = Policy(backoff=backoff)
+    report = await recover(bench.storage, own_namespace=None)
     assert (report.abandoned_jobs, report.stuck_jobs) == (0, 1)
     assert (await bench.job(job_id)).state == JobState.ACTIVE
     assert (await bench.job(stuck)).state == JobState.FAILED
@@ -137,7 +137,7 @@ async def test_a_job_with_attempts_left_is_tried_again(bench: Bench) -> None:
         Registration(host=HERE, pid=1, status={EMBEDDED: True})
     )
     await bench.claim_ids(worker)
-    report = await recover(bench.storage, Retention(), minion_backoff, own_namespace=None)
+    report = await recover(bench.storage, own_namespace=None)
     assert report.abandoned_jobs == 1
     job = await bench.job(job_id)
     assert (job.state, job.retries, job.attempts) == (JobState.INACTIVE, 1, 2)

@@ -12,7 +12,7 @@ from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, NewJob, RetryOptions
 from minion_server.domain.worker import Command, Registration, WorkerFilter
 from minion_server.engine.scheduler import Scheduler
-from minion_server.storage.base import Changes
+from minion_server.storage.changes import Changes
 from support.bench import Bench
 from support.waiting import reached, settle
 

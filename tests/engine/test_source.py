@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from minion_server.domain.backoff import minion_backoff
 from minion_server.engine.scheduler import Scheduler
+from minion_server.engine.session import Session
 from minion_server.engine.source import LocalSource
 from support.bench import Bench
 
 
 async def test_a_store_that_has_forgotten_the_worker_is_out_of_reach(bench: Bench) -> None:
     """As PostgreSQL has after a crash: no defect, and over with the next heartbeat."""
-    source = LocalSource(bench.storage, Scheduler(bench.storage), minion_backoff)
+    source = LocalSource(
+        Session(bench.storage, Scheduler(bench.storage), bench.storage.register_worker)
+    )
     worker = await source.register({})
     await bench.storage.unregister_worker(worker)
     with pytest.raises(ConnectionError, match="no worker"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import platformdirs
 import pytest
-from minion_client.task import REGISTRY, TaskKind
+from minion_client.tasks import REGISTRY, TaskKind
 from minion_server.library import handle_upload, page_thumbnails, thumbnail_task
 from minion_server.library.errors import SettingError
 from minion_server.library.settings import Limits, Settings

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import grpc.aio
 import pytest
-from minion_server.engine.queue import Queue
+from minion_server.engine.watchers import Watchers
 from minion_server.rpc.server import RpcServer
 from minion_server.storage.sqlite import SqliteStorage
 from support.bench import Bench, SettableClock
@@ -19,7 +18,7 @@ from support.rpc_bench import RpcBench, rpc_server
 class Served(NamedTuple):
     bench: Bench
     server: RpcServer
-    queue: Queue
+    watchers: Watchers
     address: str
 
 
@@ -28,10 +27,10 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     clock = SettableClock()
     storage = SqliteStorage(tmp_path / "minion.db", clock=clock)
     await storage.open()
-    queue = Queue(storage, timedelta(minutes=1))
-    server = rpc_server(storage, queue=queue)
+    watchers = Watchers(storage)
+    server = rpc_server(storage, watchers=watchers)
     port = await server.start("127.0.0.1:0")
-    yield Served(Bench(storage, clock), server, queue, f"127.0.0.1:{port}")
+    yield Served(Bench(storage, clock), server, watchers, f"127.0.0.1:{port}")
     await server.stop(0)
     await storage.close()
 

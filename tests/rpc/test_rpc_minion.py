@@ -8,10 +8,8 @@ from typing import Any
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from minion.v1 import admin_service_pb2, job_pb2, lock_service_pb2, minion_service_pb2
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.job import Job, JobState
-from minion_server.domain.maintenance import Retention
 from minion_server.rpc import convert
 from minion_server.rpc.admin_service import AdminService
 from minion_server.rpc.lock_service import LockService
@@ -60,7 +58,7 @@ async def test_a_lock_of_no_duration_is_only_asked_for(bench: Bench, duration: D
 
 
 async def test_repair_heeds_what_it_is_given_and_the_settings_else(bench: Bench) -> None:
-    admin = AdminService(bench.storage, Retention(), minion_backoff, ())
+    admin = AdminService(bench.storage, ())
     worker = await bench.worker()
     job_id = await bench.enqueue()
     await bench.claim(worker)

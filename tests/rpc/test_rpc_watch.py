@@ -149,4 +149,4 @@ async def test_a_watcher_that_leaves_is_forgotten(rpc: RpcBench) -> None:
 
 
 async def nobody_watches(rpc: RpcBench) -> None:
-    await reached(lambda: not rpc.queue.watching)
+    await reached(lambda: not rpc.watchers.watched)

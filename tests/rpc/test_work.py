@@ -39,7 +39,6 @@ class Service:
 
     async def state(self, job_id: int) -> tuple[str, int]:
         job = await self.storage.get_job(job_id)
-        assert job is not None
         return job.state, job.retries
 
     def call(self) -> Call:
@@ -163,7 +162,6 @@ async def test_a_worker_takes_and_finishes_jobs(service: Service) -> None:
     (receipt,) = await call.until("receipts")
     assert (receipt.serial, list(receipt.accepted)) == (7, [True, False])
     job = await service.storage.get_job(first)
-    assert job is not None
     assert (job.state, job.worker, job.notes) == ("finished", worker_id, {"a": 1})
 
 

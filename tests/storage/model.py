@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import JobNotFound, MinionError, WorkerNotFound
 from minion_server.domain.job import (
     TRANSITIONS,
@@ -17,7 +16,8 @@ from minion_server.domain.job import (
     RetryOptions,
     blocks,
 )
-from minion_server.domain.maintenance import JOB_STUCK, WORKER_WENT_AWAY, Retention
+from minion_server.domain.maintenance import JOB_STUCK, WORKER_WENT_AWAY
+from minion_server.domain.policy import Retention, minion_backoff
 from minion_server.domain.worker import Registration
 from support.bench import START
 
@@ -106,17 +106,17 @@ class Model:
         names = ("id", "task", "args", "retries", "attempts", "priority", "queue", "notes")
         return [{name: job[name] for name in names} for job in taken]
 
-    def end_jobs(self, outcomes: Sequence[Outcome], backoff: Backoff) -> list[bool]:
-        return [self._end(outcome, backoff) for outcome in outcomes]
+    def end_jobs(self, outcomes: Sequence[Outcome]) -> list[bool]:
+        return [self._end(outcome) for outcome in outcomes]
 
-    def _end(self, outcome: Outcome, backoff: Backoff) -> bool:
+    def _end(self, outcome: Outcome) -> bool:
         job = self.jobs.get(outcome.job_id)
         if job is None or (job["state"], job["retries"]) != (JobState.ACTIVE, outcome.retries):
             return False
         state = JobState.FAILED if outcome.failed else JobState.FINISHED
         self._move(job, state, finished=self.now, result=outcome.result)
         if outcome.failed and job["attempts"] > 1:
-            delayed = self.now + backoff(job["retries"]).total_seconds()
+            delayed = self.now + minion_backoff(job["retries"]).total_seconds()
             self._retry(job, attempts=job["attempts"] - 1, delayed=delayed)
         return True
 
@@ -159,7 +159,7 @@ class Model:
     def unregister_worker(self, worker_id: int) -> None:
         self.workers.pop(worker_id, None)
 
-    def repair(self, retention: Retention, backoff: Backoff) -> Fields:
+    def repair(self, retention: Retention) -> Fields:
         missing_after = retention.missing_after.total_seconds()
         missing = [one for one, heard in self.workers.items() if self.now - heard > missing_after]
         for worker_id in missing:
@@ -180,7 +180,7 @@ class Model:
             for job in self.jobs.values()
             if job["state"] == JobState.ACTIVE and job["worker"] not in self.workers
         ]
-        self.end_jobs(abandoned, backoff)
+        self.end_jobs(abandoned)
         latest = self.now - retention.stuck_after.total_seconds()
         stuck = [
             job

@@ -10,7 +10,6 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.job import JobState, NewJob, Outcome
 from minion_server.domain.limits import MAX_COMMANDS_LENGTH
@@ -60,7 +59,7 @@ async def test_a_result_that_makes_the_job_too_large_fails_it(bench: Bench, fail
     await bench.claim(await bench.worker(), max_jobs=2)
     large = Outcome(job_id=job_id, retries=0, failed=failed, result="y" * 100_000)
     small = Outcome(job_id=other, retries=0, failed=False, result="z")
-    assert await bench.storage.end_jobs([large, small], minion_backoff) == [True, True]
+    assert await bench.storage.end_jobs([large, small]) == [True, True]
     job = await bench.job(job_id)
     size = sizes.job_size(job.args, job.notes, large.result)
     assert job.result == sizes.RESULT_TOO_LARGE.format(size)

@@ -9,11 +9,10 @@ from datetime import timedelta
 import orjson
 import pytest
 from minion.v1 import job_pb2
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import Job, JobState
 from minion_server.domain.limits import MAX_SPAN, MAX_TIME, MIN_TIME
 from minion_server.domain.lock import Lock
-from minion_server.domain.maintenance import Retention
+from minion_server.domain.policy import Retention
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Command, Worker
 from minion_server.engine.explain import explain_job
@@ -27,7 +26,6 @@ __all__ = ["new_place"]
 
 LONG = "x" * 300
 NOW = 1_600_000_000.0
-MISSING_AFTER = timedelta(minutes=1)
 
 PLAIN_JOB = Job(
     args=[], attempts=1, children=[], created=NOW, delayed=NOW, expires=None, finished=None, id=1,
@@ -75,7 +73,7 @@ async def test_odd_jobs_are_shown_performed_and_ended(place: Place) -> None:
     await place[1].write(of(*JOBS, worker(3, host=LONG, notified=4e9), LAST_IDS))
     async with opened(place) as bench:
         storage = bench.storage
-        await storage.repair(Retention(stuck_after=MAX_SPAN), minion_backoff)
+        await storage.repair(Retention(stuck_after=MAX_SPAN))
         assert await bench.listed() == [8, 7, 6, 5, 4, 3, 1]
         worker_id = await bench.worker()
         assert await bench.claim_ids(worker_id) == [3, 4]
@@ -91,11 +89,11 @@ async def test_odd_jobs_are_shown_performed_and_ended(place: Place) -> None:
             # What has no JSON form would raise.
             assert message.created.ToJsonString()
             assert message.delayed.ToJsonString()
-            explanation = await explain_job(storage, job_id, MISSING_AFTER)
+            explanation = await explain_job(storage, job_id)
             assert "1970" not in explanation.summary
-        ended = await explain_job(storage, STUCK.id, MISSING_AFTER)
+        ended = await explain_job(storage, STUCK.id)
         assert ended.summary == "It failed."
-        running = await explain_job(storage, NEVER_STARTED.id, MISSING_AFTER)
+        running = await explain_job(storage, NEVER_STARTED.id)
         assert running.summary == "Worker 3 has been running it."
         await storage.history()
         await storage.stats()

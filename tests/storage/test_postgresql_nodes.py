@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
-from minion_server.domain.backoff import minion_backoff
-from minion_server.domain.errors import Conflict
+from minion_server.domain.errors import Conflict, JobNotFound
 from minion_server.domain.job import Claim, NewJob, Outcome, RetryOptions
-from minion_server.domain.maintenance import Retention
+from minion_server.domain.policy import Retention
 from minion_server.domain.schedule import NewSchedule
 from minion_server.domain.worker import Command, Registration
-from minion_server.storage.base import Changes
+from minion_server.storage.changes import Changes
 from minion_server.storage.postgresql import PostgresStorage
 from support.pgbouncer import PgBouncer, pooling
 from support.postgresql import PostgresServer, database_of, until_listening
@@ -54,7 +54,7 @@ PERL_RETRY = """
 class Node:
     """A store, and what it was told."""
 
-    def __init__(self, url: str, **settings: float) -> None:
+    def __init__(self, url: str, **settings: Any) -> None:
         self.storage = PostgresStorage(url, **settings)
         self.changes: list[Changes] = []
         self._told = asyncio.Event()
@@ -121,12 +121,9 @@ async def test_a_node_hears_what_another_does(nodes: list[Node]) -> None:
     assert job.id == job_id
     await here.storage.get_job(job_id)
     here.changes.clear()
-    await there.storage.end_jobs(
-        [Outcome(job_id=job_id, retries=0, failed=False, result=1)], minion_backoff
-    )
+    await there.storage.end_jobs([Outcome(job_id=job_id, retries=0, failed=False, result=1)])
     await here.hears(lambda c: job_id in c.jobs)
     found = await here.storage.get_job(job_id)
-    assert found is not None
     assert found.state == "finished"
 
 
@@ -189,8 +186,9 @@ async def test_what_perl_changes_is_staged(url: str, perl: asyncpg.Connection) -
     assert await claim() == [parent]
     await perl.execute("DELETE FROM minion_jobs WHERE id = $1", parent)
     assert await claim() == [child]
-    assert (await storage.repair(Retention(), minion_backoff)).expired_jobs == 1
-    assert await storage.get_job(expired) is None
+    assert (await storage.repair(Retention())).expired_jobs == 1
+    with pytest.raises(JobNotFound):
+        await storage.get_job(expired)
     first, second = await node.enqueue(), await node.enqueue()
     await perl.execute("UPDATE minion_jobs SET priority = 7 WHERE id = $1", second)
     assert await claim() == [second, first]
@@ -232,8 +230,7 @@ async def test_claims_of_many_nodes_take_each_job_once_in_order(url: str) -> Non
             taken.append([job.id for job in jobs])
             assert all(
                 await node.storage.end_jobs(
-                    [Outcome(job_id=job.id, retries=0, failed=False, result=None) for job in jobs],
-                    minion_backoff,
+                    [Outcome(job_id=job.id, retries=0, failed=False, result=None) for job in jobs]
                 )
             )
 
@@ -253,7 +250,7 @@ async def test_children_of_parents_that_end_at_once_are_never_left(url: str) -> 
         await nodes[0].storage.claim_jobs(worker, FOO)
         ends = [
             nodes[n % 2].storage.end_jobs(
-                [Outcome(job_id=job_id, retries=0, failed=False, result=None)], minion_backoff
+                [Outcome(job_id=job_id, retries=0, failed=False, result=None)]
             )
             for n, job_id in enumerate(parents)
         ]

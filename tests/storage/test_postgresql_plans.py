@@ -42,8 +42,8 @@ STEPS = {
     "cancel": "SELECT minion_server_cancel('x', 1, 2, 'null')",
     "remove": "SELECT minion_server_remove('x', 1, 2, NULL)",
     "enqueue": "SELECT minion_server_enqueue('x', 1, '{foo}', '{[]}', '{default}', '{0}', '{1}', "
-    "'{0}', '{NULL}', '{f}', ARRAY['{}'], ARRAY['{1,5}'], NULL)",
-    "settle": "SELECT minion_server_settled(1000)",
+    "'{0}', '{NULL}', '{f}', ARRAY['{}'], ARRAY['{1,5}'], NULL, '24 hours')",
+    "stage": "SELECT minion_server_stage('{}', 1000)",
     "remove old": "SELECT minion_server_remove_old(9999, '1970-01-01', 0, 1000)",
     "remove expired": "SELECT minion_server_remove_expired(1000)",
     "fail stuck": "SELECT minion_server_fail_stuck(9999, 'null', 1000)",

@@ -9,17 +9,16 @@ from importlib import resources
 
 import asyncpg
 import pytest
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import Conflict, Invalid
 from minion_server.domain.job import Claim, NewJob, Outcome
-from minion_server.domain.maintenance import Retention
+from minion_server.domain.policy import Retention
 from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.postgresql.failures import translate
 from support.postgresql import OWN_SCHEMA, ROLE, PostgresServer, database_of
 
-SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("minion")
+SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("schema")
 ANY = Claim(queues=["default"], max_jobs=100)
 OLDEST = 23
 # Of Minion's objects, all that says what they are.
@@ -53,9 +52,8 @@ async def perl(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _make_minion(perl: asyncpg.Connection, version: int) -> None:
-    upgrades = range(OLDEST + 1, min(version, 25) + 1)
-    for name in (f"version_{OLDEST}", *(f"upgrade_{number}" for number in upgrades)):
-        await perl.execute(SCHEMAS.joinpath(f"{name}.sql").read_text(encoding="utf-8"))
+    for number in range(OLDEST, min(version, 25) + 1):
+        await perl.execute(SCHEMAS.joinpath(f"minion_{number}.sql").read_text(encoding="utf-8"))
     await perl.execute(
         "CREATE TABLE mojo_migrations (name TEXT PRIMARY KEY, version BIGINT NOT NULL);"
         f"INSERT INTO mojo_migrations VALUES ('minion', {version})"
@@ -111,7 +109,7 @@ async def test_schedules_move_when_minion_is_upgraded(perl: asyncpg.Connection, 
     await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="foo", args=[1]))
     await storage.close()
     # As Perl Minion does.
-    await perl.execute(SCHEMAS.joinpath("upgrade_25.sql").read_text(encoding="utf-8"))
+    await perl.execute(SCHEMAS.joinpath("minion_25.sql").read_text(encoding="utf-8"))
     await perl.execute("UPDATE mojo_migrations SET version = 25")
     storage = PostgresStorage(url)
     await storage.open()
@@ -218,14 +216,15 @@ async def test_a_schema_of_its_own_is_found_by_the_search_path(
 # tell on the database's one channel, and of whose source no digest was kept.
 EARLIER = """
     DROP FUNCTION minion.minion_server_channel();
-    DROP FUNCTION minion.minion_server_both;
+    DROP FUNCTION minion.minion_server_blocked;
     ALTER TABLE minion.minion_server_schema DROP COLUMN functions;
     UPDATE minion.minion_server_schema SET version = 7;
-    CREATE OR REPLACE FUNCTION minion.minion_server_heed_truncate() RETURNS trigger LANGUAGE plpgsql
-      AS $$ BEGIN PERFORM pg_notify('minion_server', '{"look": true}'); RETURN NULL; END $$;
+    CREATE OR REPLACE FUNCTION minion.minion_server_follow_truncate() RETURNS trigger
+      LANGUAGE plpgsql AS $$
+      BEGIN PERFORM pg_notify('minion_server', '{"look": true}'); RETURN NULL; END $$;
     DO $$ DECLARE one RECORD; BEGIN
       FOR one IN SELECT oid::regprocedure AS name FROM pg_proc
-        WHERE proname IN ('minion_server_claim', 'minion_server_end', 'minion_server_reset') LOOP
+        WHERE proname IN ('minion_server_claim', 'minion_server_end', 'minion_server_retry') LOOP
         EXECUTE format('ALTER FUNCTION %s SET minion_server.own = ''on''', one.name);
       END LOOP;
     END $$;
@@ -257,7 +256,7 @@ async def test_a_database_of_an_earlier_program_gets_todays_functions_and_loses_
     assert status.versions == status.newest
     assert [job.id for job in await storage.claim_jobs(worker, ANY)] == [first.id, second.id]
     ended = Outcome(job_id=first.id, retries=0, failed=False, result=None)
-    assert await storage.end_jobs([ended], minion_backoff) == [True]
+    assert await storage.end_jobs([ended]) == [True]
     assert [job.task for job in await storage.claim_jobs(worker, ANY)] == ["bar"]
     await storage.reset(locks_only=False)
     await storage.close()
@@ -334,7 +333,6 @@ async def test_the_users_settings_change_nothing(postgresql: PostgresServer, url
     delayed = NewJob(task="foo", delay=timedelta(days=1), expire=timedelta(days=2))
     one, other = await storage.enqueue([NewJob(task="foo", args=["\\'", 1.1, "\u00fc"]), delayed])
     found = await storage.get_job(other.id)
-    assert found is not None
     assert found.delayed is not None
     assert found.expires is not None
     assert round(found.delayed - found.created) == 86_400
@@ -343,7 +341,7 @@ async def test_the_users_settings_change_nothing(postgresql: PostgresServer, url
     (job,) = await storage.claim_jobs(worker, ANY)
     assert (job.id, job.args) == (one.id, ["\\'", 1.1, "\u00fc"])
     ended = Outcome(job_id=one.id, retries=0, failed=True, result="no")
-    assert await storage.end_jobs([ended], minion_backoff) == [True]
+    assert await storage.end_jobs([ended]) == [True]
     assert sum(hour.failed_jobs for hour in await storage.history()) == 1
     await storage.put_schedule(NewSchedule(name="s", cron="@hourly", task="foo"))
     due_in = await storage.next_dispatch()
@@ -354,9 +352,8 @@ async def test_the_users_settings_change_nothing(postgresql: PostgresServer, url
     claim = Claim(queues=["default"], max_jobs=1_000)
     assert len(await storage.claim_jobs(worker, claim)) == len(many)
     await storage.end_jobs(
-        [Outcome(job_id=job.id, retries=0, failed=False, result=None) for job in many],
-        minion_backoff,
+        [Outcome(job_id=job.id, retries=0, failed=False, result=None) for job in many]
     )
-    report = await storage.repair(Retention(remove_after=timedelta(0)), minion_backoff)
+    report = await storage.repair(Retention(remove_after=timedelta(0)))
     assert report.removed_jobs == len(many)
     await storage.close()

@@ -13,7 +13,7 @@ from minion_server.domain.job import Claim, NewJob
 from minion_server.domain.lock import LockRequest
 from minion_server.domain.schedule import NewSchedule
 from minion_server.domain.worker import Command, Registration
-from minion_server.storage.base import Changes
+from minion_server.storage.changes import Changes
 from minion_server.storage.postgresql import PostgresStorage
 from support.postgresql import ROLE, PostgresServer, database_of, until_listening
 from support.waiting import reached

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from minion_server.domain.lock import LockRequest
 from minion_server.domain.schedule import NewSchedule, ScheduleFilter
-from minion_server.storage.base import Revocation
+from minion_server.storage.changes import Revocation
 from support.bench import Bench
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 import pytest
 from minion_server.domain.errors import JobNotFound
-from minion_server.storage.base import Changes
+from minion_server.storage.changes import Changes
 from minion_server.storage.sqlite.writer import Transaction, Writer
 
 

@@ -15,11 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.errors import MinionError
 from minion_server.domain.job import Claim, JobFilter, JobState, NewJob, Outcome, RetryOptions
 from minion_server.domain.lock import LockRequest
-from minion_server.domain.maintenance import Retention
+from minion_server.domain.policy import Retention
 from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Command, Registration, WorkerFilter
 from minion_server.storage.base import Storage
@@ -112,7 +111,7 @@ frequent = st.one_of(
     step("enqueue", st.lists(new_jobs, min_size=1, max_size=3)),
     step("enqueue", st.lists(simple_jobs, min_size=1, max_size=3)),
     step("claim_jobs", workers, claims),
-    step("end_jobs", st.lists(outcomes, min_size=1, max_size=3), st.just(minion_backoff)),
+    step("end_jobs", st.lists(outcomes, min_size=1, max_size=3)),
     step("advance", st.sampled_from([0.5, 1, 15, 60])),
 )
 rare = st.one_of(
@@ -134,7 +133,7 @@ rare = st.one_of(
     step("dispatch_schedules"),
     step("next_dispatch"),
     step("stage_due"),
-    step("repair", st.just(RETENTION), st.just(minion_backoff)),
+    step("repair", st.just(RETENTION)),
     step("list_jobs", filters, limit=5),
     step("history"),
 )

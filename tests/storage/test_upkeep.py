@@ -3,9 +3,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from minion_server.domain.backoff import minion_backoff
+from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import JobFilter, JobState
-from minion_server.domain.maintenance import RepairReport, Retention
+from minion_server.domain.maintenance import RepairReport
+from minion_server.domain.policy import Retention
 from minion_server.domain.worker import Registration
 from support.bench import START, Bench
 
@@ -17,7 +18,7 @@ RETENTION = Retention(
 
 
 async def _repair(bench: Bench) -> RepairReport:
-    return await bench.storage.repair(RETENTION, minion_backoff)
+    return await bench.storage.repair(RETENTION)
 
 
 async def test_workers_register_and_are_heard_of(bench: Bench) -> None:
@@ -84,7 +85,8 @@ async def test_expired_jobs_are_removed(bench: Bench) -> None:
     await bench.enqueue(expire=timedelta(minutes=1))
     bench.clock.advance(60)
     assert await _repair(bench) == RepairReport(expired_jobs=1)
-    assert await bench.storage.get_job(1) is None
+    with pytest.raises(JobNotFound):
+        await bench.storage.get_job(1)
 
 
 async def test_jobs_that_nobody_takes_fail(bench: Bench) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from minion_server.domain.backoff import minion_backoff
 from minion_server.domain.job import Claim, ClaimedJob, Job, JobFilter, NewJob, Outcome
 from minion_server.domain.worker import Registration, Worker, WorkerFilter
-from minion_server.storage.base import Changes, Storage
+from minion_server.storage.base import Storage
+from minion_server.storage.changes import Changes
 
 START = 1_600_000_000.0
 
@@ -57,9 +57,7 @@ class Bench:
         return await self._end(job_id, retries, result, failed=True)
 
     async def job(self, job_id: int) -> Job:
-        job = await self.storage.get_job(job_id)
-        assert job is not None
-        return job
+        return await self.storage.get_job(job_id)
 
     async def listed(self, **fields: object) -> list[int]:
         page = await self.storage.list_jobs(JobFilter(**fields), limit=1000)  # type: ignore[arg-type]  # the test knows
@@ -72,5 +70,5 @@ class Bench:
 
     async def _end(self, job_id: int, retries: int, result: object, *, failed: bool) -> bool:
         outcome = Outcome(job_id=job_id, retries=retries, failed=failed, result=result)
-        (accepted,) = await self.storage.end_jobs([outcome], minion_backoff)
+        (accepted,) = await self.storage.end_jobs([outcome])
         return accepted

@@ -14,11 +14,9 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import minion_service_pb2_grpc
-from minion_server.domain.backoff import minion_backoff
-from minion_server.domain.maintenance import Retention
-from minion_server.engine.queue import Queue
+from minion_server.domain.policy import Policy, Retention
 from minion_server.engine.scheduler import Scheduler
-from minion_server.engine.workforce import Workforce
+from minion_server.engine.watchers import Watchers
 from minion_server.rpc.server import RpcServer
 from minion_server.storage.base import Storage
 from support.bench import Bench
@@ -28,16 +26,15 @@ BEARER = f"Bearer {KEY}"
 
 
 def rpc_server(
-    storage: Storage, *, queue: Queue | None = None, missing_after: float = 60
+    storage: Storage, *, watchers: Watchers | None = None, missing_after: float = 60
 ) -> RpcServer:
     """Answer a server of a store, with all that belongs to it, not started yet."""
     retention = Retention(missing_after=timedelta(seconds=missing_after))
+    storage.policy = Policy(retention=retention)
     return RpcServer(
         storage=storage,
-        queue=queue or Queue(storage, retention.missing_after),
-        workforce=Workforce(storage, Scheduler(storage), minion_backoff),
-        retention=retention,
-        backoff=minion_backoff,
+        scheduler=Scheduler(storage),
+        watchers=watchers or Watchers(storage),
         key=KEY,
     )
 
@@ -59,7 +56,7 @@ class RpcBench:
 
     bench: Bench
     server: RpcServer
-    queue: Queue
+    watchers: Watchers
     address: str
     channel: grpc.aio.Channel
 

@@ -24,33 +24,40 @@ _sym_db = _symbol_database.Default()
 
 from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from minion.v1 import options_pb2 as minion_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dminion/v1/admin_service.proto\x12\tminion.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa2\x01\n\rRepairRequest\x12\x30\n\rmissing_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cremove_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0bstuck_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x81\x01\n\x0eRepairResponse\x12\x17\n\x0fmissing_workers\x18\x01 \x01(\x03\x12\x16\n\x0e\x61\x62\x61ndoned_jobs\x18\x02 \x01(\x03\x12\x14\n\x0cremoved_jobs\x18\x03 \x01(\x03\x12\x14\n\x0c\x65xpired_jobs\x18\x04 \x01(\x03\x12\x12\n\nstuck_jobs\x18\x05 \x01(\x03\"*\n\x0cResetRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\r\n\x05locks\x18\x02 \x01(\x08\"\x0f\n\rResetResponse\"$\n\x12\x43heckAccessRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\"\x15\n\x13\x43heckAccessResponse2\xa7\x02\n\x0c\x41\x64minService\x12Z\n\x06Repair\x12\x18.minion.v1.RepairRequest\x1a\x19.minion.v1.RepairResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/admin:repair:\x01*\x12\x63\n\x0b\x43heckAccess\x12\x1d.minion.v1.CheckAccessRequest\x1a\x1e.minion.v1.CheckAccessResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/access\x12V\n\x05Reset\x12\x17.minion.v1.ResetRequest\x1a\x18.minion.v1.ResetResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/admin:reset:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dminion/v1/admin_service.proto\x12\tminion.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17minion/v1/options.proto\"\xc6\x01\n\rRepairRequest\x12<\n\rmissing_after\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\n\x92\xb5\x18\x06\x30\x80\xa7\xe4\xe0\x0b\x12;\n\x0cremove_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\n\x92\xb5\x18\x06\x30\x80\xa7\xe4\xe0\x0b\x12:\n\x0bstuck_after\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\n\x92\xb5\x18\x06\x30\x80\xa7\xe4\xe0\x0b\"\x81\x01\n\x0eRepairResponse\x12\x17\n\x0fmissing_workers\x18\x01 \x01(\x03\x12\x16\n\x0e\x61\x62\x61ndoned_jobs\x18\x02 \x01(\x03\x12\x14\n\x0cremoved_jobs\x18\x03 \x01(\x03\x12\x14\n\x0c\x65xpired_jobs\x18\x04 \x01(\x03\x12\x12\n\nstuck_jobs\x18\x05 \x01(\x03\"*\n\x0cResetRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\x12\r\n\x05locks\x18\x02 \x01(\x08\"\x0f\n\rResetResponse\"$\n\x12\x43heckAccessRequest\x12\x0e\n\x06method\x18\x01 \x01(\t\"\x15\n\x13\x43heckAccessResponse2\xa7\x02\n\x0c\x41\x64minService\x12Z\n\x06Repair\x12\x18.minion.v1.RepairRequest\x1a\x19.minion.v1.RepairResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x10/v1/admin:repair:\x01*\x12\x63\n\x0b\x43heckAccess\x12\x1d.minion.v1.CheckAccessRequest\x1a\x1e.minion.v1.CheckAccessResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/access\x12V\n\x05Reset\x12\x17.minion.v1.ResetRequest\x1a\x18.minion.v1.ResetResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/admin:reset:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_REPAIRREQUEST'].fields_by_name['missing_after']._loaded_options = None
+  _globals['_REPAIRREQUEST'].fields_by_name['missing_after']._serialized_options = b'\222\265\030\0060\200\247\344\340\013'
+  _globals['_REPAIRREQUEST'].fields_by_name['remove_after']._loaded_options = None
+  _globals['_REPAIRREQUEST'].fields_by_name['remove_after']._serialized_options = b'\222\265\030\0060\200\247\344\340\013'
+  _globals['_REPAIRREQUEST'].fields_by_name['stuck_after']._loaded_options = None
+  _globals['_REPAIRREQUEST'].fields_by_name['stuck_after']._serialized_options = b'\222\265\030\0060\200\247\344\340\013'
   _globals['_ADMINSERVICE'].methods_by_name['Repair']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['Repair']._serialized_options = b'\202\323\344\223\002\025\"\020/v1/admin:repair:\001*'
   _globals['_ADMINSERVICE'].methods_by_name['CheckAccess']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['CheckAccess']._serialized_options = b'\220\002\001\202\323\344\223\002\014\022\n/v1/access'
   _globals['_ADMINSERVICE'].methods_by_name['Reset']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['Reset']._serialized_options = b'\202\323\344\223\002\024\"\017/v1/admin:reset:\001*'
-  _globals['_REPAIRREQUEST']._serialized_start=107
-  _globals['_REPAIRREQUEST']._serialized_end=269
-  _globals['_REPAIRRESPONSE']._serialized_start=272
-  _globals['_REPAIRRESPONSE']._serialized_end=401
-  _globals['_RESETREQUEST']._serialized_start=403
-  _globals['_RESETREQUEST']._serialized_end=445
-  _globals['_RESETRESPONSE']._serialized_start=447
-  _globals['_RESETRESPONSE']._serialized_end=462
-  _globals['_CHECKACCESSREQUEST']._serialized_start=464
-  _globals['_CHECKACCESSREQUEST']._serialized_end=500
-  _globals['_CHECKACCESSRESPONSE']._serialized_start=502
-  _globals['_CHECKACCESSRESPONSE']._serialized_end=523
-  _globals['_ADMINSERVICE']._serialized_start=526
-  _globals['_ADMINSERVICE']._serialized_end=821
+  _globals['_REPAIRREQUEST']._serialized_start=132
+  _globals['_REPAIRREQUEST']._serialized_end=330
+  _globals['_REPAIRRESPONSE']._serialized_start=333
+  _globals['_REPAIRRESPONSE']._serialized_end=462
+  _globals['_RESETREQUEST']._serialized_start=464
+  _globals['_RESETREQUEST']._serialized_end=506
+  _globals['_RESETRESPONSE']._serialized_start=508
+  _globals['_RESETRESPONSE']._serialized_end=523
+  _globals['_CHECKACCESSREQUEST']._serialized_start=525
+  _globals['_CHECKACCESSREQUEST']._serialized_end=561
+  _globals['_CHECKACCESSRESPONSE']._serialized_start=563
+  _globals['_CHECKACCESSRESPONSE']._serialized_end=584
+  _globals['_ADMINSERVICE']._serialized_start=587
+  _globals['_ADMINSERVICE']._serialized_end=882
 # @@protoc_insertion_point(module_scope)

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from minion.v1 import options_pb2 as minion_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cminion/v1/lock_service.proto\x12\tminion.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17minion/v1/options.proto\"M\n\x04Lock\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x07\x65xpires\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x80\x01\n\x12\x41\x63quireLockRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x18\x01 \xff\x01\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x1a\n\x05limit\x18\x03 \x01(\x05\x42\x06\x92\xb5\x18\x02\x08\x01H\x00\x88\x01\x01\x42\x08\n\x06_limit\"?\n\x13\x41\x63quireLockResponse\x12\x10\n\x08\x61\x63quired\x18\x01 \x01(\x08\x12\x0f\n\x02id\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x05\n\x03_id\"d\n\x10RenewLockRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x18\x01 \xff\x01\x12\n\n\x02id\x18\x02 \x01(\x03\x12+\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"$\n\x11RenewLockResponse\x12\x0f\n\x07renewed\x18\x01 \x01(\x08\"E\n\x12ReleaseLockRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x18\x01 \xff\x01\x12\x0f\n\x02id\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x05\n\x03_id\"\'\n\x13ReleaseLockResponse\x12\x10\n\x08released\x18\x01 \x01(\x08\"\x96\x01\n\x10ListLocksRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\t\x92\xb5\x18\x05\x08\x01\x10\xe8\x07H\x00\x88\x01\x01\x12\x17\n\npage_token\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x11\n\x04skip\x18\x04 \x01(\x05H\x02\x88\x01\x01\x42\x0c\n\n_page_sizeB\r\n\x0b_page_tokenB\x07\n\x05_skip\"[\n\x11ListLocksResponse\x12\x1e\n\x05locks\x18\x01 \x03(\x0b\x32\x0f.minion.v1.Lock\x12\r\n\x05total\x18\x02 \x01(\x03\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t2\xa7\x03\n\x0bLockService\x12j\n\x0b\x41\x63quireLock\x12\x1d.minion.v1.AcquireLockRequest\x1a\x1e.minion.v1.AcquireLockResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/locks:acquire:\x01*\x12\x62\n\tRenewLock\x12\x1b.minion.v1.RenewLockRequest\x1a\x1c.minion.v1.RenewLockResponse\"\x1a\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/locks:renew:\x01*\x12j\n\x0bReleaseLock\x12\x1d.minion.v1.ReleaseLockRequest\x1a\x1e.minion.v1.ReleaseLockResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/locks:release:\x01*\x12\\\n\tListLocks\x12\x1b.minion.v1.ListLocksRequest\x1a\x1c.minion.v1.ListLocksResponse\"\x14\x90\x02\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/locksb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cminion/v1/lock_service.proto\x12\tminion.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17minion/v1/options.proto\"M\n\x04Lock\x12\n\n\x02id\x18\x01 \x01(\x03\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x07\x65xpires\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8c\x01\n\x12\x41\x63quireLockRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x08\x01\x10\xff\x01\x12\x37\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\n\x92\xb5\x18\x06\x30\x80\xa7\xe4\xe0\x0b\x12\x1a\n\x05limit\x18\x03 \x01(\x05\x42\x06\x92\xb5\x18\x02\x18\x01H\x00\x88\x01\x01\x42\x08\n\x06_limit\"?\n\x13\x41\x63quireLockResponse\x12\x10\n\x08\x61\x63quired\x18\x01 \x01(\x08\x12\x0f\n\x02id\x18\x02 \x01(\x03H\x00\x88\x01\x01\x42\x05\n\x03_id\"x\n\x10RenewLockRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x08\x01\x10\xff\x01\x12\x12\n\x02id\x18\x02 \x01(\x03\x42\x06\x92\xb5\x18\x02\x18\x01\x12\x37\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\n\x92\xb5\x18\x06\x30\x80\xa7\xe4\xe0\x0b\"$\n\x11RenewLockResponse\x12\x0f\n\x07renewed\x18\x01 \x01(\x08\"M\n\x12ReleaseLockRequest\x12\x17\n\x04name\x18\x01 \x01(\tB\t\x92\xb5\x18\x05\x08\x01\x10\xff\x01\x12\x17\n\x02id\x18\x02 \x01(\x03\x42\x06\x92\xb5\x18\x02\x18\x01H\x00\x88\x01\x01\x42\x05\n\x03_id\"\'\n\x13ReleaseLockResponse\x12\x10\n\x08released\x18\x01 \x01(\x08\"\xac\x01\n\x10ListLocksRequest\x12\x1b\n\x05names\x18\x01 \x03(\tB\x0c\x92\xb5\x18\x08\x08\x01\x10\xff\x01(\x90N\x12!\n\tpage_size\x18\x02 \x01(\x05\x42\t\x92\xb5\x18\x05\x18\x01 \xe8\x07H\x00\x88\x01\x01\x12\x17\n\npage_token\x18\x03 \x01(\tH\x01\x88\x01\x01\x12\x19\n\x04skip\x18\x04 \x01(\x05\x42\x06\x92\xb5\x18\x02\x18\x00H\x02\x88\x01\x01\x42\x0c\n\n_page_sizeB\r\n\x0b_page_tokenB\x07\n\x05_skip\"[\n\x11ListLocksResponse\x12\x1e\n\x05locks\x18\x01 \x03(\x0b\x32\x0f.minion.v1.Lock\x12\r\n\x05total\x18\x02 \x01(\x03\x12\x17\n\x0fnext_page_token\x18\x03 \x01(\t2\xaa\x03\n\x0bLockService\x12j\n\x0b\x41\x63quireLock\x12\x1d.minion.v1.AcquireLockRequest\x1a\x1e.minion.v1.AcquireLockResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/locks:acquire:\x01*\x12\x65\n\tRenewLock\x12\x1b.minion.v1.RenewLockRequest\x1a\x1c.minion.v1.RenewLockResponse\"\x1d\x90\x02\x02\x82\xd3\xe4\x93\x02\x14\"\x0f/v1/locks:renew:\x01*\x12j\n\x0bReleaseLock\x12\x1d.minion.v1.ReleaseLockRequest\x1a\x1e.minion.v1.ReleaseLockResponse\"\x1c\x82\xd3\xe4\x93\x02\x16\"\x11/v1/locks:release:\x01*\x12\\\n\tListLocks\x12\x1b.minion.v1.ListLocksRequest\x1a\x1c.minion.v1.ListLocksResponse\"\x14\x90\x02\x01\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/locksb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,19 +36,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.v1.lock_service_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ACQUIRELOCKREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_ACQUIRELOCKREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\030\005\030\001 \377\001'
+  _globals['_ACQUIRELOCKREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\030\005\010\001\020\377\001'
+  _globals['_ACQUIRELOCKREQUEST'].fields_by_name['duration']._loaded_options = None
+  _globals['_ACQUIRELOCKREQUEST'].fields_by_name['duration']._serialized_options = b'\222\265\030\0060\200\247\344\340\013'
   _globals['_ACQUIRELOCKREQUEST'].fields_by_name['limit']._loaded_options = None
-  _globals['_ACQUIRELOCKREQUEST'].fields_by_name['limit']._serialized_options = b'\222\265\030\002\010\001'
+  _globals['_ACQUIRELOCKREQUEST'].fields_by_name['limit']._serialized_options = b'\222\265\030\002\030\001'
   _globals['_RENEWLOCKREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_RENEWLOCKREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\030\005\030\001 \377\001'
+  _globals['_RENEWLOCKREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\030\005\010\001\020\377\001'
+  _globals['_RENEWLOCKREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_RENEWLOCKREQUEST'].fields_by_name['id']._serialized_options = b'\222\265\030\002\030\001'
+  _globals['_RENEWLOCKREQUEST'].fields_by_name['duration']._loaded_options = None
+  _globals['_RENEWLOCKREQUEST'].fields_by_name['duration']._serialized_options = b'\222\265\030\0060\200\247\344\340\013'
   _globals['_RELEASELOCKREQUEST'].fields_by_name['name']._loaded_options = None
-  _globals['_RELEASELOCKREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\030\005\030\001 \377\001'
+  _globals['_RELEASELOCKREQUEST'].fields_by_name['name']._serialized_options = b'\222\265\030\005\010\001\020\377\001'
+  _globals['_RELEASELOCKREQUEST'].fields_by_name['id']._loaded_options = None
+  _globals['_RELEASELOCKREQUEST'].fields_by_name['id']._serialized_options = b'\222\265\030\002\030\001'
+  _globals['_LISTLOCKSREQUEST'].fields_by_name['names']._loaded_options = None
+  _globals['_LISTLOCKSREQUEST'].fields_by_name['names']._serialized_options = b'\222\265\030\010\010\001\020\377\001(\220N'
   _globals['_LISTLOCKSREQUEST'].fields_by_name['page_size']._loaded_options = None
-  _globals['_LISTLOCKSREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\265\030\005\010\001\020\350\007'
+  _globals['_LISTLOCKSREQUEST'].fields_by_name['page_size']._serialized_options = b'\222\265\030\005\030\001 \350\007'
+  _globals['_LISTLOCKSREQUEST'].fields_by_name['skip']._loaded_options = None
+  _globals['_LISTLOCKSREQUEST'].fields_by_name['skip']._serialized_options = b'\222\265\030\002\030\000'
   _globals['_LOCKSERVICE'].methods_by_name['AcquireLock']._loaded_options = None
   _globals['_LOCKSERVICE'].methods_by_name['AcquireLock']._serialized_options = b'\202\323\344\223\002\026\"\021/v1/locks:acquire:\001*'
   _globals['_LOCKSERVICE'].methods_by_name['RenewLock']._loaded_options = None
-  _globals['_LOCKSERVICE'].methods_by_name['RenewLock']._serialized_options = b'\202\323\344\223\002\024\"\017/v1/locks:renew:\001*'
+  _globals['_LOCKSERVICE'].methods_by_name['RenewLock']._serialized_options = b'\220\002\002\202\323\344\223\002\024\"\017/v1/locks:renew:\001*'
   _globals['_LOCKSERVICE'].methods_by_name['ReleaseLock']._loaded_options = None
   _globals['_LOCKSERVICE'].methods_by_name['ReleaseLock']._serialized_options = b'\202\323\344\223\002\026\"\021/v1/locks:release:\001*'
   _globals['_LOCKSERVICE'].methods_by_name['ListLocks']._loaded_options = None
@@ -56,21 +68,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LOCK']._serialized_start=163
   _globals['_LOCK']._serialized_end=240
   _globals['_ACQUIRELOCKREQUEST']._serialized_start=243
-  _globals['_ACQUIRELOCKREQUEST']._serialized_end=371
-  _globals['_ACQUIRELOCKRESPONSE']._serialized_start=373
-  _globals['_ACQUIRELOCKRESPONSE']._serialized_end=436
-  _globals['_RENEWLOCKREQUEST']._serialized_start=438
-  _globals['_RENEWLOCKREQUEST']._serialized_end=538
-  _globals['_RENEWLOCKRESPONSE']._serialized_start=540
-  _globals['_RENEWLOCKRESPONSE']._serialized_end=576
-  _globals['_RELEASELOCKREQUEST']._serialized_start=578
-  _globals['_RELEASELOCKREQUEST']._serialized_end=647
-  _globals['_RELEASELOCKRESPONSE']._serialized_start=649
-  _globals['_RELEASELOCKRESPONSE']._serialized_end=688
-  _globals['_LISTLOCKSREQUEST']._serialized_start=691
-  _globals['_LISTLOCKSREQUEST']._serialized_end=841
-  _globals['_LISTLOCKSRESPONSE']._serialized_start=843
-  _globals['_LISTLOCKSRESPONSE']._serialized_end=934
-  _globals['_LOCKSERVICE']._serialized_start=937
-  _globals['_LOCKSERVICE']._serialized_end=1360
+  _globals['_ACQUIRELOCKREQUEST']._serialized_end=383
+  _globals['_ACQUIRELOCKRESPONSE']._serialized_start=385
+  _globals['_ACQUIRELOCKRESPONSE']._serialized_end=448
+  _globals['_RENEWLOCKREQUEST']._serialized_start=450
+  _globals['_RENEWLOCKREQUEST']._serialized_end=570
+  _globals['_RENEWLOCKRESPONSE']._serialized_start=572
+  _globals['_RENEWLOCKRESPONSE']._serialized_end=608
+  _globals['_RELEASELOCKREQUEST']._serialized_start=610
+  _globals['_RELEASELOCKREQUEST']._serialized_end=687
+  _globals['_RELEASELOCKRESPONSE']._serialized_start=689
+  _globals['_RELEASELOCKRESPONSE']._serialized_end=728
+  _globals['_LISTLOCKSREQUEST']._serialized_start=731
+  _globals['_LISTLOCKSREQUEST']._serialized_end=903
+  _globals['_LISTLOCKSRESPONSE']._serialized_start=905
+  _globals['_LISTLOCKSRESPONSE']._serialized_end=996
+  _globals['_LOCKSERVICE']._serialized_start=999
+  _globals['_LOCKSERVICE']._serialized_end=1425
 # @@protoc_insertion_point(module_scope)

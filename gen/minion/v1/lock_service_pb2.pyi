@@ -62,9 +62,9 @@ class AcquireLockRequest(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the lock."""
+    """Name of the lock, 1 to 255 characters."""
     limit: _builtins.int
-    """How many may hold a lock of this name at the same time. Default: 1."""
+    """How many may hold a lock of this name at the same time, from 1. Default: 1."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
         """How long it is held at most. Unset, 0 or negative: it is only asked whether it could be acquired."""
@@ -124,7 +124,7 @@ class RenewLockRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the lock."""
+    """Name of the lock, 1 to 255 characters."""
     id: _builtins.int
     """Id of the lock, from AcquireLock."""
     @_builtins.property
@@ -177,7 +177,7 @@ class ReleaseLockRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the lock."""
+    """Name of the lock, 1 to 255 characters."""
     id: _builtins.int
     """Id of the lock, from AcquireLock: only this one is released. Unset: the one of that name that expires first."""
     def __init__(
@@ -229,7 +229,7 @@ class ListLocksRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SKIP_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many locks to answer. Default: 100."""
+    """How many locks to answer, 1 to 1,000. Default: 100."""
     page_token: _builtins.str
     """`next_page_token` of the page before, asked for with the same filters."""
     skip: _builtins.int

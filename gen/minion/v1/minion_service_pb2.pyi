@@ -31,7 +31,7 @@ class GetJobRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job."""
+    """Id of the job, from 1."""
     def __init__(
         self,
         *,
@@ -91,7 +91,7 @@ class GetJobDetailRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job."""
+    """Id of the job, from 1."""
     def __init__(
         self,
         *,
@@ -147,18 +147,18 @@ class EnqueueJobRequest(_message.Message):
     PARENTS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     task: _builtins.str
-    """Name of the task. It may be one that no worker knows yet: the job waits."""
+    """Name of the task, 1 to 255 characters. It may be one that no worker knows yet: the job waits."""
     queue: _builtins.str
-    """Name of the queue. Default: `default`."""
+    """Name of the queue, 1 to 255 characters. Default: `default`."""
     priority: _builtins.int
     """Jobs of higher priority run first. Default: 0."""
     attempts: _builtins.int
-    """How often the job may be performed. Default: 1."""
+    """How often the job may be performed, from 1. Default: 1."""
     lax: _builtins.bool
     """Whether a failed parent lets the job run, as a finished one does. Default: false."""
     request_id: _builtins.str
     """A second request with this id within 24 hours answers the first one's job and enqueues nothing.
-    A UUID is a good one.
+    1 to 255 characters; a UUID is a good one.
     """
     @_builtins.property
     def args(self) -> _struct_pb2.ListValue:
@@ -316,7 +316,7 @@ class ListJobsRequest(_message.Message):
     before: _builtins.int
     """Only jobs with an id lower than this."""
     page_size: _builtins.int
-    """How many jobs to answer. Default: 100. Fewer come when they are large, so that the
+    """How many jobs to answer, 1 to 1,000. Default: 100. Fewer come when they are large, so that the
     answer stays below 4 MiB.
     """
     page_token: _builtins.str
@@ -428,19 +428,19 @@ class RetryJobRequest(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     CLEAR_PARENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job."""
+    """Id of the job, from 1."""
     retries: _builtins.int
     """The generation of the job that is meant; the request loses when the job has moved on. Default:
     the present one, whichever it is.
     """
     attempts: _builtins.int
-    """How often the job may be performed."""
+    """How often the job may be performed, from 1."""
     lax: _builtins.bool
     """Whether a failed parent lets the job run, as a finished one does."""
     priority: _builtins.int
     """Jobs of higher priority run first."""
     queue: _builtins.str
-    """Name of the queue."""
+    """Name of the queue, 1 to 255 characters."""
     clear_parents: _builtins.bool
     """Let the job wait for no other: an empty `parents` cannot say so. Not together with `parents`."""
     @_builtins.property
@@ -529,9 +529,9 @@ class CancelJobRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job."""
+    """Id of the job, from 1."""
     reason: _builtins.str
-    """Why, for the job's result."""
+    """Why, for the job's result. At most 10,000 characters."""
     def __init__(
         self,
         *,
@@ -579,7 +579,7 @@ class RemoveJobRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job."""
+    """Id of the job, from 1."""
     retries: _builtins.int
     """The generation of the job that is meant; the request loses when the job has moved on. Default:
     the present one, whichever it is.
@@ -631,7 +631,7 @@ class NoteJobRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job."""
+    """Id of the job, from 1."""
     @_builtins.property
     def notes(self) -> _struct_pb2.Struct:
         """What to merge, key by key. A null value removes its key. Refused if the job would be too large
@@ -682,7 +682,7 @@ class WatchJobRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job."""
+    """Id of the job, from 1."""
     def __init__(
         self,
         *,
@@ -728,7 +728,7 @@ class ExplainJobRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job."""
+    """Id of the job, from 1."""
     def __init__(
         self,
         *,

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17minion/v1/options.proto\x12\tminion.v1\x1a google/protobuf/descriptor.proto\"0\n\x0cMethodPolicy\x12\x0c\n\x04open\x18\x01 \x01(\x08\x12\x12\n\nwait_field\x18\x02 \x01(\t\"\x9c\x01\n\x06\x42ounds\x12\x14\n\x07minimum\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x02 \x01(\x03H\x01\x88\x01\x01\x12\x17\n\nmin_length\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x17\n\nmax_length\x18\x04 \x01(\x05H\x03\x88\x01\x01\x42\n\n\x08_minimumB\n\n\x08_maximumB\r\n\x0b_min_lengthB\r\n\x0b_max_length:L\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x17.minion.v1.MethodPolicy\x88\x01\x01:E\n\x06\x62ounds\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x0b\x32\x11.minion.v1.Bounds\x88\x01\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17minion/v1/options.proto\x12\tminion.v1\x1a google/protobuf/descriptor.proto\"J\n\x0cMethodPolicy\x12\x0c\n\x04open\x18\x01 \x01(\x08\x12\x12\n\nwait_field\x18\x02 \x01(\t\x12\x18\n\x10request_id_field\x18\x03 \x01(\t\"\xbf\x01\n\x06\x42ounds\x12\x12\n\nmin_length\x18\x01 \x01(\x05\x12\x12\n\nmax_length\x18\x02 \x01(\x05\x12\x14\n\x07minimum\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x07maximum\x18\x04 \x01(\x03H\x01\x88\x01\x01\x12\x11\n\tmax_items\x18\x05 \x01(\x05\x12\x13\n\x0bmax_seconds\x18\x06 \x01(\x03\x12\x11\n\tmax_bytes\x18\x07 \x01(\x05\x12\x0e\n\x06one_of\x18\x08 \x03(\tB\n\n\x08_minimumB\n\n\x08_maximum:L\n\x06policy\x12\x1e.google.protobuf.MethodOptions\x18\xd1\x86\x03 \x01(\x0b\x32\x17.minion.v1.MethodPolicy\x88\x01\x01:E\n\x06\x62ounds\x12\x1d.google.protobuf.FieldOptions\x18\xd2\x86\x03 \x01(\x0b\x32\x11.minion.v1.Bounds\x88\x01\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,7 +33,7 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'minion.v1.options_pb2', _gl
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_METHODPOLICY']._serialized_start=72
-  _globals['_METHODPOLICY']._serialized_end=120
-  _globals['_BOUNDS']._serialized_start=123
-  _globals['_BOUNDS']._serialized_end=279
+  _globals['_METHODPOLICY']._serialized_end=146
+  _globals['_BOUNDS']._serialized_start=149
+  _globals['_BOUNDS']._serialized_end=340
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
 import sys
@@ -20,28 +22,36 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class MethodPolicy(_message.Message):
-    """States how a method may be called."""
+    """How a method may be called.
+
+    Whether a call may be repeated is stated by protobuf's own option, `idempotency_level`.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
     OPEN_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_FIELD_NUMBER: _builtins.int
     open: _builtins.bool
     """Whether callers need no key."""
     wait_field: _builtins.str
-    """Name of the request's field, a Duration, that says how long the call may wait for something to
-    happen (a long poll). A deadline that nobody asked for must be later than that. Empty: the method does
-    not wait.
+    """Name of the request's field, a Duration, that limits how long the call waits for something to happen (a
+    long poll). A default deadline is added to it. Empty: the method does not wait.
+    """
+    request_id_field: _builtins.str
+    """Path of the request's field that identifies a request, as in `requests.request_id`. The call may be
+    repeated if it is set. Empty: there is none.
     """
     def __init__(
         self,
         *,
         open: _builtins.bool = ...,
         wait_field: _builtins.str = ...,
+        request_id_field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["open", b"open", "wait_field", b"wait_field"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["open", b"open", "request_id_field", b"request_id_field", "wait_field", b"wait_field"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -49,48 +59,60 @@ Global___MethodPolicy: _TypeAlias = MethodPolicy  # noqa: Y015
 
 @_typing.final
 class Bounds(_message.Message):
-    """States which values of a field are accepted, in the words of JSON Schema."""
+    """Which values a field takes. The server refuses others with INVALID_ARGUMENT and names the field."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    MINIMUM_FIELD_NUMBER: _builtins.int
-    MAXIMUM_FIELD_NUMBER: _builtins.int
     MIN_LENGTH_FIELD_NUMBER: _builtins.int
     MAX_LENGTH_FIELD_NUMBER: _builtins.int
-    minimum: _builtins.int
-    """Least integer."""
-    maximum: _builtins.int
-    """Greatest integer."""
+    MINIMUM_FIELD_NUMBER: _builtins.int
+    MAXIMUM_FIELD_NUMBER: _builtins.int
+    MAX_ITEMS_FIELD_NUMBER: _builtins.int
+    MAX_SECONDS_FIELD_NUMBER: _builtins.int
+    MAX_BYTES_FIELD_NUMBER: _builtins.int
+    ONE_OF_FIELD_NUMBER: _builtins.int
     min_length: _builtins.int
-    """Least number of characters."""
+    """Fewest characters of a string."""
     max_length: _builtins.int
-    """Greatest number of characters."""
+    """Most characters of a string. 0: any number."""
+    minimum: _builtins.int
+    """Lowest number."""
+    maximum: _builtins.int
+    """Highest number."""
+    max_items: _builtins.int
+    """Most entries of a repeated field. 0: any number."""
+    max_seconds: _builtins.int
+    """Longest Duration, in whole seconds; the shortest is none, unless the field's comment says otherwise. 0:
+    any.
+    """
+    max_bytes: _builtins.int
+    """Largest size of a JSON value, in bytes as encoded. 0: any."""
+    @_builtins.property
+    def one_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The only strings. Empty: any."""
+
     def __init__(
         self,
         *,
+        min_length: _builtins.int = ...,
+        max_length: _builtins.int = ...,
         minimum: _builtins.int | None = ...,
         maximum: _builtins.int | None = ...,
-        min_length: _builtins.int | None = ...,
-        max_length: _builtins.int | None = ...,
+        max_items: _builtins.int = ...,
+        max_seconds: _builtins.int = ...,
+        max_bytes: _builtins.int = ...,
+        one_of: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_length", b"_max_length", "_maximum", b"_maximum", "_min_length", b"_min_length", "_minimum", b"_minimum", "max_length", b"max_length", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_length", b"_max_length", "_maximum", b"_maximum", "_min_length", b"_min_length", "_minimum", b"_minimum", "max_length", b"max_length", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "max_bytes", b"max_bytes", "max_items", b"max_items", "max_length", b"max_length", "max_seconds", b"max_seconds", "maximum", b"maximum", "min_length", b"min_length", "minimum", b"minimum", "one_of", b"one_of"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__max_length: _TypeAlias = _typing.Literal["max_length"]  # noqa: Y015
-    _WhichOneofArgType__max_length: _TypeAlias = _typing.Literal["_max_length", b"_max_length"]  # noqa: Y015
     _WhichOneofReturnType__maximum: _TypeAlias = _typing.Literal["maximum"]  # noqa: Y015
     _WhichOneofArgType__maximum: _TypeAlias = _typing.Literal["_maximum", b"_maximum"]  # noqa: Y015
-    _WhichOneofReturnType__min_length: _TypeAlias = _typing.Literal["min_length"]  # noqa: Y015
-    _WhichOneofArgType__min_length: _TypeAlias = _typing.Literal["_min_length", b"_min_length"]  # noqa: Y015
     _WhichOneofReturnType__minimum: _TypeAlias = _typing.Literal["minimum"]  # noqa: Y015
     _WhichOneofArgType__minimum: _TypeAlias = _typing.Literal["_minimum", b"_minimum"]  # noqa: Y015
     @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_length) -> _WhichOneofReturnType__max_length | None: ...
-    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__maximum) -> _WhichOneofReturnType__maximum | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_length) -> _WhichOneofReturnType__min_length | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__minimum) -> _WhichOneofReturnType__minimum | None: ...
 
@@ -99,8 +121,8 @@ Global___Bounds: _TypeAlias = Bounds  # noqa: Y015
 POLICY_FIELD_NUMBER: _builtins.int
 BOUNDS_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
-"""How a method may be called. Whether a call may be repeated is stated by protobuf's own option,
-`idempotency_level`.
-"""
+"""How a method may be called."""
 bounds: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Bounds]
-"""Which values of a field are accepted, of those that its type can hold."""
+"""Which values a field of a request takes. Those of a repeated field hold for each of its entries, but
+`max_items`.
+"""

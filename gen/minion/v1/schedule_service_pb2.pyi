@@ -134,16 +134,16 @@ class PutScheduleRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the schedule."""
+    """Name of the schedule, 1 to 255 characters."""
     cron: _builtins.str
     """The rule: five fields (minute, hour, day of month, month, day of week) of numbers, names, ranges,
     lists and steps, or one of `@yearly`, `@annually`, `@monthly`, `@weekly`, `@daily`, `@midnight`,
     `@hourly`. If both days are restricted, either has to match.
     """
     task: _builtins.str
-    """Name of the task."""
+    """Name of the task, 1 to 255 characters."""
     attempts: _builtins.int
-    """How often each job may be performed. Default: 1."""
+    """How often each job may be performed, from 1. Default: 1."""
     lax: _builtins.bool
     """Whether each job is lax about its parents. Default: false."""
     priority: _builtins.int
@@ -368,7 +368,7 @@ class ListSchedulesRequest(_message.Message):
     before: _builtins.int
     """Only schedules with an id lower than this."""
     page_size: _builtins.int
-    """How many schedules to answer. Default: 100."""
+    """How many schedules to answer, 1 to 1,000. Default: 100."""
     page_token: _builtins.str
     """`next_page_token` of the page before, asked for with the same filters."""
     skip: _builtins.int

@@ -34,7 +34,7 @@ class RegisterWorkerRequest(_message.Message):
     id: _builtins.int
     """Id of the worker, as it was given. Unset: a new worker."""
     host: _builtins.str
-    """Name of the machine it runs on. Default: `unknown`."""
+    """Name of the machine it runs on, 1 to 255 characters. Default: `unknown`."""
     pid: _builtins.int
     """Its process id there. Default: 0."""
     @_builtins.property
@@ -98,7 +98,7 @@ class UnregisterWorkerRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the worker."""
+    """Id of the worker, from 1."""
     def __init__(
         self,
         *,
@@ -143,7 +143,7 @@ class ListWorkersRequest(_message.Message):
     before: _builtins.int
     """Only workers with an id lower than this."""
     page_size: _builtins.int
-    """How many workers to answer. Default: 100."""
+    """How many workers to answer, 1 to 1,000. Default: 100."""
     page_token: _builtins.str
     """`next_page_token` of the page before, asked for with the same filters."""
     skip: _builtins.int
@@ -230,13 +230,13 @@ class DequeueJobsRequest(_message.Message):
     MAX_JOBS_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the worker. It must be registered."""
+    """Id of the worker, from 1. It must be registered."""
     min_priority: _builtins.int
     """Take jobs of at least this priority only."""
     job_id: _builtins.int
     """Take this job only."""
     max_jobs: _builtins.int
-    """How many jobs to take. Default: 1. Fewer are taken when they are large, so that the
+    """How many jobs to take, 1 to 1,000. Default: 1. Fewer are taken when they are large, so that the
     answer stays below 4 MiB.
     """
     @_builtins.property
@@ -315,7 +315,7 @@ class FinishJobRequest(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job."""
+    """Id of the job, from 1."""
     retries: _builtins.int
     """The generation that was performed. Default: 0."""
     @_builtins.property
@@ -369,7 +369,7 @@ class FailJobRequest(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job."""
+    """Id of the job, from 1."""
     retries: _builtins.int
     """The generation that was performed. Default: 0."""
     @_builtins.property
@@ -423,7 +423,7 @@ class BroadcastCommandRequest(_message.Message):
     ARGS_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
     command: _builtins.str
-    """Name of the command."""
+    """Name of the command, 1 to 255 characters."""
     @_builtins.property
     def args(self) -> _struct_pb2.ListValue:
         """Its arguments, up to 1 MiB. Default: none."""
@@ -477,7 +477,7 @@ class ReceiveCommandsRequest(_message.Message):
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the worker."""
+    """Id of the worker, from 1."""
     def __init__(
         self,
         *,
@@ -537,7 +537,7 @@ class WorkRequest(_message.Message):
         id: _builtins.int
         """Id of the worker, if it has one already."""
         host: _builtins.str
-        """Name of the machine it runs on."""
+        """Name of the machine it runs on, 1 to 255 characters."""
         pid: _builtins.int
         """Its process id there."""
         @_builtins.property
@@ -863,7 +863,7 @@ class WorkResponse(_message.Message):
     COMMANDS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     serial: _builtins.int
-    """Counts the responses of this call."""
+    """Counts the responses of this call, from 1."""
     draining: _builtins.bool
     """The server is going down: the worker should finish its reports, close its side and connect again
     elsewhere, or later; it is not forgotten. No more jobs come in this call.

@@ -7,13 +7,13 @@ import asyncio
 import logging
 from typing import Any
 
+from minion_client._run.pool import ProcessPool
+from minion_client._run.process import ChildSettings
+from minion_client._run.runner import Executor
+from minion_client._work.grpc_source import GrpcSource
 from minion_client.endpoint import Endpoint
-from minion_client.executor import Executor
-from minion_client.grpc_source import GrpcSource
-from minion_client.pool import ProcessPool
-from minion_client.process import ChildSettings
 from minion_client.source import SourceRefused
-from minion_client.task import REGISTRY
+from minion_client.tasks import REGISTRY
 from minion_client.worker import Worker
 
 from minion_server import settings as settings_module

@@ -18,9 +18,14 @@ from minion_server.domain.errors import Invalid
 
 JsonValue = json_value.JsonValue
 
+JobKey = tuple[int, int]
+"""Id and retries of a job: one of its generations."""
+
 DEFAULT_QUEUE = "default"
 JOB_UNFIT = "Job cannot be given to a worker: "
 """Beginning of the result of a job that no worker can be sent."""
+JOB_CANCELLED = "Job cancelled"
+"""Result of a cancelled job, or the beginning of it."""
 REQUEST_ID_LIFETIME = timedelta(hours=24)
 """How long a request id is remembered."""
 
@@ -130,6 +135,11 @@ class ClaimedJob:
     queue: str
     notes: dict[str, JsonValue]
 
+    @property
+    def key(self) -> JobKey:
+        """Its generation."""
+        return self.id, self.retries
+
     def problem(self) -> str | None:
         """Return what keeps the job from being handed to a worker; None if nothing does.
 
@@ -229,6 +239,18 @@ class RetryOptions:
             limits.check_range("priority", self.priority, -limits.MAX_INT32 - 1, limits.MAX_INT32)
         if self.queue is not None:
             limits.check_name("queue", self.queue)
+
+
+def cancelled_result(reason: str) -> str:
+    """Return the result of a job that is cancelled; the reason may be empty.
+
+    Raises:
+        Invalid: The reason is too long.
+    """
+    if not reason:
+        return JOB_CANCELLED
+    limits.check_text("reason", reason, limits.MAX_REASON_LENGTH)
+    return f"{JOB_CANCELLED}: {reason}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

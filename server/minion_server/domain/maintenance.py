@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 
 WORKER_WENT_AWAY = "Worker went away"
 """Result of a job whose worker is gone."""
@@ -12,21 +11,6 @@ JOB_STUCK = "Job appears stuck in queue"
 """Result of a job that nobody took for too long."""
 FOREGROUND_QUEUE = "minion_foreground"
 """Queue whose active jobs Perl Minion performs without a worker that stays; never repaired."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retention:
-    """When repair steps in.
-
-    Attributes:
-        missing_after: A worker not heard of for this long is gone (see `worker.is_missing`).
-        remove_after: A job that finished this long ago is removed.
-        stuck_after: An inactive job fails that should have run this long ago, blocked ones too.
-    """
-
-    missing_after: timedelta = timedelta(seconds=90)
-    remove_after: timedelta = timedelta(days=2)
-    stuck_after: timedelta = timedelta(days=2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from minion_server.engine.alarm import Alarm
-from minion_server.storage.base import Changes
+from minion_server.storage.changes import Changes
 
 logger = logging.getLogger(__name__)
 
@@ -20,5 +20,5 @@ class Dispatcher(Alarm):
         return await self._storage.next_dispatch()
 
     def due_in(self, changes: Changes) -> float | None:
-        """Answer when the first of the schedules that changed is due."""
+        """Return when the first of the changed schedules is due."""
         return changes.schedule_due_in

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import Enum, auto
 
 from minion_server.domain import limits
-from minion_server.domain.errors import Invalid, JobNotFound
+from minion_server.domain.errors import Invalid
 from minion_server.domain.job import DEFAULT_QUEUE, Job, JobFilter, JobState, JsonValue, blocks
 from minion_server.domain.worker import Worker, WorkerFilter, is_missing
 from minion_server.storage.base import Storage
@@ -71,22 +71,17 @@ class Explanation:
         return text[0].upper() + text[1:] + "."
 
 
-async def explain_job(storage: Storage, job_id: int, missing_after: timedelta) -> Explanation:
+async def explain_job(storage: Storage, job_id: int) -> Explanation:
     """Explain a job.
 
     Args:
         storage: Where it is kept.
         job_id: Its id.
-        missing_after: Workers that have been silent for longer are left out.
 
     Raises:
-        Invalid: The id is out of range.
         JobNotFound: No job has that id.
     """
-    limits.check_range("id", job_id, 1, limits.MAX_INT64)
     job = await storage.get_job(job_id)
-    if job is None:
-        raise JobNotFound(job_id)
     match job.state:
         case JobState.ACTIVE:
             since = "" if job.started is None else f" since {_show(job.started)}"
@@ -101,13 +96,11 @@ async def explain_job(storage: Storage, job_id: int, missing_after: timedelta) -
             text = f"it {job.state}{at}"
             reasons = [Reason(kind=ReasonKind.ENDED, text=text)]
         case JobState.INACTIVE:
-            reasons = await _explain_inactive(storage, job, missing_after)
+            reasons = await _explain_inactive(storage, job)
     return Explanation(state=job.state, reasons=reasons)
 
 
-async def _explain_inactive(
-    storage: Storage, job: Job, missing_after: timedelta
-) -> Sequence[Reason]:
+async def _explain_inactive(storage: Storage, job: Job) -> Sequence[Reason]:
     if job.expires is not None and job.expires <= job.time:
         text = f"it expired at {_show(job.expires)} and will not run"
         return [Reason(kind=ReasonKind.EXPIRED, text=text, time=job.expires)]
@@ -118,6 +111,7 @@ async def _explain_inactive(
     if blocked := await _blocked(storage, job):
         reasons.append(blocked)
     page = await storage.list_workers(WorkerFilter(), limit=limits.MAX_WORKERS)
+    missing_after = storage.policy.retention.missing_after
     live = [
         worker
         for worker in page.workers

@@ -1,17 +1,18 @@
-"""Knows for how long this server could hear its workers without a gap.
+"""Measures how long this server could hear its workers without a gap.
 
-A worker's silence says something only while somebody listened. A server that was stopped, whose
-machine was asleep, or whose store was out of reach heard nobody, and judges nobody by that time.
+A worker's silence counts only while the server could hear it: not while the server was stopped, its
+machine was asleep, or its store was out of reach.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
-from minion_server.domain.errors import Exhausted, MinionError, Unavailable
+from minion_server.domain.errors import Exhausted, JobNotFound, MinionError, Unavailable
 from minion_server.domain.worker import Registration
 from minion_server.loop import Loop
 from minion_server.storage.base import Storage
@@ -30,34 +31,32 @@ CLOCKS = (time.time, time.monotonic)
 
 
 HeardFor = Callable[[], timedelta]
-"""Returns for how long workers could be heard."""
+"""Returns how long workers could be heard."""
 
 
 def always() -> timedelta:
-    """Return that there never was a gap."""
+    """Return the longest time: there was no gap."""
     return timedelta.max
 
 
 class Hearing(Loop):
-    """Looks at short intervals whether the store answers; a long pause between two is a gap."""
+    """Probes the store at short intervals; a long time without an answer is a gap."""
 
     def __init__(
         self,
-        probe: Callable[[], Awaitable[object]],
-        missing_after: timedelta,
+        storage: Storage,
         *,
         clocks: Sequence[Callable[[], float]] = CLOCKS,
     ) -> None:
         """Set it up.
 
         Args:
-            probe: Asks the store something.
-            missing_after: For how long workers may be silent.
+            storage: Where workers are registered.
             clocks: Return the time in seconds; the last one is never set.
         """
         super().__init__()
-        seconds = missing_after.total_seconds()
-        self._probe = probe
+        seconds = storage.policy.retention.missing_after.total_seconds()
+        self._storage = storage
         self._interval = min(max(seconds / INTERVALS, MIN_INTERVAL_SECONDS), MAX_INTERVAL_SECONDS)
         self._longest_gap = max(seconds / GAPS, MIN_GAP_SECONDS)
         self._clocks = clocks
@@ -67,27 +66,35 @@ class Hearing(Loop):
     async def step(self) -> float:
         """Probe the store."""
         try:
-            await self._probe()
+            with suppress(JobNotFound):
+                await self._storage.get_job_status(1)
         except MinionError as error:
             # A gap, if it lasts; the loops that need the store report the outage.
             logger.debug("the store does not answer: %s", error)
         else:
             if self._in_gap():
-                self.interrupt()
+                self._interrupt()
             self._last = self._now()
         return self._interval
 
-    def interrupt(self) -> None:
-        """Note that a heartbeat could not be kept."""
-        self._gap_ended = self._clocks[-1]()
+    async def register(self, registration: Registration) -> int:
+        """Register a worker, or record its heartbeat (see `Storage.register_worker`)."""
+        try:
+            return await self._storage.register_worker(registration)
+        except (Unavailable, Exhausted):
+            self._interrupt()
+            raise
 
     def heard_for(self) -> timedelta:
-        """Return for how long workers could be heard; `timedelta.max` if there was no gap yet."""
+        """Return how long workers could be heard; `timedelta.max` if there was no gap yet."""
         if self._in_gap():
             return timedelta()
         if self._gap_ended is None:
             return timedelta.max
         return timedelta(seconds=self._clocks[-1]() - self._gap_ended)
+
+    def _interrupt(self) -> None:
+        self._gap_ended = self._clocks[-1]()
 
     def _now(self) -> list[float]:
         return [clock() for clock in self._clocks]
@@ -97,13 +104,3 @@ class Hearing(Loop):
             now - last > self._longest_gap
             for now, last in zip(self._now(), self._last, strict=True)
         )
-
-
-async def hear(storage: Storage, registration: Registration, hearing: Hearing | None) -> int:
-    """Register a worker, or note that it was heard of (see `Storage.register_worker`)."""
-    try:
-        return await storage.register_worker(registration)
-    except (Unavailable, Exhausted):
-        if hearing is not None:
-            hearing.interrupt()
-        raise

@@ -7,10 +7,9 @@ import os
 from pathlib import Path
 
 from minion_server.domain import limits
-from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import Invalid
 from minion_server.domain.job import JsonValue
-from minion_server.domain.maintenance import RepairReport, Retention
+from minion_server.domain.maintenance import RepairReport
 from minion_server.domain.worker import Registration, Worker, WorkerFilter
 from minion_server.storage.base import Storage
 
@@ -43,9 +42,7 @@ def pid_namespace() -> str | None:
         return None
 
 
-async def recover(
-    storage: Storage, retention: Retention, backoff: Backoff, *, own_namespace: str | None
-) -> RepairReport:
+async def recover(storage: Storage, *, own_namespace: str | None) -> RepairReport:
     """Forget the workers of servers that died, and rescue the jobs they left.
 
     Call it before this server's own worker registers. A worker that cannot be dealt with is left to
@@ -53,8 +50,6 @@ async def recover(
 
     Args:
         storage: Where workers and jobs are.
-        retention: When repair steps in.
-        backoff: Delay of jobs that are tried again.
         own_namespace: This process's (see `pid_namespace`).
 
     Raises:
@@ -66,7 +61,7 @@ async def recover(
             await storage.unregister_worker(worker.id)
         elif storage.exclusive:
             await _hear(storage, worker)
-    return await storage.repair(retention, backoff, heard_for=storage.uptime())
+    return await storage.repair(heard_for=storage.uptime())
 
 
 async def _hear(storage: Storage, worker: Worker) -> None:

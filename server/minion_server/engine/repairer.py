@@ -6,8 +6,6 @@ import logging
 import random
 from collections.abc import Callable
 
-from minion_server.domain.backoff import Backoff
-from minion_server.domain.maintenance import Retention
 from minion_server.engine.hearing import HeardFor
 from minion_server.loop import Loop
 from minion_server.storage.base import Storage
@@ -22,8 +20,6 @@ class Repairer(Loop):
         self,
         storage: Storage,
         *,
-        retention: Retention,
-        backoff: Backoff,
         interval: float,
         heard_for: HeardFor,
         rng: Callable[[], float] = random.random,
@@ -32,8 +28,6 @@ class Repairer(Loop):
 
         Args:
             storage: The store to repair.
-            retention: When repair steps in.
-            backoff: Delay of jobs that are tried again.
             interval: Seconds between two repairs, at most; at least half as many, at random, so
                 that several servers of one database take turns.
             heard_for: Returns for how long this server could hear workers (see `Hearing`).
@@ -41,17 +35,13 @@ class Repairer(Loop):
         """
         super().__init__()
         self._storage = storage
-        self._retention = retention
-        self._backoff = backoff
         self._interval = interval
         self._heard_for = heard_for
         self._rng = rng
 
     async def step(self) -> float:
         """Repair."""
-        report = await self._storage.repair(
-            self._retention, self._backoff, heard_for=self._heard_for()
-        )
+        report = await self._storage.repair(heard_for=self._heard_for())
         if report:
             logger.info("repaired: %s", report)
         return self._interval * (1 - self._rng() / 2)

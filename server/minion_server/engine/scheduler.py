@@ -1,8 +1,8 @@
 """Wakes the workers that wait for jobs, in this process.
 
-Nothing here polls. A worker that finds no job parks; when a commit makes jobs ready, just as many
-parked workers are woken as can take them, the longest-waiting first. One that is woken and leaves
-jobs behind, because it is full or no longer waits, passes the word on to the next.
+Nothing here polls. A worker that finds no job waits; when a commit makes jobs ready, as many
+waiting workers are woken as can take them, the longest-waiting first. A worker that was woken and
+leaves jobs behind, because it is full or no longer waits, wakes the next.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from minion_server.domain.job import Claim, ClaimedJob
-from minion_server.storage.base import Changes, Ready, ReadyJobs, Revocation, Storage
+from minion_server.storage.base import Storage
+from minion_server.storage.changes import Changes, Ready, ReadyJobs, Revocation
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Waiter:
-    """A worker that asks for jobs, and what it was told of since it last looked."""
+    """A worker that waits for jobs, and what has become ready for it since its last claim."""
 
     claim: Claim
     queues: frozenset[str]
     tasks: frozenset[str] | None
     woken: asyncio.Event = field(default_factory=asyncio.Event)
-    told: ReadyJobs = field(default_factory=ReadyJobs)
+    ready: ReadyJobs = field(default_factory=ReadyJobs)
 
     def wants(self, queue: str, task: str, priority: int) -> bool:
         floor = self.claim.min_priority
@@ -35,18 +36,18 @@ class _Waiter:
             and (floor is None or priority >= floor)
         )
 
-    def tell(self, key: tuple[str, str], ready: Ready) -> None:
-        self.told.add(*key, ready)
+    def wake(self, key: tuple[str, str], ready: Ready) -> None:
+        self.ready.add(*key, ready)
         self.woken.set()
 
 
 class Inbox:
-    """What a worker that is connected is told of; it hears from the moment it has one.
+    """What a connected worker must be sent, from the moment it connects.
 
     Attributes:
         worker_id: The worker.
-        revoked: Jobs that it is to stop.
-        commanded: Set when commands may have been sent to it, as may have happened before.
+        revoked: Jobs that it must stop.
+        commanded: Set when there may be commands for it, as there may be at the start.
     """
 
     __slots__ = ("commanded", "revoked", "worker_id")
@@ -59,31 +60,31 @@ class Inbox:
 
 
 class Scheduler:
-    """Lets workers wait for jobs, and tells them of jobs to stop and of commands."""
+    """Lets workers wait for jobs, for revocations and for commands."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         # Dicts for their order: the longest-waiting first.
         self._waiters: dict[_Waiter, None] = {}
-        # Those that wait for one job: they leave all others, and what wakes does not name its jobs.
+        # These wait for one job each: they leave all others, and what wakes them names no jobs.
         self._choosers: dict[_Waiter, None] = {}
         self._inboxes: dict[int, Inbox] = {}
         self._closed = False
-        storage.subscribe(self._heed)
+        storage.subscribe(self._notify)
 
     async def dequeue(self, worker_id: int, claim: Claim, wait: float) -> list[ClaimedJob]:
         """Claim jobs for a worker, waiting for the first.
 
-        Cancelled while a claim is under way, it answers what was claimed, if anything was, since
-        that is the worker's already.
+        If it is cancelled while a claim is under way, it returns what was claimed, if anything was,
+        since the worker has it already.
 
         Args:
             worker_id: The worker, registered.
-            claim: Which jobs it would take.
-            wait: Seconds to wait for the first job; 0 only looks.
+            claim: Which jobs.
+            wait: Seconds to wait for the first job; 0 does not wait.
 
         Returns:
-            The jobs, in the order to run them in; none if the time passed or the scheduler closed.
+            The jobs, in the order to run them in; none after `wait`, or if the scheduler closed.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
@@ -95,10 +96,10 @@ class Scheduler:
         jobs: list[ClaimedJob] = []
         try:
             while not self._closed:
-                left, waiter.told = waiter.told, ReadyJobs()
+                left, waiter.ready = waiter.ready, ReadyJobs()
                 waiter.woken.clear()
                 jobs = await self._claim(worker_id, claim)
-                # Only one that was filled, or failed, may have left some of what it was told of.
+                # Only a claim that was filled, or failed, may have left jobs behind.
                 if len(jobs) < claim.max_jobs:
                     left = ReadyJobs()
                 remaining = deadline - loop.time()
@@ -111,17 +112,17 @@ class Scheduler:
                     break
         finally:
             del waiting[waiter]
-            # Whoever waits for one job has been told beside the others, not before them.
+            # A waiter for one job was woken beside the others, and leaves nothing to them.
             if claim.job_id is None:
-                left.merge(waiter.told)
+                left.merge(waiter.ready)
                 self._wake(_without(left, jobs))
         return jobs
 
     def connect(self, worker_id: int) -> Inbox:
-        """Answer an inbox for a worker, which takes the place of the one it had.
+        """Return a new inbox for a worker, in place of the one it had.
 
-        It fills until `disconnect`, whether the worker is registered or not: one that was taken
-        for gone may come back, and must hear what to stop.
+        It fills until `disconnect`, even while the worker is not registered: a worker that was
+        forgotten may come back, and must be sent what to stop.
         """
         inbox = self._inboxes[worker_id] = Inbox(worker_id)
         return inbox
@@ -137,7 +138,7 @@ class Scheduler:
             del self._inboxes[inbox.worker_id]
 
     def close(self) -> None:
-        """Answer everyone who waits with no jobs, from now on."""
+        """Give no more jobs: every `dequeue` ends, now and later."""
         self._closed = True
         for waiter in (*self._waiters, *self._choosers):
             waiter.woken.set()
@@ -145,7 +146,7 @@ class Scheduler:
     async def _claim(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
         claiming = asyncio.ensure_future(self._storage.claim_jobs(worker_id, claim))
         cancelled = False
-        # However often it is cancelled: jobs claimed and not answered would stay active for ever.
+        # However often it is cancelled: jobs claimed and not returned would stay active for ever.
         while not claiming.done():
             try:
                 await asyncio.wait((claiming,))
@@ -156,13 +157,13 @@ class Scheduler:
             raise asyncio.CancelledError
         return jobs
 
-    def _heed(self, changes: Changes) -> None:
+    def _notify(self, changes: Changes) -> None:
         if changes.ready and self._waiters:
             self._wake(changes.ready)
         for waiter in self._choosers:
             for key, jobs in changes.ready.items():
                 if waiter.wants(*key, jobs.priority):
-                    waiter.tell(key, jobs)
+                    waiter.wake(key, jobs)
         for revocation in changes.revoked:
             inbox = self._inboxes.get(revocation.worker_id)
             if inbox is not None:
@@ -174,8 +175,8 @@ class Scheduler:
         for key, jobs in ready.items():
             left = jobs.count
             for waiter in self._wanting(key, jobs.priority):
-                waiter.tell(key, jobs)
-                # One that takes only high priorities may leave the others.
+                waiter.wake(key, jobs)
+                # A waiter with a minimal priority may leave the others.
                 if waiter.claim.min_priority is None:
                     left -= waiter.claim.max_jobs
                 if left <= 0:
@@ -185,14 +186,13 @@ class Scheduler:
         return (waiter for waiter in self._waiters if waiter.wants(*key, priority))
 
 
-def _without(told: ReadyJobs, taken: Iterable[ClaimedJob]) -> ReadyJobs:
-    """Return what was told less what was taken of it, at least one job of each queue and task.
+def _without(ready: ReadyJobs, taken: Iterable[ClaimedJob]) -> ReadyJobs:
+    """Return what was ready less what was taken, but at least one job of each queue and task.
 
-    The jobs that were taken need not be those that were told of: one look more is harmless, a job
-    that nobody looks for is not. Counts that were never lowered would grow from worker to worker.
+    The jobs that were taken need not be those that were counted: one claim too many is harmless, a
+    job that no worker looks for is not. Counts never lowered would grow from worker to worker.
     """
     counts = Counter((job.queue, job.task) for job in taken)
     return ReadyJobs(
-        (key, replace(ready, count=max(1, ready.count - counts[key])))
-        for key, ready in told.items()
+        (key, replace(jobs, count=max(1, jobs.count - counts[key]))) for key, jobs in ready.items()
     )

@@ -1,4 +1,4 @@
-"""Where the worker inside this process takes its jobs from (see `minion_client.source`)."""
+"""The job source of the worker inside this process (see `minion_client.source`)."""
 
 from __future__ import annotations
 
@@ -7,26 +7,17 @@ import os
 import socket
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Protocol
 
-from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import (
-    Exhausted,
-    Invalid,
-    JobNotFound,
-    Unavailable,
-    WorkerNotFound,
-)
-from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
+from minion_server.domain.errors import Exhausted, Invalid, Unavailable, WorkerNotFound
+from minion_server.domain.job import Claim, ClaimedJob, JobKey, JsonValue, Outcome
 from minion_server.domain.worker import Command, Registration
-from minion_server.engine.hearing import Hearing, hear
-from minion_server.engine.scheduler import Inbox, Scheduler
-from minion_server.storage.base import Storage
+from minion_server.engine.session import Session
 
 
-class Ended(Protocol):
-    """How one attempt at a job ended, as the worker tells it."""
+class ReportedOutcome(Protocol):
+    """How one attempt at a job ended, as the worker reports it."""
 
     @property
     def job_id(self) -> int:
@@ -34,7 +25,7 @@ class Ended(Protocol):
 
     @property
     def retries(self) -> int:
-        """The generation that was performed."""
+        """The job's retries when it ran."""
 
     @property
     def failed(self) -> bool:
@@ -42,12 +33,12 @@ class Ended(Protocol):
 
     @property
     def result(self) -> JsonValue:
-        """What the task answered, or why it failed."""
+        """What the task returned, or why it failed."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Raise what the store raises as the errors of a job source.
+    """Turn the store's errors into those of a job source.
 
     Raises:
         ConnectionError: The store is out of reach or full, or has forgotten the worker.
@@ -65,47 +56,34 @@ def translated() -> Iterator[None]:
 
 
 class LocalSource:
-    """Takes jobs from the scheduler, and reports to the store, without a wire between.
+    """Gives the worker inside this process its session as a job source.
 
     Attributes:
         registered: Set once the worker has registered.
     """
 
-    def __init__(
-        self,
-        storage: Storage,
-        scheduler: Scheduler,
-        backoff: Backoff,
-        hearing: Hearing | None = None,
-    ) -> None:
-        self._storage = storage
-        self._hearing = hearing
-        self._scheduler = scheduler
-        self._backoff = backoff
-        self._inbox: Inbox | None = None
+    def __init__(self, session: Session) -> None:
+        self._session = session
         self._commands: deque[Command] = deque()
         self.registered = asyncio.Event()
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
-        """Register the worker, or tell that it lives."""
-        known = None if self._inbox is None else self._inbox.worker_id
+        """Register the worker, or record that it is alive."""
         with translated():
-            registration = Registration(
-                id=known, host=socket.gethostname(), pid=os.getpid(), status=status
-            )
-            worker_id = await hear(self._storage, registration, self._hearing)
-        if known is None:
-            self._inbox = self._scheduler.connect(worker_id)
+            if self.registered.is_set():
+                await self._session.heartbeat(status)
+            else:
+                host, pid = socket.gethostname(), os.getpid()
+                await self._session.open(Registration(host=host, pid=pid, status=status))
         self.registered.set()
-        return worker_id
+        return self._session.worker_id
 
     async def unregister(self) -> None:
         """Unregister the worker, if it is registered."""
-        if self._inbox is not None:
-            inbox, self._inbox = self._inbox, None
-            self._scheduler.disconnect(inbox)
+        if self.registered.is_set():
+            self.registered.clear()
             with translated():
-                await self._storage.unregister_worker(inbox.worker_id)
+                await self._session.unregister()
 
     async def close(self) -> None:
         """Do nothing: there is no connection."""
@@ -119,13 +97,13 @@ class LocalSource:
         max_jobs: int,
         wait: float,
     ) -> Sequence[ClaimedJob]:
-        """Claim jobs, waiting for the first (see `Scheduler.dequeue`)."""
+        """Claim jobs, waiting for the first."""
         with translated():
             claim = Claim(queues=queues, tasks=tasks, min_priority=min_priority, max_jobs=max_jobs)
-            return await self._scheduler.dequeue(self._connected().worker_id, claim, wait)
+            return await self._session.claim(claim, wait)
 
-    async def report(self, outcomes: Sequence[Ended]) -> Sequence[bool]:
-        """Finish or fail jobs (see `Storage.end_jobs`)."""
+    async def report(self, outcomes: Sequence[ReportedOutcome]) -> Sequence[bool]:
+        """Finish or fail jobs."""
         ended = [
             Outcome(
                 job_id=outcome.job_id,
@@ -136,36 +114,20 @@ class LocalSource:
             for outcome in outcomes
         ]
         with translated():
-            return await self._storage.end_jobs(ended, self._backoff)
+            return await self._session.report(ended)
 
     async def note(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         """Merge notes into a job's, unless it has been removed."""
-        with translated(), suppress(JobNotFound):
-            await self._storage.note_job(job_id, notes)
+        with translated():
+            await self._session.report([], [(job_id, notes)])
 
-    async def revoked(self) -> tuple[int, int]:
-        """Wait for the next job, and its generation, that is to be stopped where it runs."""
-        revocation = await self._connected().revoked.get()
-        return revocation.job_id, revocation.retries
+    async def revoked(self) -> JobKey:
+        """Wait for the next job that is to be stopped."""
+        return await self._session.revoked()
 
     async def commanded(self) -> Command:
-        """Wait for the next command that was sent to the worker."""
-        inbox = self._connected()
+        """Wait for the next command to the worker."""
         while not self._commands:
-            await inbox.commanded.wait()
-            inbox.commanded.clear()
-            try:
-                with translated():
-                    self._commands.extend(await self._storage.receive(inbox.worker_id))
-            except Exception:
-                # They are still there, and nothing else would say so again.
-                inbox.commanded.set()
-                raise
-            if self._commands:
-                # There may be more of them.
-                inbox.commanded.set()
+            with translated():
+                self._commands.extend(await self._session.commands())
         return self._commands.popleft()
-
-    def _connected(self) -> Inbox:
-        assert self._inbox is not None, "register first"
-        return self._inbox

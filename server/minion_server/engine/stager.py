@@ -1,9 +1,9 @@
-"""Lets in delayed jobs when they become due, and lets out those that expire."""
+"""Makes delayed jobs claimable when they become due, and expired ones not."""
 
 from __future__ import annotations
 
 from minion_server.engine.alarm import Alarm
-from minion_server.storage.base import Changes
+from minion_server.storage.changes import Changes
 
 
 class Stager(Alarm):
@@ -14,5 +14,5 @@ class Stager(Alarm):
         return await self._storage.stage_due()
 
     def due_in(self, changes: Changes) -> float | None:
-        """Answer when the first of the jobs that changed becomes due or expires."""
+        """Return when the first of the changed jobs becomes due or expires."""
         return changes.due_in

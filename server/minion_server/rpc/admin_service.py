@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from google.protobuf.descriptor import ServiceDescriptor
 from minion.v1 import admin_service_pb2 as pb
 from minion.v1 import admin_service_pb2_grpc
 
-from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import Invalid, MinionError, NotFound
-from minion_server.domain.maintenance import Retention
 from minion_server.engine.hearing import HeardFor, always
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
@@ -33,14 +31,10 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
     def __init__(
         self,
         storage: Storage,
-        retention: Retention,
-        backoff: Backoff,
         services: Iterable[ServiceDescriptor],
         heard_for: HeardFor = always,
     ) -> None:
         self._storage = storage
-        self._retention = retention
-        self._backoff = backoff
         self._heard_for = heard_for
         self._methods = frozenset(
             f"{service.full_name}/{method.name}"
@@ -49,33 +43,19 @@ class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
         )
 
     async def Repair(self, request: pb.RepairRequest, context: Context) -> pb.RepairResponse:
-        """Repair the queue."""
-        asked = {
-            name: convert.from_duration(getattr(request, name), name)
-            for name in ("missing_after", "remove_after", "stuck_after")
-            if request.HasField(name)
-        }
-        report = await self._storage.repair(
-            replace(self._retention, **asked), self._backoff, heard_for=self._heard_for()
-        )
-        return pb.RepairResponse(
-            missing_workers=report.missing_workers,
-            abandoned_jobs=report.abandoned_jobs,
-            removed_jobs=report.removed_jobs,
-            expired_jobs=report.expired_jobs,
-            stuck_jobs=report.stuck_jobs,
-        )
+        ages = convert.set_fields(request, "missing_after", "remove_after", "stuck_after")
+        retention = replace(self._storage.policy.retention, **ages)
+        report = await self._storage.repair(retention, heard_for=self._heard_for())
+        return pb.RepairResponse(**asdict(report))
 
     async def CheckAccess(
         self, request: pb.CheckAccessRequest, context: Context
     ) -> pb.CheckAccessResponse:
-        """Check whether the caller, whose key has been checked, may call a method."""
         if request.method not in self._methods:
             raise MethodNotFound(request.method)
         return pb.CheckAccessResponse()
 
     async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.ResetResponse:
-        """Delete everything, or all locks."""
         if request.all == request.locks:
             raise Invalid("all", "must be set, or `locks`, but not both")
         await self._storage.reset(locks_only=request.locks)

@@ -1,8 +1,13 @@
-"""The only translator between protobuf messages and the domain's data."""
+"""Between protobuf messages and the domain's data.
+
+Functions that read raise `Invalid`, with the path of the field; those that write put whatever is in
+the database into a form that clients can read.
+"""
 
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
@@ -59,21 +64,26 @@ def from_list(items: ListValue, path: str) -> list[JsonValue]:
     return checked
 
 
-def to_new_job(request: minion_service_pb2.EnqueueJobRequest) -> NewJob:
-    """Read a job to enqueue.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
-    options: dict[str, Any] = {
-        name: getattr(request, name)
-        for name in ("queue", "priority", "attempts", "lax", "request_id")
-        if request.HasField(name)
+def set_fields(request: Any, *names: str) -> dict[str, Any]:
+    """Return those of these fields of a request that are set, by name; Durations as timedeltas."""
+    fields = {name: getattr(request, name) for name in names if request.HasField(name)}
+    return {
+        name: from_duration(value, name) if isinstance(value, Duration) else value
+        for name, value in fields.items()
     }
-    if request.HasField("delay"):
-        options["delay"] = from_duration(request.delay, "delay")
-    if request.HasField("expire"):
-        options["expire"] = from_duration(request.expire, "expire")
+
+
+def to_id(request: Any) -> int:
+    """Return the id in a request."""
+    limits.check_range("id", request.id, 1, limits.MAX_INT64)
+    return int(request.id)
+
+
+def to_new_job(request: minion_service_pb2.EnqueueJobRequest) -> NewJob:
+    """Read a job to enqueue."""
+    options = set_fields(
+        request, "queue", "priority", "attempts", "lax", "request_id", "delay", "expire"
+    )
     if request.parents:
         options["parents"] = list(request.parents)
     if request.HasField("notes"):
@@ -82,33 +92,20 @@ def to_new_job(request: minion_service_pb2.EnqueueJobRequest) -> NewJob:
 
 
 def to_retry_options(request: minion_service_pb2.RetryJobRequest) -> RetryOptions:
-    """Read what to change of a job that is retried.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
-    options: dict[str, Any] = {
-        name: getattr(request, name)
-        for name in ("attempts", "lax", "priority", "queue")
-        if request.HasField(name)
-    }
-    if request.HasField("delay"):
-        options["delay"] = from_duration(request.delay, "delay")
-    if request.HasField("expire"):
-        options["expire"] = from_duration(request.expire, "expire")
+    """Read what to change of a job that is retried."""
+    options = set_fields(request, "attempts", "lax", "priority", "queue", "delay", "expire")
     if request.parents and request.clear_parents:
         raise Invalid("clear_parents", "must not be set together with `parents`")
+    if request.id in request.parents:
+        index = list(request.parents).index(request.id)
+        raise Invalid(f"parents[{index}]", "must not be the job itself")
     if request.parents or request.clear_parents:
         options["parents"] = list(request.parents)
     return RetryOptions(**options)
 
 
 def to_job_filter(request: minion_service_pb2.ListJobsRequest) -> JobFilter:
-    """Read which jobs to list.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
+    """Read which jobs to list."""
     return JobFilter(
         ids=list(request.ids),
         queues=list(request.queues),
@@ -117,7 +114,7 @@ def to_job_filter(request: minion_service_pb2.ListJobsRequest) -> JobFilter:
         ],
         tasks=list(request.tasks),
         notes=list(request.notes),
-        before=request.before if request.HasField("before") else None,
+        **set_fields(request, "before"),
     )
 
 
@@ -180,35 +177,18 @@ def to_explanation_message(explanation: Explanation) -> minion_service_pb2.Expla
 
 
 def to_stats_message(stats: Stats) -> minion_service_pb2.GetStatsResponse:
-    """Write the counts."""
-    uptime = Duration()
-    uptime.FromTimedelta(timedelta(seconds=stats.uptime))
-    return minion_service_pb2.GetStatsResponse(
-        active_jobs=stats.active_jobs,
-        active_locks=stats.active_locks,
-        active_workers=stats.active_workers,
-        delayed_jobs=stats.delayed_jobs,
-        enqueued_jobs=stats.enqueued_jobs,
-        failed_jobs=stats.failed_jobs,
-        finished_jobs=stats.finished_jobs,
-        inactive_jobs=stats.inactive_jobs,
-        inactive_schedules=stats.inactive_schedules,
-        inactive_workers=stats.inactive_workers,
-        schedules=stats.schedules,
-        uptime=uptime,
-        workers=stats.workers,
-    )
+    """Write the counts, whose names are the message's."""
+    counts: dict[str, Any] = asdict(stats)
+    uptime = timedelta(seconds=counts.pop("uptime"))
+    message = minion_service_pb2.GetStatsResponse(**counts)
+    message.uptime.FromTimedelta(uptime)
+    return message
 
 
 def to_history_message(history: History) -> minion_service_pb2.GetHistoryResponse:
     """Write the history."""
     return minion_service_pb2.GetHistoryResponse(
-        daily=[
-            minion_service_pb2.GetHistoryResponse.Hour(
-                epoch=hour.epoch, failed_jobs=hour.failed_jobs, finished_jobs=hour.finished_jobs
-            )
-            for hour in history
-        ]
+        daily=[minion_service_pb2.GetHistoryResponse.Hour(**asdict(hour)) for hour in history]
     )
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minion.v1 import schedule_service_pb2 as pb
 
 from minion_server.domain.schedule import NewSchedule, Schedule, ScheduleFilter
@@ -12,18 +10,8 @@ from minion_server.rpc.fitting import fit, put_list, put_struct
 
 
 def to_new_schedule(request: pb.PutScheduleRequest) -> NewSchedule:
-    """Read a schedule to make, or to change.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
-    fields: dict[str, Any] = {
-        name: getattr(request, name)
-        for name in ("attempts", "lax", "priority", "queue")
-        if request.HasField(name)
-    }
-    if request.HasField("expire"):
-        fields["expire"] = convert.from_duration(request.expire, "expire")
+    """Read a schedule to make, or to change."""
+    fields = convert.set_fields(request, "attempts", "lax", "priority", "queue", "expire")
     return NewSchedule(
         name=request.name,
         cron=request.cron,
@@ -35,15 +23,11 @@ def to_new_schedule(request: pb.PutScheduleRequest) -> NewSchedule:
 
 
 def to_schedule_filter(request: pb.ListSchedulesRequest) -> ScheduleFilter:
-    """Read which schedules to list.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
+    """Read which schedules to list."""
     return ScheduleFilter(
         ids=list(request.ids),
         names=list(request.names),
-        before=request.before if request.HasField("before") else None,
+        **convert.set_fields(request, "before"),
     )
 
 

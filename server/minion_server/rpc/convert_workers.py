@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minion.v1 import worker_pb2, worker_service_pb2
 from minion_wire import sizes
 from minion_wire.values import to_list, to_struct
@@ -19,72 +17,45 @@ pb = worker_service_pb2
 
 
 def to_registration(request: pb.RegisterWorkerRequest) -> Registration:
-    """Read what a worker tells of itself.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
-    fields: dict[str, Any] = {
-        name: getattr(request, name) for name in ("id", "host", "pid") if request.HasField(name)
-    }
+    """Read a registration."""
+    fields = convert.set_fields(request, "id", "host", "pid")
     return Registration(status=convert.from_struct(request.status, "status"), **fields)
 
 
 def to_hello_registration(hello: pb.WorkRequest.Hello) -> Registration:
-    """Read who a worker is that says hello.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
+    """Read the registration in a hello."""
     try:
         return Registration(
-            id=hello.id if hello.HasField("id") else None,
             host=hello.host,
             pid=hello.pid,
             status=convert.from_struct(hello.status, "status"),
+            **convert.set_fields(hello, "id"),
         )
     except Invalid as error:
         raise error.within("hello") from None
 
 
 def to_worker_filter(request: pb.ListWorkersRequest) -> WorkerFilter:
-    """Read which workers to list.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
-    return WorkerFilter(
-        ids=list(request.ids), before=request.before if request.HasField("before") else None
-    )
+    """Read which workers to list."""
+    return WorkerFilter(ids=list(request.ids), **convert.set_fields(request, "before"))
 
 
 def to_claim(request: pb.DequeueJobsRequest) -> Claim:
-    """Read which jobs a worker would take.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
-    fields: dict[str, Any] = {
-        name: getattr(request, name)
-        for name in ("min_priority", "job_id", "max_jobs")
-        if request.HasField(name)
-    }
+    """Read which jobs to claim."""
+    fields = convert.set_fields(request, "min_priority", "job_id", "max_jobs")
     if request.queues:
         fields["queues"] = list(request.queues)
     return Claim(tasks=list(request.tasks) or None, **fields)
 
 
 def to_demand_claim(demand: pb.WorkRequest.Demand) -> Claim:
-    """Read which jobs a demand is for.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
-    fields: dict[str, Any] = {"queues": list(demand.queues)} if demand.queues else {}
+    """Read which jobs a demand asks for."""
+    fields = convert.set_fields(demand, "min_priority")
+    if demand.queues:
+        fields["queues"] = list(demand.queues)
     try:
         return Claim(
             tasks=list(demand.tasks) or None,
-            min_priority=demand.min_priority if demand.HasField("min_priority") else None,
             max_jobs=min(demand.credits, limits.MAX_CLAIM),
             **fields,
         )
@@ -93,13 +64,10 @@ def to_demand_claim(demand: pb.WorkRequest.Demand) -> Claim:
 
 
 def to_outcome(request: pb.FinishJobRequest | pb.FailJobRequest) -> Outcome:
-    """Read how performing a job ended.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
+    """Read the outcome of a job."""
+    limits.check_range("retries", request.retries, 0, limits.MAX_INT32)
     return Outcome(
-        job_id=request.id,
+        job_id=convert.to_id(request),
         retries=request.retries,
         failed=isinstance(request, pb.FailJobRequest),
         result=convert.from_value(request.result, "result"),
@@ -107,11 +75,7 @@ def to_outcome(request: pb.FinishJobRequest | pb.FailJobRequest) -> Outcome:
 
 
 def to_reported_outcome(outcome: pb.WorkRequest.Outcome, path: str) -> Outcome:
-    """Read how performing a job ended, from a report.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
+    """Read the outcome of a job in a report."""
     return Outcome(
         job_id=outcome.job.id,
         retries=outcome.job.retries,
@@ -121,11 +85,7 @@ def to_reported_outcome(outcome: pb.WorkRequest.Outcome, path: str) -> Outcome:
 
 
 def to_command(request: pb.BroadcastCommandRequest) -> Command:
-    """Read a command.
-
-    Raises:
-        Invalid: A field cannot be accepted.
-    """
+    """Read a command."""
     command = Command(command=request.command, args=convert.from_list(request.args, "args"))
     limits.check_size("args", list(command.args), sizes.MAX_STATUS_BYTES)
     return command

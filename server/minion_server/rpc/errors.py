@@ -30,8 +30,8 @@ logger = logging.getLogger(__name__)
 INTERNAL_MESSAGE = "internal error"
 MAX_FIELD_BYTES = 300
 MAX_TEXT_BYTES = 500
-"""What may hold what the caller sent: gRPC drops a status whose metadata exceeds 8 KiB, in which
-the message stands twice, percent-encoded and in base64."""
+"""Limits of texts that quote the caller: gRPC drops a status whose metadata exceeds 8 KiB, and the
+message is in it twice, percent-encoded and in base64."""
 
 
 class MalformedMessage(MinionError):
@@ -84,10 +84,10 @@ async def abort(
 
 
 class ErrorInterceptor(Interceptor):
-    """Answers the errors that servicers raise; an unknown one is logged and answered INTERNAL."""
+    """Turns errors of servicers into statuses; an unknown one is logged and becomes INTERNAL."""
 
     def __init__(self) -> None:
-        # By handler, not by method: what another interceptor answers for a method varies by call.
+        # By handler, not by method: another interceptor may return several for a method.
         self._guarded: dict[Handler, Handler] = {}
 
     async def intercept_service(  # type: ignore[override]  # None: no such method
@@ -108,14 +108,14 @@ class ErrorInterceptor(Interceptor):
 def _guard(handler: Handler) -> Handler:
     deserialize = _lenient(handler.request_deserializer)
     if handler.request_streaming:
-        # Whatever streams its requests streams its answers too.
+        # All of our methods that stream requests stream responses too.
         return grpc.stream_stream_rpc_method_handler(
             _guard_stream(_with_messages(handler.stream_stream)),
             deserialize,
             handler.response_serializer,
         )
     if handler.response_streaming:
-        # One that is a coroutine, as health's is, hands its answers to the context.
+        # A coroutine, as health's is, hands its responses to the context.
         is_generator = inspect.isasyncgenfunction(handler.unary_stream)
         guard = _guard_stream if is_generator else _guard_unary
         return grpc.unary_stream_rpc_method_handler(
@@ -127,7 +127,7 @@ def _guard(handler: Handler) -> Handler:
 
 
 def _lenient(deserialize: Any) -> Any:
-    """Let a malformed request reach the handler, as an error: gRPC would answer INTERNAL."""
+    """Pass a malformed request to the handler, as an error: gRPC would end the call as INTERNAL."""
     if deserialize is None:
         return None
 
@@ -151,7 +151,7 @@ def _guard_unary(behaviour: Any) -> Any:
         except grpc.aio.InternalError as error:
             raise _call_ended() from error
         except Exception as error:  # noqa: BLE001 - none may reach the client as it is
-            await _answer(context, error)
+            await _end_call(context, error)
 
     return run
 
@@ -161,7 +161,7 @@ def _guard_stream(behaviour: Any) -> Any:
     async def run(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
             _require_message(request)
-            # Closed at once, whatever ends the call while an answer is on its way.
+            # Closed at once, whatever ends the call while a response is on its way.
             async with aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
                     yield response
@@ -170,7 +170,7 @@ def _guard_stream(behaviour: Any) -> Any:
         except grpc.aio.InternalError as error:
             raise _call_ended() from error
         except Exception as error:  # noqa: BLE001 - none may reach the client as it is
-            await _answer(context, error)
+            await _end_call(context, error)
 
     return run
 
@@ -198,11 +198,10 @@ def _require_message(request: Any) -> None:
 
 
 def _call_ended() -> asyncio.CancelledError:
-    """Answer what ends a call that nothing could be sent to: its client has hung up."""
     return asyncio.CancelledError("the client has hung up")
 
 
-async def _answer(context: Context, error: Exception) -> NoReturn:
+async def _end_call(context: Context, error: Exception) -> NoReturn:
     try:
         await _abort(context, error)
     except grpc.aio.InternalError as failure:

@@ -30,14 +30,14 @@ MetadataLike = Iterable[tuple[str, str | bytes]]
 
 @dataclass(frozen=True, slots=True)
 class LocalCallDetails:
-    """What interceptors see of a call (the shape of `grpc.HandlerCallDetails`)."""
+    """A call as interceptors see it (the shape of `grpc.HandlerCallDetails`)."""
 
     method: str
     invocation_metadata: MetadataLike
 
 
 class LocalContext:
-    """What servicers see of a call (the part of `grpc.aio.ServicerContext` that they use)."""
+    """A call as servicers see it (the part of `grpc.aio.ServicerContext` that they use)."""
 
     def __init__(self, metadata: MetadataLike) -> None:
         self._metadata = metadata
@@ -46,7 +46,7 @@ class LocalContext:
         self.trailers: Sequence[tuple[str, str | bytes]] = ()
 
     def invocation_metadata(self) -> MetadataLike:
-        """Answer the metadata the call came with."""
+        """Return the metadata of the call."""
         return self._metadata
 
     async def abort(
@@ -62,14 +62,14 @@ class LocalContext:
         raise AbortError(details)
 
     def to_error(self) -> AioRpcError:
-        """Answer the error that a client of a network channel would see."""
+        """Return the error that a client of a network channel sees."""
         return AioRpcError(
             self.status_code, Metadata(), Metadata(*self.trailers), self.status_details, ""
         )
 
 
 class LocalServer:
-    """Where servicers are added, as to a `grpc.aio.Server`; its `channel` calls them."""
+    """Servicers are added to it as to a `grpc.aio.Server`; a `LocalChannel` calls them."""
 
     def __init__(self, interceptors: Sequence[Interceptor]) -> None:
         self._interceptors = interceptors
@@ -86,7 +86,7 @@ class LocalServer:
         """Do nothing: generated code adds the same methods by name too."""
 
     async def find(self, method: str, metadata: MetadataLike) -> Handler | None:
-        """Answer the handler of a call, behind the interceptors."""
+        """Return the handler of a call, behind the interceptors."""
         details: Any = LocalCallDetails(method, metadata)
         return await self._continue(0, details)
 
@@ -104,20 +104,20 @@ class LocalServer:
 
 
 class LocalUnaryCall:
-    """A call that answers once; awaited, it runs."""
+    """A call with one response; awaiting it runs it."""
 
-    def __init__(self, answer: Awaitable[Any]) -> None:
-        self._answer = answer
+    def __init__(self, response: Awaitable[Any]) -> None:
+        self._response = response
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return self._answer.__await__()
+        return self._response.__await__()
 
 
 class LocalStreamCall:
-    """A call that answers many times; iterated, it runs."""
+    """A call with many responses; iterating over it runs it."""
 
-    def __init__(self, answers: AsyncIterator[Any]) -> None:
-        self._answers = answers
+    def __init__(self, responses: AsyncIterator[Any]) -> None:
+        self._responses = responses
         self._next: asyncio.Future[Any] | None = None
         self._cancelled = False
 
@@ -127,11 +127,11 @@ class LocalStreamCall:
     async def __anext__(self) -> Any:
         if self._cancelled:
             raise asyncio.CancelledError
-        self._next = asyncio.ensure_future(anext(self._answers))
+        self._next = asyncio.ensure_future(anext(self._responses))
         return await self._next
 
     def cancel(self) -> bool:
-        """End the call; whoever waits for its next answer is cancelled."""
+        """End the call; a task that waits for its next response is cancelled."""
         if self._cancelled:
             return False
         self._cancelled = True
@@ -147,7 +147,7 @@ class LocalChannel(grpc.aio.Channel):
         self._server = server
 
     def unary_unary(self, method: str, *_: Any, **__: Any) -> Any:
-        """Answer a callable for a method that answers once."""
+        """Return a callable for a method with one response."""
 
         def call(
             request: Any,
@@ -156,12 +156,12 @@ class LocalChannel(grpc.aio.Channel):
             metadata: MetadataLike = (),
             **_: Any,
         ) -> LocalUnaryCall:
-            return LocalUnaryCall(self._answer(method, request, timeout, metadata))
+            return LocalUnaryCall(self._call(method, request, timeout, metadata))
 
         return call
 
     def unary_stream(self, method: str, *_: Any, **__: Any) -> Any:
-        """Answer a callable for a method that answers many times."""
+        """Return a callable for a method with a stream of responses."""
 
         def call(
             request: Any,
@@ -175,7 +175,7 @@ class LocalChannel(grpc.aio.Channel):
         return call
 
     def stream_unary(self, method: str, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: no method of ours streams its requests and answers once."""
+        """Refuse: none of our methods streams only its requests."""
         raise NotImplementedError(method)
 
     def stream_stream(self, method: str, *_: Any, **__: Any) -> NoReturn:
@@ -195,7 +195,7 @@ class LocalChannel(grpc.aio.Channel):
         self,
         try_to_connect: bool = False,  # noqa: ARG002, FBT001, FBT002 - the signature is gRPC's
     ) -> grpc.ChannelConnectivity:
-        """Answer that it is ready, as it always is."""
+        """Return READY: it always is."""
         return grpc.ChannelConnectivity.READY
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
@@ -206,7 +206,7 @@ class LocalChannel(grpc.aio.Channel):
     async def channel_ready(self) -> None:
         """Do not wait: it is ready."""
 
-    async def _answer(
+    async def _call(
         self, method: str, request: Any, seconds: float | None, metadata: MetadataLike
     ) -> Any:
         handler = await self._find(method, metadata)
@@ -231,19 +231,19 @@ class LocalChannel(grpc.aio.Channel):
         context = LocalContext(metadata)
         loop = asyncio.get_running_loop()
         deadline = None if seconds is None else loop.time() + seconds
-        async with aclosing(handler.unary_stream(request, context)) as answers:
+        async with aclosing(handler.unary_stream(request, context)) as responses:
             while True:
                 try:
                     # Around each step alone: a generator may be resumed by another task.
                     async with asyncio.timeout_at(deadline):
-                        answer = await anext(answers)
+                        response = await anext(responses)
                 except StopAsyncIteration:
                     return
                 except AbortError:
                     raise context.to_error() from None
                 except TimeoutError:
                     raise _deadline_exceeded() from None
-                yield answer
+                yield response
 
     async def _find(self, method: str, metadata: MetadataLike) -> Any:
         handler = await self._server.find(method, metadata)

@@ -13,7 +13,7 @@ from minion_server.domain.lock import Lock, LockRequest
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
 from minion_server.rpc.paging import read_paging
-from minion_server.storage.base import Storage
+from minion_server.storage.base import Locks
 
 NOTHING = timedelta()
 
@@ -21,13 +21,12 @@ NOTHING = timedelta()
 class LockService(lock_service_pb2_grpc.LockServiceServicer):
     """Serves locks."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
+    def __init__(self, locks: Locks) -> None:
+        self._locks = locks
 
     async def AcquireLock(
         self, request: pb.AcquireLockRequest, context: Context
     ) -> pb.AcquireLockResponse:
-        """Try to acquire a lock."""
         lock = LockRequest(
             name=request.name,
             duration=max(
@@ -36,39 +35,36 @@ class LockService(lock_service_pb2_grpc.LockServiceServicer):
             ),
             limit=request.limit if request.HasField("limit") else 1,
         )
-        taken = await self._storage.acquire_lock(lock)
+        taken = await self._locks.acquire_lock(lock)
         return pb.AcquireLockResponse(acquired=taken is not None, id=taken or None)
 
     async def RenewLock(
         self, request: pb.RenewLockRequest, context: Context
     ) -> pb.RenewLockResponse:
-        """Set anew when a lock expires."""
         limits.check_name("name", request.name)
         limits.check_range("id", request.id, 1, limits.MAX_INT64)
         duration = convert.from_duration(request.duration, "duration")
         if not duration:
             raise Invalid("duration", "expected more than 0 seconds, got 0")
-        renewed = await self._storage.renew_lock(request.name, request.id, duration)
+        renewed = await self._locks.renew_lock(request.name, request.id, duration)
         return pb.RenewLockResponse(renewed=renewed)
 
     async def ReleaseLock(
         self, request: pb.ReleaseLockRequest, context: Context
     ) -> pb.ReleaseLockResponse:
-        """Release a lock."""
         limits.check_name("name", request.name)
         lock_id = request.id if request.HasField("id") else None
         if lock_id is not None:
             limits.check_range("id", lock_id, 1, limits.MAX_INT64)
-        released = await self._storage.release_lock(request.name, lock_id)
+        released = await self._locks.release_lock(request.name, lock_id)
         return pb.ReleaseLockResponse(released=released)
 
     async def ListLocks(
         self, request: pb.ListLocksRequest, context: Context
     ) -> pb.ListLocksResponse:
-        """List locks that have not expired, newest first."""
         limits.check_names("names", request.names)
         paging = read_paging(request)
-        page = await self._storage.list_locks(list(request.names), **paging.bounds)
+        page = await self._locks.list_locks(list(request.names), **paging.bounds)
         response = pb.ListLocksResponse(total=page.total)
         response.next_page_token = paging.write(page.locks, response.locks, _to_lock_message)
         return response

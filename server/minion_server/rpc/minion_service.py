@@ -12,53 +12,52 @@ from minion.v1 import minion_service_pb2_grpc
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
-from minion_server.domain.job import Job, JsonValue, NewJob
-from minion_server.engine.queue import Queue
+from minion_server.domain.job import Job, JsonValue, NewJob, cancelled_result
+from minion_server.engine.explain import explain_job
+from minion_server.engine.watchers import Watchers
 from minion_server.rpc import convert
 from minion_server.rpc.errors import Context
 from minion_server.rpc.large import convert_request, convert_values
 from minion_server.rpc.paging import read_paging
+from minion_server.storage.base import Storage
 
 
 class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     """Serves the verbs of the queue."""
 
-    def __init__(self, queue: Queue) -> None:
-        self._queue = queue
+    def __init__(self, storage: Storage, watchers: Watchers) -> None:
+        self._storage = storage
+        self._watchers = watchers
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
-        """Tell the state of a job."""
-        return convert.to_status_message(await self._queue.get_job_status(request.id))
+        status = await self._storage.get_job_status(convert.to_id(request))
+        return convert.to_status_message(status)
 
     async def GetJobDetail(
         self, request: pb.GetJobDetailRequest, context: Context
     ) -> pb.GetJobDetailResponse:
-        """Tell everything about a job."""
         response = pb.GetJobDetailResponse()
-        job = await self._queue.get_job(request.id)
+        job = await self._storage.get_job(convert.to_id(request))
         await convert_values(_values(job), lambda: convert.to_job_message(job, response.job))
         return response
 
     async def EnqueueJob(
         self, request: pb.EnqueueJobRequest, context: Context
     ) -> pb.EnqueueJobResponse:
-        """Put a job into the queue."""
         job = await convert_request(convert.to_new_job, request)
-        (enqueued,) = await self._queue.enqueue([job])
+        (enqueued,) = await self._storage.enqueue([job])
         return pb.EnqueueJobResponse(id=enqueued.id, duplicate=enqueued.duplicate)
 
     async def EnqueueJobs(
         self, request: pb.EnqueueJobsRequest, context: Context
     ) -> pb.EnqueueJobsResponse:
-        """Put many jobs into the queue, or none."""
         limits.check_count("requests", request.requests, limits.MAX_BATCH)
-        enqueued = await self._queue.enqueue(await convert_request(_new_jobs, request))
+        enqueued = await self._storage.enqueue(await convert_request(_new_jobs, request))
         return pb.EnqueueJobsResponse(ids=[job.id for job in enqueued])
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        """List jobs, newest first."""
         paging = read_paging(request)
-        page = await self._queue.list_jobs(convert.to_job_filter(request), **paging.bounds)
+        page = await self._storage.list_jobs(convert.to_job_filter(request), **paging.bounds)
         response = pb.ListJobsResponse(total=page.total)
         response.next_page_token = await convert_values(
             chain.from_iterable(map(_values, page.jobs)),
@@ -67,41 +66,36 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         return response
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
-        """Put a job back into the queue."""
-        accepted = await self._queue.retry_job(
-            request.id,
-            request.retries if request.HasField("retries") else None,
-            convert.to_retry_options(request),
+        accepted = await self._storage.retry_job(
+            convert.to_id(request), _retries(request), convert.to_retry_options(request)
         )
         return pb.RetryJobResponse(accepted=accepted)
 
     async def CancelJob(
         self, request: pb.CancelJobRequest, context: Context
     ) -> pb.CancelJobResponse:
-        """Fail a job for good."""
-        accepted = await self._queue.cancel_job(request.id, request.reason)
+        accepted = await self._storage.cancel_job(
+            convert.to_id(request), cancelled_result(request.reason)
+        )
         return pb.CancelJobResponse(accepted=accepted)
 
     async def RemoveJob(
         self, request: pb.RemoveJobRequest, context: Context
     ) -> pb.RemoveJobResponse:
-        """Remove a job that is not active."""
-        retries = request.retries if request.HasField("retries") else None
-        return pb.RemoveJobResponse(removed=await self._queue.remove_job(request.id, retries))
+        removed = await self._storage.remove_job(convert.to_id(request), _retries(request))
+        return pb.RemoveJobResponse(removed=removed)
 
     async def NoteJob(self, request: pb.NoteJobRequest, context: Context) -> pb.NoteJobResponse:
-        """Merge notes into a job's."""
         notes = await convert_request(
             lambda asked: convert.from_struct(asked.notes, "notes"), request
         )
-        await self._queue.note_job(request.id, notes)
+        await self._storage.note_job(convert.to_id(request), notes)
         return pb.NoteJobResponse(accepted=True)
 
     async def WatchJob(
         self, request: pb.WatchJobRequest, context: Context
     ) -> AsyncIterator[pb.WatchJobResponse]:
-        """Follow a job until it finished or failed."""
-        async with aclosing(self._queue.watch_job(request.id)) as jobs:
+        async with aclosing(self._watchers.watch_job(convert.to_id(request))) as jobs:
             async for job in jobs:
                 response = pb.WatchJobResponse()
                 to_message = partial(convert.to_job_message, job, response.job)
@@ -111,18 +105,16 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     async def ExplainJob(
         self, request: pb.ExplainJobRequest, context: Context
     ) -> pb.ExplainJobResponse:
-        """Tell why a job does not run yet."""
-        return convert.to_explanation_message(await self._queue.explain_job(request.id))
+        explanation = await explain_job(self._storage, convert.to_id(request))
+        return convert.to_explanation_message(explanation)
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
-        """Count jobs, workers, locks and schedules."""
-        return convert.to_stats_message(await self._queue.stats())
+        return convert.to_stats_message(await self._storage.stats())
 
     async def GetHistory(
         self, request: pb.GetHistoryRequest, context: Context
     ) -> pb.GetHistoryResponse:
-        """Count what was performed in the last 24 hours."""
-        return convert.to_history_message(await self._queue.history())
+        return convert.to_history_message(await self._storage.history())
 
 
 def _new_jobs(request: pb.EnqueueJobsRequest) -> list[NewJob]:
@@ -133,6 +125,10 @@ def _new_jobs(request: pb.EnqueueJobsRequest) -> list[NewJob]:
         except Invalid as error:
             raise error.within(f"requests[{index}]") from None
     return jobs
+
+
+def _retries(request: pb.RetryJobRequest | pb.RemoveJobRequest) -> int | None:
+    return request.retries if request.HasField("retries") else None
 
 
 def _values(job: Job) -> tuple[JsonValue, ...]:

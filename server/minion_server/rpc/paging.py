@@ -1,4 +1,4 @@
-"""Pages of lists: what a request asks for, and where the next page starts."""
+"""Pages of lists: which part a request asks for, and where the next page starts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any, Protocol, TypedDict, TypeVar
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
 
-MAX_ANSWER_BYTES = 3 * 2**20
-"""Size of a list in an answer, unless its first entry alone is larger: most clients refuse more
-than 4 MiB."""
+MAX_LIST_BYTES = 3 * 2**20
+"""Size of a list in a response, unless its first entry is larger: most clients refuse more than
+4 MiB."""
 
 
 class Identified(Protocol):
@@ -37,12 +37,12 @@ class Bounds(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paging:
-    """Which part of a list is asked for.
+    """Which part of a list a request asks for.
 
     Attributes:
-        size: How many entries.
-        skip: How many to pass over first.
-        below: The page starts with the first id lower than this.
+        size: Number of entries.
+        skip: Number of entries to skip first.
+        below: Only ids lower than this.
     """
 
     size: int
@@ -51,16 +51,16 @@ class Paging:
 
     @property
     def bounds(self) -> Bounds:
-        """What to ask the store for: one more than the page has tells whether there is another."""
+        """The arguments for the store: one entry more shows whether there is another page."""
         return {"limit": self.size + 1, "offset": self.skip, "below": self.below}
 
     def write(
         self, entries: Sequence[T], messages: Any, to_message: Callable[[T, Any], None]
     ) -> str:
-        """Write the entries of the page, and answer the token of the next; "" if there is none.
+        """Write the entries of the page, and return the token of the next page, or "".
 
         Args:
-            entries: What the store answered.
+            entries: What the store returned.
             messages: The repeated field to write into.
             to_message: Writes an entry into a message.
         """
@@ -69,14 +69,14 @@ class Paging:
 
 
 def write_some(entries: Sequence[T], messages: Any, to_message: Callable[[T, Any], None]) -> int:
-    """Write as many entries as go into one answer, and answer how many; at least one, if any."""
+    """Write as many entries as fit into one response, at least one, and return how many."""
     size = 0
     for count, entry in enumerate(entries):
         message = messages.add()
         to_message(entry, message)
         size += message.ByteSize()
         # The first one alone is always small enough (see `fitting`).
-        if count and size > MAX_ANSWER_BYTES:
+        if count and size > MAX_LIST_BYTES:
             del messages[-1]
             return count
     return len(entries)
@@ -96,15 +96,15 @@ def read_paging(request: Any) -> Paging:
 
 
 def to_page_token(job_id: int) -> str:
-    """Write where the next page of a list starts: below this id."""
+    """Return the token of the page with the ids below this one."""
     return base64.urlsafe_b64encode(f"below:{job_id}".encode()).decode()
 
 
 def from_page_token(token: str) -> int:
-    """Read what `to_page_token` wrote.
+    """Return the id in a token of `to_page_token`.
 
     Raises:
-        Invalid: It did not write that.
+        Invalid: It is not such a token.
     """
     try:
         word, _, number = (

@@ -1,7 +1,7 @@
 """Server reflection, in both of its versions.
 
-grpcio-reflection has v1alpha only. Version 1 differs in nothing but its package name, so that the
-same servicer answers for it; its descriptor is made from v1alpha's.
+grpcio-reflection has v1alpha only. Version 1 differs only in its package name, so the same servicer
+serves it; its descriptor is made from v1alpha's.
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ class _Pool:
         return getattr(self._pool, name)
 
     def FindFileContainingSymbol(self, symbol: str) -> Any:  # noqa: N802 - the pool's own name
-        """Answer the file that defines a symbol, or raise KeyError."""
+        """Return the file that defines a symbol.
+
+        Raises:
+            KeyError: No file does.
+        """
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:

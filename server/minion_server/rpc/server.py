@@ -19,11 +19,9 @@ from minion.v1 import minion_service_pb2_grpc as minion_grpc
 from minion.v1 import schedule_service_pb2_grpc as schedule_grpc
 from minion.v1 import worker_service_pb2_grpc as worker_grpc
 
-from minion_server.domain.backoff import Backoff
-from minion_server.domain.maintenance import Retention
-from minion_server.engine.hearing import HeardFor, always
-from minion_server.engine.queue import Queue
-from minion_server.engine.workforce import Workforce
+from minion_server.engine.hearing import Hearing, always
+from minion_server.engine.scheduler import Scheduler
+from minion_server.engine.watchers import Watchers
 from minion_server.rpc.admin_service import AdminService
 from minion_server.rpc.auth import KeyInterceptor
 from minion_server.rpc.errors import ErrorInterceptor
@@ -56,21 +54,20 @@ class RpcServer:
         self,
         *,
         storage: Storage,
-        queue: Queue,
-        workforce: Workforce,
-        retention: Retention,
-        backoff: Backoff,
+        scheduler: Scheduler,
+        watchers: Watchers,
         key: str,
-        heard_for: HeardFor = always,
+        hearing: Hearing | None = None,
     ) -> None:
-        self._workers = WorkerService(storage, workforce, retention.missing_after)
-        # The error interceptor comes first: it answers for what the others raise too.
+        register = storage.register_worker if hearing is None else hearing.register
+        self._workers = WorkerService(storage, scheduler, register)
+        # The error interceptor comes first: it handles what the others raise too.
         interceptors = (ErrorInterceptor(), KeyInterceptor(key, SERVICES))
         aio: Any = health.aio  # type: ignore[attr-defined]  # not in the stubs
         self._health = aio.HealthServicer()
-        minion, locks = MinionService(queue), LockService(storage)
+        minion, locks = MinionService(storage, watchers), LockService(storage)
         schedules = ScheduleService(storage)
-        admin = AdminService(storage, retention, backoff, SERVICES, heard_for)
+        admin = AdminService(storage, SERVICES, always if hearing is None else hearing.heard_for)
 
         def add_services(server: Any) -> None:
             minion_grpc.add_MinionServiceServicer_to_server(minion, server)
@@ -102,11 +99,11 @@ class RpcServer:
             OSError: The address cannot be listened on.
         """
         port = await self._wire.start(address)
-        await self._tell_health(health_pb2.HealthCheckResponse.SERVING)
+        await self._set_health(health_pb2.HealthCheckResponse.SERVING)
         return port
 
     async def drain(self) -> None:
-        """Tell health that the end is near, and workers elsewhere that they get no more jobs."""
+        """Report NOT_SERVING, and give connected workers no more jobs."""
         await self._health.enter_graceful_shutdown()
         self._workers.drain()
 
@@ -119,6 +116,6 @@ class RpcServer:
         await self.drain()
         await self._wire.stop(grace)
 
-    async def _tell_health(self, status: Any) -> None:
+    async def _set_health(self, status: Any) -> None:
         for name in ("", *SERVICE_NAMES):
             await self._health.set(name, status)

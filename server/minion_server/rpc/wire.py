@@ -1,8 +1,7 @@
 """The gRPC server on the wire, which is replaced when a client breaks it.
 
-A server of grpc.aio (1.85.3) ends at a call whose path is not UTF-8, whoever sends it: it accepts
-no connection any more, and nothing tells of it. Here another one takes its place within a second;
-calls under way are cancelled.
+A server of grpc.aio (1.85.3) ends silently at a call whose path is not UTF-8, and accepts no more
+connections. Here another server takes its place within a second; calls under way are cancelled.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from minion_server.rpc.errors import Interceptor
 logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 0.5
-"""Time between two looks at whether the server is well: only its own wait tells."""
+"""Time between two checks of the server: only its own wait shows that it has ended."""
 RETRY_SECONDS = 5.0
 """Time until another start, when one failed."""
 
@@ -33,7 +32,7 @@ _OPTIONS = (
 
 
 class WireServer:
-    """Serves what is added to it, at one address."""
+    """Serves the services that are added to it, at one address."""
 
     def __init__(
         self, interceptors: Sequence[Interceptor], add_services: Callable[[grpc.aio.Server], None]
@@ -41,7 +40,7 @@ class WireServer:
         """Set it up.
 
         Args:
-            interceptors: What calls pass through.
+            interceptors: Calls pass through them.
             add_services: Adds the services to a server.
         """
         self._interceptors = interceptors
@@ -50,7 +49,7 @@ class WireServer:
         self._stopping = asyncio.Event()
 
     async def start(self, address: str) -> int:
-        """Listen, and answer the port.
+        """Listen, and return the port.
 
         Raises:
             OSError: The address cannot be listened on.

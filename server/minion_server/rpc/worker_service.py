@@ -12,7 +12,9 @@ from minion.v1 import worker_service_pb2_grpc
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
-from minion_server.engine.workforce import Workforce
+from minion_server.engine.holdings import hand_over
+from minion_server.engine.scheduler import Scheduler
+from minion_server.engine.session import Register, Session
 from minion_server.rpc import convert, convert_workers
 from minion_server.rpc.errors import Context
 from minion_server.rpc.large import convert_request
@@ -27,15 +29,16 @@ MAX_WAIT = timedelta(minutes=5)
 class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     """Serves workers."""
 
-    def __init__(self, storage: Storage, workforce: Workforce, missing_after: timedelta) -> None:
+    def __init__(self, storage: Storage, scheduler: Scheduler, register: Register) -> None:
         self._storage = storage
-        self._workforce = workforce
-        self._missing_after = missing_after
+        self._scheduler = scheduler
+        self._register = register
+        self._missing_after = storage.policy.retention.missing_after
         self._calls: dict[int, WorkCall] = {}
         self._draining = False
 
     def drain(self) -> None:
-        """Tell the workers that are connected to connect again elsewhere, or later."""
+        """Give connected workers no more jobs: they are to connect again elsewhere, or later."""
         self._draining = True
         for call in self._calls.values():
             call.drain()
@@ -43,21 +46,18 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def RegisterWorker(
         self, request: pb.RegisterWorkerRequest, context: Context
     ) -> pb.RegisterWorkerResponse:
-        """Register a worker, or tell that it lives."""
-        worker_id = await self._workforce.register(convert_workers.to_registration(request))
+        worker_id = await self._register(convert_workers.to_registration(request))
         return pb.RegisterWorkerResponse(id=worker_id)
 
     async def UnregisterWorker(
         self, request: pb.UnregisterWorkerRequest, context: Context
     ) -> pb.UnregisterWorkerResponse:
-        """Forget a worker."""
-        await self._workforce.unregister(request.id)
+        await self._storage.unregister_worker(convert.to_id(request))
         return pb.UnregisterWorkerResponse()
 
     async def ListWorkers(
         self, request: pb.ListWorkersRequest, context: Context
     ) -> pb.ListWorkersResponse:
-        """List workers, newest first."""
         paging = read_paging(request)
         page = await self._storage.list_workers(
             convert_workers.to_worker_filter(request), **paging.bounds
@@ -71,11 +71,12 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def DequeueJobs(
         self, request: pb.DequeueJobsRequest, context: Context
     ) -> pb.DequeueJobsResponse:
-        """Take jobs, waiting for the first."""
         wait = convert.from_duration(request.wait, "wait", longest=MAX_WAIT)
         response = pb.DequeueJobsResponse()
-        await self._workforce.dequeue(
-            request.id,
+        await hand_over(
+            self._storage,
+            self._scheduler,
+            convert.to_id(request),
             convert_workers.to_claim(request),
             wait.total_seconds(),
             lambda jobs: write_some(jobs, response.jobs, convert_workers.to_claimed_message),
@@ -85,23 +86,14 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def FinishJob(
         self, request: pb.FinishJobRequest, context: Context
     ) -> pb.FinishJobResponse:
-        """Finish an active job."""
-        accepted = await self._workforce.end_job(
-            await convert_request(convert_workers.to_outcome, request)
-        )
-        return pb.FinishJobResponse(accepted=accepted)
+        return pb.FinishJobResponse(accepted=await self._end_job(request))
 
     async def FailJob(self, request: pb.FailJobRequest, context: Context) -> pb.FailJobResponse:
-        """Fail an active job."""
-        accepted = await self._workforce.end_job(
-            await convert_request(convert_workers.to_outcome, request)
-        )
-        return pb.FailJobResponse(accepted=accepted)
+        return pb.FailJobResponse(accepted=await self._end_job(request))
 
     async def BroadcastCommand(
         self, request: pb.BroadcastCommandRequest, context: Context
     ) -> pb.BroadcastCommandResponse:
-        """Send a command to workers."""
         limits.check_ids("ids", request.ids, limits.MAX_FILTER_VALUES)
         accepted = await self._storage.broadcast(
             convert_workers.to_command(request), list(request.ids)
@@ -111,19 +103,17 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def ReceiveCommands(
         self, request: pb.ReceiveCommandsRequest, context: Context
     ) -> pb.ReceiveCommandsResponse:
-        """Take the commands that have been sent to a worker."""
-        limits.check_range("id", request.id, 1, limits.MAX_INT64)
         response = pb.ReceiveCommandsResponse()
-        for command in await self._storage.receive(request.id):
+        for command in await self._storage.receive(convert.to_id(request)):
             convert_workers.to_command_message(command, response.commands.add())
         return response
 
     async def Work(
         self, request_iterator: AsyncIterator[pb.WorkRequest], context: Context
     ) -> AsyncIterator[pb.WorkResponse]:
-        """Work, on one stream."""
         first = await self._read_first(request_iterator)
-        call = WorkCall(self._storage, self._workforce, self._missing_after)
+        session = Session(self._storage, self._scheduler, self._register)
+        call = WorkCall(session, self._missing_after)
         worker_id = first.hello.id
         try:
             if first.hello.HasField("id"):
@@ -140,6 +130,14 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
                 del self._calls[worker_id]
             call.close()
 
+    async def _end_job(self, request: pb.FinishJobRequest | pb.FailJobRequest) -> bool:
+        outcome = await convert_request(convert_workers.to_outcome, request)
+        (accepted,) = await self._storage.end_jobs([outcome])
+        if not accepted:
+            # Raises if there is no such job.
+            await self._storage.get_job_status(outcome.job_id)
+        return accepted
+
     async def _read_first(self, requests: AsyncIterator[pb.WorkRequest]) -> pb.WorkRequest:
         try:
             async with asyncio.timeout(self._missing_after.total_seconds()):
@@ -151,7 +149,7 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         return first
 
     async def _take_place(self, worker_id: int, call: WorkCall) -> None:
-        """Make a call the worker's only one: two would take the jobs of each other for lost."""
+        """Make this the worker's only call: two calls would take each other's jobs for lost."""
         while (earlier := self._calls.get(worker_id)) is not None:
             await earlier.give_way()
         self._calls[worker_id] = call

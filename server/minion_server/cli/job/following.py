@@ -10,9 +10,9 @@ from typing import Any
 import grpc
 from minion.v1 import job_pb2
 from minion.v1 import minion_service_pb2 as pb
-from minion_client.answers import to_job
+from minion_client._api.calls import to_job
+from minion_client._api.watching import WatchSession
 from minion_client.errors import DeadlineError
-from minion_client.following import Following
 
 from minion_server.cli.connection import Connection
 from minion_server.cli.output import print_message, print_warning, show_json, show_time
@@ -78,7 +78,7 @@ def _changes(job_id: int, connection: Connection, seconds: float | None) -> Iter
         MinionError: It cannot be followed, or not in time.
     """
     request = pb.WatchJobRequest(id=job_id)
-    following = Following(seconds)
+    following = WatchSession(seconds)
     while not following.over:
         broken: grpc.RpcError | None = None
         stream: Any = connection.stub.WatchJob(

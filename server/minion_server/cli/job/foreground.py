@@ -16,8 +16,8 @@ from google.protobuf.struct_pb2 import Struct, Value
 from minion.v1 import job_pb2, worker_pb2
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import worker_service_pb2 as worker_service
-from minion_client.task import REGISTRY, Job, call
-from minion_client.verdict import Verdict, judge_error, judge_return
+from minion_client._run.verdict import Verdict, judge_error, judge_return
+from minion_client.tasks import REGISTRY, Job, call
 from minion_wire.sizes import MAX_JOB_BYTES
 from minion_wire.values import from_list, from_struct, to_struct, to_value
 

@@ -1,8 +1,8 @@
 """Connections to a database that may restart, fail over or be out of reach at any time.
 
-A step is one call of a function in the database. It is asked for again when its connection breaks,
-on another one, until it is answered or the time is up. Steps that must not be taken twice carry a
-lane and a token, by which the database knows them again (see its table minion_server_receipts).
+A statement whose connection breaks is repeated on another one, until it succeeds or the time is up.
+A step, which must not be taken twice, is a call of a function with a lane and a token, by which the
+database recognizes it (see functions/receipts.sql).
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 from itertools import count
 from ssl import create_default_context
 from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 import asyncpg
+import orjson
 from asyncpg.connect_utils import SessionAttribute
 
 from minion_server.domain.errors import Unavailable
@@ -36,6 +38,7 @@ FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
 STATEMENT_SECONDS = 60.0
 """A statement that takes longer is given up: its connection may have been cut without a word."""
+CLOSE_SECONDS = 2.0
 SETTINGS = {"application_name": "minion-server"}
 # A step that waits for another attempt at it is to see what that did. Not every pooler takes this
 # when a connection begins.
@@ -43,7 +46,13 @@ _ISOLATION = "SET default_transaction_isolation = 'read committed'"
 
 
 class Database:
-    """A bounded set of connections, opened when they are needed and reopened when they broke."""
+    """A bounded set of connections, opened when they are needed and reopened when they broke.
+
+    Attributes:
+        node: Tells this store's notifications from those of others.
+        place: Where the database is, for people.
+        pooler: Whether no connection can be relied on from one transaction to the next.
+    """
 
     def __init__(
         self,
@@ -52,39 +61,27 @@ class Database:
         patience: float = PATIENCE_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
     ) -> None:
-        """Name the database; nothing is opened yet.
+        """Prepare it; nothing is opened yet.
 
         Args:
             address: The database.
-            patience: Seconds to try a step for before it is answered with `Unavailable`.
-            statement_seconds: When to give a statement up.
+            patience: Seconds to repeat a statement for before it raises `Unavailable`.
+            statement_seconds: When to give up a statement.
         """
+        self.node = uuid.uuid4().hex
+        self.place = address.place
+        self.pooler = address.pooler
         self._statement_seconds = statement_seconds
         self._address = address
         self._patience = patience
-        self._node = uuid.uuid4().hex
         self._tokens = count(1)
         self._lanes: list[int] = []
         self._next_lane = count(1)
         self._idle: list[Connection] = []
         self._busy: set[Connection] = set()
+        self._connecting: set[asyncio.Task[Connection]] = set()
         self._slots = asyncio.Semaphore(address.connections)
         self._closed = False
-
-    @property
-    def node(self) -> str:
-        """Tells this store's notifications from those of others."""
-        return self._node
-
-    @property
-    def place(self) -> str:
-        """Where the database is, for people."""
-        return self._address.place
-
-    @property
-    def pooler(self) -> bool:
-        """Whether no connection can be relied on from one transaction to the next."""
-        return self._address.pooler
 
     async def connect(self) -> Connection:
         """Open a connection that is the caller's to close, to the first host that is there.
@@ -123,7 +120,16 @@ class Database:
             "statement_cache_size": 0 if address.pooler else 200,
             "server_settings": {**({} if address.pooler else SETTINGS), **address.settings},
         }
-        connection: Connection = await asyncpg.connect(**arguments)
+        # Cancelled while it connects, the driver leaves a future whose exception nobody retrieves
+        # (asyncpg's TLSUpgradeProto): it goes on, and the connection is dropped.
+        connecting = asyncio.create_task(asyncpg.connect(**arguments))
+        self._connecting.add(connecting)
+        connecting.add_done_callback(self._connecting.discard)
+        try:
+            connection: Connection = await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_drop)
+            raise
         if not address.pooler:
             try:
                 await connection.execute(_ISOLATION, timeout=address.connect_seconds)
@@ -138,9 +144,11 @@ class Database:
         idle, self._idle = self._idle, []
         for connection in idle:
             try:
-                await connection.close(timeout=2)
+                await connection.close(timeout=CLOSE_SECONDS)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 connection.terminate()
+        if self._connecting:
+            await asyncio.wait(self._connecting, timeout=CLOSE_SECONDS)
 
     def distrust(self) -> None:
         """Drop all connections, since one died without a word; what is under way is repeated."""
@@ -148,33 +156,37 @@ class Database:
             connection.terminate()
         self._drop_idle()
 
-    async def step(self, sql: str, *arguments: Any) -> Any:
-        """Take a step once; `$1` and `$2` of its SQL are the lane and the token.
+    async def step(self, function: str, *arguments: Any) -> Any:
+        """Call a function once, whose first parameters are the lane and the token.
 
         Returns:
-            The first column of the first row.
+            What it returns, which is JSON.
         """
         lane = self._lanes.pop() if self._lanes else next(self._next_lane)
-        name, token = f"{self._node}:{lane}", next(self._tokens)
+        name, token = f"{self.node}:{lane}", next(self._tokens)
         try:
-            return await self.ask(sql, name, token, *arguments)
+            return await self.call(function, name, token, *arguments)
         finally:
             # If it was given up its lane knows a higher token before the step can come late.
             self._lanes.append(lane)
 
-    async def ask(self, sql: str, *arguments: Any) -> Any:
-        """Run a statement that may be run again, and answer the first column of its first row."""
+    async def call(self, function: str, *arguments: Any) -> Any:
+        """Call a function that may be called again, and return what it returns, which is JSON."""
+        return orjson.loads(await self.fetchval(_call_sql(function, len(arguments)), *arguments))
+
+    async def fetchval(self, sql: str, *arguments: Any) -> Any:
+        """Run a statement that may be run again, and return the first column of its first row."""
         return await self.run(lambda connection: connection.fetchval(sql, *arguments))
 
-    async def rows(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """Run a statement that may be run again, and answer its rows."""
+    async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Run a statement that may be run again, and return its rows."""
         return await self.run(lambda connection: connection.fetch(sql, *arguments))
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do work that may be done again on a connection, until it is done.
+        """Do work that may be done again on a connection, until it succeeds.
 
         Raises:
-            Unavailable: It was not done in time.
+            Unavailable: It did not succeed in time.
             Exhausted: The database has no room left.
         """
         loop = asyncio.get_running_loop()
@@ -240,3 +252,15 @@ class Database:
             connection.terminate()
         else:
             self._idle.append(connection)
+
+
+@cache
+def _call_sql(function: str, count: int) -> str:
+    places = ", ".join(f"${place}" for place in range(1, count + 1))
+    return f"SELECT {function}({places})"
+
+
+def _drop(connecting: asyncio.Task[Connection]) -> None:
+    """Close a connection that nobody waits for any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().terminate()

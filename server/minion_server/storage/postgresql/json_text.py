@@ -1,8 +1,9 @@
-"""JSON as text that JSONB gives back as the same values."""
+"""JSON as text that JSONB returns as the same values."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -17,7 +18,7 @@ _LEAST_WITH_EXPONENT = 1e15
 
 
 def to_json(value: JsonValue) -> str:
-    """Write a JSON value as text.
+    """Return a JSON value as text.
 
     JSONB keeps numbers as decimals and forgets exponents: 1e17 would come back as a whole number.
     Written with a fraction it stays a float, and the same one.
@@ -26,6 +27,11 @@ def to_json(value: JsonValue) -> str:
     if _EXPONENT.search(text):
         text = to_bytes(_spelled_out(value))
     return text.decode()
+
+
+def notes_to_json(notes: Mapping[str, JsonValue]) -> str:
+    """Return notes as they are stored: a null stands for no note."""
+    return to_json({key: value for key, value in notes.items() if value is not None})
 
 
 def _spelled_out(value: JsonValue) -> Any:

@@ -1,23 +1,34 @@
-"""Between rows and plain data."""
+"""Between rows and values of the domain."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import asyncpg
 import orjson
 
 from minion_server.domain import limits
 from minion_server.domain.job import Job, JobState, JobStatus
-from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
-from minion_server.domain.worker import Worker
+from minion_server.storage.postgresql.json_text import to_json
+
+Fields = dict[str, Any]
+
+_JSON = frozenset({"args", "inbox", "notes", "result", "status"})
+_TIMES = frozenset(
+    {
+        "created", "delayed", "expires", "finished", "last_run", "next_run", "notified", "retried",
+        "started",
+    }
+)  # fmt: skip
 
 
 def _clamped(column: str) -> str:
-    """Write a column of times; PostgreSQL knows some that no datetime holds.
+    """Return SQL for a column of times; PostgreSQL has some that no datetime holds.
 
-    Perl Minion takes any number of seconds for a delay, an expiry or the duration of a lock, and
+    Perl Minion accepts any number of seconds for a delay, an expiry or the duration of a lock, and
     one time out of range would fail the whole list.
     """
     return (
@@ -31,112 +42,50 @@ JOB_COLUMNS = f"""
     {_clamped("finished")}, lax, notes, parents, priority, queue, result, {_clamped("retried")},
     retries, {_clamped("started")}, state::text AS state, task, worker, now() AS time
 """
-"""What `to_job` reads of `minion_jobs`, besides `children` from `children_of`."""
-
+WORKER_COLUMNS = "id, host, pid, status, started, notified"
 LOCK_COLUMNS = f"id, name, {_clamped('expires')}"
-"""What `to_lock` reads of `minion_locks`."""
-
 SCHEDULE_COLUMNS = """
     id, args, attempts, created, cron, expire, last_job, last_run, lax, name, next_run, notes,
     paused, priority, queue, task
 """
 
 
-def children_of(ids: str) -> str:
-    """Write the query of the `children` of each `parent` among some ids, given as an array in SQL.
-
-    One look into Minion's index for all of them: it may have to be read from end to end.
-    """
-    return f"""
-        SELECT p.id AS parent, array_agg(DISTINCT c.id ORDER BY c.id) AS children
-        FROM minion_jobs AS c CROSS JOIN unnest(c.parents) AS p (id)
-        WHERE c.parents && {ids} AND p.id = ANY ({ids}) GROUP BY p.id
-    """  # noqa: S608 - of constants
+def to_fields(row: asyncpg.Record) -> Fields:
+    """Return the columns of a row by name: JSON is decoded, times are seconds since the epoch."""
+    return {name: _value(name, value) for name, value in row.items()}
 
 
-def to_job(row: asyncpg.Record) -> Job:
-    """Read a job from a row of `JOB_COLUMNS`."""
-    result = row["result"]
+def _value(name: str, value: Any) -> Any:
+    if isinstance(value, datetime):
+        # asyncpg returns infinite times, and those alone, without a time zone.
+        return (value.replace(tzinfo=UTC) if value.tzinfo is None else value).timestamp()
+    if name in _JSON and value is not None:
+        return orjson.loads(value)
+    return value
+
+
+def to_job(fields: Fields) -> Job:
+    """Return a job; `JOB_COLUMNS` and its children are needed, which may be null."""
     return Job(
-        args=orjson.loads(row["args"]),
-        attempts=row["attempts"],
-        children=row["children"] or [],
-        created=_time(row["created"]),
-        delayed=_time(row["delayed"]),
-        expires=_epoch(row["expires"]),
-        finished=_epoch(row["finished"]),
-        id=row["id"],
-        lax=row["lax"],
-        notes=orjson.loads(row["notes"]),
-        parents=row["parents"],
-        priority=row["priority"],
-        queue=row["queue"],
-        result=None if result is None else orjson.loads(result),
-        retried=_epoch(row["retried"]),
-        retries=row["retries"],
-        started=_epoch(row["started"]),
-        state=JobState(row["state"]),
-        task=row["task"],
-        worker=row["worker"],
-        time=_time(row["time"]),
+        **(fields | {"children": fields["children"] or [], "state": JobState(fields["state"])})
     )
 
 
-def to_status(row: asyncpg.Record) -> JobStatus:
-    """Read the public part of a job."""
-    result = row["result"]
-    return JobStatus(
-        state=JobState(row["state"]),
-        task=row["task"],
-        notes=orjson.loads(row["notes"]),
-        result=None if result is None else orjson.loads(result),
-    )
+def to_status(fields: Fields) -> JobStatus:
+    """Return the public part of a job."""
+    return JobStatus(**(fields | {"state": JobState(fields["state"])}))
 
 
-def to_worker(row: asyncpg.Record, jobs: list[int]) -> Worker:
-    """Read a worker."""
-    return Worker(
-        id=row["id"],
-        host=row["host"],
-        pid=row["pid"],
-        status=orjson.loads(row["status"]),
-        started=_time(row["started"]),
-        notified=_time(row["notified"]),
-        jobs=jobs,
-    )
+def to_schedule(fields: Fields) -> Schedule:
+    """Return a schedule, of `SCHEDULE_COLUMNS`."""
+    expire = fields["expire"]
+    return Schedule(**(fields | {"expire": None if expire is None else timedelta(seconds=expire)}))
 
 
-def to_lock(row: asyncpg.Record) -> Lock:
-    """Read a lock."""
-    return Lock(id=row["id"], name=row["name"], expires=_time(row["expires"]))
-
-
-def to_schedule(row: asyncpg.Record) -> Schedule:
-    """Read a schedule from a row of `SCHEDULE_COLUMNS`."""
-    return Schedule(
-        id=row["id"],
-        name=row["name"],
-        cron=row["cron"],
-        task=row["task"],
-        args=orjson.loads(row["args"]),
-        attempts=row["attempts"],
-        expire=None if row["expire"] is None else timedelta(seconds=row["expire"]),
-        lax=row["lax"],
-        notes=orjson.loads(row["notes"]),
-        priority=row["priority"],
-        queue=row["queue"],
-        paused=row["paused"],
-        created=_time(row["created"]),
-        next_run=_time(row["next_run"]),
-        last_run=_epoch(row["last_run"]),
-        last_job=row["last_job"],
-    )
-
-
-def _epoch(time: datetime | None) -> float | None:
-    return None if time is None else _time(time)
-
-
-def _time(time: datetime) -> float:
-    # asyncpg gives infinite times, and those alone, without a time zone.
-    return time.replace(tzinfo=UTC).timestamp() if time.tzinfo is None else time.timestamp()
+def to_column(name: str, value: Any) -> Any:
+    """Return the value of a column, as `to_fields` has it, for the database."""
+    if name in _JSON:
+        return to_json(dict(value) if isinstance(value, Mapping) else value)
+    if name in _TIMES:
+        return None if value is None else datetime.fromtimestamp(limits.clamp_time(value), UTC)
+    return int(value.total_seconds()) if isinstance(value, timedelta) else value

@@ -2,32 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, assert_never
+from typing import assert_never
 
 import asyncpg
-import orjson
 
-from minion_server.domain import limits
 from minion_server.domain.errors import Conflict, DatabaseNotFound
 from minion_server.domain.job import Job, JobState
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
+from minion_server.domain.worker import Worker
 from minion_server.storage.inbox import read_inbox
-from minion_server.storage.postgresql import closing, rows
-from minion_server.storage.postgresql.address import Address, parse_address
+from minion_server.storage.postgresql import rows
+from minion_server.storage.postgresql import seal as sealing
+from minion_server.storage.postgresql.address import parse_address
 from minion_server.storage.postgresql.database import Connection, Database
 from minion_server.storage.postgresql.failures import translate_at_start
 from minion_server.storage.postgresql.json_text import to_json
-from minion_server.storage.postgresql.migrate import (
-    MINION_NEWEST,
+from minion_server.storage.postgresql.schema import (
     SchemaVersions,
     migrate,
-    migrations,
+    newest_versions,
     schema_versions,
     upgrade_minion,
 )
@@ -73,6 +71,7 @@ _IDENTITY = """
       coalesce((SELECT relnamespace FROM pg_class WHERE oid = to_regclass('minion_jobs')),
         (SELECT oid FROM pg_namespace WHERE nspname = current_schema())))
 """
+# The fields of `LastIds`.
 _LAST_IDS = """
     SELECT (SELECT last_value * is_called::int FROM minion_jobs_id_seq) AS jobs,
       greatest((SELECT last_value * is_called::int FROM minion_workers_id_seq),
@@ -84,77 +83,60 @@ _PLACE = """
     SELECT minion_server_place(array_agg(id)), pg_notify(minion_server_channel(), '{"look": true}')
     FROM minion_jobs WHERE state = 'inactive'
 """
-_JOB_FIELDS = (
-    "id", "args", "attempts", "created", "delayed", "expires", "finished", "lax", "notes",
-    "parents", "priority", "queue", "result", "retried", "retries", "started", "state", "task",
-    "worker",
-)  # fmt: skip
-_WORKER_FIELDS = ("id", "host", "inbox", "notified", "pid", "started", "status")
-_SCHEDULE_FIELDS = (
-    "id", "args", "attempts", "created", "cron", "expire", "last_job", "last_run", "lax", "name",
-    "next_run", "notes", "paused", "priority", "queue", "task",
-)  # fmt: skip
 
 
 class PostgresTransfer:
     """Reads and writes a whole database."""
 
     def __init__(self, url: str) -> None:
-        """Name the database.
+        """Prepare it; nothing is opened yet.
 
         Raises:
-            Invalid: It is no URL of one.
+            Invalid: The URL cannot be read.
         """
-        self._address: Address = parse_address(url)
-        self._database = Database(self._address)
+        self._database = Database(parse_address(url))
 
     @property
     def place(self) -> str:
-        """Where the database is, for people."""
-        return f"postgresql://{self._address.place}"
+        return f"postgresql://{self._database.place}"
 
     async def identity(self) -> str:
-        """Return what no other database has."""
         async with self._connected() as connection, connection.transaction():
             found: str = await connection.fetchval(_IDENTITY)
             return found
 
     async def check_empty(self) -> None:
-        """Raise an error if `write` would."""
         async with self._connected() as connection:
             schedules = await migrate(connection)
             async with connection.transaction():
                 await _check_empty(connection, schedules)
 
     async def status(self) -> StoreStatus:
-        """Tell what there is to know of the database."""
         async with self._connected() as connection, connection.transaction():
-            versions = await schema_versions(connection)
+            versions, newest = await schema_versions(connection), newest_versions()
             jobs: dict[str, int] = {}
             closed = ""
             if versions.minion and versions.own:
                 counted = await connection.fetch(_COUNT, timeout=LONG_SECONDS)
                 jobs = dict.fromkeys(JobState, 0) | {JobState(row[0]): row[1] for row in counted}
-                closed = await closing.reason(connection)
+                closed = await sealing.closed_because(connection)
             return StoreStatus(
                 kind="postgresql",
                 versions={"minion": versions.minion, "minion-server": versions.own},
-                newest={"minion": MINION_NEWEST, "minion-server": max(migrations())},
+                newest={"minion": newest.minion, "minion-server": newest.own},
                 jobs=jobs,
                 bytes=await connection.fetchval(_SIZE),
                 closed=closed,
             )
 
     async def hold(self) -> None:
-        """Let nobody claim jobs any more."""
         async with self._served() as connection, connection.transaction():
-            if closed := await closing.reason(connection):
+            if closed := await sealing.closed_because(connection):
                 raise Conflict(f"{closed} (`minion db reopen` would open the database)")
             await _wait_for_locks(connection)
-            await connection.execute(closing.HOLD)
+            await connection.execute(sealing.HOLD)
 
     async def active_jobs(self) -> int:
-        """Count the jobs that are running."""
         async with self._served() as connection, connection.transaction():
             count: int = await connection.fetchval(
                 "SELECT count(*) FROM minion_jobs WHERE state = 'active'"
@@ -163,7 +145,6 @@ class PostgresTransfer:
 
     @asynccontextmanager
     async def read(self, *, seal: str | None = None) -> AsyncIterator[Records]:
-        """Read the whole queue, as it is at one moment."""
         async with self._served() as connection:
             schedules = await migrate(connection)
             async with connection.transaction(
@@ -172,16 +153,15 @@ class PostgresTransfer:
                 if seal is not None:
                     # Nobody writes from here on; what is read is all there is.
                     await _wait_for_locks(connection)
-                    await connection.execute(closing.lock(schedules), timeout=LONG_SECONDS)
-                    await closing.refuse_moved(connection)
+                    await connection.execute(sealing.lock_sql(schedules), timeout=LONG_SECONDS)
+                    await sealing.check_not_moved(connection)
                 # However long the other side takes.
                 await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                 yield _read(connection, schedules)
                 if seal is not None:
-                    await connection.execute(closing.seal(schedules, seal))
+                    await connection.execute(sealing.seal_sql(schedules, seal))
 
     async def upgrade(self, minion_schema: int | None = None) -> None:
-        """Bring the schemas up to date."""
         async with self._connected() as connection:
             await migrate(connection)
             if minion_schema is not None:
@@ -190,19 +170,17 @@ class PostgresTransfer:
                 await migrate(connection)
 
     async def reopen(self) -> None:
-        """Take back `hold` and a seal."""
         async with self._served() as connection:
-            await connection.execute(closing.REOPEN)
+            await connection.execute(sealing.REOPEN)
 
     async def write(self, records: Records) -> Mapping[str, int]:
-        """Write a whole queue."""
         async with self._connected() as connection:
             schedules = await migrate(connection)
             async with connection.transaction():
                 # The triggers that follow Perl Minion would go job by job.
                 await connection.execute("SET LOCAL minion_server.own = 'on'")
                 await _wait_for_locks(connection)
-                await connection.execute(closing.lock(schedules), timeout=LONG_SECONDS)
+                await connection.execute(sealing.lock_sql(schedules), timeout=LONG_SECONDS)
                 await _check_empty(connection, schedules)
                 writer = _RecordWriter(connection, schedules)
                 async for batch in records:
@@ -212,7 +190,6 @@ class PostgresTransfer:
             return writer.written
 
     async def backup(self, path: Path) -> None:
-        """Write a copy into a new file."""
         # An extra need not be there for the other way round.
         from minion_server.storage.sqlite import SqliteTransfer  # noqa: PLC0415
 
@@ -225,7 +202,7 @@ class PostgresTransfer:
         try:
             connection = await self._database.connect()
         except Exception as error:
-            raise translate_at_start(error, self._address.place) from error
+            raise translate_at_start(error, self._database.place) from error
         try:
             yield connection
         except asyncpg.LockNotAvailableError as error:
@@ -235,7 +212,7 @@ class PostgresTransfer:
             ) from error
         # Not those of files, which may be the other side's.
         except _DRIVER_ERRORS as error:
-            raise translate_at_start(error, self._address.place) from error
+            raise translate_at_start(error, self._database.place) from error
         finally:
             connection.terminate()
 
@@ -245,14 +222,14 @@ class PostgresTransfer:
             async with connection.transaction():
                 versions: SchemaVersions = await schema_versions(connection)
             if not versions.minion or not versions.own:
-                raise DatabaseNotFound(self._address.place)
+                raise DatabaseNotFound(self._database.place)
             yield connection
 
 
 async def _check_empty(connection: Connection, schedules: str) -> None:
     if not await connection.fetchval(_EMPTY.format(schedules=schedules)):
         raise Conflict("the database is not empty")
-    if closed := await closing.reason(connection):
+    if closed := await sealing.closed_because(connection):
         raise Conflict(f"the database is closed: {closed} (`minion db reopen` would open it)")
 
 
@@ -261,45 +238,26 @@ async def _wait_for_locks(connection: Connection) -> None:
 
 
 async def _read(connection: Connection, schedules: str) -> AsyncIterator[Sequence[Record]]:
-    # JOB_COLUMNS lacks the children, which are told by the parents.
-    columns = f"{rows.JOB_COLUMNS}, NULL::bigint[] AS children"
-    async for found in _portions(connection, f"SELECT {columns} FROM minion_jobs ORDER BY id"):  # noqa: S608 - a constant
-        yield [rows.to_job(row) for row in found]
-    async for found in _portions(connection, "SELECT * FROM minion_workers ORDER BY id"):
-        yield [
-            WorkerRecord(
-                worker=rows.to_worker(row, []), inbox=read_inbox(orjson.loads(row["inbox"]))
-            )
-            for row in found
-        ]
-    async for found in _portions(
-        connection, "SELECT request_id, job, created FROM minion_server_requests"
-    ):
-        yield [
-            RequestRecord(
-                request_id=row["request_id"], job=row["job"], created=row["created"].timestamp()
-            )
-            for row in found
-        ]
-    async for found in _portions(
-        connection,
-        f"SELECT {rows.LOCK_COLUMNS} FROM minion_locks ORDER BY id",  # noqa: S608 - a constant
-    ):
-        yield [rows.to_lock(row) for row in found]
-    async for found in _portions(
-        connection,
-        f"SELECT {rows.SCHEDULE_COLUMNS} FROM {schedules} ORDER BY id",  # noqa: S608 - of constants
-    ):
-        yield [rows.to_schedule(row) for row in found]
+    # The children of a job are read as the parents of others.
+    queries: Sequence[tuple[str, str, Callable[[rows.Fields], Record]]] = (
+        (f"{rows.JOB_COLUMNS}, NULL::bigint[] AS children", "minion_jobs", rows.to_job),
+        (f"{rows.WORKER_COLUMNS}, inbox", "minion_workers", _to_worker),
+        ("*", "minion_server_requests", lambda fields: RequestRecord(**fields)),
+        (rows.LOCK_COLUMNS, "minion_locks", lambda fields: Lock(**fields)),
+        (rows.SCHEDULE_COLUMNS, schedules, rows.to_schedule),
+    )
+    for columns, table, convert in queries:
+        cursor = await connection.cursor(f"SELECT {columns} FROM {table} ORDER BY 1")  # noqa: S608 - of constants
+        while found := await cursor.fetch(BATCH):
+            yield [convert(rows.to_fields(row)) for row in found]
     last = await connection.fetchrow(_LAST_IDS.format(schedules=schedules))
     assert last is not None, "it has no FROM"
-    yield [LastIds(**{name: last[name] for name in LastIds.__slots__})]
+    yield [LastIds(**last)]
 
 
-async def _portions(connection: Connection, sql: str) -> AsyncIterator[list[asyncpg.Record]]:
-    cursor = await connection.cursor(sql)
-    while found := await cursor.fetch(BATCH):
-        yield found
+def _to_worker(fields: rows.Fields) -> WorkerRecord:
+    inbox = read_inbox(fields.pop("inbox"))
+    return WorkerRecord(worker=Worker(**fields, jobs=[]), inbox=inbox)
 
 
 class _RecordWriter:
@@ -312,37 +270,37 @@ class _RecordWriter:
         self.written: Counter[str] = Counter()
 
     async def write(self, batch: Sequence[Record]) -> None:
-        tables: dict[str, tuple[Sequence[str], list[tuple[Any, ...]]]] = {
-            "minion_jobs": (_JOB_FIELDS, []),
-            "minion_workers": (_WORKER_FIELDS, []),
-            "minion_server_requests": (("request_id", "job", "created"), []),
-            "minion_locks": (("id", "name", "expires"), []),
-            self._schedules: (_SCHEDULE_FIELDS, []),
-        }
+        tables: defaultdict[str, list[rows.Fields]] = defaultdict(list)
         for record in batch:
             match record:
                 case Job():
-                    tables["minion_jobs"][1].append(_job_row(record))
-                case WorkerRecord():
-                    tables["minion_workers"][1].append(_worker_row(record))
-                case RequestRecord(request_id=request_id, job=job, created=created):
-                    row = (request_id, job, _time(created))
-                    tables["minion_server_requests"][1].append(row)
-                case Lock(id=lock_id, name=name, expires=expires):
-                    tables["minion_locks"][1].append((lock_id, name, _time(expires)))
+                    fields = _columns(record, without=("children", "time"))
+                    if not record.has_result:
+                        fields["result"] = None
+                    tables["minion_jobs"].append(fields)
+                case WorkerRecord(worker=worker, inbox=commands):
+                    inbox = [[command.command, *command.args] for command in commands]
+                    fields = _columns(worker, without=("jobs",)) | {"inbox": to_json(inbox)}
+                    tables["minion_workers"].append(fields)
+                case RequestRecord():
+                    tables["minion_server_requests"].append(_columns(record))
+                case Lock():
+                    tables["minion_locks"].append(_columns(record))
                 case Schedule():
-                    tables[self._schedules][1].append(_schedule_row(record))
+                    tables[self._schedules].append(_columns(record))
                 case LastIds():
                     self._last = record
                 case _:
                     assert_never(record)
-        for table, (fields, found) in tables.items():
-            if found:
-                await self._connection.copy_records_to_table(
-                    table, columns=fields, records=found, timeout=LONG_SECONDS
-                )
-                kind = table.removeprefix("minion_").removeprefix("server_")
-                self.written[kind] += len(found)
+        for table, found in tables.items():
+            await self._connection.copy_records_to_table(
+                table,
+                columns=list(found[0]),
+                records=[tuple(fields.values()) for fields in found],
+                timeout=LONG_SECONDS,
+            )
+            kind = table.removeprefix("minion_").removeprefix("server_")
+            self.written[kind] += len(found)
 
     async def finish(self) -> None:
         await self._connection.execute(_PLACE, timeout=LONG_SECONDS)
@@ -364,34 +322,8 @@ class _RecordWriter:
         )
 
 
-def _job_row(job: Job) -> tuple[Any, ...]:
-    return (
-        job.id, to_json(job.args), job.attempts, _time(job.created), _time(job.delayed),
-        _time(job.expires), _time(job.finished), job.lax, to_json(job.notes), job.parents,
-        job.priority, job.queue, to_json(job.result) if job.has_result else None,
-        _time(job.retried), job.retries, _time(job.started), str(job.state), job.task, job.worker,
-    )  # fmt: skip
-
-
-def _worker_row(record: WorkerRecord) -> tuple[Any, ...]:
-    worker = record.worker
-    inbox = [[command.command, *command.args] for command in record.inbox]
-    return (
-        worker.id, worker.host, to_json(inbox), _time(worker.notified), worker.pid,
-        _time(worker.started), to_json(dict(worker.status)),
-    )  # fmt: skip
-
-
-def _schedule_row(schedule: Schedule) -> tuple[Any, ...]:
-    return (
-        schedule.id, to_json(schedule.args), schedule.attempts, _time(schedule.created),
-        schedule.cron,
-        None if schedule.expire is None else int(schedule.expire.total_seconds()),
-        schedule.last_job, _time(schedule.last_run), schedule.lax, schedule.name,
-        _time(schedule.next_run), to_json(schedule.notes), schedule.paused, schedule.priority,
-        schedule.queue, schedule.task,
-    )  # fmt: skip
-
-
-def _time(seconds: float | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(limits.clamp_time(seconds), UTC)
+def _columns(
+    record: Job | Worker | RequestRecord | Lock | Schedule, *, without: Sequence[str] = ()
+) -> rows.Fields:
+    names = [name for name in record.__slots__ if name not in without]
+    return {name: rows.to_column(name, getattr(record, name)) for name in names}

@@ -7,17 +7,16 @@ from datetime import timedelta
 
 import orjson
 
-from minion_server.domain.backoff import Backoff
 from minion_server.domain.job import REQUEST_ID_LIFETIME, Outcome
 from minion_server.domain.maintenance import (
     FOREGROUND_QUEUE,
     JOB_STUCK,
     WORKER_WENT_AWAY,
     RepairReport,
-    Retention,
 )
+from minion_server.domain.policy import Backoff, Retention
 from minion_server.domain.worker import is_missing
-from minion_server.storage.base import Revocation
+from minion_server.storage.changes import Revocation
 from minion_server.storage.repairs import take_steps
 from minion_server.storage.sqlite import stages, steer
 from minion_server.storage.sqlite.perform import end_job

@@ -10,10 +10,10 @@ from itertools import islice
 import orjson
 from minion_wire import sizes
 
-from minion_server.domain.backoff import Backoff
 from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, Outcome
 from minion_server.domain.limits import MAX_RETRIES
+from minion_server.domain.policy import Backoff
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.rows import CLAIMED_COLUMNS, to_claimed, to_json
 from minion_server.storage.sqlite.steer import fail

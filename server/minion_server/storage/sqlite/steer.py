@@ -11,7 +11,7 @@ from minion_wire import sizes
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid, JobNotFound, RetriedTooOften
 from minion_server.domain.job import JobState, JsonValue, RetryOptions
-from minion_server.storage.base import Revocation
+from minion_server.storage.changes import Revocation
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.enqueue import depend, undepend, without_nulls
 from minion_server.storage.sqlite.rows import to_json

@@ -14,8 +14,7 @@ from typing import TypeVar
 
 import apsw
 
-from minion_server.domain.backoff import Backoff
-from minion_server.domain.errors import Unavailable
+from minion_server.domain.errors import JobNotFound, Unavailable
 from minion_server.domain.job import (
     Claim,
     ClaimedJob,
@@ -30,7 +29,8 @@ from minion_server.domain.job import (
     RetryOptions,
 )
 from minion_server.domain.lock import LockPage, LockRequest
-from minion_server.domain.maintenance import History, RepairReport, Retention, Stats
+from minion_server.domain.maintenance import History, RepairReport, Stats
+from minion_server.domain.policy import Policy, Retention
 from minion_server.domain.schedule import (
     DispatchedSchedule,
     NewSchedule,
@@ -38,7 +38,7 @@ from minion_server.domain.schedule import (
     SchedulePage,
 )
 from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
-from minion_server.storage.base import Changes, Listener
+from minion_server.storage.changes import Changes, Listener
 from minion_server.storage.sqlite import (
     closing,
     enqueue,
@@ -69,13 +69,17 @@ class SqliteStorage:
 
     exclusive = True
 
-    def __init__(self, path: Path, *, clock: Clock = time.time) -> None:
+    def __init__(
+        self, path: Path, *, policy: Policy | None = None, clock: Clock = time.time
+    ) -> None:
         """Name the file; nothing is opened yet.
 
         Args:
             path: The database file. Its folder is made if need be, for the owner alone.
+            policy: See `Policy`.
             clock: Tells the time, in seconds since the epoch.
         """
+        self.policy = policy or Policy()
         self._path = path
         self._clock = clock
         self._listeners: list[Listener] = []
@@ -120,15 +124,21 @@ class SqliteStorage:
         """Put jobs into the queue."""
         return await self._writer.run(enqueue.enqueue(jobs))
 
-    async def get_job(self, job_id: int) -> Job | None:
-        """Answer a job."""
+    async def get_job(self, job_id: int) -> Job:
+        """Return a job."""
         with translated():
-            return read.get_job(self._reader, job_id, self._clock())
+            job = read.get_job(self._reader, job_id, self._clock())
+        if job is None:
+            raise JobNotFound(job_id)
+        return job
 
-    async def get_job_status(self, job_id: int) -> JobStatus | None:
-        """Answer the public part of a job."""
+    async def get_job_status(self, job_id: int) -> JobStatus:
+        """Return the public part of a job."""
         with translated():
-            return read.get_job_status(self._reader, job_id)
+            status = read.get_job_status(self._reader, job_id)
+        if status is None:
+            raise JobNotFound(job_id)
+        return status
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
@@ -145,9 +155,9 @@ class SqliteStorage:
         """Make inactive jobs active and the worker's."""
         return await self._writer.run(perform.claim_jobs(worker_id, claim))
 
-    async def end_jobs(self, outcomes: Sequence[Outcome], backoff: Backoff) -> list[bool]:
+    async def end_jobs(self, outcomes: Sequence[Outcome]) -> list[bool]:
         """Finish or fail active jobs."""
-        return await self._writer.run(perform.end_jobs(outcomes, backoff))
+        return await self._writer.run(perform.end_jobs(outcomes, self.policy.backoff))
 
     async def retry_job(self, job_id: int, retries: int | None, options: RetryOptions) -> bool:
         """Make a job inactive."""
@@ -273,10 +283,13 @@ class SqliteStorage:
     # Keeping in order
 
     async def repair(
-        self, retention: Retention, backoff: Backoff, *, heard_for: timedelta = timedelta.max
+        self, retention: Retention | None = None, *, heard_for: timedelta = timedelta.max
     ) -> RepairReport:
         """Forget missing workers, rescue their jobs, and remove what is old."""
-        return await maintain.repair(self._writer, retention, backoff, heard_for)
+        policy = self.policy
+        return await maintain.repair(
+            self._writer, retention or policy.retention, policy.backoff, heard_for
+        )
 
     async def count_ready_before(self, job: Job) -> int:
         """Count the jobs that come before one."""

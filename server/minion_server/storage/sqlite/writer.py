@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import apsw
 
 from minion_server.domain.errors import Exhausted, Unavailable
-from minion_server.storage.base import Changes, Listener
+from minion_server.storage.changes import Changes, Listener
 from minion_server.storage.sqlite.failures import CLOSED, translate
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""What both clients share: calls as data, how responses are read, how long calls go on."""

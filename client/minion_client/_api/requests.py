@@ -1,0 +1,109 @@
+"""Fill request messages from plain Python values."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from datetime import timedelta
+from math import isfinite
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
+from minion_wire.json_value import JsonValue, NotJsonError, plain_json
+from minion_wire.sizes import MAX_MESSAGE_BYTES
+from minion_wire.values import to_list, to_struct
+
+from minion_client.errors import InvalidError
+from minion_client.records import NewJob, Seconds
+
+_MAX_SECONDS = 315_576_000_000  # google/protobuf/duration.proto
+
+
+def fill(message: Message, values: Mapping[str, Any]) -> None:
+    """Set fields of an empty request by name; None leaves a field unset.
+
+    Raises:
+        InvalidError: A value does not fit into its field, such as a number that is too large.
+    """
+    for name, value in values.items():
+        if value is not None:
+            _set(message, name, value)
+
+
+def job_fields(job: NewJob) -> dict[str, Any]:
+    """Return the fields of the request that enqueues a job."""
+    values = {field.name: getattr(job, field.name) for field in fields(job)}
+    values["delay"] = job.delay or None
+    values["notes"] = job.notes or None
+    values["request_id"] = job.request_id or str(uuid.uuid4())
+    return values
+
+
+def positive(span: Seconds, field: str) -> Duration:
+    """Return a span of time as a message.
+
+    Raises:
+        InvalidError: It is not positive, to the microsecond.
+    """
+    duration = _duration(span, field)
+    if (duration.seconds, duration.nanos) <= (0, 0):
+        raise InvalidError(f"expected more than 0 seconds, got {span}", field=field)
+    return duration
+
+
+def _set(message: Message, name: str, value: Any) -> None:
+    field = message.DESCRIPTOR.fields_by_name.get(name)
+    if field is None:
+        raise TypeError(f"unexpected keyword argument {name!r}")
+    kind = "" if field.message_type is None else field.message_type.full_name
+    try:
+        if field.is_repeated:
+            getattr(message, name).extend(_items(value, name))
+        elif kind == "google.protobuf.ListValue":
+            to_list(_checked(_items(value, name), name), getattr(message, name))
+        elif kind == "google.protobuf.Struct":
+            to_struct(_checked(dict(value), name), getattr(message, name))
+        elif kind == "google.protobuf.Duration":
+            span = value if isinstance(value, Duration) else _duration(value, name)
+            getattr(message, name).CopyFrom(span)
+        else:
+            setattr(message, name, _id(value) if name == "id" else value)
+    except UnicodeError:
+        raise InvalidError("must be text without lone surrogates", field=name) from None
+    except InvalidError:
+        raise
+    except ValueError as error:
+        text = str(error)
+        raise InvalidError(text[:1].lower() + text[1:], field=name) from None
+
+
+def _id(value: int) -> int:
+    if not 0 < value < 2**63:
+        raise InvalidError(f"must be in 1..2^63-1, not {value}", field="id")
+    return value
+
+
+def _items(values: Iterable[Any], field: str) -> list[Any]:
+    if isinstance(values, (str, bytes)):
+        raise InvalidError("must be a list", field=field)
+    return list(values)
+
+
+def _checked(value: object, field: str) -> JsonValue:
+    try:
+        # No message holds more; the server limits the job as a whole.
+        return plain_json(value, limit=MAX_MESSAGE_BYTES)
+    except NotJsonError as error:
+        raise InvalidError(error.description, field=field + error.path) from None
+
+
+def _duration(span: Seconds, field: str) -> Duration:
+    """Return a span of time, to the microsecond."""
+    seconds = span.total_seconds() if isinstance(span, timedelta) else span
+    if not isfinite(seconds) or abs(seconds) > _MAX_SECONDS:
+        raise InvalidError(f"must be a number of seconds, not {span}", field=field)
+    duration = Duration()
+    duration.FromMicroseconds(round(seconds * 1_000_000))
+    return duration

@@ -1,0 +1,105 @@
+"""Read response messages into records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+from minion.v1 import minion_service_pb2
+from minion_wire.values import from_list, from_struct, from_value
+
+from minion_client.records import Explanation, HistoryHour, JobState, Reason
+
+_T = TypeVar("_T")
+
+_CONVERSIONS: dict[str, Callable[[Any], object]] = {
+    "google.protobuf.Duration": lambda duration: duration.ToTimedelta(),
+    "google.protobuf.ListValue": from_list,
+    "google.protobuf.Struct": from_struct,
+    "google.protobuf.Timestamp": lambda timestamp: timestamp.ToDatetime(tzinfo=UTC),
+    "google.protobuf.Value": from_value,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[_T]):
+    """One page of a list, and the token of the next one: empty for the last page."""
+
+    items: Sequence[_T]
+    token: str
+
+
+def to_record(record: type[_T], message: type[Message]) -> Callable[[Any], _T]:
+    """Return a function that reads messages of a type into records, field by field of one name."""
+    descriptors = message.DESCRIPTOR.fields_by_name
+    plan = [
+        (field.name, _conversion(descriptors[field.name], str(field.type)), "None" in field.type)
+        for field in fields(record)  # type: ignore[arg-type]  # it is a dataclass
+    ]
+
+    def read(message: Any) -> _T:
+        values = {
+            name: None
+            if optional and not message.HasField(name)
+            else convert(getattr(message, name))
+            for name, convert, optional in plan
+        }
+        return record(**values)
+
+    return read
+
+
+def to_page(items: str, read: Callable[[Any], _T]) -> Callable[[Any], Page[_T]]:
+    """Return a function that reads one page, whose items are in the field named."""
+    return lambda response: Page(
+        [read(item) for item in getattr(response, items)], response.next_page_token
+    )
+
+
+def to_explanation(response: minion_service_pb2.ExplainJobResponse) -> Explanation:
+    """Read why a job does not run yet."""
+    kinds = minion_service_pb2.ExplainJobResponse.Kind
+    return Explanation(
+        state=JobState(response.state),
+        summary=response.summary,
+        reasons=[
+            Reason(
+                kind=kinds.Name(reason.kind).removeprefix("KIND_"),
+                text=reason.text,
+                time=reason.time.ToDatetime(tzinfo=UTC) if reason.HasField("time") else None,
+                parents={parent.id: JobState(parent.state) for parent in reason.parents},
+                workers=list(reason.workers),
+                count=reason.count,
+            )
+            for reason in response.reasons
+        ],
+    )
+
+
+def to_history(response: minion_service_pb2.GetHistoryResponse) -> Sequence[HistoryHour]:
+    """Read the hours, the oldest first."""
+    return [
+        HistoryHour(
+            time=datetime.fromtimestamp(hour.epoch, UTC),
+            finished_jobs=hour.finished_jobs,
+            failed_jobs=hour.failed_jobs,
+        )
+        for hour in response.daily
+    ]
+
+
+def _conversion(field: Any, annotation: str) -> Callable[[Any], object]:
+    if annotation == "JobState":
+        return JobState
+    if field.is_repeated:
+        return list
+    if field.message_type is None:
+        return _unchanged
+    return _CONVERSIONS[field.message_type.full_name]
+
+
+def _unchanged(value: object) -> object:
+    return value

@@ -1,0 +1,118 @@
+"""Watching a job over as many streams as it takes, and waiting for a lock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import grpc
+
+from minion_client.backoff import Backoff
+from minion_client.errors import DeadlineError, UnavailableError, from_rpc_error, is_answer
+from minion_client.records import JobInfo, Seconds
+
+_CLOCK_SECONDS = 0.1
+_OUTAGE_SECONDS = 60.0
+"""How long a server may be out of reach before a watch is given up."""
+
+# What proxies make of a stream that broke or lasted too long for them.
+_BROKEN_ON_THE_WAY = frozenset(
+    {
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+
+
+class WatchSession:
+    """A watch of a job, over as many streams as it takes.
+
+    Args:
+        timeout: Seconds until it is given up; None is never.
+        backoff: How long to wait before the next stream.
+        clock: Returns the seconds of a steady clock.
+    """
+
+    def __init__(
+        self,
+        timeout: float | None,
+        *,
+        backoff: Backoff | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._deadline = None if timeout is None else clock() + timeout
+        self._backoff = backoff or Backoff(maximum=5.0)
+        self._failures = 0
+        self._failing_since = clock()
+        self.job: JobInfo | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the job has ended."""
+        return self.job is not None and self.job.state.is_final
+
+    @property
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, if there is one."""
+        return None if self._deadline is None else max(self._deadline - self._clock(), 0.001)
+
+    def take(self, job: JobInfo) -> bool:
+        """Take a job that a stream sent, and return whether it has changed."""
+        self._failures = 0
+        before, self.job = self.job, job
+        return before is None or replace(before, time=job.time) != job
+
+    def failed(self, error: grpc.RpcError | None) -> float:
+        """Return the seconds to wait before the next stream, after one ended before the job did.
+
+        Raises:
+            MinionError: Another stream would be of no use.
+        """
+        problem = UnavailableError("the stream ended") if error is None else from_rpc_error(error)
+        if self._deadline is not None:
+            # gRPC's clock may run a little ahead of this one.
+            early = _CLOCK_SECONDS if isinstance(problem, DeadlineError) else 0.0
+            if self._clock() >= self._deadline - early:
+                raise _late() from error
+        broke = isinstance(problem, UnavailableError) or (
+            error is not None and problem.code in _BROKEN_ON_THE_WAY and not is_answer(error)
+        )
+        if self.job is None or not broke:
+            raise problem from error
+        if not self._failures:
+            # Not when the last message came: a job may run for hours without a change.
+            self._failing_since = self._clock()
+        elif self._clock() - self._failing_since > _OUTAGE_SECONDS:
+            raise problem from error
+        self._failures += 1
+        delay = self._backoff.delay(self._failures)
+        remaining = self.remaining
+        if remaining is not None and remaining <= delay:
+            raise _late() from error
+        return delay
+
+
+class LockWait:
+    """The pauses between attempts to acquire a lock, for `wait` seconds."""
+
+    def __init__(self, wait: Seconds) -> None:
+        seconds = wait.total_seconds() if isinstance(wait, timedelta) else wait
+        self._deadline = time.monotonic() + seconds
+        self._backoff = Backoff(initial=0.05, maximum=1.0)
+        self._refusals = 0
+
+    def pause(self) -> float | None:
+        """Return the seconds to wait before the next attempt; None when the wait is over."""
+        self._refusals += 1
+        left = self._deadline - time.monotonic()
+        return min(self._backoff.delay(self._refusals), left) if left > 0 else None
+
+
+def _late() -> DeadlineError:
+    code = grpc.StatusCode.DEADLINE_EXCEEDED
+    return DeadlineError("the job has not ended in time", code=code, reason=code.name)

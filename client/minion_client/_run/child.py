@@ -1,0 +1,280 @@
+"""The program of a worker's child processes, which run the jobs of plain functions.
+
+`python -P -m minion_client._run.child FD PARENT`: FD is a connected stream socket, PARENT the
+worker's process id. It receives its settings, sends `ready` or `error`, then receives one job at a
+time and sends `started`, any number of `note` and one `end` for each. It ends when the other side
+closes.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import contextvars
+import ctypes
+import faulthandler
+import importlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from typing import NoReturn
+
+from minion_wire.json_value import JsonValue
+
+from minion_client._run.frames import HEADER, Message, decode_body, encode_frame
+from minion_client._run.output import guard_output
+from minion_client._run.state import ProcessState
+from minion_client._run.verdict import (
+    Verdict,
+    is_job_failed,
+    judge_error,
+    judge_return,
+    log_failure,
+)
+from minion_client.tasks import REGISTRY, Job, call
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_TASK_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+"""Signals that do nothing until a task has a use for them."""
+LOST_CONNECTION = 76  # EX_PROTOCOL of sysexits.h
+"""Exit code of a process that cannot send what its job ended with."""
+_EXIT_SECONDS = 2.0
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [job %(job)s]: %(message)s"
+
+
+class LostChannelError(ConnectionError):
+    """The descriptor of the socket is closed, or is another's now."""
+
+
+class Channel:
+    """The child's end of the socket."""
+
+    def __init__(self, fd: int) -> None:
+        # What a task starts must not keep the socket open, nor write to it.
+        os.set_inheritable(fd, False)  # noqa: FBT003 - the signature is os's
+        self._socket = socket.socket(fileno=fd)
+        self._identity = _identity(fd)
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._socket.close)
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+        return self._socket.fileno()
+
+    def send(self, message: Mapping[str, object]) -> None:
+        """Send a message.
+
+        Raises:
+            LostChannelError: A task has closed the socket.
+        """
+        frame = encode_frame(message)
+        with self._lock:
+            # What a task opened since must not be written to.
+            if _identity(self._socket.fileno()) != self._identity:
+                raise LostChannelError("the connection to the worker was closed")
+            self._socket.sendall(frame)
+
+    def receive(self) -> Message | None:
+        """Wait for a message; None: the other side is closed."""
+        header = self._read(HEADER.size)
+        if header is None:
+            return None
+        (length,) = HEADER.unpack(header)
+        body = self._read(length)
+        return None if body is None else decode_body(body)
+
+    def _read(self, size: int) -> bytes | None:
+        data = bytearray()
+        while len(data) < size:
+            try:
+                part = self._socket.recv(size - len(data))
+            except ConnectionError:
+                return None
+            if not part:
+                return None
+            data += part
+        return bytes(data)
+
+
+class Performer:
+    """Performs jobs, one after the other.
+
+    Args:
+        channel: Where notes and outcomes go.
+        max_json_bytes: Bytes that a result, or one call's notes, may have as encoded.
+    """
+
+    def __init__(self, channel: Channel, *, max_json_bytes: int) -> None:
+        self._channel = channel
+        self._max_json_bytes = max_json_bytes
+        self.job: Job | None = None
+
+    def serve(self) -> None:
+        """Perform what arrives, until the other side is closed or the process is spoilt."""
+        for number in _TASK_SIGNALS:
+            # Not SIG_IGN, which the programs that tasks start would inherit.
+            signal.signal(number, _do_nothing)
+        state = ProcessState()
+        process = os.getpid()
+        spoilt = ""
+        while not spoilt and (message := self._channel.receive()) is not None:
+            verdict = self._perform(message)
+            _flush()
+            if os.getpid() != process:
+                # The task forked, and this is what it forked: it has no business here.
+                os._exit(int(verdict.failed))
+            spoilt = state.restore()
+            self._channel.send({"kind": "end", **verdict._asdict(), "spoilt": spoilt})
+
+    def _perform(self, message: Message) -> Verdict:
+        def note(notes: Mapping[str, JsonValue]) -> None:
+            # Named, for a thread of the task may note when the next job runs already.
+            self._channel.send({"kind": "note", "job_id": job.id, "notes": notes})
+
+        job = Job(**message, _note=note, _max_json_bytes=self._max_json_bytes)
+        self.job = job
+        # From here on the job is lost with the process.
+        self._channel.send({"kind": "started", "job_id": job.id})
+        try:
+            if job.task not in REGISTRY:
+                raise LookupError(f"Unknown task in the worker process: {job.task}")  # noqa: TRY301
+            # What the task sets in its context, the decimal context included, ends with it.
+            function = REGISTRY[job.task].function
+            value = contextvars.copy_context().run(call, function, job)
+            return judge_return(value, limit=self._max_json_bytes)
+        # SystemExit too: the job ends here, not the process.
+        except BaseException as error:  # noqa: BLE001
+            if not is_job_failed(error):
+                log_failure(job.id, job.task, error)
+            return judge_error(error, limit=self._max_json_bytes)
+        finally:
+            self.job = None
+
+
+def main() -> None:
+    """Run the program."""
+    # Registered first, it runs last: what tasks left running ends with this process, even when
+    # there is nobody any more who would see to it.
+    atexit.register(_end_group)
+    with contextlib.suppress(Exception):
+        # It needs a standard error stream.
+        faulthandler.enable()
+    _reset_signals()
+    channel = Channel(int(sys.argv[1]))
+    setup = channel.receive()
+    if setup is None:
+        return
+    performer = Performer(channel, max_json_bytes=setup["max_json_bytes"])
+    _die_with_parent(channel, performer, int(sys.argv[2]))
+    sys.path[:] = setup["path"]
+    _configure_output(performer, setup["log_level"])
+    for module in setup["modules"]:
+        try:
+            importlib.import_module(module)
+        # A module may raise anything, SystemExit too.
+        except BaseException:  # noqa: BLE001
+            text = f"cannot import tasks from {module!r}:\n{traceback.format_exc()}"
+            channel.send({"kind": "error", "text": text.encode(errors="replace").decode()})
+            sys.exit(1)
+    try:
+        channel.send({"kind": "ready"})
+        performer.serve()
+    except LostChannelError:
+        _leave(LOST_CONNECTION)
+    except ConnectionError:
+        # The other side may close at any time.
+        return
+
+
+def _configure_output(performer: Performer, log_level: int) -> None:
+    def name_job(record: logging.LogRecord) -> bool:
+        if not hasattr(record, "job"):
+            record.job = performer.job.id if performer.job is not None else "-"
+        return True
+
+    # Lines must not wait for more output, nor mix with those of other processes.
+    guard_output()
+    handler = logging.StreamHandler()
+    handler.addFilter(name_job)
+    logging.basicConfig(level=log_level, format=_LOG_FORMAT, handlers=[handler])
+
+
+def _die_with_parent(channel: Channel, performer: Performer, parent: int) -> None:
+    """End this process when the parent dies, however it dies.
+
+    The kernel does it where it can, whatever this process is doing, and the worker's guard (see
+    `guard`) ends what it started. Where neither is left, a thread learns it from the socket.
+    """
+    poll = select.poll()
+    poll.register(channel.fileno(), 0)
+
+    def watch() -> None:
+        poll.poll()
+        if performer.job is None:
+            # The main thread has seen it too and is ending.
+            time.sleep(_EXIT_SECONDS)
+        _kill_group()
+
+    threading.Thread(target=watch, name="minion-parent-watch", daemon=True).start()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+        if os.getppid() != parent:
+            # It has died before it could be heard of.
+            _kill_group()
+
+
+def _reset_signals() -> None:
+    """Receive the signals that end a process, whatever the worker was started with or does."""
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _do_nothing(_signal: int, _frame: object) -> None:
+    pass
+
+
+def _kill_group() -> NoReturn:
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def _end_group() -> None:
+    _flush()
+    # Not in what a task has forked.
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+
+
+def _identity(fd: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _leave(code: int) -> NoReturn:
+    _flush()
+    # At once: what a task left behind may keep the process from ending.
+    os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A closed or broken stream is no reason to lose the job.
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Keeps what a coroutine task does to its event loop within its job."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import types
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextvars import ContextVar
+from typing import Any, TypeVar
+
+from minion_client._run.verdict import ExitInSubtask
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_in_job: ContextVar[bool] = ContextVar("minion_in_job", default=False)
+"""Whether what runs belongs to a job: true in its coroutine, and in the subtasks it creates."""
+
+
+async def contained(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """Run the coroutine of a job.
+
+    A process that it forks ends when the coroutine waits or ends there: it must not go on with
+    the event loop it shares with this one.
+    """
+    token = _in_job.set(True)
+    try:
+        return await _steps(coroutine)
+    finally:
+        _in_job.reset(token)
+
+
+@contextlib.contextmanager
+def containing(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Contain the subtasks of jobs in a loop, and let no job stop it.
+
+    SystemExit and KeyboardInterrupt of an asyncio task end the whole loop, also when it is a
+    subtask whose creator would have seen to it: there they become `ExitInSubtask`.
+    """
+    with _factory(loop), _unstoppable(loop):
+        yield
+
+
+@contextlib.contextmanager
+def _factory(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    before = loop.get_task_factory()
+
+    def make(
+        loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any
+    ) -> asyncio.Future[Any]:
+        if _in_job.get() and asyncio.iscoroutine(coroutine):
+            coroutine = _renamed(_subtask(coroutine), coroutine)
+        if before is not None:
+            return before(loop, coroutine, **options)
+        return asyncio.Task(coroutine, loop=loop, **options)
+
+    loop.set_task_factory(make)
+    try:
+        yield
+    finally:
+        # Another may have been set since, which goes on with this one.
+        if loop.get_task_factory() is make:
+            loop.set_task_factory(before)
+
+
+@contextlib.contextmanager
+def _unstoppable(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    stop: Callable[[], None] = loop.stop
+
+    def guarded() -> None:
+        if _in_job.get():
+            raise RuntimeError("a task must not stop the event loop of its worker")
+        stop()
+
+    try:
+        loop.stop = guarded  # type: ignore[method-assign]  # for what runs in jobs alone
+    except AttributeError:
+        # A loop of another kind, whose methods cannot be replaced.
+        yield
+        return
+    try:
+        yield
+    finally:
+        if vars(loop).get("stop") is guarded:
+            loop.stop = stop  # type: ignore[method-assign]
+
+
+async def _subtask(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    try:
+        return await _steps(coroutine)
+    except (SystemExit, KeyboardInterrupt) as error:
+        raise ExitInSubtask from error
+
+
+def _renamed(wrapper: Coroutine[Any, Any, _T], of: Any) -> Coroutine[Any, Any, _T]:
+    for name in ("__name__", "__qualname__"):
+        with contextlib.suppress(AttributeError, TypeError):
+            setattr(wrapper, name, getattr(of, name))
+    return wrapper
+
+
+@types.coroutine
+def _steps(coroutine: Coroutine[Any, Any, _T]) -> Generator[Any, Any, _T]:
+    """Await a coroutine; end the process at each step that returns in a fork of it."""
+    process = os.getpid()
+    error: BaseException | None = None
+    sent: Any = None
+    while True:
+        try:
+            waited = coroutine.send(sent) if error is None else coroutine.throw(error)
+        except StopIteration as stop:
+            value: _T = stop.value
+            return value
+        finally:
+            if os.getpid() != process:
+                # Nothing may be flushed or closed twice.
+                os._exit(0)
+        sent, error = None, None
+        try:
+            sent = yield waited
+        except GeneratorExit:
+            coroutine.close()
+            raise
+        except BaseException as thrown:  # noqa: BLE001 - it is the coroutine's to deal with
+            error = thrown

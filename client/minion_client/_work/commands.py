@@ -1,0 +1,133 @@
+"""What a worker does when it is told to from afar."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import re
+import reprlib
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from minion_wire.json_value import JsonValue
+
+from minion_client._work.waiting import endless
+from minion_client.backoff import Backoff
+from minion_client.source import Command, JobSource
+
+_log = logging.getLogger(__name__)
+
+CommandHandler = Callable[..., Awaitable[None] | None]
+"""Called with the arguments of a command, on the worker's event loop."""
+
+MAX_SLOTS = 10_000
+"""Slots that a worker can be told to have."""
+_SIGNALS = {
+    number.name.removeprefix("SIG"): number
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1, signal.SIGUSR2)
+}
+
+
+class Commanded(Protocol):
+    """A worker, as far as commands go."""
+
+    def resize(self, *, jobs: int | None = None, spare: int | None = None) -> None:
+        """Change the number of slots."""
+
+    def signal_job(self, job_id: int, number: signal.Signals) -> None:
+        """Send a signal to a job, if the worker runs it."""
+
+
+class Commander:
+    """Receives commands and carries them out.
+
+    Args:
+        worker: Who is commanded.
+        source: Where the commands come from.
+        backoff: How long to wait when the source is out of reach.
+        obeyed: Called after each command that was known.
+    """
+
+    def __init__(
+        self,
+        worker: Commanded,
+        source: JobSource,
+        *,
+        backoff: Backoff,
+        obeyed: Callable[[], None],
+    ) -> None:
+        self._worker = worker
+        self._source = source
+        self._backoff = backoff
+        self._obeyed = obeyed
+        self._handlers: dict[str, CommandHandler] = {
+            "jobs": lambda count: worker.resize(jobs=_count(count)),
+            "spare": lambda count: worker.resize(spare=_count(count)),
+            "kill": lambda name, job_id: worker.signal_job(_job_id(job_id), _signal(name)),
+            "stop": lambda job_id: worker.signal_job(_job_id(job_id), signal.SIGKILL),
+        }
+        self._own = frozenset(self._handlers)
+
+    def add(self, name: str, handler: CommandHandler) -> None:
+        """Add a command, or change one that was added.
+
+        Raises:
+            ValueError: The name is that of a command every worker has.
+        """
+        if name in self._own:
+            raise ValueError(f"every worker has a command {name!r} already")
+        self._handlers[name] = handler
+
+    async def run(self) -> None:
+        """Carry out commands, one after the other, until cancelled."""
+        commands = endless(self._source.commanded, "receive commands", self._backoff)
+        async for command in commands:
+            await self._obey(command)
+
+    async def _obey(self, command: Command) -> None:
+        handler = self._handlers.get(command.command)
+        if handler is None:
+            _log.warning("Ignored the unknown command %r", command.command)
+            return
+        shown = reprlib.repr([*command.args])
+        try:
+            result = handler(*command.args)
+            if inspect.isawaitable(result):
+                await result
+        except (TypeError, ValueError) as error:
+            _log.warning("Ignored %r with %s: %s", command.command, shown, error)
+        # SystemExit too: a handler may raise anything; the worker goes on.
+        except BaseException as error:
+            running = asyncio.current_task()
+            if running is not None and running.cancelling():
+                raise
+            _log.exception("The command %r failed", command.command, exc_info=error)
+        else:
+            _log.info("Obeyed %r with %s", command.command, shown)
+            self._obeyed()
+
+
+def _count(value: JsonValue) -> int:
+    number = _whole(value)
+    if number > MAX_SLOTS:
+        raise ValueError(f"more than {MAX_SLOTS} slots")
+    return number
+
+
+def _job_id(value: JsonValue) -> int:
+    return _whole(value)
+
+
+def _signal(value: JsonValue) -> signal.Signals:
+    if value not in _SIGNALS:
+        raise ValueError(f"must be one of {', '.join(_SIGNALS)}, not {value!r}")
+    return _SIGNALS[value]
+
+
+def _whole(value: JsonValue) -> int:
+    """Read a whole number, which some write as a string."""
+    if re.fullmatch("[0-9]{1,19}", str(value)) is None or isinstance(value, bool):
+        raise ValueError(f"must be a whole number, not {value!r}")
+    return int(value)

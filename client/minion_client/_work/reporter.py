@@ -1,0 +1,261 @@
+"""Delivers what became of jobs to a source: notes first, then outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+import orjson
+from minion_wire.json_value import JsonValue, storable_text
+from minion_wire.sizes import MAX_JOB_BYTES
+
+from minion_client._work.waiting import is_outage
+from minion_client.backoff import Backoff
+from minion_client.source import JobKey, JobSource, Outcome
+
+_log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_MAX_DEFECTS = 8
+"""How often in a row a source may fail on one outcome, otherwise than by an outage."""
+_MAX_NAMED = 10
+"""Jobs whose results are named in the log when they are lost together."""
+_MAX_REFUSAL_LENGTH = 1_000
+
+
+class GaveUp(Exception):
+    """The source was out of reach when the worker had to end."""
+
+
+class Reporter:
+    """Delivers notes and outcomes.
+
+    Outcomes go in batches: all that came up while the last batch was under way. The notes of a job
+    are delivered in order, merged while they wait, and before its outcome.
+
+    Args:
+        source: Where they go.
+        backoff: How long to wait before trying again when the source is out of reach.
+        max_note_bytes: Bytes of JSON up to which waiting notes of a job are merged.
+    """
+
+    def __init__(
+        self, source: JobSource, *, backoff: Backoff, max_note_bytes: int = MAX_JOB_BYTES
+    ) -> None:
+        self._source = source
+        self._backoff = backoff
+        self._max_note_bytes = max_note_bytes
+        self._outcomes: list[Outcome] = []
+        self._notes: dict[JobKey, deque[Mapping[str, JsonValue]]] = {}
+        self._held: dict[JobKey, Outcome] = {}
+        self._senders: set[asyncio.Task[None]] = set()
+        self._undelivered = 0
+        self._wake = asyncio.Event()
+        self._delivered = asyncio.Event()
+        self._delivered.set()
+        self._hurry = asyncio.Event()
+
+    @property
+    def undelivered(self) -> int:
+        """How many outcomes are neither taken by the source nor lost."""
+        return self._undelivered
+
+    def note(self, key: JobKey, notes: Mapping[str, JsonValue]) -> None:
+        """Take notes to deliver; they must not be changed any more."""
+        waiting = self._notes.get(key)
+        if waiting is None:
+            self._notes[key] = deque((notes,))
+            self._spawn(self._send_notes(key))
+            return
+        if waiting:
+            merged = {**waiting[-1], **notes}
+            if len(orjson.dumps(merged)) <= self._max_note_bytes:
+                waiting[-1] = merged
+                return
+        waiting.append(notes)
+
+    def end(self, outcome: Outcome) -> None:
+        """Take an outcome to deliver, after the notes of its job."""
+        self._undelivered += 1
+        self._delivered.clear()
+        key = (outcome.job_id, outcome.retries)
+        if key in self._notes:
+            self._held[key] = outcome
+        else:
+            self._outcomes.append(outcome)
+            self._wake.set()
+
+    def forget(self, key: JobKey) -> None:
+        """Drop the notes of a job that has moved on."""
+        if key in self._notes:
+            self._notes[key].clear()
+
+    def hurry(self) -> None:
+        """Try what is undelivered once more, and no longer."""
+        self._hurry.set()
+
+    async def delivered(self) -> None:
+        """Wait until the source has taken all, or was given up."""
+        await self._delivered.wait()
+
+    async def run(self) -> None:
+        """Deliver outcomes, until cancelled."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                batch, self._outcomes = self._outcomes, []
+                await self._report(batch)
+        finally:
+            for sender in self._senders:
+                sender.cancel()
+
+    async def _report(self, batch: Sequence[Outcome]) -> None:
+        """Report outcomes; those that the source does not take are found and settled alone."""
+        try:
+            accepted = await self._insist("report results", lambda: self._source.report(batch))
+        except GaveUp as error:
+            self._drop(batch, error)
+        except Exception as error:  # noqa: BLE001 - one outcome must not keep the others back
+            if len(batch) == 1:
+                # Beside the others: a defect is given some time to go away.
+                self._spawn(self._settle(batch[0], error))
+                return
+            middle = len(batch) // 2
+            await self._report(batch[:middle])
+            await self._report(batch[middle:])
+        else:
+            self._log_moved_on(batch, accepted)
+            self._settled(len(batch))
+
+    async def _settle(self, outcome: Outcome, error: Exception) -> None:
+        """Report an outcome that was not taken again if that may help, else fail its job."""
+        try:
+            if not isinstance(error, ValueError):
+                await self._report_alone(outcome)
+                return
+        except GaveUp as no_answer:
+            self._drop([outcome], no_answer)
+            return
+        except Exception as last:  # noqa: BLE001 - a refusal, or a defect that has not gone away
+            error = last
+        _log.warning("the result of job %d was refused: %s", outcome.job_id, error)
+        failed = replace(outcome, failed=True, result=_refusal_text(error))
+        try:
+            await self._report_alone(failed)
+        except Exception as last:  # noqa: BLE001 - there is nothing else left to try
+            self._drop([outcome], last)
+
+    async def _report_alone(self, outcome: Outcome) -> None:
+        accepted = await self._persist("report results", lambda: self._source.report([outcome]))
+        self._log_moved_on([outcome], accepted)
+        self._settled(1)
+
+    async def _persist(self, what: str, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Repeat a call as `_insist` does, and in spite of some defects in a row."""
+        failures = 0
+        while True:
+            try:
+                return await self._insist(what, call)
+            except (ValueError, GaveUp):
+                raise
+            except Exception:
+                failures += 1
+                if failures == _MAX_DEFECTS or self._hurry.is_set():
+                    raise
+                await self._pause(self._backoff.delay(failures))
+
+    def _drop(self, batch: Sequence[Outcome], error: Exception) -> None:
+        what = error if isinstance(error, GaveUp) else f"{type(error).__name__}: {error}"
+        shown = None if isinstance(error, (GaveUp, ValueError)) else error
+        for outcome in batch[:_MAX_NAMED]:
+            _log.error("could not deliver the result of job %d: %s", outcome.job_id, what)
+        _log.error("could not deliver %d result(s): %s", len(batch), what, exc_info=shown)
+        self._settled(len(batch))
+
+    def _settled(self, count: int) -> None:
+        self._undelivered -= count
+        if not self._undelivered:
+            self._delivered.set()
+
+    def _log_moved_on(self, batch: Sequence[Outcome], accepted: Sequence[bool]) -> None:
+        for outcome, taken in zip(batch, accepted, strict=False):
+            if not taken:
+                _log.debug("job %d had moved on from retry %d", outcome.job_id, outcome.retries)
+
+    def _spawn(self, sending: Coroutine[None, None, None]) -> None:
+        sender = asyncio.get_running_loop().create_task(sending)
+        self._senders.add(sender)
+        sender.add_done_callback(self._senders.discard)
+
+    async def _send_notes(self, key: JobKey) -> None:
+        waiting = self._notes[key]
+        try:
+            while waiting:
+                await self._send_note(key[0], waiting.popleft())
+        finally:
+            del self._notes[key]
+            outcome = self._held.pop(key, None)
+            if outcome is not None:
+                self._outcomes.append(outcome)
+                self._wake.set()
+
+    async def _send_note(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
+        try:
+            await self._persist("note", lambda: self._source.note(job_id, notes))
+        except ValueError as error:
+            if len(notes) > 1:
+                # They may have been merged: the others are not to blame.
+                for name, value in notes.items():
+                    await self._send_note(job_id, {name: value})
+                return
+            name = next(iter(notes), "")
+            _log.error("could not deliver the note %.100r of job %d: %s", name, job_id, error)
+        except GaveUp as error:
+            _log.error("could not deliver notes of job %d: %s", job_id, error)
+        except Exception:  # noqa: BLE001 - it must not keep the outcome back for ever
+            _log.exception("could not deliver notes of job %d", job_id)
+
+    async def _insist(self, what: str, call: Callable[[], Awaitable[_T]]) -> _T:
+        """Repeat a call until the source is in reach.
+
+        Raises:
+            GaveUp: It was not, and there is no more time.
+            ValueError: It refused.
+            Exception: A defect of the source.
+        """
+        failures = 0
+        while True:
+            try:
+                answer = await call()
+            except Exception as error:
+                if not is_outage(error):
+                    raise
+                failures += 1
+                if self._hurry.is_set():
+                    raise GaveUp(f"{type(error).__name__}: {error}") from error
+                if failures == 1:
+                    _log.warning("cannot %s: %s; trying again", what, error)
+                await self._pause(self._backoff.delay(failures))
+            else:
+                if failures:
+                    _log.info("could %s after %d failure(s)", what, failures)
+                return answer
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
+
+
+def _refusal_text(error: Exception) -> str:
+    # ASCII: what was refused may be a character that the database cannot store.
+    text = f"Result was refused: {error}".encode("ascii", "backslashreplace").decode()
+    return storable_text(text, limit=_MAX_REFUSAL_LENGTH).replace("\N{HORIZONTAL ELLIPSIS}", "...")

@@ -1,0 +1,343 @@
+"""One `WorkerService.Work` call, and what a worker keeps from one to the next."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc.aio
+from minion.v1 import worker_pb2
+from minion.v1 import worker_service_pb2 as pb
+from minion_wire import values
+from minion_wire.json_value import JsonValue
+
+from minion_client._work.outbox import MAX_MESSAGE_BYTES, Outbox
+from minion_client._work.waiting import end_all
+from minion_client.source import JobKey
+
+_log = logging.getLogger(__name__)
+
+DEFAULT_MISSING_AFTER = 90.0
+_EOF: Any = grpc.aio.EOF  # type: ignore[attr-defined]  # not in the stubs
+_BEATS = 6
+_MAX_BEAT_SECONDS = 15.0
+_PATIENCE_BEATS = 2
+
+
+class DeadCall(ConnectionError):
+    """A call in which the server says nothing any more, or what makes no sense."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenJob:
+    """A job that the server has handed over (see `ClaimedJob`)."""
+
+    id: int
+    task: str
+    args: list[JsonValue]
+    retries: int
+    attempts: int
+    priority: int
+    queue: str
+    notes: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentCommand:
+    """A command that the server has passed on (see `Command`)."""
+
+    command: str
+    args: list[JsonValue]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Demand:
+    """A demand for jobs, which lasts until it is answered, over as many calls as it takes.
+
+    Attributes:
+        message: What to send; its serial is set when it is.
+        jobs: The answer.
+        sent: Whether the present call has it.
+        withdrawn: Whether nobody wants it any more.
+        withdrawal: Serial and time of the demand that takes it back, once sent.
+    """
+
+    message: pb.WorkRequest.Demand
+    jobs: asyncio.Future[Sequence[TakenJob]]
+    sent: bool = False
+    withdrawn: bool = False
+    withdrawal: tuple[int, float] | None = None
+
+    def answer(self, jobs: Sequence[TakenJob]) -> None:
+        """Tell whoever waits."""
+        if not self.jobs.done():
+            self.jobs.set_result(jobs)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class WorkState:
+    """What a worker keeps from one call to the next.
+
+    Attributes:
+        outbox: What it has to report.
+        worker_id: Its id, once it has one.
+        status: What it tells of itself.
+        missing_after: Seconds it may be silent.
+        status_due: Whether the status is to be told.
+        held: The jobs it was given and that are not settled; the keys alone count.
+        demand: What it would take.
+        revoked: Jobs to stop.
+        commands: Commands to carry out.
+        wake: Set when there is something to send.
+        closing: Whether it takes leave when all is delivered.
+    """
+
+    outbox: Outbox
+    worker_id: int | None = None
+    status: Mapping[str, JsonValue] = field(default_factory=dict)
+    missing_after: float = DEFAULT_MISSING_AFTER
+    status_due: bool = False
+    held: dict[JobKey, None] = field(default_factory=dict)
+    demand: Demand | None = None
+    revoked: asyncio.Queue[JobKey] = field(default_factory=asyncio.Queue)
+    commands: asyncio.Queue[SentCommand] = field(default_factory=asyncio.Queue)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: bool = False
+
+    def hello(self) -> pb.WorkRequest.Hello:
+        """Say who the worker is, how it does and what it holds."""
+        hello = pb.WorkRequest.Hello(
+            id=self.worker_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            holds=[pb.JobKey(id=job_id, retries=retries) for job_id, retries in self.held],
+        )
+        values.to_struct(self.status, hello.status)
+        return hello
+
+    def answer_demand(self, jobs: Sequence[TakenJob]) -> None:
+        """Answer the demand, which is over then."""
+        demand, self.demand = self.demand, None
+        if demand is not None:
+            demand.answer(jobs)
+
+    def hang_up(self) -> None:
+        """Have all that was not answered sent again in the next call."""
+        self.outbox.requeue()
+        if self.demand is not None:
+            self.demand.sent = False
+            if self.demand.withdrawn:
+                # What the server took for it, it gives back: the next hello does not name it.
+                self.answer_demand(())
+
+
+class WorkCall:
+    """One call: says hello, then sends what there is to send and takes what comes.
+
+    Args:
+        call: The call, as the stub answers it.
+        state: What it works on.
+        clock: Answers the seconds of a steady clock.
+    """
+
+    def __init__(self, call: Any, state: WorkState, clock: Any) -> None:
+        self._call = call
+        self._state = state
+        self._clock = clock
+        self._serial = 0
+        self._last_read = 0
+        self._beat_due = False
+        self._draining = False
+        self._closed: float | None = None
+        self.useful = False
+
+    async def greet(self) -> None:
+        """Say hello and take the welcome.
+
+        Raises:
+            AioRpcError: The call failed.
+            DeadCall: The server answers something else.
+        """
+        state = self._state
+        state.status_due = False
+        await self._call.write(pb.WorkRequest(hello=state.hello()))
+        response = await self._call.read()
+        if response is _EOF or not response.HasField("welcome"):
+            raise DeadCall("the server does not welcome the worker")
+        state.worker_id = response.welcome.id
+        missing_after = response.welcome.missing_after.ToTimedelta().total_seconds()
+        state.missing_after = missing_after or DEFAULT_MISSING_AFTER
+        self._take(response)
+
+    async def run(self) -> None:
+        """Go on until the call is over: both sides agree, or the server drains.
+
+        Raises:
+            AioRpcError: The call failed.
+            DeadCall: The server is silent.
+        """
+        self._state.wake.set()
+        tasks = [asyncio.create_task(loop()) for loop in (self._read, self._write, self._watch)]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            await end_all(tasks)
+
+    # Sending
+
+    async def _write(self) -> None:
+        state = self._state
+        while True:
+            await state.wake.wait()
+            state.wake.clear()
+            # What else comes up in this turn of the loop goes along.
+            await asyncio.sleep(0)
+            try:
+                while requests := self._next_requests():
+                    for request in requests:
+                        await self._call.write(request)
+                if self._may_leave():
+                    self._closed = self._clock()
+                    await self._call.done_writing()
+                    break
+            except asyncio.InvalidStateError:
+                # The call is over; whoever reads learns why.
+                break
+        await asyncio.Event().wait()
+
+    def _may_leave(self) -> bool:
+        state = self._state
+        if not state.outbox.empty:
+            return False
+        return self._draining or (state.closing and state.demand is None)
+
+    def _next_requests(self) -> list[pb.WorkRequest]:
+        """Return what there is to say: in one request, unless it would be too large."""
+        state = self._state
+        parts: list[pb.WorkRequest] = []
+        if self._beat_due or state.status_due:
+            state.status_due = False
+            parts.append(pb.WorkRequest(hello=state.hello()))
+        demand = None if self._draining else self._next_demand()
+        if demand is not None:
+            parts.append(pb.WorkRequest(demand=demand))
+        report = state.outbox.next_report(even_empty=self._beat_due)
+        if report is not None:
+            parts.append(pb.WorkRequest(report=report))
+        self._beat_due = False
+        requests: list[pb.WorkRequest] = []
+        for part in parts:
+            if requests and requests[-1].ByteSize() + part.ByteSize() <= MAX_MESSAGE_BYTES:
+                requests[-1].MergeFrom(part)
+            else:
+                part.read = self._last_read
+                requests.append(part)
+        return requests
+
+    def _next_demand(self) -> pb.WorkRequest.Demand | None:
+        demand = self._state.demand
+        if demand is None or demand.withdrawal is not None:
+            return None
+        if not demand.sent:
+            if demand.withdrawn:
+                self._state.answer_demand(())
+                return None
+            self._serial += 1
+            demand.message.serial = self._serial
+            demand.sent = True
+            return demand.message
+        if not demand.withdrawn:
+            return None
+        self._serial += 1
+        demand.withdrawal = (self._serial, self._clock())
+        return pb.WorkRequest.Demand(serial=self._serial, credits=0)
+
+    # Receiving
+
+    async def _read(self) -> None:
+        while (response := await self._call.read()) is not _EOF:
+            self._take(response)
+        if self._closed is None:
+            raise DeadCall("the server ended the call")
+
+    def _take(self, response: pb.WorkResponse) -> None:
+        state = self._state
+        self._last_read = response.serial
+        for answer in response.jobs:
+            self._take_jobs(answer)
+        for receipt in response.receipts:
+            for key in state.outbox.take(receipt):
+                state.held.pop(key, None)
+            # A report that was refused is sent again in parts; one that waits to leave may.
+            state.wake.set()
+        for revoked in response.revoked:
+            key = (revoked.id, revoked.retries)
+            state.held.pop(key, None)
+            state.revoked.put_nowait(key)
+        for command in response.commands:
+            args = values.from_list(command.args)
+            state.commands.put_nowait(SentCommand(command=command.command, args=args))
+        if response.draining and not self._draining:
+            _log.info("The server is going down")
+            self._draining = True
+            state.wake.set()
+            if state.demand is not None and state.demand.withdrawn:
+                state.answer_demand(())
+        elif response.jobs or response.receipts:
+            self.useful = True
+
+    def _take_jobs(self, answer: pb.WorkResponse.Jobs) -> None:
+        state = self._state
+        demand = state.demand
+        if demand is not None and demand.sent:
+            withdrawal = demand.withdrawal[0] if demand.withdrawal is not None else None
+            if answer.serial in (demand.message.serial, withdrawal):
+                jobs = [_taken(job) for job in answer.jobs]
+                if not demand.jobs.cancelled():
+                    state.held.update(((job.id, job.retries), None) for job in jobs)
+                state.answer_demand(jobs)
+                return
+        if answer.jobs:
+            # Not held, so the next hello gives them back.
+            raise DeadCall("the server hands over jobs that were not asked for")
+
+    # Watching
+
+    async def _watch(self) -> None:
+        """Give signs of life, and see to it that the server gives some."""
+        beat = min(self._state.missing_after / _BEATS, _MAX_BEAT_SECONDS)
+        patience = beat * _PATIENCE_BEATS
+        while True:
+            await asyncio.sleep(beat)
+            oldest = self._oldest_unanswered()
+            if oldest is not None and self._clock() - oldest > patience:
+                raise DeadCall(f"the server has not answered for {patience:g} seconds")
+            self._beat_due = True
+            self._state.wake.set()
+
+    def _oldest_unanswered(self) -> float | None:
+        times = [self._state.outbox.oldest, self._closed]
+        if self._state.demand is not None and self._state.demand.withdrawal is not None:
+            times.append(self._state.demand.withdrawal[1])
+        return min((time for time in times if time is not None), default=None)
+
+
+def _taken(job: worker_pb2.ClaimedJob) -> TakenJob:
+    return TakenJob(
+        id=job.id,
+        task=job.task,
+        args=values.from_list(job.args),
+        retries=job.retries,
+        attempts=job.attempts,
+        priority=job.priority,
+        queue=job.queue,
+        notes=values.from_struct(job.notes),
+    )

@@ -1,0 +1,51 @@
+"""What a store decides by itself: when repair steps in, and when a failed job is tried again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from minion_server.domain.limits import MAX_SPAN
+
+Backoff = Callable[[int], timedelta]
+"""Returns the delay before the next attempt of a job with this number of retries.
+
+It must return a delay for every number: it is called within the transaction that ends the job.
+"""
+
+_MAX_SECONDS = int(MAX_SPAN.total_seconds())
+
+
+def minion_backoff(retries: int) -> timedelta:
+    """Return Perl Minion's delay, `retries ** 4 + 15` seconds (Minion.pm, `backoff`), bounded."""
+    # Bounded before it becomes a timedelta, which cannot hold the delay of thousands of retries.
+    return timedelta(seconds=min(retries**4 + 15, _MAX_SECONDS))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """When repair steps in.
+
+    Attributes:
+        missing_after: A worker silent for this long is forgotten (see `worker.is_missing`).
+        remove_after: A job that finished this long ago is removed.
+        stuck_after: An inactive job that was due this long ago fails, even if it is blocked.
+    """
+
+    missing_after: timedelta = timedelta(seconds=90)
+    remove_after: timedelta = timedelta(days=2)
+    stuck_after: timedelta = timedelta(days=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """What a store is given once, when it is made.
+
+    Attributes:
+        retention: When repair steps in.
+        backoff: The delay before a failed job is tried again.
+    """
+
+    retention: Retention = field(default_factory=Retention)
+    backoff: Backoff = minion_backoff

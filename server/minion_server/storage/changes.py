@@ -1,0 +1,94 @@
+"""What a commit changed, for listeners in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revocation:
+    """A running job that was taken out of its worker's hands, and should be stopped there.
+
+    Attributes:
+        worker_id: The worker that had it.
+        job_id: Id of the job.
+        retries: The generation that runs.
+    """
+
+    worker_id: int
+    job_id: int
+    retries: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """Jobs of one queue and task that may be taken from now on.
+
+    Attributes:
+        priority: The highest of their priorities.
+        count: The least number of them.
+    """
+
+    priority: int
+    count: int
+
+
+class ReadyJobs(dict[tuple[str, str], Ready]):
+    """What may be taken from now on, by queue and task."""
+
+    def add(self, queue: str, task: str, ready: Ready) -> None:
+        """Add jobs of one queue and task to those that are known."""
+        known = self.get((queue, task))
+        if known is not None:
+            ready = Ready(
+                priority=max(known.priority, ready.priority), count=known.count + ready.count
+            )
+        self[queue, task] = ready
+
+    def merge(self, other: Mapping[tuple[str, str], Ready]) -> None:
+        """Add all that another knows."""
+        for (queue, task), ready in other.items():
+            self.add(queue, task, ready)
+
+
+@dataclass(slots=True, kw_only=True)
+class Changes:
+    """What a commit changed, for those who wait for it.
+
+    Attributes:
+        jobs: Ids of jobs that changed, the removed ones too.
+        cleared: Whether all jobs were removed: `jobs` need not name them.
+        ready: Jobs that may be taken from now on.
+        due_in: Seconds until the first of the jobs that changed becomes due or expires.
+        revoked: Running jobs to be stopped.
+        commanded: Ids of workers that have commands to receive.
+        schedule_due_in: Seconds until the first of the schedules that changed is due.
+    """
+
+    jobs: set[int] = field(default_factory=set)
+    cleared: bool = False
+    ready: ReadyJobs = field(default_factory=ReadyJobs)
+    due_in: float | None = None
+    revoked: list[Revocation] = field(default_factory=list)
+    commanded: set[int] = field(default_factory=set)
+    schedule_due_in: float | None = None
+
+    def add_ready(self, queue: str, task: str, priority: int, count: int = 1) -> None:
+        """Note that jobs may be taken from now on; `priority` is the highest of theirs."""
+        self.ready.add(queue, task, Ready(priority=priority, count=count))
+
+    def add_due(self, seconds: float) -> None:
+        """Note that a job becomes due, or expires, after some seconds."""
+        if self.due_in is None or seconds < self.due_in:
+            self.due_in = seconds
+
+    def add_schedule_due(self, seconds: float) -> None:
+        """Note that a schedule is due after some seconds."""
+        if self.schedule_due_in is None or seconds < self.schedule_due_in:
+            self.schedule_due_in = seconds
+
+
+Listener = Callable[[Changes], None]
+"""Called on the event loop after each commit that changed something, this process's or another's.
+It must not block and must not raise."""

@@ -1,0 +1,138 @@
+"""Claim jobs, and end them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from minion_wire import sizes
+
+from minion_server.domain.errors import WorkerNotFound
+from minion_server.domain.job import Claim, ClaimedJob, Outcome
+from minion_server.domain.limits import MAX_INT32
+from minion_server.storage.changes import Changes
+from minion_server.storage.postgresql.json_text import to_json
+from minion_server.storage.postgresql.payloads import to_changes
+from minion_server.storage.postgresql.verbs import Verbs
+
+LOWEST_PRIORITY = -MAX_INT32 - 1
+LOCKED_SECONDS = 0.01
+"""When to look again for jobs that others were changing."""
+UNDECIDED_SECONDS = 0.02
+"""When to look again at jobs whose parents others were changing."""
+MAX_STAGED = 10_000
+_RESULT_TOO_LARGE = to_json(sizes.RESULT_TOO_LARGE)
+_LONG_RESULT = sizes.longest_text(sizes.MAX_SMALL_BYTES)
+
+_DUE_IN = """
+    SELECT extract(EPOCH FROM least(
+        (SELECT min(due) FROM minion_server_waiting WHERE stage = 'delayed'),
+        (SELECT min(expires) FROM minion_server_waiting
+          WHERE expires IS NOT NULL AND stage <> 'expired')) - now())::float8 AS due_in,
+      EXISTS (SELECT 1 FROM minion_server_waiting WHERE stage = 'undecided') AS undecided
+"""
+
+
+class Claims(Verbs):
+    """Hands jobs to workers, and takes back their outcomes."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._ends = self._batcher(self._end)
+
+    async def claim_jobs(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
+        jobs, locked = await self._claim(worker_id, claim)
+        if len(jobs) < claim.max_jobs and claim.job_id is None:
+            self._feed.want(claim)
+            if locked:
+                # SQLite has one writer, and so never passes over a job that another is changing.
+                changes = Changes()
+                for queue, task in locked:
+                    changes.add_ready(queue, task, MAX_INT32)
+                loop = asyncio.get_running_loop()
+                loop.call_later(LOCKED_SECONDS, self._feed.notify_here, changes)
+        return jobs
+
+    async def end_jobs(self, outcomes: Sequence[Outcome]) -> list[bool]:
+        return await self._ends.send(outcomes)
+
+    async def stage_due(self) -> float | None:
+        staged = await self._database.call("minion_server_stage", "{}", MAX_STAGED)
+        left = staged.pop("left", 0)
+        self._notify(to_changes(staged))
+        (row,) = await self._database.fetch(_DUE_IN)
+        times = [] if row["due_in"] is None else [max(0.0, row["due_in"])]
+        if row["undecided"]:
+            times.append(UNDECIDED_SECONDS if left else 0.0)
+        return min(times, default=None)
+
+    async def _claim(
+        self, worker_id: int, claim: Claim
+    ) -> tuple[list[ClaimedJob], list[tuple[str, str]]]:
+        """Claim jobs; return also the queues and tasks whose jobs others were changing."""
+        found = await self._database.step(
+            "minion_server_claim",
+            worker_id,
+            list(dict.fromkeys(claim.queues)),
+            None if claim.tasks is None else list(dict.fromkeys(claim.tasks)),
+            LOWEST_PRIORITY if claim.min_priority is None else claim.min_priority,
+            claim.job_id,
+            claim.max_jobs,
+        )
+        if found.get("unknown"):
+            raise WorkerNotFound(worker_id)
+        jobs = [ClaimedJob(**job) for job in found.pop("jobs")]
+        self._notify(to_changes(found, jobs=[job.id for job in jobs]))
+        locked = found.get("locked", [])
+        fit = [job for job in jobs if await self._is_fit(job)]
+        if len(fit) < len(jobs) and claim.job_id is None:
+            rest = replace(claim, max_jobs=claim.max_jobs - len(fit))
+            others, locked = await self._claim(worker_id, rest)
+            fit += others
+        return fit, locked
+
+    async def _is_fit(self, job: ClaimedJob) -> bool:
+        """Return whether a worker can be sent a job, which fails if not."""
+        problem = job.problem()
+        if problem is not None:
+            await self._change_job("minion_server_cancel", job.id, to_json(problem))
+        return problem is None
+
+    async def _end(self, outcomes: list[Outcome]) -> list[bool]:
+        if not outcomes:
+            return []
+        # In one order in every server, so that two of them do not wait for each other.
+        order = sorted(range(len(outcomes)), key=lambda place: outcomes[place].job_id)
+        given = [outcomes[place] for place in order]
+        results = [to_json(outcome.result) for outcome in given]
+        # Jobs that these may make too large are measured before they end.
+        large = any(len(result) > _LONG_RESULT for result in results)
+        delays = [
+            self.policy.backoff(outcome.retries).total_seconds()
+            if outcome.failed or large
+            else None
+            for outcome in given
+        ]
+        more = (_LONG_RESULT, sizes.MAX_SMALL_BYTES, sizes.MAX_JOB_BYTES, _RESULT_TOO_LARGE)
+        found = await self._database.step(
+            "minion_server_end_large" if large else "minion_server_end",
+            [outcome.job_id for outcome in given],
+            [min(outcome.retries, MAX_INT32) for outcome in given],
+            [outcome.failed for outcome in given],
+            results,
+            delays,
+            *(more if large else ()),
+        )
+        accepted = [False] * len(outcomes)
+        again = set(found["again"])
+        changes = to_changes(found)
+        for place in found["accepted"]:
+            outcome = given[place - 1]
+            accepted[order[place - 1]] = True
+            changes.jobs.add(outcome.job_id)
+            if outcome.job_id in again:
+                changes.add_due(delays[place - 1] or 0.0)
+        self._notify(changes)
+        return accepted

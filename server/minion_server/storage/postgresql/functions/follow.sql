@@ -1,0 +1,105 @@
+-- Triggers that follow the changes of others, Perl Minion's and people's. Our own functions set minion_server.own until the
+-- end of their transaction. (As an attribute of the functions only a superuser could set it.) Triggers act as the owner of the
+-- queue: others need rights to Minion's tables, and none to ours.
+
+-- The channel of notifications. A channel is the database's; there may be a queue in each of its schemas.
+CREATE OR REPLACE FUNCTION minion_server_channel() RETURNS TEXT LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
+BEGIN
+  RETURN 'minion_server_' || 'minion_jobs'::REGCLASS::OID;
+END
+$$;
+
+CREATE OR REPLACE FUNCTION minion_server_follow_job() RETURNS trigger LANGUAGE plpgsql
+  SECURITY DEFINER SET search_path FROM CURRENT AS $$
+DECLARE
+  id      BIGINT := CASE WHEN TG_OP = 'DELETE' THEN OLD.id ELSE NEW.id END;
+  payload JSONB := jsonb_build_object('jobs', jsonb_build_array(id));
+BEGIN
+  -- Notes and results alone change nothing of what jobs wait for.
+  IF TG_OP = 'UPDATE'
+      AND (OLD.state, OLD.retries, OLD.queue, OLD.task, OLD.priority, OLD.delayed, OLD.parents, OLD.lax, OLD.expires)
+      IS NOT DISTINCT FROM
+      (NEW.state, NEW.retries, NEW.queue, NEW.task, NEW.priority, NEW.delayed, NEW.parents, NEW.lax, NEW.expires) THEN
+    PERFORM pg_notify(minion_server_channel(), payload::TEXT);
+    RETURN NULL;
+  END IF;
+  -- A parent that is retried blocks its children again: whoever claims one of those sees it.
+  IF TG_OP <> 'INSERT' AND minion_server_release(ARRAY[id]) THEN
+    payload := payload || '{"due": 0}';
+  END IF;
+  IF TG_OP = 'UPDATE' AND OLD.state = 'active' AND NEW.retries <> OLD.retries THEN
+    INSERT INTO minion_server_revocations (worker, job, retries) VALUES (OLD.worker, id, OLD.retries);
+    payload := payload || jsonb_build_object('revoked', jsonb_build_array(jsonb_build_array(OLD.worker, id, OLD.retries)));
+  END IF;
+  IF TG_OP = 'DELETE' OR (TG_OP = 'UPDATE' AND NEW.state <> 'inactive' AND OLD.state = 'inactive') THEN
+    DELETE FROM minion_server_waiting WHERE job = id;
+  ELSIF NEW.state = 'inactive' THEN
+    IF TG_OP = 'UPDATE' OR NOT (NEW.delayed <= NEW.created AND NEW.parents = '{}' AND NEW.expires IS NULL) THEN
+      PERFORM minion_server_place(ARRAY[id]);
+    END IF;
+    IF NEW.delayed > now() THEN
+      payload := jsonb_build_object('due', extract(EPOCH FROM NEW.delayed - now())) || payload;
+    ELSIF NEW.parents <> '{}' OR NEW.expires IS NOT NULL THEN
+      payload := payload || '{"due": 0}';
+    ELSE
+      payload := payload || jsonb_build_object('ready',
+        jsonb_build_array(jsonb_build_array(NEW.queue, NEW.task, NEW.priority, 1)));
+    END IF;
+  END IF;
+  PERFORM pg_notify(minion_server_channel(), payload::TEXT);
+  RETURN NULL;
+END
+$$;
+DROP TRIGGER IF EXISTS minion_server_follow_job ON minion_jobs;
+CREATE TRIGGER minion_server_follow_job AFTER INSERT OR UPDATE OR DELETE ON minion_jobs FOR EACH ROW
+  WHEN (current_setting('minion_server.own', TRUE) IS DISTINCT FROM 'on') EXECUTE FUNCTION minion_server_follow_job();
+
+-- TRUNCATE, as by Minion's reset, fires no other trigger.
+CREATE OR REPLACE FUNCTION minion_server_follow_truncate() RETURNS trigger LANGUAGE plpgsql
+  SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+  DELETE FROM minion_server_waiting;
+  DELETE FROM minion_server_requests;
+  PERFORM pg_notify(minion_server_channel(), '{"look": true}');
+  RETURN NULL;
+END
+$$;
+DROP TRIGGER IF EXISTS minion_server_follow_truncate ON minion_jobs;
+CREATE TRIGGER minion_server_follow_truncate AFTER TRUNCATE ON minion_jobs
+  EXECUTE FUNCTION minion_server_follow_truncate();
+
+-- Workers of either kind. A worker that was missing and is heard of again has not left.
+CREATE OR REPLACE FUNCTION minion_server_follow_worker() RETURNS trigger LANGUAGE plpgsql
+  SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+  IF TG_OP = 'DELETE' THEN
+    INSERT INTO minion_server_departures (worker, since) VALUES (OLD.id, '-infinity')
+    ON CONFLICT (worker) DO UPDATE SET since = excluded.since;
+  ELSE
+    DELETE FROM minion_server_departures WHERE worker = NEW.id;
+    UPDATE minion_server_marks SET worker = NEW.id WHERE worker < NEW.id;
+    IF jsonb_typeof(NEW.status -> 'heartbeat_interval') = 'number' THEN
+      INSERT INTO minion_server_heartbeats AS h (worker, seconds)
+      VALUES (NEW.id, (NEW.status ->> 'heartbeat_interval')::FLOAT8)
+      ON CONFLICT (worker) DO UPDATE SET seconds = excluded.seconds WHERE h.seconds <> excluded.seconds;
+    END IF;
+  END IF;
+  RETURN NULL;
+END
+$$;
+DROP TRIGGER IF EXISTS minion_server_follow_worker ON minion_workers;
+CREATE TRIGGER minion_server_follow_worker AFTER INSERT OR DELETE OR UPDATE OF status ON minion_workers FOR EACH ROW
+  EXECUTE FUNCTION minion_server_follow_worker();
+
+-- A command by Perl Minion for workers that are ours.
+CREATE OR REPLACE FUNCTION minion_server_follow_command() RETURNS trigger LANGUAGE plpgsql
+  SECURITY DEFINER SET search_path FROM CURRENT AS $$
+BEGIN
+  PERFORM pg_notify(minion_server_channel(), jsonb_build_object('commanded', jsonb_build_array(NEW.id))::TEXT);
+  RETURN NULL;
+END
+$$;
+DROP TRIGGER IF EXISTS minion_server_follow_command ON minion_workers;
+CREATE TRIGGER minion_server_follow_command AFTER UPDATE OF inbox ON minion_workers FOR EACH ROW
+  WHEN (NEW.inbox <> '[]' AND current_setting('minion_server.own', TRUE) IS DISTINCT FROM 'on')
+  EXECUTE FUNCTION minion_server_follow_command();

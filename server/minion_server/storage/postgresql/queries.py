@@ -1,0 +1,154 @@
+"""Read jobs, and count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from minion_server.domain.errors import JobNotFound
+from minion_server.domain.job import Job, JobFilter, JobPage, JobStatus
+from minion_server.domain.maintenance import History, HistoryHour, Stats
+from minion_server.storage.postgresql.lists import Where, list_page
+from minion_server.storage.postgresql.rows import JOB_COLUMNS, to_fields, to_job, to_status
+from minion_server.storage.postgresql.verbs import Verbs
+
+HOUR = 3_600
+HISTORY_HOURS = 24
+
+# One look into Minion's index for all of the ids: it may have to be read from end to end.
+_CHILDREN = """
+    SELECT p.id AS related_to, array_agg(DISTINCT c.id ORDER BY c.id) AS children
+    FROM minion_jobs AS c CROSS JOIN unnest(c.parents) AS p (id)
+    WHERE c.parents && {ids} AND p.id = ANY ({ids}) GROUP BY p.id
+"""
+
+_JOBS = f"""
+    SELECT {JOB_COLUMNS}, c.children FROM minion_jobs
+    LEFT JOIN ({_CHILDREN.format(ids="$1::bigint[]")}) AS c ON c.related_to = id
+    WHERE id = ANY ($1::bigint[])
+"""  # noqa: S608 - of constants
+
+_STATUSES = """
+    SELECT id, state::text AS state, task, notes, result FROM minion_jobs
+    WHERE id = ANY ($1::bigint[])
+"""
+
+_STATS = """
+    SELECT
+      (SELECT count(*) FROM minion_jobs WHERE state = 'active') AS active_jobs,
+      (SELECT count(*) FROM minion_locks WHERE expires > now()) AS active_locks,
+      (SELECT count(DISTINCT worker) FROM minion_jobs WHERE state = 'active') AS active_workers,
+      (SELECT count(*) FROM minion_server_waiting WHERE stage = 'delayed' AND due > now())
+        AS delayed_jobs,
+      (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM minion_jobs_id_seq)
+        AS enqueued_jobs,
+      (SELECT count(*) FROM minion_jobs WHERE state = 'failed') AS failed_jobs,
+      (SELECT count(*) FROM minion_jobs WHERE state = 'finished') AS finished_jobs,
+      (SELECT count(*) FROM minion_jobs WHERE state = 'inactive')
+        - (SELECT count(*) FROM minion_server_waiting WHERE expires <= now()) AS inactive_jobs,
+      (SELECT count(*) FROM {schedules} WHERE paused) AS inactive_schedules,
+      (SELECT count(*) FROM {schedules} WHERE NOT paused) AS schedules,
+      (SELECT count(*) FROM minion_workers) AS workers
+"""
+
+_HISTORY = """
+    WITH hours AS (
+      SELECT extract(EPOCH FROM date_trunc('hour', now(), 'UTC'))::bigint - $1 AS start)
+    SELECT start, floor((extract(EPOCH FROM finished) - start) / 3600)::int AS hour,
+      count(*) FILTER (WHERE state = 'failed') AS failed_jobs,
+      count(*) FILTER (WHERE state = 'finished') AS finished_jobs
+    FROM hours LEFT JOIN minion_jobs
+      ON finished >= to_timestamp(start) AND finished <= now() AND state IN ('finished', 'failed')
+    GROUP BY 1, 2
+"""
+
+_READY_BEFORE = """
+    SELECT (SELECT count(*) FROM minion_jobs WHERE state = 'inactive' AND delayed <= created
+        AND parents = '{}' AND expires IS NULL AND queue = $1
+        AND (priority > $2 OR (priority = $2 AND id < $3)))
+      + (SELECT count(*) FROM minion_server_waiting AS w JOIN minion_jobs AS j ON j.id = w.job
+        WHERE w.stage = 'ready' AND w.queue = $1 AND (w.expires IS NULL OR w.expires > now())
+        AND (w.priority > $2 OR (w.priority = $2 AND w.job < $3))
+        AND (j.parents = '{}' OR NOT EXISTS (SELECT 1 FROM minion_jobs AS p
+          WHERE p.id = ANY (j.parents) AND minion_server_blocks(p.state, p.expires, j.lax))))
+"""
+
+
+class Queries(Verbs):
+    """Reads jobs, and counts."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._jobs = self._batcher(self._get_jobs)
+        self._statuses = self._batcher(self._get_statuses)
+
+    async def get_job(self, job_id: int) -> Job:
+        (job,) = await self._jobs.send([job_id])
+        if job is None or job.state.is_final:
+            self._feed.jobs.discard(job_id)
+        else:
+            self._feed.jobs.add([job_id])
+        if job is None:
+            raise JobNotFound(job_id)
+        return job
+
+    async def get_job_status(self, job_id: int) -> JobStatus:
+        (status,) = await self._statuses.send([job_id])
+        if status is None:
+            raise JobNotFound(job_id)
+        return status
+
+    async def list_jobs(
+        self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
+    ) -> JobPage:
+        where = Where(
+            id=("bigint", job_filter.ids),
+            queue=("text", job_filter.queues),
+            state=("minion_state", [str(state) for state in job_filter.states]),
+            task=("text", job_filter.tasks),
+        )
+        where.add("(state <> 'inactive' OR expires IS NULL OR expires > now())")
+        if job_filter.notes:
+            where.add("notes ?| {}::text[]", list(job_filter.notes))
+        where.add_below(job_filter.before)
+        total, page = await list_page(
+            self._database,
+            "minion_jobs",
+            JOB_COLUMNS,
+            where,
+            limit=limit,
+            offset=offset,
+            below=below,
+            related=_CHILDREN.format(ids="(SELECT array_agg(id) FROM page)::bigint[]"),
+        )
+        return JobPage(jobs=[to_job(fields) for fields in page], total=total)
+
+    async def count_ready_before(self, job: Job) -> int:
+        count: int = await self._database.fetchval(_READY_BEFORE, job.queue, job.priority, job.id)
+        return count
+
+    async def stats(self) -> Stats:
+        (row,) = await self._database.fetch(_STATS.format(schedules=self._schedules))
+        # Jobs may be active whose worker is gone already.
+        inactive = max(0, row["workers"] - row["active_workers"])
+        return Stats(**row, inactive_workers=inactive, uptime=self.uptime().total_seconds())
+
+    async def history(self) -> History:
+        rows = await self._database.fetch(_HISTORY, (HISTORY_HOURS - 1) * HOUR)
+        start: int = rows[0]["start"]
+        counts = {row["hour"]: (row["failed_jobs"], row["finished_jobs"]) for row in rows}
+        return [
+            HistoryHour(epoch=start + hour * HOUR, failed_jobs=failed, finished_jobs=finished)
+            for hour in range(HISTORY_HOURS)
+            for failed, finished in [counts.get(hour, (0, 0))]
+        ]
+
+    async def _get_jobs(self, ids: list[int]) -> list[Job | None]:
+        rows = await self._database.fetch(_JOBS, sorted(set(ids)))
+        found: Mapping[int, Job] = {row["id"]: to_job(to_fields(row)) for row in rows}
+        return [found.get(job_id) for job_id in ids]
+
+    async def _get_statuses(self, ids: list[int]) -> list[JobStatus | None]:
+        rows = await self._database.fetch(_STATUSES, sorted(set(ids)))
+        found = {fields.pop("id"): to_status(fields) for fields in map(to_fields, rows)}
+        return [found.get(job_id) for job_id in ids]

@@ -1,0 +1,53 @@
+"""How long a watch goes on when its server is out of reach."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from minion_client import JobInfo, JobState, UnavailableError
+from minion_client._api.watching import WatchSession
+from minion_client.backoff import Backoff
+
+NOW = datetime.now(UTC)
+FIELDS: dict[str, Any] = dict.fromkeys(JobInfo.__dataclass_fields__)
+JOB = replace(JobInfo(**FIELDS), state=JobState.ACTIVE, time=NOW)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_an_outage_counts_from_its_first_failure_however_long_nothing_changed() -> None:
+    clock = Clock()
+    following = WatchSession(None, clock=clock, backoff=Backoff(random=lambda: 0.0))
+    assert following.take(JOB)
+    clock.now = 3600.0
+    assert following.failed(None) == 0.1
+    clock.now += 59
+    assert following.failed(None) == 0.2
+    clock.now += 2
+    with pytest.raises(UnavailableError):
+        following.failed(None)
+
+
+def test_what_is_heard_ends_an_outage() -> None:
+    clock = Clock()
+    following = WatchSession(None, clock=clock, backoff=Backoff(random=lambda: 0.0))
+    following.take(JOB)
+    following.failed(None)
+    clock.now = 50.0
+    assert not following.take(replace(JOB, time=NOW))
+    clock.now = 100.0
+    assert following.failed(None) == 0.1
+
+
+def test_a_job_that_was_never_seen_is_not_waited_for() -> None:
+    with pytest.raises(UnavailableError):
+        WatchSession(None).failed(None)
