@@ -44,54 +44,37 @@ async def call_unary(
         AioRpcError: The call failed.
         ClientGone: The client hung up first.
     """
-    watch = _Watch(receive, 0 if waits else PATIENCE)
+    caller = asyncio.current_task()
+    watch: asyncio.Task[None] | None = None
+    is_gone = False
+
+    def start_watch() -> None:
+        nonlocal watch
+        watch = asyncio.create_task(cancel_on_hang_up())
+
+    async def cancel_on_hang_up() -> None:
+        nonlocal is_gone
+        await wait_for_hang_up(receive)
+        is_gone = True
+        if caller is not None:
+            caller.cancel()
+
+    loop = asyncio.get_running_loop()
+    timer = loop.call_soon(start_watch) if waits else loop.call_later(PATIENCE, start_watch)
     try:
         return await method(request, metadata=metadata, timeout=timeout)
     except asyncio.CancelledError:
-        if watch.fired():
+        # Unless something else cancelled the task as well.
+        if is_gone and caller is not None and caller.uncancel() == 0:
             raise ClientGone from None
         raise
     finally:
-        watch.stop()
+        timer.cancel()
+        if watch is not None:
+            watch.cancel()
 
 
 async def wait_for_hang_up(receive: Receive) -> None:
     """Return when the client has hung up."""
     while (await receive())["type"] != "http.disconnect":
         pass
-
-
-class _Watch:
-    """Cancels the current task when the client hangs up."""
-
-    def __init__(self, receive: Receive, patience: float) -> None:
-        self._receive = receive
-        self._caller = asyncio.current_task()
-        self._gone = False
-        self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        if patience:
-            self._timer = asyncio.get_running_loop().call_later(patience, self._start)
-        else:
-            self._start()
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._task is not None:
-            self._task.cancel()
-
-    def fired(self) -> bool:
-        """Return whether the cancellation just met was this watch's alone, and take it back."""
-        if not self._gone or self._caller is None:
-            return False
-        return self._caller.uncancel() == 0
-
-    def _start(self) -> None:
-        self._task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        await wait_for_hang_up(self._receive)
-        if self._caller is not None:
-            self._gone = True
-            self._caller.cancel()

@@ -74,6 +74,20 @@ BAD_GRPC_TIMEOUT: Final = "must be 1 to 8 digits and a unit of H, M, S, m, u, n"
 BAD_SERVER_TIMEOUT: Final = "must be seconds, as in 2.5"
 
 
+# Codes of reasons that have another than INVALID_ARGUMENT, and a status more exact than the code's.
+_REFUSALS: Final[dict[str, tuple[StatusCode, int | None]]] = {
+    "CLIENT_CLOSED_REQUEST": (StatusCode.CANCELLED, None),
+    "INTERNAL": (StatusCode.INTERNAL, None),
+    "METHOD_NOT_ALLOWED": (StatusCode.UNIMPLEMENTED, HTTPStatus.METHOD_NOT_ALLOWED),
+    "PATH_NOT_FOUND": (StatusCode.NOT_FOUND, None),
+    "REQUEST_TIMEOUT": (StatusCode.DEADLINE_EXCEEDED, HTTPStatus.REQUEST_TIMEOUT),
+    "REQUEST_TOO_LARGE": (StatusCode.RESOURCE_EXHAUSTED, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
+    "TOO_MANY_LARGE_REQUESTS": (StatusCode.RESOURCE_EXHAUSTED, None),
+    "UNSUPPORTED_ENCODING": (StatusCode.INVALID_ARGUMENT, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+    "UNSUPPORTED_MEDIA_TYPE": (StatusCode.INVALID_ARGUMENT, HTTPStatus.UNSUPPORTED_MEDIA_TYPE),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """How a failed request is answered.
@@ -93,27 +107,15 @@ class RequestError(Exception):
     """A request that the bridge itself refuses.
 
     Args:
-        text: For people.
         reason: For programs: an UPPER_SNAKE word.
-        code: The gRPC status code.
-        http_status: The HTTP status, where the code's own is not exact enough.
+        text: For people.
         headers: Further HTTP headers.
     """
 
-    def __init__(
-        self,
-        text: str,
-        reason: str,
-        code: StatusCode = StatusCode.INVALID_ARGUMENT,
-        *,
-        http_status: int | None = None,
-        headers: Headers = (),
-    ) -> None:
+    def __init__(self, reason: str, text: str, *headers: tuple[bytes, bytes]) -> None:
         super().__init__(text)
-        self._text = text
         self._reason = reason
-        self._code = code
-        self._http_status = HTTP_STATUS[code] if http_status is None else http_status
+        self._text = text
         self._headers = headers
 
     @property
@@ -122,10 +124,11 @@ class RequestError(Exception):
         return self._failure(self._text)
 
     def _failure(self, text: str, *details: Message) -> Failure:
-        status = Status(code=self._code.value[0], message=_clip(text))
+        code, http_status = _REFUSALS.get(self._reason, (StatusCode.INVALID_ARGUMENT, None))
+        status = Status(code=code.value[0], message=_clip(text))
         for detail in (ErrorInfo(reason=self._reason, domain=DOMAIN), *details):
             status.details.add().Pack(detail)
-        return Failure(status, self._http_status, self._headers)
+        return Failure(status, http_status or HTTP_STATUS[code], self._headers)
 
 
 class FieldError(RequestError):
@@ -133,7 +136,7 @@ class FieldError(RequestError):
 
     Args:
         text: What is wrong, without the field's name.
-        steps: Names and indexes that lead to the field, the innermost first. Whoever lets the
+        steps: Names and indexes that lead to the field, the innermost first. Code that lets the
             error pass appends its own, so that paths are built only for what is refused: a body
             may have millions of values.
         within: Path from the field to the part of its value that is at fault.
@@ -143,25 +146,23 @@ class FieldError(RequestError):
     def __init__(
         self, text: str, *steps: str | int, within: str = "", reason: str = "INVALID_FIELD"
     ) -> None:
-        super().__init__(text, reason)
+        super().__init__(reason, text)
         self._within = within
         self.steps = list(steps)
 
     @property
     def failure(self) -> Failure:
         """How the request is answered: with the path of the field in the text and the details."""
-        field, text = _clip(self._path()), _clip(self._text)
-        violation = BadRequest.FieldViolation(field=field, description=text)
-        return self._failure(f"{field}: {self._text}", BadRequest(field_violations=[violation]))
-
-    def _path(self) -> str:
         path = ""
         for step in reversed(self.steps):
             if isinstance(step, int):
                 path += f"[{step}]"
             else:
                 path = f"{path}.{step}" if path else step
-        return path + self._within or ("body" if self._reason == "INVALID_FIELD" else "")
+        # A nameless parameter is nameless; what has no path otherwise is the body.
+        field = _clip(path + self._within) if self.steps or self._within else "body"
+        violation = BadRequest.FieldViolation(field=field, description=_clip(self._text))
+        return self._failure(f"{field}: {self._text}", BadRequest(field_violations=[violation]))
 
 
 class FieldPath:
@@ -183,7 +184,7 @@ class ClientGone(RequestError):
     """The client hung up before its request was complete, or before it was answered."""
 
     def __init__(self) -> None:
-        super().__init__("the client hung up", "CLIENT_CLOSED_REQUEST", StatusCode.CANCELLED)
+        super().__init__("CLIENT_CLOSED_REQUEST", "the client hung up")
 
 
 class JsonTextError(ValueError):
@@ -227,85 +228,59 @@ def bad_header(name: str, text: str) -> FieldError:
 
 def not_json(error: JsonTextError) -> RequestError:
     """Return the error of a body that is not JSON."""
-    return RequestError(f"the body is not JSON: {error}", "INVALID_JSON")
+    return RequestError("INVALID_JSON", f"the body is not JSON: {error}")
 
 
 def method_not_allowed(allowed: Iterable[str]) -> RequestError:
     """Return the error of a known path with another method."""
     names = ", ".join(sorted(allowed))
-    return RequestError(
-        f"method not allowed; allowed: {names}",
-        "METHOD_NOT_ALLOWED",
-        StatusCode.UNIMPLEMENTED,
-        http_status=HTTPStatus.METHOD_NOT_ALLOWED,
-        headers=((b"allow", names.encode()),),
-    )
+    text = f"method not allowed; allowed: {names}"
+    return RequestError("METHOD_NOT_ALLOWED", text, (b"allow", names.encode()))
 
 
 def path_not_found() -> RequestError:
     """Return the error of an unknown path."""
-    return RequestError("nothing is served under this path", "PATH_NOT_FOUND", StatusCode.NOT_FOUND)
+    return RequestError("PATH_NOT_FOUND", "nothing is served under this path")
 
 
 def not_a_form(*types: bytes) -> RequestError:
     """Return the error of a body that is of none of the types of forms."""
-    return RequestError(
-        f"the body must be a form: {b' or '.join(types).decode()}",
-        "UNSUPPORTED_MEDIA_TYPE",
-        http_status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    )
+    text = f"the body must be a form: {b' or '.join(types).decode()}"
+    return RequestError("UNSUPPORTED_MEDIA_TYPE", text)
 
 
 def malformed_form(text: str) -> RequestError:
     """Return the error of a form that cannot be read."""
-    return RequestError(f"the form is malformed: {text}", "INVALID_FORM")
+    return RequestError("INVALID_FORM", f"the form is malformed: {text}")
 
 
 def unsupported_encoding() -> RequestError:
     """Return the error of a body that is compressed (RFC 9110, 15.5.16)."""
-    return RequestError(
-        "Content-Encoding: expected identity: send the body uncompressed",
-        "UNSUPPORTED_ENCODING",
-        http_status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        headers=((b"accept-encoding", b"identity"),),
-    )
+    text = "Content-Encoding: expected identity: send the body uncompressed"
+    return RequestError("UNSUPPORTED_ENCODING", text, (b"accept-encoding", b"identity"))
 
 
 def too_large(limit: int) -> RequestError:
     """Return the error of a request of more bytes than the limit."""
-    return RequestError(
-        f"the request is larger than {limit} bytes",
-        "REQUEST_TOO_LARGE",
-        StatusCode.RESOURCE_EXHAUSTED,
-        http_status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    )
+    return RequestError("REQUEST_TOO_LARGE", f"the request is larger than {limit} bytes")
 
 
 def too_many_large() -> RequestError:
     """Return the error of a large request that waited too long for its turn."""
-    return RequestError(
-        "too many large requests at once: try again later",
-        "TOO_MANY_LARGE_REQUESTS",
-        StatusCode.RESOURCE_EXHAUSTED,
-        headers=((b"retry-after", b"1"),),
-    )
+    text = "too many large requests at once: try again later"
+    return RequestError("TOO_MANY_LARGE_REQUESTS", text, (b"retry-after", b"1"))
 
 
 def body_too_slow() -> RequestError:
     """Return the error of a body that did not arrive in time."""
-    return RequestError(
-        "the body did not arrive in time",
-        "REQUEST_TIMEOUT",
-        StatusCode.DEADLINE_EXCEEDED,
-        http_status=HTTPStatus.REQUEST_TIMEOUT,
-        # The rest of it would be taken for the next request.
-        headers=((b"connection", b"close"),),
-    )
+    # The rest of it would be taken for the next request.
+    close = (b"connection", b"close")
+    return RequestError("REQUEST_TIMEOUT", "the body did not arrive in time", close)
 
 
 def internal_error() -> RequestError:
     """Return the error of a request that met a defect of the bridge."""
-    return RequestError(_FIXED_TEXT[StatusCode.INTERNAL], "INTERNAL", StatusCode.INTERNAL)
+    return RequestError("INTERNAL", _FIXED_TEXT[StatusCode.INTERNAL])
 
 
 def failure_of(error: RequestError | AioRpcError) -> Failure:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
@@ -12,41 +14,16 @@ from google.rpc.status_pb2 import Status
 
 from minion_rest_bridge.comments import Comments
 from minion_rest_bridge.fields import is_well_known, message_type, resolve, takes_text
-from minion_rest_bridge.lanraragi_openapi import LANRARAGI_SCHEMAS, LANRARAGI_TAG, lanraragi_paths
 from minion_rest_bridge.responses import CONTENT_TYPE
 from minion_rest_bridge.rules import BODY_ALL, Rule, read_rules
 from minion_rest_bridge.schemas import Direction, Schema, SchemaBook, parameter_schema
 from minion_rest_bridge.streams import EVENTS, LINES
 
-OPENAPI_VERSION: Final = "3.1.0"
 DISTRIBUTION: Final = "minion-server"
+SKELETON: Final = Path(__file__).parent / "openapi.json"
+"""What no descriptor states: the paths that are not transcoded, and the responses to errors."""
 
-_DESCRIPTION: Final = """\
-The job queue over HTTP: the gRPC services as JSON under `/v1`, and the paths of LANraragi's Minion
-API under `/api/minion`.
-
-Under `/v1`, parameters and members have both the names shown here and those of the .proto files
-(`pageSize` or `page_size`). Integers of 64 bits are answered as strings and accepted as numbers,
-too. Parameters and members that are not known are refused. Errors are `google.rpc.Status`.
-
-A deadline is set by the header `Grpc-Timeout` (`100m` is 100 milliseconds; units H, M, S, m, u, n)
-or `X-Server-Timeout` (seconds). Without one, a call may take 60 seconds more than it is asked to
-wait, and a stream any time."""
-
-_ERRORS: Final[dict[int, str]] = {
-    400: "The request cannot be accepted; `details` names the field.",
-    401: "The key is missing or wrong.",
-    404: "There is nothing with this name or id.",
-    408: "The body did not arrive in time.",
-    409: "The state of things forbids it.",
-    413: "The request is too large.",
-    415: "The body is compressed.",
-    429: "A limit is reached for now.",
-    500: "The server met a defect.",
-    501: "The gRPC server does not know this method.",
-    503: "The gRPC server is out of reach.",
-    504: "The deadline passed before the answer came.",
-}
+_ERRORS: Final = (400, 401, 404, 408, 409, 413, 415, 429, 500, 501, 503, 504)
 _WITH_BODY: Final = (408, 413, 415)
 _NEED_KEY: Final = (401,)
 _STREAM: Final = """\
@@ -63,7 +40,8 @@ def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[
         comments: Descriptions of services, methods, messages and fields.
     """
     book = SchemaBook(comments)
-    status = book.message(Status.DESCRIPTOR, Direction.RESPONSE)
+    # The responses of the skeleton refer to it.
+    book.message(Status.DESCRIPTOR, Direction.RESPONSE)
     paths: dict[str, dict[str, Any]] = {}
     seen: Counter[str] = Counter()
     for rule in read_rules(services):
@@ -72,42 +50,16 @@ def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[
         if seen[rule.method.name] > 1:
             operation["operationId"] += str(seen[rule.method.name])
         paths.setdefault(_path_text(rule), {})[rule.http_method.lower()] = operation
-    tags = [
+    described: dict[str, Any] = json.loads(SKELETON.read_bytes())
+    described["info"]["version"] = version(DISTRIBUTION)
+    described["tags"][:0] = (
         {"name": service.name, "description": comments.get(service.full_name, "")}
         for service in services
-    ]
-    return {
-        "openapi": OPENAPI_VERSION,
-        "info": {
-            "title": "Minion",
-            "version": version(DISTRIBUTION),
-            "description": _DESCRIPTION,
-            "license": {"name": "MIT", "identifier": "MIT"},
-        },
-        # Relative to where the description is found.
-        "servers": [{"url": "."}],
-        "security": [{"key": []}],
-        "tags": [*tags, LANRARAGI_TAG, _HEALTH_TAG],
-        "paths": paths | lanraragi_paths(_ERRORS) | _HEALTH_PATHS,
-        "components": {
-            "schemas": dict(sorted(book.schemas.items())) | LANRARAGI_SCHEMAS,
-            "responses": {
-                f"Error{code}": {
-                    "description": description,
-                    "content": _json(status),
-                    **(_CHALLENGE if code in _NEED_KEY else {}),
-                }
-                for code, description in _ERRORS.items()
-            },
-            "securitySchemes": {
-                "key": {
-                    "type": "http",
-                    "scheme": "bearer",
-                    "description": "The server's key, as it is or in base64.",
-                }
-            },
-        },
-    }
+    )
+    described["paths"] = paths | described["paths"]
+    components = described["components"]
+    components["schemas"] = dict(sorted(book.schemas.items())) | components["schemas"]
+    return described
 
 
 class _Operation:
@@ -242,33 +194,3 @@ def _path_text(rule: Rule) -> str:
         segments[variable.start : variable.end] = [f"{{{'.'.join(variable.path)}}}"]
     verb = f":{rule.template.verb}" if rule.template.verb else ""
     return f"/{'/'.join(segments)}{verb}"
-
-
-_CHALLENGE: Final = {
-    "headers": {
-        "WWW-Authenticate": {"schema": {"type": "string"}, "description": "The scheme, `Bearer`."}
-    }
-}
-_HEALTH_TAG: Final = {"name": "Health", "description": "Whether the server serves."}
-
-
-def _health_response(description: str, status: str) -> dict[str, Any]:
-    properties = {"status": {"const": status}}
-    schema = {"type": "object", "properties": properties, "required": ["status"]}
-    return {"description": description, "content": _json(schema)}
-
-
-_HEALTH_PATHS: Final[dict[str, Any]] = {
-    "/healthz": {
-        "get": {
-            "operationId": "CheckHealth",
-            "summary": "Return whether the gRPC server serves",
-            "tags": ["Health"],
-            "security": [],
-            "responses": {
-                "200": _health_response("It serves.", "SERVING"),
-                "503": _health_response("It does not, or is out of reach.", "NOT_SERVING"),
-            },
-        }
-    }
-}
