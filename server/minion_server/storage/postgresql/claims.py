@@ -11,7 +11,7 @@ from minion_wire import sizes
 
 from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
-from minion_server.domain.limits import MAX_INT32
+from minion_server.domain.limits import LOWEST_PRIORITY, MAX_INT32
 from minion_server.storage.changes import Changes
 from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import to_json
@@ -19,7 +19,6 @@ from minion_server.storage.postgresql.payloads import to_changes
 from minion_server.storage.postgresql.rows import Fields, to_fields
 from minion_server.storage.postgresql.verbs import Verbs
 
-LOWEST_PRIORITY = -MAX_INT32 - 1
 LOCKED_SECONDS = 0.01
 """When to look again for jobs that others were changing."""
 UNDECIDED_SECONDS = 0.02

@@ -18,8 +18,9 @@ from minion_server.domain.job import (
     RetryOptions,
 )
 from minion_server.storage.changes import Changes
+from minion_server.storage.json_bytes import without_nulls
 from minion_server.storage.postgresql.database import Connection
-from minion_server.storage.postgresql.json_text import notes_to_json, to_json, without_nulls
+from minion_server.storage.postgresql.json_text import notes_to_json, to_json
 from minion_server.storage.postgresql.payloads import to_changes
 from minion_server.storage.postgresql.rows import to_fields
 from minion_server.storage.postgresql.verbs import Verbs

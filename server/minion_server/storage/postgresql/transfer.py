@@ -139,8 +139,7 @@ class PostgresTransfer:
 
     async def hold(self) -> None:
         async with self._served() as connection, connection.transaction():
-            if closed := await sealing.closed_because(connection):
-                raise Conflict(f"{closed} (`minion db reopen` would open the database)")
+            await sealing.check_open(connection)
             await _wait_for_locks(connection)
             await connection.execute(sealing.HOLD)
 
@@ -230,8 +229,7 @@ class PostgresTransfer:
 async def _check_empty(connection: Connection, schedules: str) -> None:
     if not await connection.fetchval(_EMPTY.format(schedules=schedules)):
         raise Conflict("the database is not empty")
-    if closed := await sealing.closed_because(connection):
-        raise Conflict(f"the database is closed: {closed} (`minion db reopen` would open it)")
+    await sealing.check_open(connection)
 
 
 async def _wait_for_locks(connection: Connection) -> None:
