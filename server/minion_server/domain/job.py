@@ -152,6 +152,36 @@ class ClaimedJob:
         return None if size is None else JOB_UNFIT + sizes.JOB_TOO_LARGE.format(size)
 
 
+LONG_RESULT = sizes.longest_text(sizes.MAX_SMALL_BYTES)
+"""JSON text of a result up to here is stored without a look at the rest of its job."""
+
+
+def result_excess(
+    args: Sequence[JsonValue], notes: Mapping[str, JsonValue], result: JsonValue
+) -> int | None:
+    """Return the size of a job that its result would make too large; None if it fits."""
+    if sizes.value_size(result) <= sizes.MAX_SMALL_BYTES:
+        return None
+    size = sizes.job_size(args, notes, result)
+    return size if size > sizes.MAX_JOB_BYTES else None
+
+
+def check_notes(
+    args: Sequence[JsonValue],
+    present: Mapping[str, JsonValue],
+    merged: Mapping[str, JsonValue],
+    result: JsonValue,
+) -> None:
+    """Check the notes that a job would have, having had the present ones.
+
+    Raises:
+        Invalid: They would make it too large; fewer than the present ones are always accepted.
+    """
+    size = sizes.job_size(args, merged, result)
+    if size > sizes.MAX_JOB_BYTES and sizes.struct_size(merged) > sizes.struct_size(present):
+        raise Invalid("notes", sizes.JOB_TOO_LARGE.format(size))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob(Checked):
     """A job to enqueue."""
