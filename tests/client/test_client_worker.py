@@ -290,7 +290,7 @@ async def test_a_job_of_a_task_that_is_unknown_fails(bench: WorkerBench) -> None
     bench.source = Careless()
     Gate(bench)
     bench.worker()
-    job = await bench.perform("unknown")
+    job = await bench.run_job("unknown")
     assert (job.state, job.result) == ("failed", "Unknown task: unknown")
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
+import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from minion.v1 import (
@@ -46,16 +47,22 @@ class Method(Generic[_T]):
     """A method of a service; called with the fields of its request, it returns a `Call`."""
 
     def __init__(self, descriptor: MethodDescriptor, read: Callable[[Any], _T]) -> None:
-        self.path = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
-        self.streams = descriptor.server_streaming
-        self.request_type: Any = GetMessageClass(descriptor.input_type)
-        self.response_type: Any = GetMessageClass(descriptor.output_type)
+        self._path = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
+        self._kind = "unary_stream" if descriptor.server_streaming else "unary_unary"
+        self._request: Any = GetMessageClass(descriptor.input_type)
+        self._response: Any = GetMessageClass(descriptor.output_type)
         self.read = read
 
     def __call__(self, **fields: Any) -> Call[_T]:
-        request = self.request_type()
+        request = self._request()
         fill(request, fields)
         return Call(self, request)
+
+    def on(self, channel: grpc.Channel | grpc.aio.Channel) -> Any:
+        """Return a function that starts calls on a channel, as gRPC's stubs have them."""
+        make = getattr(channel, self._kind)
+        serialize, parse = self._request.SerializeToString, self._response.FromString
+        return make(self._path, request_serializer=serialize, response_deserializer=parse)
 
 
 @dataclass(frozen=True, slots=True)
