@@ -47,7 +47,6 @@ class Task:
     """A named function that jobs call.
 
     Attributes:
-        name: What jobs call it by.
         function: Called as `function(job, *args)`.
         kind: Where it runs.
         timeout: Seconds a job of it may run; None is without limit.
@@ -220,12 +219,9 @@ class Job:
     """The job that a task runs for.
 
     Attributes:
-        id: Id of the job.
-        task: Name of the task.
         args: The other arguments of the task.
         retries: How often the job has been retried.
         attempts: How often the job may still run, this run included.
-        priority: Its priority.
         queue: Name of the queue it was taken from.
         notes: Its notes when it was taken, and those of this run.
     """

@@ -128,9 +128,9 @@ class Worker:
         )
         self._heartbeat_due = asyncio.Event()
         self._claimer = Claimer(
-            source,
-            self._slots,
-            self._reporter,
+            source=source,
+            slots=self._slots,
+            reporter=self._reporter,
             queues=tuple(queues),
             wait=dequeue_wait,
             backoff=self._backoff,

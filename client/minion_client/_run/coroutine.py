@@ -21,8 +21,6 @@ _stopping: set[asyncio.Task[None]] = set()
 class CoroutineRun(JobRun):
     """A job that runs on the event loop; it is stopped by cancelling its asyncio task."""
 
-    __slots__ = ("_running",)
-
     _running: asyncio.Task[None]
 
     def start(self) -> None:

@@ -51,18 +51,6 @@ class JobRun(ABC):
         revoked: Whether the job has moved on, so that the outcome does not matter.
     """
 
-    __slots__ = (
-        "_ended",
-        "_limits",
-        "_observer",
-        "_reason",
-        "_task",
-        "_timer",
-        "job",
-        "key",
-        "revoked",
-    )
-
     def __init__(
         self, job: ClaimedJob, task: Task, observer: JobObserver, limits: TaskLimits
     ) -> None:

@@ -213,8 +213,6 @@ class ProcessPool:
 class ProcessRun(JobRun):
     """A job that runs in a child process; it is stopped by killing the process."""
 
-    __slots__ = ("_child", "_frame", "_pool", "_starts")
-
     def __init__(
         self,
         job: ClaimedJob,

@@ -17,8 +17,6 @@ from minion_client.tasks import JobCancelled
 class ThreadRun(JobRun):
     """A job that runs in a thread of its own; it can only be asked to stop."""
 
-    __slots__ = ("_loop",)
-
     _loop: asyncio.AbstractEventLoop
 
     def start(self) -> None:
