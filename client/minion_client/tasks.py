@@ -137,12 +137,14 @@ def task(
     if callable(name):
         return task()(name)
     if timeout is not None and not 0 < timeout < math.inf:
-        raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
+        raise ValueError(f"timeout: expected a positive number of seconds, got {timeout}")
 
     def register(function: _F) -> _F:
         task_name = _own_name(function) if name is None else name
         if not 1 <= len(task_name) <= MAX_NAME_LENGTH:
-            raise ValueError(f"the name of a task must have 1 to {MAX_NAME_LENGTH} characters")
+            raise ValueError(
+                f"task: expected a name of 1 to {MAX_NAME_LENGTH} characters, got {len(task_name)}"
+            )
         if _is_coroutine_function(function, task_name):
             if thread:
                 raise ValueError("a coroutine function runs on the loop, not in a thread")

@@ -325,5 +325,5 @@ async def test_no_process_is_started_for_coroutines_alone() -> None:
 
 
 def test_a_process_must_perform_a_job() -> None:
-    with pytest.raises(ValueError, match="recycle_after must be at least 1"):
+    with pytest.raises(ValueError, match="recycle_after: expected at least 1"):
         ProcessPool(ChildSettings(), recycle_after=0)

@@ -67,7 +67,7 @@ class Method(Generic[_T]):
             try:
                 self._setters[name](request, value)
             except UnicodeError:
-                raise InvalidError("must be text without lone surrogates", field=name) from None
+                raise InvalidError("expected text without lone surrogates", field=name) from None
             except InvalidError:
                 raise
             except ValueError as error:
@@ -121,7 +121,7 @@ def broadcast(command: str, args: Sequence[JsonValue], ids: Sequence[int] | None
     """Return the call that sends a command to workers, all of them if `ids` is None."""
     call = _BROADCAST_COMMAND(command=command, args=args, ids=ids)
     if ids is not None and not call.request.ids:
-        raise InvalidError("must not be empty: None are all workers", field="ids")
+        raise InvalidError("expected at least one id, or None for all workers", field="ids")
     return call
 
 

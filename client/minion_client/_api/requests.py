@@ -72,13 +72,13 @@ def _setter(field: Any) -> Callable[[Any, Any], None]:
 
 def _id(value: int) -> int:
     if not 0 < value < 2**63:
-        raise InvalidError(f"must be in 1..2^63-1, not {value}", field="id")
+        raise InvalidError(f"expected 1..2^63-1, got {value}", field="id")
     return value
 
 
 def _items(values: Iterable[Any], field: str) -> list[Any]:
     if isinstance(values, (str, bytes)):
-        raise InvalidError("must be a list", field=field)
+        raise InvalidError(f"expected a list, got {type(values).__name__}", field=field)
     return list(values)
 
 
@@ -94,7 +94,7 @@ def _duration(span: Seconds, field: str) -> Duration:
     """Return a span of time, to the microsecond."""
     seconds = span.total_seconds() if isinstance(span, timedelta) else span
     if not isfinite(seconds) or abs(seconds) > _MAX_SECONDS:
-        raise InvalidError(f"must be a number of seconds, not {span}", field=field)
+        raise InvalidError(f"expected a number of seconds, got {span}", field=field)
     duration = Duration()
     duration.FromMicroseconds(round(seconds * 1_000_000))
     return duration

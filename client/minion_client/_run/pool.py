@@ -45,7 +45,7 @@ class ProcessPool:
         backoff: Backoff | None = None,
     ) -> None:
         if recycle_after < 1:
-            raise ValueError(f"recycle_after must be at least 1, not {recycle_after}")
+            raise ValueError(f"recycle_after: expected at least 1, got {recycle_after}")
         self._settings = settings
         self._recycle_after = recycle_after
         self._backoff = backoff or Backoff()
