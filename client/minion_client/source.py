@@ -19,13 +19,8 @@ class ClaimedJob(Protocol):
     """A job that a worker has taken.
 
     Attributes:
-        id: Id of the job.
-        task: Name of its task.
-        args: Arguments to call the task with.
         retries: How often it has been retried: the generation that its outcome names.
         attempts: How often it may still run, this run included.
-        priority: Its priority.
-        queue: Name of the queue it was taken from.
         notes: Its notes when it was taken.
     """
 

@@ -92,15 +92,15 @@ class Worker:
         runner: Runner | None = None,
     ) -> None:
         if isinstance(queues, str) or not queues:
-            raise ValueError("queues must be a list of at least one name")
+            raise ValueError(f"queues: expected a list of at least one name, got {queues!r}")
         for name, seconds in {
             "heartbeat_interval": heartbeat_interval,
             "dequeue_wait": dequeue_wait,
         }.items():
             if not seconds > 0:
-                raise ValueError(f"{name} must be positive, not {seconds}")
+                raise ValueError(f"{name}: expected more than 0 seconds, got {seconds}")
         if not grace >= 0:
-            raise ValueError(f"grace must not be negative, not {grace}")
+            raise ValueError(f"grace: expected 0 seconds or more, got {grace}")
         self._source = source
         self._heartbeat_interval = heartbeat_interval
         self._grace = grace
@@ -128,9 +128,9 @@ class Worker:
         )
         self._heartbeat_due = asyncio.Event()
         self._claimer = Claimer(
-            source,
-            self._slots,
-            self._reporter,
+            source=source,
+            slots=self._slots,
+            reporter=self._reporter,
             queues=tuple(queues),
             wait=dequeue_wait,
             backoff=self._backoff,

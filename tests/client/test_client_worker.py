@@ -290,7 +290,7 @@ async def test_a_job_of_a_task_that_is_unknown_fails(bench: WorkerBench) -> None
     bench.source = Careless()
     Gate(bench)
     bench.worker()
-    job = await bench.perform("unknown")
+    job = await bench.run_job("unknown")
     assert (job.state, job.result) == ("failed", "Unknown task: unknown")
 
 
@@ -582,13 +582,13 @@ async def test_lost_races_are_no_errors(
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"queues": "default"}, "queues must be a list"),
-        ({"queues": []}, "queues must be a list"),
-        ({"jobs": -1}, "jobs must not be negative"),
-        ({"limits": {"a": -1}}, r"limits\[a\] must not be negative"),
-        ({"grace": -1}, "grace must not be negative"),
-        ({"heartbeat_interval": 0}, "heartbeat_interval must be positive"),
-        ({"dequeue_wait": float("nan")}, "dequeue_wait must be positive"),
+        ({"queues": "default"}, "queues: expected a list"),
+        ({"queues": []}, "queues: expected a list"),
+        ({"jobs": -1}, "jobs: expected 0 or more"),
+        ({"limits": {"a": -1}}, r"limits\[a\]: expected 0 or more"),
+        ({"grace": -1}, "grace: expected 0 seconds or more"),
+        ({"heartbeat_interval": 0}, "heartbeat_interval: expected more than 0 seconds"),
+        ({"dequeue_wait": float("nan")}, "dequeue_wait: expected more than 0 seconds"),
         ({"status": {"a": set()}}, r"status is not JSON: \$.a: expected a JSON value, got set"),
     ],
 )

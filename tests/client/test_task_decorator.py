@@ -50,9 +50,9 @@ def test_two_functions_must_not_share_a_name() -> None:
     [
         ("", {}, "1 to 255 characters"),
         ("x" * 256, {}, "1 to 255 characters"),
-        ("x", {"timeout": 0}, "timeout must be a positive number of seconds, not 0"),
-        ("x", {"timeout": math.nan}, "timeout must be a positive number"),
-        ("x", {"timeout": math.inf}, "timeout must be a positive number"),
+        ("x", {"timeout": 0}, "timeout: expected a positive number of seconds, got 0"),
+        ("x", {"timeout": math.nan}, "timeout: expected a positive number"),
+        ("x", {"timeout": math.inf}, "timeout: expected a positive number"),
     ],
 )
 def test_bad_arguments_are_refused(name: str, options: dict[str, Any], text: str) -> None:

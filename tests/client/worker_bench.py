@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,8 +202,9 @@ class WorkerBench:
             )
 
     def process_pool(self, *modules: str, recycle_after: int = 100, **settings: Any) -> ProcessPool:
+        path = [str(self.modules), *settings.pop("import_path", sys.path)]
         return ProcessPool(
-            ChildSettings(modules=modules, path=[str(self.modules)], **settings),
+            ChildSettings(modules=modules, import_path=path, **settings),
             recycle_after=recycle_after,
             backoff=Backoff(initial=0.01, maximum=0.05),
         )
@@ -235,7 +237,7 @@ class WorkerBench:
             await asyncio.gather(*self.runs)
         self.runs.clear()
 
-    async def perform(self, task: str, *args: JsonValue, **options: Any) -> MemoryJob:
+    async def run_job(self, task: str, *args: JsonValue, **options: Any) -> MemoryJob:
         """Enqueue a job and wait until it has ended."""
         job = await self.source.enqueue(task, *args, **options)
         await self.source.ended(job)

@@ -23,12 +23,13 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Mapping
 from typing import NoReturn
 
 from minion_wire.json_value import JsonValue
 
-from minion_client._run.frames import HEADER, Message, decode_body, encode_frame
+from minion_client._run.frames import FrameDecoder, Message, encode_frame
 from minion_client._run.output import guard_output
 from minion_client._run.state import ProcessState
 from minion_client._run.verdict import (
@@ -61,6 +62,9 @@ class Channel:
         self._socket = socket.socket(fileno=fd)
         self._identity = _identity(fd)
         self._lock = threading.Lock()
+        # The worker is trusted: it decides how large a job may be.
+        self._decoder = FrameDecoder(sys.maxsize)
+        self._received: deque[Message] = deque()
         os.register_at_fork(after_in_child=self._socket.close)
 
     def fileno(self) -> int:
@@ -81,24 +85,15 @@ class Channel:
 
     def receive(self) -> Message | None:
         """Wait for a message; None: the other side is closed."""
-        header = self._read(HEADER.size)
-        if header is None:
-            return None
-        (length,) = HEADER.unpack(header)
-        body = self._read(length)
-        return None if body is None else decode_body(body)
-
-    def _read(self, size: int) -> bytes | None:
-        data = bytearray()
-        while len(data) < size:
+        while not self._received:
             try:
-                part = self._socket.recv(size - len(data))
+                data = self._socket.recv(2**18)
             except ConnectionError:
                 return None
-            if not part:
+            if not data:
                 return None
-            data += part
-        return bytes(data)
+            self._received.extend(self._decoder.feed(data))
+        return self._received.popleft()
 
 
 class ChildRunner:

@@ -21,8 +21,6 @@ _stopping: set[asyncio.Task[None]] = set()
 class CoroutineRun(JobRun):
     """A job that runs on the event loop; it is stopped by cancelling its asyncio task."""
 
-    __slots__ = ("_running",)
-
     _running: asyncio.Task[None]
 
     def start(self) -> None:
@@ -37,10 +35,10 @@ class CoroutineRun(JobRun):
         except BaseException as error:  # noqa: BLE001
             self._log_failure(error)
             verdict = judge_error(error, limit=limit)
-        self._end(verdict)
+        self.end(verdict)
 
     async def _call(self) -> JsonValue:
-        job = self._handle(self._note)
+        job = self._handle(self.note)
         called: Any = self._task.function(job, *job.args)
         return await called
 
@@ -55,9 +53,9 @@ class CoroutineRun(JobRun):
     def _stopped(self, running: asyncio.Task[None]) -> None:
         _stopping.discard(running)
         # A coroutine that is cancelled before its first step never reaches `_end`.
-        self._fail(self._reason)
+        self.fail(self._reason)
 
     def _give_up(self) -> None:
         job = self.job
         _log.warning("Job %d (%s) ignores that it was cancelled: abandoned", job.id, job.task)
-        self._fail(self._reason)
+        self.fail(self._reason)

@@ -26,17 +26,6 @@ def encode_frame(message: Mapping[str, object]) -> bytes:
     return HEADER.pack(len(body)) + body
 
 
-def decode_body(body: bytes) -> Message:
-    """Return the message in the bytes after a length, or raise FrameError."""
-    try:
-        message = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise FrameError(f"expected JSON: {error}") from None
-    if not isinstance(message, dict):
-        raise FrameError(f"expected a JSON object, got {type(message).__name__}")
-    return message
-
-
 class FrameDecoder:
     """Cuts a stream of bytes into messages of at most `limit` bytes each."""
 
@@ -57,4 +46,10 @@ class FrameDecoder:
                 return
             body = bytes(buffer[HEADER.size : end])
             del buffer[:end]
-            yield decode_body(body)
+            try:
+                message = orjson.loads(body)
+            except orjson.JSONDecodeError as error:
+                raise FrameError(f"expected JSON: {error}") from None
+            if not isinstance(message, dict):
+                raise FrameError(f"expected a JSON object, got {type(message).__name__}")
+            yield message

@@ -51,18 +51,6 @@ class JobRun(ABC):
         revoked: Whether the job has moved on, so that the outcome does not matter.
     """
 
-    __slots__ = (
-        "_ended",
-        "_limits",
-        "_observer",
-        "_reason",
-        "_task",
-        "_timer",
-        "job",
-        "key",
-        "revoked",
-    )
-
     def __init__(
         self, job: ClaimedJob, task: Task, observer: JobObserver, limits: TaskLimits
     ) -> None:
@@ -104,7 +92,7 @@ class JobRun(ABC):
     def abandon(self, reason: str) -> None:
         """Stop the job and end the run at once, whether or not the task has stopped."""
         self.stop(reason)
-        self._fail(reason)
+        self.fail(reason)
 
     def _start_timer(self) -> None:
         if self._task.timeout is not None:
@@ -128,7 +116,8 @@ class JobRun(ABC):
             _max_json_bytes=self._limits.max_json_bytes,
         )
 
-    def _note(self, notes: Mapping[str, JsonValue]) -> None:
+    def note(self, notes: Mapping[str, JsonValue]) -> None:
+        """Pass on what the task noted, unless the run has ended."""
         if not self._ended:
             self._observer.noted(self, notes)
 
@@ -137,10 +126,12 @@ class JobRun(ABC):
         if self._reason is None and not is_job_failed(error):
             log_failure(self.job.id, self.job.task, error)
 
-    def _fail(self, result: JsonValue) -> None:
-        self._end(Verdict(failed=True, result=result))
+    def fail(self, result: JsonValue) -> None:
+        """End the run with a result of the worker's own."""
+        self.end(Verdict(failed=True, result=result))
 
-    def _end(self, verdict: Verdict) -> None:
+    def end(self, verdict: Verdict) -> None:
+        """End the run, unless it has ended; the reason it was stopped for outweighs the verdict."""
         if self._ended:
             return
         self._ended = True

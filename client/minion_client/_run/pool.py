@@ -6,15 +6,12 @@ import asyncio
 import logging
 import signal
 from collections import deque
-from collections.abc import Mapping
-
-from minion_wire.json_value import JsonValue
 
 from minion_client._run.frames import encode_frame
 from minion_client._run.guard import Guard
 from minion_client._run.job_run import JobObserver, JobRun, TaskLimits
 from minion_client._run.process import ChildProcess, ChildSettings, ChildStartError
-from minion_client._run.verdict import WORKER_GONE, Verdict, exit_words
+from minion_client._run.verdict import WORKER_GONE, exit_words
 from minion_client.backoff import Backoff
 from minion_client.source import ClaimedJob
 from minion_client.tasks import Task, job_fields
@@ -48,7 +45,7 @@ class ProcessPool:
         backoff: Backoff | None = None,
     ) -> None:
         if recycle_after < 1:
-            raise ValueError(f"recycle_after must be at least 1, not {recycle_after}")
+            raise ValueError(f"recycle_after: expected at least 1, got {recycle_after}")
         self._settings = settings
         self._recycle_after = recycle_after
         self._backoff = backoff or Backoff()
@@ -113,7 +110,7 @@ class ProcessPool:
         self._guard.stop()
 
     def acquire(self, run: ProcessRun) -> None:
-        """Begin a run as soon as a process is free."""
+        """Begin a run in a process as soon as one is free."""
         self._waiting.append(run)
         self._dispatch()
 
@@ -216,8 +213,6 @@ class ProcessPool:
 class ProcessRun(JobRun):
     """A job that runs in a child process; it is stopped by killing the process."""
 
-    __slots__ = ("_child", "_frame", "_pool", "_starts")
-
     def __init__(
         self,
         job: ClaimedJob,
@@ -236,7 +231,7 @@ class ProcessRun(JobRun):
         try:
             self._frame = encode_frame(job_fields(self.job))
         except TypeError as error:
-            self._fail(f"Job could not be sent to a worker process: {error}")
+            self.fail(f"Job could not be sent to a worker process: {error}")
         else:
             self._pool.acquire(self)
 
@@ -257,32 +252,22 @@ class ProcessRun(JobRun):
         # It will not be sent again.
         self._frame = b""
 
-    def noted(self, notes: Mapping[str, JsonValue]) -> None:
-        self._note(notes)
-
-    def ended(self, verdict: Verdict) -> None:
-        self._end(verdict)
-
     def lost(self, returncode: int) -> None:
         self._child = None
         self._stop_timer()
         if self._reason is not None:
-            self._fail(self._reason)
+            self.fail(self._reason)
         elif self._starts < _MAX_STARTS:
             self._pool.put_back(self)
         else:
-            self._fail(
+            self.fail(
                 f"Job could not be started: {_MAX_STARTS} worker processes ended before it began,"
                 f" the last one with {exit_words(returncode)}"
             )
-
-    def fail(self, result: str) -> None:
-        """Fail without a process."""
-        self._fail(result)
 
     def _interrupt(self) -> None:
         if self._child is not None:
             self._child.kill()
         else:
             self._pool.withdraw(self)
-            self._fail(self._reason)
+            self.fail(self._reason)

@@ -56,21 +56,17 @@ class ChildSettings:
 
     Attributes:
         modules: Names of the modules that define the tasks.
-        path: Directories to find them in before those of `import_path`.
-        import_path: The whole `sys.path` that follows; by default the worker's own, so that a
-            module is not another one in a child process.
-        env: Environment variables to set besides the worker's own.
-        own_env: The worker's own, as they were when this was made: a task may change them.
+        import_path: Its `sys.path`; by default the worker's own, so that a module is not another
+            one in a child process.
+        env: Its environment; by default the worker's own when this was made: a task may change it.
         directory: The working directory; the worker's own, for the same reason.
         max_json_bytes: Bytes that a result, or one call's notes, may have as encoded.
         start_timeout: Seconds in which it must have imported the modules.
     """
 
     modules: Sequence[str] = ()
-    path: Sequence[str] = ()
     import_path: Sequence[str] = field(default_factory=_own_path)
-    env: Mapping[str, str] = field(default_factory=dict)
-    own_env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     directory: str | None = field(default_factory=_own_directory)
     max_json_bytes: int = MAX_JOB_BYTES
     start_timeout: float = 60.0
@@ -81,17 +77,12 @@ class ChildJob(Protocol):
 
     job: ClaimedJob
 
-    def started(self) -> None:
-        """The job has begun."""
-
-    def noted(self, notes: Mapping[str, JsonValue]) -> None:
-        """The job has noted."""
-
-    def ended(self, verdict: Verdict) -> None:
-        """The job has ended, by itself or with its process."""
+    def started(self) -> None: ...
+    def note(self, notes: Mapping[str, JsonValue]) -> None: ...
+    def end(self, verdict: Verdict) -> None: ...
 
     def lost(self, returncode: int) -> None:
-        """The process has ended before the job began."""
+        """Begin again: the process has ended before the job began."""
 
 
 class ChildProcess(asyncio.Protocol):
@@ -177,9 +168,11 @@ class ChildProcess(asyncio.Protocol):
                     *("-P", "-m", "minion_client._run.child"),
                     *(str(theirs.fileno()), str(os.getpid())),
                 )
-                env = {**self._settings.own_env, **self._settings.env}
                 self._process = spawn(
-                    command, env=env, fd=theirs.fileno(), directory=self._settings.directory
+                    command,
+                    env=self._settings.env,
+                    fd=theirs.fileno(),
+                    directory=self._settings.directory,
                 )
             self._guard.add(self.pid)
             ours.setblocking(False)  # noqa: FBT003 - the signature is socket's
@@ -194,7 +187,7 @@ class ChildProcess(asyncio.Protocol):
             raise
         setup = {
             "modules": list(self._settings.modules),
-            "path": [*self._settings.path, *self._settings.import_path],
+            "path": list(self._settings.import_path),
             "max_json_bytes": self._settings.max_json_bytes,
             "log_level": logging.getLogger().getEffectiveLevel(),
         }
@@ -251,7 +244,7 @@ class ChildProcess(asyncio.Protocol):
         job, self._job = self._job, None
         if job is not None:
             if self.began:
-                job.ended(Verdict(failed=True, result=self._exit_text(returncode)))
+                job.end(Verdict(failed=True, result=self._exit_text(returncode)))
             else:
                 job.lost(returncode)
         return returncode
@@ -298,13 +291,13 @@ class ChildProcess(asyncio.Protocol):
                 self.began = True
                 job.started()
             case "note" if job is not None and job.job.id == message["job_id"]:
-                job.noted(message["notes"])
+                job.note(message["notes"])
             case "end" if job is not None:
                 self._job = None
                 if message["spoilt"]:
                     _log.debug("worker process %d is replaced: %s", self.pid, message["spoilt"])
                     self.usable = False
-                job.ended(Verdict(failed=message["failed"], result=message["result"]))
+                job.end(Verdict(failed=message["failed"], result=message["result"]))
                 self._released(self)
             case _:
                 # Notes of a job that has ended.

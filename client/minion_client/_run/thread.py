@@ -17,8 +17,6 @@ from minion_client.tasks import JobCancelled
 class ThreadRun(JobRun):
     """A job that runs in a thread of its own; it can only be asked to stop."""
 
-    __slots__ = ("_loop",)
-
     _loop: asyncio.AbstractEventLoop
 
     def start(self) -> None:
@@ -28,7 +26,7 @@ class ThreadRun(JobRun):
         try:
             thread.start()
         except RuntimeError as error:
-            self._fail(f"Job could not be started: {error}")
+            self.fail(f"Job could not be started: {error}")
         else:
             self._start_timer()
 
@@ -43,10 +41,10 @@ class ThreadRun(JobRun):
         if os.getpid() != process:
             # The task forked, and this is the copy: the worker is not its to go on with.
             os._exit(int(verdict.failed))
-        self._call(lambda: self._end(verdict))
+        self._call(lambda: self.end(verdict))
 
     def _send_note(self, notes: Mapping[str, JsonValue]) -> None:
-        if not self._call(lambda: self._note(notes)):
+        if not self._call(lambda: self.note(notes)):
             raise JobCancelled("the worker has ended")
 
     def _call(self, callback: Callable[[], None]) -> bool:

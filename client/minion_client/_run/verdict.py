@@ -1,4 +1,4 @@
-"""Whether a job finished or failed, and with which result, from what its task did."""
+"""Verdicts: whether a job finished or failed, and with which result."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from minion_wire.sizes import result_too_large
 from minion_client.tasks import Job, JobFailed, TaskFunction, call
 
 MAX_TEXT_LENGTH = 10_000
-"""Characters that are kept of an exception's text."""
+"""Maximum length of an exception's text in a result."""
 MAX_NAME_LENGTH = 200
-"""Characters that are kept of the name of an exception's class."""
+"""Maximum length of the name of an exception's class in a result."""
 _MAX_NAMED = 5
 """Exceptions of a group that its text names."""
 
@@ -31,12 +31,7 @@ WORKER_GONE = "Worker went away"
 
 
 class Verdict(NamedTuple):
-    """How a job ended.
-
-    Attributes:
-        failed: Whether it failed; else it finished.
-        result: Its result, plain JSON.
-    """
+    """How a job ended: with a result, which is plain JSON."""
 
     failed: bool
     result: JsonValue
@@ -45,13 +40,9 @@ class Verdict(NamedTuple):
 def run_task(
     function: TaskFunction, job: Job, *, limit: int, failed: Callable[[BaseException], None]
 ) -> Verdict:
-    """Call the function of a task where no event loop runs, and judge what it does.
+    """Call the function of a task where no event loop runs, and return the verdict.
 
-    Args:
-        function: The function.
-        job: The job, with its arguments.
-        limit: Bytes that the result may have as encoded.
-        failed: Called with what the function raises, before it is judged.
+    The result may have `limit` bytes as encoded; `failed` is called with what the function raises.
     """
     try:
         return judge_return(call(function, job), limit=limit)
@@ -166,5 +157,5 @@ def _words(error: BaseException) -> tuple[str, str]:
 
 
 def _name(kind: type) -> str:
-    # Not kind.__name__, which a metaclass may answer.
+    # Not kind.__name__, which a metaclass may define.
     return storable_text(type.__dict__["__name__"].__get__(kind), limit=MAX_NAME_LENGTH)

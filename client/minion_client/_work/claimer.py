@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from minion_client._work.reporter import Reporter
 from minion_client._work.slots import Claim, Slots
@@ -17,10 +18,11 @@ _log = logging.getLogger(__name__)
 _MAX_UNDELIVERED = 1_000
 
 
+@dataclass(kw_only=True, eq=False)
 class Claimer:
     """Claims jobs while slots are free for them.
 
-    Args:
+    Attributes:
         source: Where the jobs come from.
         slots: What may be claimed.
         reporter: Nothing is claimed while it has too many outcomes to deliver.
@@ -31,29 +33,17 @@ class Claimer:
         failed: Called after each claim that failed.
     """
 
-    def __init__(
-        self,
-        source: JobSource,
-        slots: Slots,
-        reporter: Reporter,
-        *,
-        queues: Sequence[str],
-        wait: float,
-        backoff: Backoff,
-        claimed: Callable[[Sequence[ClaimedJob]], None],
-        failed: Callable[[], None],
-    ) -> None:
-        self._source = source
-        self._slots = slots
-        self._reporter = reporter
-        self._queues = queues
-        self._wait = wait
-        self._backoff = backoff
-        self._claimed = claimed
-        self._failed = failed
-        self._claim: tuple[Claim, asyncio.Task[Sequence[ClaimedJob]]] | None = None
-        self._changed = asyncio.Event()
-        self._stopping = asyncio.Event()
+    source: JobSource
+    slots: Slots
+    reporter: Reporter
+    queues: Sequence[str]
+    wait: float
+    backoff: Backoff
+    claimed: Callable[[Sequence[ClaimedJob]], None]
+    failed: Callable[[], None]
+    _claim: tuple[Claim, asyncio.Task[Sequence[ClaimedJob]]] | None = None
+    _changed: asyncio.Event = field(default_factory=asyncio.Event)
+    _stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def claiming(self) -> bool:
@@ -75,7 +65,7 @@ class Claimer:
     def slot_freed(self) -> None:
         """Claim for a slot that is free now."""
         self._changed.set()
-        if self._claim is not None and self._slots.outdates(self._claim[0]):
+        if self._claim is not None and self.slots.outdates(self._claim[0]):
             self.renew()
 
     async def run(self) -> None:
@@ -86,19 +76,19 @@ class Claimer:
         """
         failures = 0
         while not self._stopping.is_set():
-            claim = self._slots.next_claim()
+            claim = self.slots.next_claim()
             if claim is not None and claim.min_priority is not None:
                 # Short jobs end in one turn of the loop and free ordinary slots.
                 await asyncio.sleep(0)
                 if self._stopping.is_set():
                     return
-                claim = self._slots.next_claim()
+                claim = self.slots.next_claim()
             if claim is None:
                 self._changed.clear()
                 await self._changed.wait()
                 continue
-            if self._reporter.undelivered > _MAX_UNDELIVERED:
-                await first(self._reporter.delivered(), self._stopping.wait())
+            if self.reporter.undelivered > _MAX_UNDELIVERED:
+                await first(self.reporter.delivered(), self._stopping.wait())
                 continue
             try:
                 jobs = await self._dequeue(claim)
@@ -110,22 +100,22 @@ class Claimer:
                     _log.warning(
                         "cannot take jobs: %s; trying again", error, exc_info=defect(error)
                     )
-                self._failed()
-                await pause(self._backoff.delay(failures), self._stopping)
+                self.failed()
+                await pause(self.backoff.delay(failures), self._stopping)
                 continue
             if failures:
                 _log.info("Taking jobs again after %d failure(s)", failures)
                 failures = 0
-            self._claimed(jobs)
+            self.claimed(jobs)
 
     async def _dequeue(self, claim: Claim) -> Sequence[ClaimedJob]:
         call = asyncio.ensure_future(
-            self._source.dequeue(
-                queues=self._queues,
+            self.source.dequeue(
+                queues=self.queues,
                 tasks=claim.tasks,
                 min_priority=claim.min_priority,
                 max_jobs=claim.max_jobs,
-                wait=self._wait,
+                wait=self.wait,
             )
         )
         self._claim = (claim, call)

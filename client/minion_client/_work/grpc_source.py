@@ -14,7 +14,7 @@ from minion_wire import values
 from minion_wire.json_value import JsonValue
 
 from minion_client._work.outbox import MAX_REPORT_BYTES, Delivery, Outbox, check_size
-from minion_client._work.waiting import is_outage
+from minion_client._work.waiting import first, is_outage
 from minion_client._work.work_call import Demand, SentCommand, TakenJob, WorkCall, WorkState
 from minion_client.backoff import Backoff
 from minion_client.endpoint import Endpoint
@@ -75,7 +75,10 @@ class GrpcSource:
         if self._calling is None or self._calling.done():
             self._calling = asyncio.create_task(self._keep_calling(), name="minion-work-calls")
             self._calling.add_done_callback(self._stopped_calling)
-        await _either(self._calling, self._connected)
+        await first(asyncio.wait((self._calling,)), self._connected.wait())
+        if self._calling.done():
+            self._calling.result()
+            raise ConnectionError("the worker has disconnected")
         assert state.worker_id is not None, "the welcome has it"
         return state.worker_id
 
@@ -275,15 +278,3 @@ class GrpcSource:
     def _check_calling(self) -> None:
         if self._calling is None or self._calling.done():
             raise ConnectionError("the worker is not registered")
-
-
-async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
-    """Wait for an event, unless a task ends first, which it should not."""
-    waiting = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()
-    if task.done():
-        task.result()
-        raise ConnectionError("the worker has disconnected")

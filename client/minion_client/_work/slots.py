@@ -45,7 +45,7 @@ class Slots:
             {"jobs": jobs, "spare": spare} | {f"limits[{t}]": n for t, n in limits.items()}
         )
         if jobs + spare < 1:
-            raise ValueError("jobs and spare must not both be 0")
+            raise ValueError("jobs: expected at least 1 without spare slots, got 0")
         self.jobs = jobs
         self.spare = spare
         self.running = 0
@@ -113,4 +113,4 @@ class Slots:
 def _check_counts(counts: Mapping[str, int]) -> None:
     for name, count in counts.items():
         if count < 0:
-            raise ValueError(f"{name} must not be negative, not {count}")
+            raise ValueError(f"{name}: expected 0 or more, got {count}")
