@@ -1,4 +1,4 @@
-"""The outermost layer: CORS headers on every answer, preflights, and a last word on defects."""
+"""The outermost layer: CORS headers on every response, preflights, and INTERNAL for defects."""
 
 from __future__ import annotations
 
@@ -7,36 +7,34 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from minion_rest_bridge.answers import send_failure
-from minion_rest_bridge.errors import internal_failure
+from minion_rest_bridge.errors import Headers, internal_error
 from minion_rest_bridge.request import header, raw_path
+from minion_rest_bridge.responses import send_failure, send_no_content
 
 logger = logging.getLogger(__name__)
 
-Headers = list[tuple[bytes, bytes]]
-
+LANRARAGI_PREFIX: Final = "/api/"
 _ORIGIN: Final = (b"access-control-allow-origin", b"*")
-LANRARAGI_HEADERS: Final[Headers] = [
+LANRARAGI_HEADERS: Final[Headers] = (
     _ORIGIN,
     (b"access-control-allow-methods", b"GET, OPTIONS, POST, DELETE, PUT"),
     (b"access-control-allow-headers", b"Authorization"),
-]
-"""As LANraragi sends them, with every response and whatever OPTIONS asks for."""
-HEADERS: Final[Headers] = [
+)
+"""LANraragi's own, with every response and whatever OPTIONS asks for."""
+HEADERS: Final[Headers] = (
     _ORIGIN,
     (b"access-control-expose-headers", b"Accept-Encoding, Allow, Retry-After, WWW-Authenticate"),
-]
-PREFLIGHT_HEADERS: Final[Headers] = [
+)
+PREFLIGHT_HEADERS: Final[Headers] = (
     _ORIGIN,
     (b"access-control-allow-methods", b"GET, OPTIONS, POST, DELETE, PUT, PATCH"),
     (
         b"access-control-allow-headers",
         b"Authorization, Content-Type, Grpc-Timeout, X-Server-Timeout",
     ),
-    # As long as browsers remember it at most.
+    # Browsers remember it no longer than this.
     (b"access-control-max-age", b"86400"),
-]
-LANRARAGI_PREFIX: Final = "/api/"
+)
 
 
 class OpenToAll:
@@ -53,9 +51,7 @@ class OpenToAll:
         is_lanraragis = raw_path(scope).startswith(LANRARAGI_PREFIX)
         headers = LANRARAGI_HEADERS if is_lanraragis else HEADERS
         if scope["method"] == "OPTIONS" and (is_lanraragis or _is_preflight(scope)):
-            allowed = LANRARAGI_HEADERS if is_lanraragis else PREFLIGHT_HEADERS
-            await send({"type": "http.response.start", "status": 204, "headers": allowed})
-            await send({"type": "http.response.body", "body": b""})
+            await send_no_content(send, headers if is_lanraragis else PREFLIGHT_HEADERS)
             return
         started = False
 
@@ -71,11 +67,11 @@ class OpenToAll:
         except Exception:
             logger.exception("a request failed")
             if started:
-                # Only a broken connection can tell the client that the answer is not whole.
+                # Only a broken connection shows the client that the response is not whole.
                 raise
-            await send_failure(send_with_headers, internal_failure())
+            await send_failure(send_with_headers, internal_error().failure)
 
 
 def _is_preflight(scope: Scope) -> bool:
-    """Return whether an OPTIONS request is a browser's question (Fetch, 3.3.2)."""
+    """Return whether an OPTIONS request is a browser's preflight (Fetch, 3.3.2)."""
     return header(scope, b"access-control-request-method") is not None

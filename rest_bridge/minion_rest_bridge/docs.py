@@ -15,9 +15,10 @@ from starlette.types import Receive, Scope, Send
 
 from minion_rest_bridge.comments import load_comments
 from minion_rest_bridge.compression import Compressed
-from minion_rest_bridge.json_out import CONTENT_TYPE, dumps
+from minion_rest_bridge.json_text import dumps
 from minion_rest_bridge.openapi import describe
 from minion_rest_bridge.request import prefix_of
+from minion_rest_bridge.responses import CONTENT_TYPE
 from minion_rest_bridge.routing import GetOnly
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -29,11 +30,7 @@ PAGE_HEADERS: Final = {
 
 
 def docs_routes(services: Sequence[ServiceDescriptor]) -> list[BaseRoute]:
-    """Return the routes that show the API.
-
-    Args:
-        services: What is described.
-    """
+    """Return the routes that show the API of the services."""
     description = describe(services, load_comments())
 
     async def show_description(scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,5 +51,5 @@ def docs_routes(services: Sequence[ServiceDescriptor]) -> list[BaseRoute]:
 
 async def _lead_to_docs(scope: Scope, receive: Receive, send: Send) -> None:
     prefix = prefix_of(scope)
-    # Relative to where the client is, which may be under a prefix that nobody tells of.
+    # Relative to where the client is, which may be under a prefix that is not known here.
     await RedirectResponse(f"{prefix}/docs" if prefix else "docs")(scope, receive, send)

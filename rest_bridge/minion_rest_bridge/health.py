@@ -10,11 +10,11 @@ from grpc.aio import AioRpcError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from starlette.types import Receive, Scope, Send
 
-from minion_rest_bridge.answers import send_json
-from minion_rest_bridge.json_out import dumps
+from minion_rest_bridge.json_text import dumps
+from minion_rest_bridge.responses import send_json
 
 TIMEOUT: Final = 5.0
-"""Seconds: who asks for health wants to know soon."""
+"""Seconds."""
 
 
 class Health:
@@ -31,8 +31,5 @@ class Health:
             serving = response.status == health_pb2.HealthCheckResponse.SERVING
         except AioRpcError:
             serving = False
-        if serving:
-            await send_json(send, dumps({"status": "SERVING"}))
-        else:
-            body = dumps({"status": "NOT_SERVING"})
-            await send_json(send, body, HTTPStatus.SERVICE_UNAVAILABLE)
+        status = HTTPStatus.OK if serving else HTTPStatus.SERVICE_UNAVAILABLE
+        await send_json(send, dumps({"status": "SERVING" if serving else "NOT_SERVING"}), status)

@@ -1,4 +1,4 @@
-"""Routes for Starlette that look at the path as it was sent, and at the method last."""
+"""Routes for Starlette that match the path as it was sent, and check the method last."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from typing import Any, NoReturn
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from minion_rest_bridge.answers import send_failure, send_options
 from minion_rest_bridge.errors import method_not_allowed
 from minion_rest_bridge.request import raw_path
+from minion_rest_bridge.responses import send_failure, send_options
 
 
 class GetOnly:
-    """Refuses requests of other methods than GET and HEAD.
-
-    Starlette's `Route` would leave them to whatever route comes after it.
-    """
+    """Refuses other methods than GET and HEAD, which Starlette's `Route` leaves to later ones."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -28,8 +25,7 @@ class GetOnly:
         elif scope["method"] == "OPTIONS":
             await send_options(send, ["GET", "HEAD"])
         else:
-            error = method_not_allowed(["GET"])
-            await send_failure(send, error.failure, error.headers)
+            await send_failure(send, method_not_allowed(["GET"]).failure)
 
 
 class PrefixRoute(BaseRoute):
@@ -44,12 +40,12 @@ class PrefixRoute(BaseRoute):
         self._app = app
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Tell whether a request is the application's."""
-        is_ours = scope["type"] == "http" and raw_path(scope).startswith(self._prefix)
-        return (Match.FULL if is_ours else Match.NONE), {}
+        """Return whether a request is for the application."""
+        is_match = scope["type"] == "http" and raw_path(scope).startswith(self._prefix)
+        return (Match.FULL if is_match else Match.NONE), {}
 
     def url_path_for(self, name: str, /, **path_params: Any) -> NoReturn:
-        """Answer no path: nothing here has a name."""
+        """Raise NoMatchFound: the route has no name."""
         raise NoMatchFound(name, path_params)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:

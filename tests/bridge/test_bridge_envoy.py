@@ -37,7 +37,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minion_rest_bridge.app import create_app
-from minion_rest_bridge.services import bindings, load_services
+from minion_rest_bridge.rules import load_services, read_rules
 from minion_server.http import HttpServer
 from support.stack import serving
 
@@ -155,7 +155,7 @@ def _descriptors(echo: ServiceDescriptor) -> bytes:
 async def test_every_method_is_asked() -> None:
     unary = {
         binding.method.name
-        for binding in bindings(load_services())
+        for binding in read_rules(load_services())
         if not binding.method.server_streaming
     }
     assert {ask.rpc for ask in STORY} == unary

@@ -12,10 +12,12 @@ from bridge.fake import FakeMinion
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from minion.v1 import minion_service_pb2 as pb
-from minion_rest_bridge.comments import bounds, load_comments
+from minion.v1 import options_pb2
+from minion_rest_bridge.comments import load_comments
 from minion_rest_bridge.json_out import message_to_json
 from minion_rest_bridge.openapi import describe
-from minion_rest_bridge.services import load_services
+from minion_rest_bridge.rules import load_services
+from minion_server.domain import limits
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -145,18 +147,39 @@ def test_every_kind_of_field_is_described(echo: ServiceDescriptor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("comment", "expected"),
+    ("message", "field", "expected"),
     [
-        ("Id of the job, from 1.", {"minimum": 1}),
-        ("Name, 1 to 255 characters. Default: x.", {"minLength": 1, "maxLength": 255}),
-        ("How many, 1 to 1,000. Default: 100.", {"minimum": 1, "maximum": 1000}),
-        ("At most 10,000.", {"maxItems": 10_000}),
-        ("At most 10,000 characters.", {"maxLength": 10_000}),
-        ("How long from now the job is not taken.", {}),
+        ("EnqueueJobsRequest", "requests", {"maxItems": 10_000}),
+        ("EnqueueJobRequest", "task", {"minLength": 1, "maxLength": 255}),
+        ("EnqueueJobRequest", "attempts", {"minimum": 1, "maximum": 2**31 - 1}),
+        ("EnqueueJobRequest", "delay", {}),
     ],
 )
-def test_bounds_are_read_from_comments(comment: str, expected: dict[str, int]) -> None:
-    assert bounds(comment) == expected
+async def test_bounds_are_those_of_the_options(
+    description: Any, message: str, field: str, expected: dict[str, int]
+) -> None:
+    schema = description["components"]["schemas"][message]["properties"][field]
+    words = ("minLength", "maxLength", "minimum", "maximum", "maxItems")
+    assert {word: schema[word] for word in words if word in schema} == expected
+
+
+def test_the_options_state_the_bounds_that_the_server_holds() -> None:
+    greatest = {
+        "page_size": limits.MAX_PAGE_SIZE,
+        "max_jobs": limits.MAX_CLAIM,
+        "reason": limits.MAX_REASON_LENGTH,
+    }
+    found = set()
+    for service in load_services():
+        for message in service.file.message_types_by_name.values():
+            for field in message.fields:
+                bounds = field.GetOptions().Extensions[options_pb2.bounds]
+                for name in ("maximum", "max_length"):
+                    if getattr(bounds, name):
+                        known = greatest.get(field.name, limits.MAX_NAME_LENGTH)
+                        assert getattr(bounds, name) == known, field.full_name
+                        found.add(field.name)
+    assert found > greatest.keys()
 
 
 def test_the_descriptor_set_is_that_of_the_generated_modules() -> None:

@@ -16,9 +16,10 @@ from bridge.fake import KEY, Abort, FakeMinion, client_of
 from minion.v1.job_pb2 import Job
 from minion_rest_bridge.app import create_app
 from minion_rest_bridge.errors import RequestError
-from minion_rest_bridge.json_out import dumps, message_to_json
+from minion_rest_bridge.json_out import message_to_json
+from minion_rest_bridge.json_text import dumps
 from minion_rest_bridge.large import SMALL, LargeMessages
-from minion_rest_bridge.services import bindings, load_services
+from minion_rest_bridge.rules import load_services, read_rules
 from minion_server.storage.sqlite import SqliteStorage
 from support.rpc_bench import BEARER, rpc_server
 
@@ -38,7 +39,7 @@ def fake(fake: FakeMinion) -> FakeMinion:
 def paths_of(has_body: bool) -> list[tuple[str, str]]:
     """Answer method and path of every binding that needs a key."""
     found = []
-    for binding in bindings(load_services()):
+    for binding in read_rules(load_services()):
         if not binding.policy.is_open and (binding.body is not None) is has_body:
             segments = ["1" if part == "*" else part for part in binding.template.segments]
             verb = f":{binding.template.verb}" if binding.template.verb else ""

@@ -9,7 +9,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from minion_rest_bridge.comments import load_comments
 from minion_rest_bridge.openapi import describe
-from minion_rest_bridge.services import load_services
+from minion_rest_bridge.rules import load_services
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
 from support.processes import AUTHORIZED, MinionProcess
