@@ -54,6 +54,7 @@ class Case:
     def request(self, value: Any) -> Message:
         """Return a request that has the value in the field, and is good otherwise."""
         owner = self.field.containing_type
+        assert owner is not None
         others: dict[str, Any] = {"id": 1} if "id" in owner.fields_by_name else {}
         others |= NEEDED.get(owner.name, {})
         message = GetMessageClass(owner)(**others | {self.field.name: value})
@@ -111,6 +112,7 @@ def values(field: FieldDescriptor) -> tuple[list[Any], list[Any]]:
 
 
 def json_value(field: FieldDescriptor, size: int) -> Message:
+    assert field.message_type is not None
     text = "x" * size
     if field.message_type.name == "Struct":
         struct = Struct()

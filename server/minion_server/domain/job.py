@@ -136,6 +136,11 @@ class ClaimedJob:
     queue: str
     notes: dict[str, JsonValue]
 
+    @property
+    def key(self) -> JobKey:
+        """Its generation."""
+        return self.id, self.retries
+
     def problem(self) -> str | None:
         """Return why the job cannot be sent to a worker; None if it can.
 
