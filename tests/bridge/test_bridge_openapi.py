@@ -189,7 +189,7 @@ def test_the_descriptor_set_is_that_of_the_generated_modules() -> None:
         known = FileDescriptorProto()
         service.file.CopyToProto(known)
         assert _plain(files[service.file.name]) == _plain(known), "run `make gen`"
-    assert load_comments()["minion.v1.MinionService.GetJob"].startswith("Tell the state")
+    assert load_comments()["minion.v1.MinionService.GetJob"].startswith("Return the state")
 
 
 def _plain(file: FileDescriptorProto) -> FileDescriptorProto:

@@ -112,6 +112,7 @@ def values(field: FieldDescriptor) -> tuple[list[Any], list[Any]]:
 
 
 def json_value(field: FieldDescriptor, size: int) -> Message:
+    assert field.message_type is not None
     text = "x" * size
     assert field.message_type is not None
     if field.message_type.name == "Struct":

@@ -45,7 +45,7 @@ Ids go on after the highest: one near the end of their range would leave none fo
 come back with ids from before a reset, so the ids that were given are not known.
 """
 MAX_INT32 = 2**31 - 1
-MIN_INT32 = -(2**31)
+LOWEST_PRIORITY = -MAX_INT32 - 1
 MAX_RETRIES = MAX_INT32
 """Generations of one job: after this many retries it is not tried again."""
 MAX_INT64 = 2**63 - 1
@@ -149,7 +149,7 @@ Names = Annotated[Sequence[str], check_names]
 Id = Annotated[int, in_range(1, MAX_INT64)]
 Ids = Annotated[Sequence[int], check_ids]
 Parents = Annotated[Sequence[int], check_parents]
-Priority = Annotated[int, in_range(MIN_INT32, MAX_INT32)]
+Priority = Annotated[int, in_range(LOWEST_PRIORITY, MAX_INT32)]
 Number = Annotated[int, in_range(0, MAX_INT32)]
 Positive = Annotated[int, in_range(1, MAX_INT32)]
 Span = Annotated[timedelta, check_span]

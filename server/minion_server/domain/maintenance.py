@@ -60,15 +60,13 @@ History = Sequence[HistoryHour]
 
 HOUR = 3_600
 HISTORY_SECONDS = 23 * HOUR
-"""Time from the start of the history to the start of the present hour."""
+"""Time from the start of the history to the start of the current hour."""
 
 
 def to_history(start: int, counts: Mapping[int, tuple[int, int]]) -> History:
-    """Return the history.
+    """Return the history from its start, in seconds since the epoch.
 
-    Args:
-        start: Its beginning, in seconds since the epoch.
-        counts: By the hour since then: how many jobs failed, and how many finished.
+    `counts` has the failed and finished jobs by the hour since the start.
     """
     return [
         HistoryHour(epoch=start + hour * HOUR, failed_jobs=failed, finished_jobs=finished)
