@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -45,15 +44,15 @@ class Binder:
         self._new_message = message_factory.GetMessageClass(rule.method.input_type)
         self._body_field = rule.method.input_type.fields_by_name.get(rule.body or "")
         # Fields that are not the query's to fill.
-        self._taken: list[Path] = [variable.path for variable in rule.template.variables]
+        self._taken: list[Path] = [*rule.template.variables]
         if self._body_field is not None:
             self._taken.append((self._body_field.name,))
 
-    def bind(self, segments: Sequence[str], query: bytes, body: bytes) -> Message:
+    def bind(self, match: re.Match[str], query: bytes, body: bytes) -> Message:
         """Return the message.
 
         Args:
-            segments: Of the path, as sent.
+            match: Of the path with the rule's template.
             query: As sent, without its question mark.
             body: As sent.
 
@@ -65,7 +64,7 @@ class Binder:
             self._bind_body(message, body)
         if query:
             self._bind_query(message, query)
-        for path, text in self._rule.template.bind(segments).items():
+        for path, text in self._rule.template.bind(match).items():
             _bind_path(message, path, text)
         if message.ByteSize() > self._max_bytes:
             raise errors.too_large(self._max_bytes)

@@ -49,7 +49,7 @@ def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[
         seen[rule.method.name] += 1
         if seen[rule.method.name] > 1:
             operation["operationId"] += str(seen[rule.method.name])
-        paths.setdefault(_path_text(rule), {})[rule.http_method.lower()] = operation
+        paths.setdefault(rule.template.plain_text, {})[rule.http_method.lower()] = operation
     described: dict[str, Any] = json.loads(SKELETON.read_bytes())
     described["info"]["version"] = version(DISTRIBUTION)
     described["tags"][:0] = (
@@ -71,7 +71,7 @@ class _Operation:
         self._policy = rule.policy
         self._book = book
         self._comments = comments
-        self._in_path = [variable.path for variable in rule.template.variables]
+        self._in_path = [*rule.template.variables]
 
     def describe(self) -> dict[str, Any]:
         comment = self._comments.get(self._method.full_name, "")
@@ -185,12 +185,3 @@ def _leaves(
             or field.message_type in {each.containing_type for each in chain}
         ):
             yield from _leaves(message_type(field), chain)
-
-
-def _path_text(rule: Rule) -> str:
-    """Return the path as OpenAPI writes it, without the patterns of its variables."""
-    segments: list[str] = list(rule.template.segments)
-    for variable in reversed(rule.template.variables):
-        segments[variable.start : variable.end] = [f"{{{'.'.join(variable.path)}}}"]
-    verb = f":{rule.template.verb}" if rule.template.verb else ""
-    return f"/{'/'.join(segments)}{verb}"

@@ -103,8 +103,8 @@ def _read_rule(method: MethodDescriptor, rule: http_pb2.HttpRule) -> Rule:
 def _check_variables(method: MethodDescriptor, template: Template) -> None:
     bound: set[Path] = set()
     for variable in template.variables:
-        name = ".".join(variable.path)
-        chain = resolve(method.input_type, variable.path) or []
+        name = ".".join(variable)
+        chain = resolve(method.input_type, variable) or []
         if not chain or any(field.is_repeated for field in chain) or not takes_text(chain[-1]):
             raise ValueError(f"{method.full_name}: {name} is not a single field that text can fill")
         path = tuple(field.name for field in chain)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -29,7 +30,7 @@ from minion_rest_bridge.request import Limits, key_metadata, raw_path
 from minion_rest_bridge.responses import send_failure, send_json, send_options
 from minion_rest_bridge.rules import Rule
 from minion_rest_bridge.streams import send_stream
-from minion_rest_bridge.templates import PathTree
+from minion_rest_bridge.templates import PathTable
 
 ANY_METHOD: Final = "*"
 
@@ -61,26 +62,28 @@ class Transcoder:
         self._large = large
         self._reader = RequestReader(channel, large, limits)
         self._keep_alive = keep_alive
-        self._tree: PathTree[_Route] = PathTree()
+        self._table: PathTable[_Route] = PathTable()
         for rule in rules:
-            self._tree.add(rule.http_method, rule.template, _Route(channel, rule, limits.max_bytes))
+            self._table.add(
+                rule.http_method, rule.template, _Route(channel, rule, limits.max_bytes)
+            )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         try:
-            segments, routes = self._find(scope)
-            if isinstance(routes, _Route):
-                await self._serve(routes, segments, scope, receive, send)
+            found = self._find(raw_path(scope), scope["method"])
+            if isinstance(found, tuple):
+                await self._serve(*found, scope, receive, send)
             else:
-                await send_options(send, routes)
+                await send_options(send, found)
         except (RequestError, AioRpcError) as error:
             await send_failure(send, failure_of(error))
 
     async def _serve(
-        self, route: _Route, segments: list[str], scope: Scope, receive: Receive, send: Send
+        self, route: _Route, match: re.Match[str], scope: Scope, receive: Receive, send: Send
     ) -> None:
         def convert(body: bytes) -> Message:
-            return route.binder.bind(segments, scope["query_string"], body)
+            return route.binder.bind(match, scope["query_string"], body)
 
         request, timeout = await self._reader.read(
             route.policy, scope, receive, convert, has_body=route.has_body
@@ -97,27 +100,22 @@ class Transcoder:
             )
             await send_json(send, await write(response))
 
-    def _find(self, scope: Scope) -> tuple[list[str], _Route | set[str]]:
-        """Return the segments of the path and its route; for OPTIONS, the path's methods.
+    def _find(self, path: str, method: str) -> tuple[_Route, re.Match[str]] | set[str]:
+        """Return the route and the match of a path; for OPTIONS, the path's methods.
 
         Raises:
             RequestError: There is no such route.
         """
-        path = raw_path(scope)
-        if not path.startswith("/"):
-            raise path_not_found()
-        segments, verb = self._tree.split(path)
-        method: str = scope["method"]
         allowed: set[str] = set()
-        for routes in self._tree.find(segments, verb):
+        for routes, match in self._table.find(path):
             route = _choose(routes, method)
             if route is not None:
-                return segments, route
+                return route, match
             allowed.update(routes)
         if not allowed:
             raise path_not_found()
         if method == "OPTIONS":
-            return segments, allowed
+            return allowed
         raise method_not_allowed(allowed)
 
 
