@@ -14,17 +14,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from minion_rest_bridge.compression import Compressed
-from minion_rest_bridge.cors import OpenToAll
 from minion_rest_bridge.docs import docs_routes
-from minion_rest_bridge.errors import method_not_allowed, path_not_found
+from minion_rest_bridge.errors import PATH_NOT_FOUND, RequestError, method_not_allowed
 from minion_rest_bridge.health import Health
 from minion_rest_bridge.json_text import dumps
 from minion_rest_bridge.lanraragi import PREFIX, LanraragiApi
 from minion_rest_bridge.large import LargeMessages
+from minion_rest_bridge.middleware import Compressed, GetOnly, OpenToAll
 from minion_rest_bridge.request import Limits
 from minion_rest_bridge.responses import CONTENT_TYPE, failure_to_json
-from minion_rest_bridge.routing import GetOnly, PrefixRoute
+from minion_rest_bridge.routing import PrefixRoute
 from minion_rest_bridge.rules import load_services, read_rules
 from minion_rest_bridge.streams import DEFAULT_KEEP_ALIVE
 from minion_rest_bridge.transcode import Transcoder
@@ -76,7 +75,8 @@ def create_app(
 async def _respond(_request: Request, exception: Exception) -> Response:
     """Return the response to what Starlette's own routes refuse: paths of files, and methods."""
     allow = (getattr(exception, "headers", None) or {}).get("Allow")
-    failure = (method_not_allowed(allow.split(", ")) if allow else path_not_found()).failure
+    error = method_not_allowed(allow.split(", ")) if allow else RequestError(PATH_NOT_FOUND)
+    failure = error.failure
     return Response(
         dumps(failure_to_json(failure)),
         status_code=failure.http_status,

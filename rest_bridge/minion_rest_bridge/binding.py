@@ -11,17 +11,8 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from minion_wire.json_value import TOO_DEEP
 
-from minion_rest_bridge import errors, json_text
-from minion_rest_bridge.errors import FieldError, FieldPath, JsonTextError
-from minion_rest_bridge.fields import (
-    BOOL_VALUE,
-    INTEGERS,
-    MAX_DEPTH,
-    Path,
-    is_message,
-    resolve,
-    takes_text,
-)
+from minion_rest_bridge import errors, fields, json_text
+from minion_rest_bridge.errors import FieldError, FieldPath, JsonTextError, RequestError
 from minion_rest_bridge.json_in import BOOLEANS, add_value, check_oneof, read_field, read_message
 from minion_rest_bridge.json_text import JsonValue
 from minion_rest_bridge.rules import BODY_ALL, Rule
@@ -44,7 +35,7 @@ class Binder:
         self._new_message = message_factory.GetMessageClass(rule.method.input_type)
         self._body_field = rule.method.input_type.fields_by_name.get(rule.body or "")
         # Fields that are not the query's to fill.
-        self._taken: list[Path] = [*rule.template.variables]
+        self._taken: list[fields.Path] = [*rule.template.variables]
         if self._body_field is not None:
             self._taken.append((self._body_field.name,))
 
@@ -67,14 +58,14 @@ class Binder:
         for path, text in self._rule.template.bind(match).items():
             _bind_path(message, path, text)
         if message.ByteSize() > self._max_bytes:
-            raise errors.too_large(self._max_bytes)
+            raise RequestError(errors.TOO_LARGE, self._max_bytes)
         return message
 
     def _bind_body(self, message: Message, body: bytes) -> None:
         try:
             value = json_text.loads(body)
         except JsonTextError as error:
-            raise errors.not_json(error) from None
+            raise RequestError(errors.NOT_JSON, error) from None
         if self._body_field is None:
             if not isinstance(value, dict):
                 raise FieldError(errors.NOT_AN_OBJECT)
@@ -84,12 +75,12 @@ class Binder:
             read_field(value, message, self._body_field)
 
     def _bind_query(self, message: Message, query: bytes) -> None:
-        seen: set[Path] = set()
+        seen: set[fields.Path] = set()
         for raw_name, raw_value in split_query(query):
             name = decode_text(raw_name, "query")
             # When the body fills all fields, none is left for the query.
             is_taken = self._rule.body == BODY_ALL
-            chain = None if is_taken else resolve(message.DESCRIPTOR, name.split("."))
+            chain = None if is_taken else fields.resolve(message.DESCRIPTOR, name.split("."))
             path = tuple(field.name for field in chain or ())
             if chain is None or any(path[: len(taken)] == taken for taken in self._taken):
                 raise errors.unknown_name(name, "query parameter")
@@ -115,9 +106,9 @@ def decode_text(value: bytes, *steps: str) -> str:
         raise FieldError(errors.NOT_UTF_8, *steps) from None
 
 
-def _bind_path(message: Message, path: Path, raw: bytes) -> None:
+def _bind_path(message: Message, path: fields.Path, raw: bytes) -> None:
     """Bind a part of the path to a field, which the body may have set to the same value only."""
-    owner, field = _find(message, resolve(message.DESCRIPTOR, path) or [])
+    owner, field = _find(message, fields.resolve(message.DESCRIPTOR, path) or [])
     bound = type(owner)()
     with FieldPath(".".join(path)):
         read_field(_to_json(raw, field), bound, field)
@@ -135,7 +126,7 @@ def _bind_parameter(
     """Bind a parameter of the query to the field at the end of a chain."""
     owner, field = _find(message, chain)
     name = ".".join(field.name for field in chain)
-    if field.is_repeated and takes_text(field):
+    if field.is_repeated and fields.takes_text(field):
         name += f"[{len(getattr(owner, field.name))}]"
     with FieldPath(name):
         value = _to_json(raw, field)
@@ -153,7 +144,7 @@ def _find(message: Message, chain: list[FieldDescriptor]) -> tuple[Any, FieldDes
     Raises:
         FieldError: A field on the way belongs to a oneof whose other member is set.
     """
-    if len(chain) > MAX_DEPTH:
+    if len(chain) > fields.MAX_DEPTH:
         raise FieldError(TOO_DEEP, ".".join(field.name for field in chain[:3]))
     owner = message
     for index, field in enumerate(chain):
@@ -168,12 +159,14 @@ def _find(message: Message, chain: list[FieldDescriptor]) -> tuple[Any, FieldDes
 def _to_json(raw: bytes, field: FieldDescriptor) -> JsonValue:
     """Return the JSON value that a parameter's text stands for."""
     text = decode_text(raw)
-    if not takes_text(field):
+    if not fields.takes_text(field):
         raise FieldError(errors.NOT_A_PARAMETER)
-    if field.cpp_type in INTEGERS and _INTEGER.fullmatch(text) is None:
+    if field.cpp_type in fields.INTEGERS and _INTEGER.fullmatch(text) is None:
         # JSON's strings may have fractions and exponents; that would be many URLs for one job.
-        raise errors.not_an_integer(text)
-    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL or is_message(field, BOOL_VALUE):
+        raise FieldError(errors.NOT_AN_INTEGER.format(text[:40]))
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL or fields.is_message(
+        field, fields.BOOL_VALUE
+    ):
         return BOOLEANS.get(text, text)
     if field.enum_type is not None and _ENUM_NUMBER.fullmatch(text) is not None:
         return int(text)

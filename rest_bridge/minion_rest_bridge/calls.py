@@ -1,15 +1,25 @@
-"""Unary calls that end when the client hangs up."""
+"""Calls for HTTP requests: made once the request is read, and ended when the client hangs up."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
 
+import grpc.aio
 from google.protobuf.message import Message
-from starlette.types import Receive
+from grpc import StatusCode
+from grpc.aio import AioRpcError
+from minion.v1.admin_service_pb2 import CheckAccessRequest
+from minion.v1.admin_service_pb2_grpc import AdminServiceStub
+from starlette.types import Receive, Scope
 
-from minion_rest_bridge.errors import ClientGone
-from minion_rest_bridge.request import Metadata
+from minion_rest_bridge.errors import TOO_LARGE, ClientGone, RequestError
+from minion_rest_bridge.large import SMALL, LargeMessages
+from minion_rest_bridge.request import Body, Limits, key_metadata, timeout_of
+from minion_rest_bridge.rules import Policy
+
+T = TypeVar("T")
 
 PATIENCE: Final = 2.0
 """Seconds after which a client whose call does not wait is watched for hanging up.
@@ -17,24 +27,115 @@ PATIENCE: Final = 2.0
 Such a call has its effect in any case, and a client that only closes its sending side looks like
 one that has left, but expects its response. Watching costs a task, too.
 """
+ACCESS_SECONDS: Final = 5.0
+"""Deadline of the question whether a key is good."""
+_REFUSALS: Final = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)
+_NOT_KNOWN: Final = (StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND)
 
 
-async def call_unary(
-    method: Any,
-    request: Message,
-    metadata: Metadata,
-    timeout: float | None,  # noqa: ASYNC109 - gRPC's deadline
-    receive: Receive,
-    *,
-    waits: bool,
-) -> Any:
-    """Call a unary method; cancel the call when the client hangs up.
+class Caller:
+    """Reads requests, in the order in which those without the key cost least, and calls methods.
+
+    A small request is read and converted at once; only if it is refused, the server is asked
+    whether the client has the key at all. For a large one it is asked first.
 
     Args:
-        method: A unary-unary multicallable.
-        request: Its request message.
-        metadata: To send along.
-        timeout: Seconds that it may take; None: any time.
+        channel: To the gRPC server.
+        large: Converts large messages.
+        limits: What a request may take.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, large: LargeMessages, limits: Limits) -> None:
+        stub: Any = AdminServiceStub(channel)
+        self._check_access = stub.CheckAccess
+        self._large = large
+        self._limits = limits
+
+    async def start(
+        self,
+        method: Any,
+        policy: Policy,
+        convert: Callable[[bytes], Message],
+        scope: Scope,
+        receive: Receive,
+        *,
+        has_body: bool,
+    ) -> Any:
+        """Read a request and start the call of its method.
+
+        Args:
+            method: A multicallable.
+            policy: How it may be called.
+            convert: Makes the request message of the body, and whatever else the request has.
+            scope: Of the request.
+            receive: Of the request.
+            has_body: Whether the method takes a body. If not, it is not read.
+
+        Raises:
+            RequestError: The request cannot be accepted, or the client hung up.
+            AioRpcError: The client may not call the method, or the server is out of reach.
+        """
+
+        def read(content: bytes) -> tuple[Message, float | None]:
+            return convert(content), timeout_of(scope)
+
+        body = Body(scope, receive, self._limits, has_body=has_body)
+        request: tuple[Message, float | None] | None = None
+        try:
+            body.check_head()
+            if not body.is_large:
+                await body.read_until(SMALL)
+            if not body.is_large:
+                request = read(body.content())
+        except ClientGone:
+            raise
+        except RequestError:
+            await self._refuse_without_key(policy, scope)
+            raise
+        if request is None:
+            request = await self._read_large(body, policy, read, scope)
+        message, timeout = request
+        if timeout is None:
+            timeout = policy.timeout(message, self._limits.timeout)
+        return method(message, metadata=key_metadata(scope), timeout=timeout)
+
+    async def _read_large(
+        self, body: Body, policy: Policy, read: Callable[[bytes], T], scope: Scope
+    ) -> T:
+        if policy.is_open:
+            # Anybody may send it, so it must not be worth a thread.
+            raise RequestError(TOO_LARGE, SMALL)
+        await self._require_access(policy, scope)
+        async with self._large.place():
+            await body.read_until(self._limits.max_bytes)
+            return await self._large.read(read, body.content())
+
+    async def _require_access(self, policy: Policy, scope: Scope) -> None:
+        """Raise AioRpcError if the client may not call the method, as far as the server knows."""
+        if policy.is_open:
+            return
+        request = CheckAccessRequest(method=policy.method)
+        try:
+            await self._check_access(request, metadata=key_metadata(scope), timeout=ACCESS_SECONDS)
+        except AioRpcError as error:
+            # A server older than this bridge. The call itself will be refused.
+            if error.code() not in _NOT_KNOWN:
+                raise
+
+    async def _refuse_without_key(self, policy: Policy, scope: Scope) -> None:
+        """Raise AioRpcError if the server refuses the client's key: an outage is no refusal."""
+        try:
+            await self._require_access(policy, scope)
+        except AioRpcError as error:
+            if error.code() in _REFUSALS:
+                raise
+
+
+async def finish(call: Any, receive: Receive, *, waits: bool) -> Any:
+    """Return the response of a unary call; cancel the call when the client hangs up.
+
+    Args:
+        call: As it was started.
         receive: Of the HTTP request, whose body has been read.
         waits: Whether the call may wait for something to happen. If so, the client is watched from
             the first moment: jobs that were claimed for a client that has left are put back only
@@ -62,7 +163,7 @@ async def call_unary(
     loop = asyncio.get_running_loop()
     timer = loop.call_soon(start_watch) if waits else loop.call_later(PATIENCE, start_watch)
     try:
-        return await method(request, metadata=metadata, timeout=timeout)
+        return await call
     except asyncio.CancelledError:
         # Unless something else cancelled the task as well.
         if is_gone and caller is not None and caller.uncancel() == 0:

@@ -14,12 +14,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from minion_rest_bridge.comments import load_comments
-from minion_rest_bridge.compression import Compressed
 from minion_rest_bridge.json_text import dumps
+from minion_rest_bridge.middleware import Compressed, GetOnly
 from minion_rest_bridge.openapi import describe
 from minion_rest_bridge.request import prefix_of
 from minion_rest_bridge.responses import CONTENT_TYPE
-from minion_rest_bridge.routing import GetOnly
 
 STATIC: Final = Path(__file__).parent / "static"
 PAGE_HEADERS: Final = {

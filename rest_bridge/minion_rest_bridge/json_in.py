@@ -24,21 +24,8 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from minion_wire import values
 from minion_wire.json_value import MAX_LEVELS, TOO_DEEP, NotJsonError, plain_json
 
-from minion_rest_bridge import errors
-from minion_rest_bridge.errors import FieldError, expected
-from minion_rest_bridge.fields import (
-    DURATION,
-    FIELD_MASK,
-    INTEGERS,
-    MAX_DEPTH,
-    TIMESTAMP,
-    WRAPPERS,
-    enum_type,
-    fields_by_name,
-    is_map,
-    message_type,
-    takes_null,
-)
+from minion_rest_bridge import errors, fields
+from minion_rest_bridge.errors import FieldError
 from minion_rest_bridge.json_text import MAX_DIGITS, JsonValue
 
 BOOLEANS: Final = {"true": True, "false": False}
@@ -71,16 +58,16 @@ def read_message(value: JsonValue, message: Message, depth: int = 0) -> None:
     Raises:
         FieldError: The value is not of the message's form.
     """
-    if depth > MAX_DEPTH:
+    if depth > fields.MAX_DEPTH:
         raise FieldError(TOO_DEEP)
     special = _SPECIAL.get(message.DESCRIPTOR.full_name)
     if special is not None:
         special(value, message, depth)
         return
-    fields = fields_by_name(message.DESCRIPTOR)
+    known = fields.fields_by_name(message.DESCRIPTOR)
     seen: set[str] = set()
     for name, member in _object(value).items():
-        field = fields.get(name)
+        field = known.get(name)
         if field is None:
             raise errors.unknown_name(name, f"field in {message.DESCRIPTOR.name}")
         if field.name in seen:
@@ -99,10 +86,10 @@ def read_field(value: JsonValue, message: Message, field: FieldDescriptor, depth
     Raises:
         FieldError: The value is not of the field's form. Its path begins behind the field.
     """
-    if value is None and not takes_null(field):
+    if value is None and not fields.takes_null(field):
         return
     check_oneof(message, field)
-    if is_map(field):
+    if fields.is_map(field):
         _read_map(value, getattr(message, field.name), field, depth)
     elif field.is_repeated:
         _read_array(_array(value), getattr(message, field.name), field, depth)
@@ -132,7 +119,7 @@ def check_oneof(message: Message, field: FieldDescriptor) -> None:
     if field.containing_oneof is not None:
         other = message.WhichOneof(field.containing_oneof.name)
         if other is not None and other != field.name:
-            raise errors.excludes(other)
+            raise FieldError(errors.EXCLUDES.format(other))
 
 
 def read_integer(value: JsonValue, values: range) -> int:
@@ -146,7 +133,7 @@ def read_integer(value: JsonValue, values: range) -> int:
         raise _unexpected("an integer", value)
     # The range first: a Decimal with a huge exponent would become an int of a million digits.
     if not values[0] <= number <= values[-1]:
-        raise errors.out_of_range(values)
+        raise FieldError(errors.OUT_OF_RANGE.format(values[0], values[-1]))
     if isinstance(number, Decimal) and number != number.to_integral_value():
         raise FieldError(errors.NOT_WHOLE)
     return int(number)
@@ -162,7 +149,9 @@ def read_list(value: JsonValue, message: ListValue, depth: int = 0) -> None:
 
 
 def _read_array(items: list[JsonValue], target: Any, field: FieldDescriptor, depth: int) -> None:
-    if field.cpp_type in INTEGERS and _add_integers(items, target, INTEGERS[field.cpp_type]):
+    if field.cpp_type in fields.INTEGERS and _add_integers(
+        items, target, fields.INTEGERS[field.cpp_type]
+    ):
         return
     for index, value in enumerate(items):
         try:
@@ -186,7 +175,7 @@ def _add_integers(items: list[JsonValue], target: Any, values: range) -> bool:
 
 
 def _read_map(value: JsonValue, items: Any, field: FieldDescriptor, depth: int) -> None:
-    entry = message_type(field).fields_by_name
+    entry = fields.message_type(field).fields_by_name
     for name, member in _object(value).items():
         try:
             is_bool = entry["key"].cpp_type == FieldDescriptor.CPPTYPE_BOOL
@@ -215,7 +204,10 @@ def _plain(value: JsonValue, depth: int) -> JsonValue:
         # The message that it becomes part of is measured as a whole. Deep in another message there
         # is less room for what nests.
         return plain_json(
-            value, limit=sys.maxsize, levels=min(MAX_LEVELS, MAX_DEPTH + 1 - depth), decimals=True
+            value,
+            limit=sys.maxsize,
+            levels=min(MAX_LEVELS, fields.MAX_DEPTH + 1 - depth),
+            decimals=True,
         )
     except NotJsonError as error:
         raise FieldError(error.description, within=error.path) from None
@@ -280,9 +272,9 @@ def _scalar(value: JsonValue, field: FieldDescriptor) -> Any:
         case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
             return _float(value, _LARGEST[field.cpp_type])
         case FieldDescriptor.CPPTYPE_ENUM:
-            return _enum(value, enum_type(field))
+            return _enum(value, fields.enum_type(field))
         case _:
-            return read_integer(value, INTEGERS[field.cpp_type])
+            return read_integer(value, fields.INTEGERS[field.cpp_type])
 
 
 def _float(value: JsonValue, largest: float) -> float:
@@ -303,11 +295,11 @@ def _enum(value: JsonValue, enum: EnumDescriptor) -> int:
     if isinstance(value, str):
         known = enum.values_by_name.get(value)
         if known is None:
-            raise errors.not_in_enum(enum.name, named=True)
+            raise FieldError(errors.NOT_NAMED_IN_ENUM.format(enum.name))
         return int(known.number)
-    number = read_integer(value, INTEGERS[FieldDescriptor.CPPTYPE_INT32])
+    number = read_integer(value, fields.INTEGERS[FieldDescriptor.CPPTYPE_INT32])
     if enum.is_closed and number not in enum.values_by_number:
-        raise errors.not_in_enum(enum.name, named=False)
+        raise FieldError(errors.NOT_IN_ENUM.format(enum.name))
     return number
 
 
@@ -338,34 +330,24 @@ def _array(value: JsonValue) -> list[JsonValue]:
 
 
 def _refuse_null(value: JsonValue, field: FieldDescriptor) -> None:
-    if value is None and not takes_null(field):
+    if value is None and not fields.takes_null(field):
         raise FieldError(errors.NULL)
 
 
 def _unexpected(what: str, value: JsonValue) -> FieldError:
-    match value:
-        case str():
-            return expected(what, repr(value[:40]))
-        case None:
-            return expected(what, "null")
-        case bool():
-            return expected(what, "a boolean")
-        case list():
-            return expected(what, "an array")
-        case dict():
-            return expected(what, "an object")
-        case _:
-            return expected(what, "a number")
+    got = repr(value[:40]) if isinstance(value, str) else _KINDS.get(type(value), "a number")
+    return FieldError(errors.EXPECTED.format(what, got))
 
 
+_KINDS: Final = {type(None): "null", bool: "a boolean", list: "an array", dict: "an object"}
 _SPECIAL: Final[dict[str, Callable[..., None]]] = {
     "google.protobuf.Any": _read_any,
     "google.protobuf.ListValue": read_list,
     "google.protobuf.Struct": _read_struct,
     "google.protobuf.Value": _read_value,
-    DURATION: _text_reader('a duration in seconds such as "1.5s"', _DURATION),
-    FIELD_MASK: _text_reader("a list of field paths", _FIELD_MASK),
-    TIMESTAMP: _text_reader('a time such as "2026-01-31T12:00:00Z"', _TIMESTAMP),
-    **dict.fromkeys(WRAPPERS, _read_wrapper),
+    fields.DURATION: _text_reader('a duration in seconds such as "1.5s"', _DURATION),
+    fields.FIELD_MASK: _text_reader("a list of field paths", _FIELD_MASK),
+    fields.TIMESTAMP: _text_reader('a time such as "2026-01-31T12:00:00Z"', _TIMESTAMP),
+    **dict.fromkeys(fields.WRAPPERS, _read_wrapper),
 }
 """Types whose JSON is not that of their fields."""

@@ -20,17 +20,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from minion_wire.json_value import MAX_EXACT
 
-from minion_rest_bridge.fields import (
-    DURATION,
-    FIELD_MASK,
-    NULL_VALUE,
-    TIMESTAMP,
-    WIDE,
-    WRAPPERS,
-    enum_type,
-    is_map,
-    message_type,
-)
+from minion_rest_bridge import fields
 from minion_rest_bridge.json_text import JsonValue
 
 Writer = Callable[[Any], JsonValue]
@@ -104,8 +94,8 @@ def message_writer(descriptor: Descriptor) -> Writer:
 @functools.cache
 def field_writer(field: FieldDescriptor) -> Writer:
     """Return the function that writes values of a field."""
-    if is_map(field):
-        return _map_writer(message_type(field))
+    if fields.is_map(field):
+        return _map_writer(fields.message_type(field))
     single = _single_writer(field)
     if not field.is_repeated:
         return single
@@ -131,21 +121,21 @@ def _map_writer(entry: Descriptor) -> Writer:
 def _single_writer(field: FieldDescriptor) -> Writer:
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_MESSAGE:
-            return message_writer(message_type(field))
-        case kind if kind in WIDE:
+            return message_writer(fields.message_type(field))
+        case kind if kind in fields.WIDE:
             return str
         case FieldDescriptor.CPPTYPE_DOUBLE:
             return number_to_json
         case FieldDescriptor.CPPTYPE_FLOAT:
             return _write_float
         case FieldDescriptor.CPPTYPE_ENUM:
-            return _enum_writer(enum_type(field))
+            return _enum_writer(fields.enum_type(field))
         case _:
             return _write_bytes if field.type == FieldDescriptor.TYPE_BYTES else _as_is
 
 
 def _enum_writer(enum: EnumDescriptor) -> Writer:
-    if enum.full_name == NULL_VALUE:
+    if enum.full_name == fields.NULL_VALUE:
         return lambda _number: None
     names = {number: value.name for number, value in enum.values_by_number.items()}
     return lambda number: names.get(number, number)
@@ -200,9 +190,9 @@ _SPECIAL: Final[dict[str, Writer]] = {
     "google.protobuf.ListValue": list_to_json,
     "google.protobuf.Struct": struct_to_json,
     "google.protobuf.Value": value_to_json,
-    DURATION: _write_json_string,
-    FIELD_MASK: _write_json_string,
-    TIMESTAMP: _write_json_string,
-    **dict.fromkeys(WRAPPERS, _write_wrapper),
+    fields.DURATION: _write_json_string,
+    fields.FIELD_MASK: _write_json_string,
+    fields.TIMESTAMP: _write_json_string,
+    **dict.fromkeys(fields.WRAPPERS, _write_wrapper),
 }
 """Types whose JSON is not that of their fields."""

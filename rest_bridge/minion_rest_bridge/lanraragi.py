@@ -21,28 +21,17 @@ from starlette.types import Receive, Scope, Send
 
 from minion_rest_bridge import errors, json_text
 from minion_rest_bridge.binding import decode_text
-from minion_rest_bridge.calls import call_unary
-from minion_rest_bridge.errors import (
-    Failure,
-    FieldError,
-    FieldPath,
-    JsonTextError,
-    RequestError,
-    failure_of,
-    method_not_allowed,
-    path_not_found,
-    too_large,
-)
+from minion_rest_bridge.calls import Caller, finish
+from minion_rest_bridge.errors import Failure, FieldError, FieldPath, RequestError
 from minion_rest_bridge.fields import INTEGERS, MAX_INT64
 from minion_rest_bridge.forms import read_parameters
 from minion_rest_bridge.json_in import read_integer, read_list
 from minion_rest_bridge.json_out import list_to_json, struct_to_json, value_to_json
 from minion_rest_bridge.json_text import JsonValue, dumps
 from minion_rest_bridge.large import LargeMessages
-from minion_rest_bridge.policy import policy_of
-from minion_rest_bridge.reading import RequestReader
-from minion_rest_bridge.request import Limits, key_metadata, raw_path
+from minion_rest_bridge.request import Limits, raw_path
 from minion_rest_bridge.responses import send_failure, send_json
+from minion_rest_bridge.rules import policy_of
 
 PREFIX: Final = "/api/minion/"
 UNAUTHORIZED: Final = dumps({"error": "This API is protected and requires login or an API Key."})
@@ -89,20 +78,20 @@ class LanraragiApi:
         }
         self._max_bytes = limits.max_bytes
         self._large = large
-        self._reader = RequestReader(channel, large, limits)
+        self._caller = Caller(channel, large, limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         name, _, rest = raw_path(scope).removeprefix(PREFIX).rstrip("/").partition("/")
         if rest not in self._calls or not (name or rest):
-            await send_failure(send, path_not_found().failure)
+            await send_failure(send, RequestError(errors.PATH_NOT_FOUND).failure)
             return
         operation, method, policy = self._calls[rest]
 
         def read(body: bytes) -> Message:
             request = operation.read(name, scope, body)
             if request.ByteSize() > self._max_bytes:
-                raise too_large(self._max_bytes)
+                raise RequestError(errors.TOO_LARGE, self._max_bytes)
             return request
 
         def write(response: Message) -> bytes:
@@ -110,16 +99,13 @@ class LanraragiApi:
 
         try:
             if operation.http_method != ("GET" if scope["method"] == "HEAD" else scope["method"]):
-                raise method_not_allowed([operation.http_method])
-            request, timeout = await self._reader.read(
-                policy, scope, receive, read, has_body=operation.http_method == "POST"
+                raise errors.method_not_allowed([operation.http_method])
+            call = await self._caller.start(
+                method, policy, read, scope, receive, has_body=operation.http_method == "POST"
             )
-            response = await call_unary(
-                method, request, key_metadata(scope), timeout, receive, waits=False
-            )
-            text = await self._large.write(write, response)
+            text = await self._large.write(write, await finish(call, receive, waits=False))
         except (RequestError, AioRpcError) as error:
-            await _send_error(send, operation, failure_of(error))
+            await _send_error(send, operation, errors.failure_of(error))
         else:
             await send_json(send, text)
 
@@ -161,7 +147,7 @@ def _read_queue(name: str, scope: Scope, body: bytes) -> Message:
     with FieldPath("args"):
         try:
             args = json_text.loads(parameters["args"])
-        except JsonTextError as error:
+        except errors.JsonTextError as error:
             raise FieldError(errors.ARGS_NOT_JSON.format(error)) from None
         read_list(args, request.args, depth=1)
     if "priority" in parameters:

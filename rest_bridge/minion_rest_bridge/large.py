@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from minion_rest_bridge.errors import too_many_large
+from minion_rest_bridge.errors import TOO_MANY_LARGE, RequestError
 
 T = TypeVar("T")
 
@@ -49,7 +49,7 @@ class LargeMessages:
             async with asyncio.timeout(self._queue_seconds):
                 await self._places.acquire()
         except TimeoutError:
-            raise too_many_large() from None
+            raise RequestError(TOO_MANY_LARGE) from None
         try:
             yield
         finally:

@@ -1,4 +1,4 @@
-"""Routes for Starlette that match the path as it was sent, and check the method last."""
+"""A route for Starlette that looks at the path as it was sent."""
 
 from __future__ import annotations
 
@@ -7,25 +7,7 @@ from typing import Any, NoReturn
 from starlette.routing import BaseRoute, Match, NoMatchFound
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from minion_rest_bridge.errors import method_not_allowed
 from minion_rest_bridge.request import raw_path
-from minion_rest_bridge.responses import send_failure, send_options
-
-
-class GetOnly:
-    """Refuses other methods than GET and HEAD, which Starlette's `Route` leaves to later ones."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve a request."""
-        if scope["method"] in ("GET", "HEAD"):
-            await self._app(scope, receive, send)
-        elif scope["method"] == "OPTIONS":
-            await send_options(send, ["GET", "HEAD"])
-        else:
-            await send_failure(send, method_not_allowed(["GET"]).failure)
 
 
 class PrefixRoute(BaseRoute):

@@ -15,18 +15,12 @@ from grpc.aio import AioRpcError
 from starlette.types import Receive, Scope, Send
 
 from minion_rest_bridge.binding import Binder
-from minion_rest_bridge.calls import call_unary
-from minion_rest_bridge.errors import (
-    RequestError,
-    failure_of,
-    method_not_allowed,
-    path_not_found,
-)
+from minion_rest_bridge.calls import Caller, finish
+from minion_rest_bridge.errors import PATH_NOT_FOUND, RequestError, failure_of, method_not_allowed
 from minion_rest_bridge.json_out import field_writer, message_writer
 from minion_rest_bridge.json_text import dumps
 from minion_rest_bridge.large import LargeMessages
-from minion_rest_bridge.reading import RequestReader
-from minion_rest_bridge.request import Limits, key_metadata, raw_path
+from minion_rest_bridge.request import Limits, raw_path
 from minion_rest_bridge.responses import send_failure, send_json, send_options
 from minion_rest_bridge.rules import Rule
 from minion_rest_bridge.streams import send_stream
@@ -58,9 +52,8 @@ class Transcoder:
         large: LargeMessages,
         keep_alive: float,
     ) -> None:
-        self._limits = limits
         self._large = large
-        self._reader = RequestReader(channel, large, limits)
+        self._caller = Caller(channel, large, limits)
         self._keep_alive = keep_alive
         self._table: PathTable[_Route] = PathTable()
         for rule in rules:
@@ -85,20 +78,15 @@ class Transcoder:
         def convert(body: bytes) -> Message:
             return route.binder.bind(match, scope["query_string"], body)
 
-        request, timeout = await self._reader.read(
-            route.policy, scope, receive, convert, has_body=route.has_body
+        call = await self._caller.start(
+            route.method, route.policy, convert, scope, receive, has_body=route.has_body
         )
-        metadata = key_metadata(scope)
         write = partial(self._large.write, route.to_text)
         if route.policy.is_stream:
-            call = route.method(request, metadata=metadata, timeout=timeout)
             await send_stream(call, write, scope, receive, send, keep_alive=self._keep_alive)
         else:
             waits = route.policy.wait_field is not None
-            response = await call_unary(
-                route.method, request, metadata, timeout, receive, waits=waits
-            )
-            await send_json(send, await write(response))
+            await send_json(send, await write(await finish(call, receive, waits=waits)))
 
     def _find(self, path: str, method: str) -> tuple[_Route, re.Match[str]] | set[str]:
         """Return the route and the match of a path; for OPTIONS, the path's methods.
@@ -113,7 +101,7 @@ class Transcoder:
                 return route, match
             allowed.update(routes)
         if not allowed:
-            raise path_not_found()
+            raise RequestError(PATH_NOT_FOUND)
         if method == "OPTIONS":
             return allowed
         raise method_not_allowed(allowed)
