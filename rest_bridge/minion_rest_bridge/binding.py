@@ -22,12 +22,7 @@ _ENUM_NUMBER: Final = re.compile(r"-?[0-9]{1,10}", re.ASCII)
 
 
 class Binder:
-    """Makes the request messages of one rule.
-
-    Args:
-        rule: Which part of a request fills which field.
-        max_bytes: Size that a message may have.
-    """
+    """Makes the request messages of one rule, up to a size in bytes."""
 
     def __init__(self, rule: Rule, max_bytes: int) -> None:
         self._rule = rule
@@ -40,15 +35,10 @@ class Binder:
             self._taken.append((self._body_field.name,))
 
     def bind(self, match: re.Match[str], query: bytes, body: bytes) -> Message:
-        """Return the message.
-
-        Args:
-            match: Of the path with the rule's template.
-            query: As sent, without its question mark.
-            body: As sent.
+        """Return the message of a path that the rule's template matches, a query and a body.
 
         Raises:
-            RequestError: The request cannot be accepted.
+            RequestError: They cannot be accepted.
         """
         message = self._new_message()
         if body:
@@ -95,11 +85,7 @@ def split_query(query: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def decode_text(value: bytes, *steps: str) -> str:
-    """Decode percent-decoded bytes.
-
-    Raises:
-        FieldError: They are not UTF-8.
-    """
+    """Decode bytes; raise FieldError, with these steps, if they are not UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -139,11 +125,7 @@ def _bind_parameter(
 
 
 def _find(message: Message, chain: list[FieldDescriptor]) -> tuple[Any, FieldDescriptor]:
-    """Return the message that has the last field of a chain, and the field.
-
-    Raises:
-        FieldError: A field on the way belongs to a oneof whose other member is set.
-    """
+    """Return the message that has the last field of a chain, and the field."""
     if len(chain) > fields.MAX_DEPTH:
         raise FieldError(TOO_DEEP, ".".join(field.name for field in chain[:3]))
     owner = message

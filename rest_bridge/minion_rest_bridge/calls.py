@@ -38,11 +38,6 @@ class Caller:
 
     A small request is read and converted at once; only if it is refused, the server is asked
     whether the client has the key at all. For a large one it is asked first.
-
-    Args:
-        channel: To the gRPC server.
-        large: Converts large messages.
-        limits: What a request may take.
     """
 
     def __init__(self, channel: grpc.aio.Channel, large: LargeMessages, limits: Limits) -> None:
@@ -66,10 +61,10 @@ class Caller:
         Args:
             method: A multicallable.
             policy: How it may be called.
-            convert: Makes the request message of the body, and whatever else the request has.
-            scope: Of the request.
-            receive: Of the request.
-            has_body: Whether the method takes a body. If not, it is not read.
+            convert: Makes the request message of the body and whatever else the request has.
+            scope: Of the HTTP request.
+            receive: Likewise.
+            has_body: Whether the body is to be read.
 
         Raises:
             RequestError: The request cannot be accepted, or the client hung up.
@@ -134,12 +129,8 @@ class Caller:
 async def finish(call: Any, receive: Receive, *, waits: bool) -> Any:
     """Return the response of a unary call; cancel the call when the client hangs up.
 
-    Args:
-        call: As it was started.
-        receive: Of the HTTP request, whose body has been read.
-        waits: Whether the call may wait for something to happen. If so, the client is watched from
-            the first moment: jobs that were claimed for a client that has left are put back only
-            if the call is cancelled in time.
+    If the call may wait for something to happen, the client is watched from the first moment: jobs
+    that were claimed for one that has left are put back only if the call is cancelled in time.
 
     Raises:
         AioRpcError: The call failed.

@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -25,7 +25,7 @@ from minion_wire import values
 from minion_wire.json_value import MAX_LEVELS, TOO_DEEP, NotJsonError, plain_json
 
 from minion_rest_bridge import errors, fields
-from minion_rest_bridge.errors import FieldError
+from minion_rest_bridge.errors import FieldError, FieldPath
 from minion_rest_bridge.json_text import MAX_DIGITS, JsonValue
 
 BOOLEANS: Final = {"true": True, "false": False}
@@ -48,11 +48,11 @@ _TIMESTAMP: Final = re.compile(
 
 
 def read_message(value: JsonValue, message: Message, depth: int = 0) -> None:
-    """Read a JSON value into an empty message, which is half filled when an error is raised.
+    """Read a JSON value, as `json_text.loads` returns it, into an empty message.
 
     Args:
-        value: As `json_text.loads` returns it.
-        message: Where to.
+        value: The value.
+        message: Where to; half filled when an error is raised.
         depth: How many messages the message stands in.
 
     Raises:
@@ -81,11 +81,7 @@ def read_message(value: JsonValue, message: Message, depth: int = 0) -> None:
 
 
 def read_field(value: JsonValue, message: Message, field: FieldDescriptor, depth: int = 0) -> None:
-    """Read a JSON value into a field of a message. A null leaves the field unset.
-
-    Raises:
-        FieldError: The value is not of the field's form. Its path begins behind the field.
-    """
+    """Read a JSON value into a field of a message, as `read_message`. A null leaves it unset."""
     if value is None and not fields.takes_null(field):
         return
     check_oneof(message, field)
@@ -102,11 +98,7 @@ def read_field(value: JsonValue, message: Message, field: FieldDescriptor, depth
 
 
 def add_value(value: JsonValue, target: Any, field: FieldDescriptor, depth: int = 0) -> None:
-    """Read a JSON value as one more value of a repeated field.
-
-    Raises:
-        FieldError: The value is not of the field's form. Its path begins behind the index.
-    """
+    """Read a JSON value as one more value of a repeated field, as `read_message`."""
     if field.message_type is None:
         target.append(_scalar(value, field))
     else:
@@ -123,14 +115,8 @@ def check_oneof(message: Message, field: FieldDescriptor) -> None:
 
 
 def read_integer(value: JsonValue, values: range) -> int:
-    """Return a JSON number or string as one of the integers, exactly.
-
-    Raises:
-        FieldError: It is not an integer, or none of them.
-    """
-    number = _decimal(value) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, int | Decimal):
-        raise _unexpected("an integer", value)
+    """Return a JSON number or string as one of the values, exactly, or raise FieldError."""
+    number = _number(value, "an integer")
     # The range first: a Decimal with a huge exponent would become an int of a million digits.
     if not values[0] <= number <= values[-1]:
         raise FieldError(errors.OUT_OF_RANGE.format(values[0], values[-1]))
@@ -140,11 +126,7 @@ def read_integer(value: JsonValue, values: range) -> int:
 
 
 def read_list(value: JsonValue, message: ListValue, depth: int = 0) -> None:
-    """Read a JSON array.
-
-    Raises:
-        FieldError: It is not one, or not accepted (see `minion_wire.json_value`).
-    """
+    """Read a JSON array of values that `minion_wire.json_value` accepts, as `read_message`."""
     values.to_list(_plain(_array(value), depth), message)
 
 
@@ -224,16 +206,13 @@ def _read_any(value: JsonValue, message: AnyMessage, depth: int) -> None:
     except (KeyError, UnicodeEncodeError):
         raise FieldError(errors.UNKNOWN_TYPE, "@type") from None
     members = {key: member for key, member in value.items() if key != "@type"}
-    if name in _SPECIAL:
-        if members.keys() != {"value"}:
-            raise FieldError(errors.ONLY_VALUE)
-        try:
-            read_message(members["value"], content, depth + 1)
-        except FieldError as error:
-            error.steps.append("value")
-            raise
-    else:
+    if name not in _SPECIAL:
         read_message(members, content, depth + 1)
+    elif members.keys() != {"value"}:
+        raise FieldError(errors.ONLY_VALUE)
+    else:
+        with FieldPath("value"):
+            read_message(members["value"], content, depth + 1)
     message.type_url = type_url
     message.value = content.SerializeToString()
 
@@ -280,9 +259,7 @@ def _scalar(value: JsonValue, field: FieldDescriptor) -> Any:
 def _float(value: JsonValue, largest: float) -> float:
     if isinstance(value, str) and value in _NOT_FINITE:
         return _NOT_FINITE[value]
-    number = _decimal(value) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, int | Decimal):
-        raise _unexpected("a number", value)
+    number = _number(value, "a number")
     # Compared before the conversion: float() of a huge int raises.
     if not -largest <= number <= largest:
         raise FieldError(errors.NUMBER_OUT_OF_RANGE)
@@ -311,22 +288,24 @@ def _bytes(value: str) -> bytes:
         raise FieldError(errors.NOT_BASE64) from None
 
 
-def _decimal(text: str) -> Decimal | None:
-    if len(text) > MAX_DIGITS or _NUMBER.fullmatch(text) is None:
-        return None
-    return Decimal(text)
+def _number(value: JsonValue, what: str) -> int | Decimal:
+    if type(value) in (int, Decimal):
+        return cast("int | Decimal", value)
+    if not isinstance(value, str) or len(value) > MAX_DIGITS or not _NUMBER.fullmatch(value):
+        raise _unexpected(what, value)
+    return Decimal(value)
 
 
 def _object(value: JsonValue) -> dict[str, JsonValue]:
-    if not isinstance(value, dict):
-        raise _unexpected("a JSON object", value)
-    return value
+    if isinstance(value, dict):
+        return value
+    raise _unexpected("a JSON object", value)
 
 
 def _array(value: JsonValue) -> list[JsonValue]:
-    if not isinstance(value, list):
-        raise _unexpected("a JSON array", value)
-    return value
+    if isinstance(value, list):
+        return value
+    raise _unexpected("a JSON array", value)
 
 
 def _refuse_null(value: JsonValue, field: FieldDescriptor) -> None:

@@ -62,13 +62,7 @@ class Operation:
 
 
 class LanraragiApi:
-    """An ASGI application that serves the paths under `/api/minion/`.
-
-    Args:
-        channel: Where the methods are called.
-        limits: What a request may take.
-        large: Converts large messages.
-    """
+    """An ASGI application that serves the paths under `/api/minion/`."""
 
     def __init__(self, channel: grpc.aio.Channel, *, limits: Limits, large: LargeMessages) -> None:
         stub: Any = MinionServiceStub(channel)
@@ -122,20 +116,15 @@ async def _send_error(send: Send, operation: Operation, failure: Failure) -> Non
     await send_json(send, body, failure.http_status, failure.headers)
 
 
-def _job_id(text: str) -> int:
-    """Read a job's id as it stands in the path: a percent sign is no digit, whatever it encodes."""
-    job_id = int(text) if _JOB_ID.fullmatch(text) is not None else 0
-    if not 1 <= job_id <= MAX_INT64:
-        raise FieldError(errors.BAD_JOB_ID, "jobid")
-    return job_id
+def _by_id(new_request: Callable[..., Message]) -> Callable[[str, Scope, bytes], Message]:
+    def read(text: str, _scope: Scope, _body: bytes) -> Message:
+        # As it stands in the path: a percent sign is no digit, whatever it encodes.
+        job_id = int(text) if _JOB_ID.fullmatch(text) is not None else 0
+        if not 1 <= job_id <= MAX_INT64:
+            raise FieldError(errors.BAD_JOB_ID, "jobid")
+        return new_request(id=job_id)
 
-
-def _read_status(name: str, _scope: Scope, _body: bytes) -> Message:
-    return pb.GetJobRequest(id=_job_id(name))
-
-
-def _read_detail(name: str, _scope: Scope, _body: bytes) -> Message:
-    return pb.GetJobDetailRequest(id=_job_id(name))
+    return read
 
 
 def _read_queue(name: str, scope: Scope, body: bytes) -> Message:
@@ -203,8 +192,10 @@ def _epoch(time: Timestamp) -> str:
 
 QUEUE: Final = "queue_minion_job"
 OPERATIONS: Final = {
-    "": Operation("minion_job_status", "GET", "GetJob", _read_status, _write_status),
-    "detail": Operation("minion_job_detail", "GET", "GetJobDetail", _read_detail, _write_detail),
+    "": Operation("minion_job_status", "GET", "GetJob", _by_id(pb.GetJobRequest), _write_status),
+    "detail": Operation(
+        "minion_job_detail", "GET", "GetJobDetail", _by_id(pb.GetJobDetailRequest), _write_detail
+    ),
     "queue": Operation(QUEUE, "POST", "EnqueueJob", _read_queue, _write_queue),
 }
 """By what follows the first segment of the path."""

@@ -33,12 +33,7 @@ as its data, or a last line with the only member `error`."""
 
 
 def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[str, Any]:
-    """Return the OpenAPI description of the services and of all other paths.
-
-    Args:
-        services: Those that are transcoded.
-        comments: Descriptions of services, methods, messages and fields.
-    """
+    """Return the OpenAPI description of the services and of all other paths."""
     book = SchemaBook(comments)
     # The responses of the skeleton refer to it.
     book.message(Status.DESCRIPTOR, Direction.RESPONSE)

@@ -54,12 +54,9 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def accepts(scope: Scope, name: bytes, value: bytes) -> bool:
-    """Return whether a header that lists what the client accepts has a value, with no weight of 0.
+    """Return whether a header that lists what the client accepts has a value of a weight above 0.
 
-    Args:
-        scope: Of the request.
-        name: Of the header.
-        value: As it stands in the list; wildcards do not count.
+    Wildcards do not count.
     """
     for entry in (header(scope, name) or b"").split(b","):
         listed, *parameters = (part.strip().lower() for part in entry.split(b";"))
@@ -126,14 +123,7 @@ def _bad_header(name: str, text: str) -> FieldError:
 
 
 class Body:
-    """The body of a request, as far as it has been read.
-
-    Args:
-        scope: Of the request.
-        receive: Of the request.
-        limits: For its size and time.
-        has_body: Whether it is to be read.
-    """
+    """The body of a request, as far as it has been read; without `has_body` it is not read."""
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits, *, has_body: bool) -> None:
         self._encoding = header(scope, b"content-encoding") or b"" if has_body else b""

@@ -59,9 +59,6 @@ _JSON_VALUE: Final[Schema] = {
 class SchemaBook:
     """The schemas of messages, collected as they are referred to.
 
-    Args:
-        comments: Descriptions.
-
     Attributes:
         schemas: By name, for `components`.
     """

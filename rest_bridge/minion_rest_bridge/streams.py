@@ -62,15 +62,9 @@ LINES: Final = Framing(
 async def send_stream(
     call: Any, write: Write, scope: Scope, receive: Receive, send: Send, *, keep_alive: float
 ) -> None:
-    """Send the messages of a call; cancel the call when the client hangs up.
+    """Send the messages of a unary-stream call; cancel it when the client hangs up.
 
-    Args:
-        call: A unary-stream call.
-        write: Returns the JSON text of a message.
-        scope: Of the request.
-        receive: Of the request, whose body has been read.
-        send: Of the request.
-        keep_alive: Seconds without a message after which the stream shows that it lives.
+    After `keep_alive` seconds without a message an event stream shows that it lives.
 
     Raises:
         AioRpcError: The call failed before its first message: nothing is sent yet.

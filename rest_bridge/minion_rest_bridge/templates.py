@@ -147,11 +147,7 @@ class PathTable(Generic[T]):
         known.sort(key=lambda each: [_RANKS.get(segment, 0) for segment in each[0].segments])
 
     def find(self, path: str) -> Iterator[tuple[Mapping[str, T], re.Match[str]]]:
-        """Find the targets by HTTP method of the templates that match a path, the best first.
-
-        Args:
-            path: As sent.
-        """
+        """Find the targets, by HTTP method, of the templates that match a path, the best first."""
         head, _, verb = path.rpartition(":")
         if verb in self._templates and verb:
             path = head

@@ -32,13 +32,6 @@ ANY_METHOD: Final = "*"
 class Transcoder:
     """An ASGI application that serves gRPC methods by their HTTP rules.
 
-    Args:
-        channel: Where the methods are called.
-        rules: What to serve.
-        limits: What a request may take.
-        large: Converts large messages.
-        keep_alive: Seconds without a message after which an event stream shows that it lives.
-
     Raises:
         ValueError: Two rules have the same method and path.
     """
@@ -89,11 +82,7 @@ class Transcoder:
             await send_json(send, await write(await finish(call, receive, waits=waits)))
 
     def _find(self, path: str, method: str) -> tuple[_Route, re.Match[str]] | set[str]:
-        """Return the route and the match of a path; for OPTIONS, the path's methods.
-
-        Raises:
-            RequestError: There is no such route.
-        """
+        """Return the route and the match of a path; for OPTIONS, the path's methods."""
         allowed: set[str] = set()
         for routes, match in self._table.find(path):
             route = _choose(routes, method)
