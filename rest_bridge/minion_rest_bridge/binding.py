@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 from minion_wire.json_value import TOO_DEEP
 
 from minion_rest_bridge import errors, fields, json_text
-from minion_rest_bridge.errors import FieldError, FieldPath, JsonTextError, RequestError
+from minion_rest_bridge.errors import FieldError, JsonTextError, RequestError, field_path
 from minion_rest_bridge.json_in import BOOLEANS, add_value, check_oneof, read_field, read_message
 from minion_rest_bridge.json_text import JsonValue
 from minion_rest_bridge.rules import BODY_ALL, Rule
@@ -61,7 +61,7 @@ class Binder:
                 raise FieldError(errors.NOT_AN_OBJECT)
             read_message(value, message)
             return
-        with FieldPath(self._body_field.name):
+        with field_path(self._body_field.name):
             read_field(value, message, self._body_field)
 
     def _bind_query(self, message: Message, query: bytes) -> None:
@@ -96,7 +96,7 @@ def _bind_path(message: Message, path: fields.Path, raw: bytes) -> None:
     """Bind a part of the path to a field, which the body may have set to the same value only."""
     owner, field = _find(message, fields.resolve(message.DESCRIPTOR, path) or [])
     bound = type(owner)()
-    with FieldPath(".".join(path)):
+    with field_path(".".join(path)):
         read_field(_to_json(raw, field), bound, field)
         new, old = getattr(bound, field.name), getattr(owner, field.name)
         in_body = owner.HasField(field.name) if field.has_presence else old != field.default_value
@@ -114,7 +114,7 @@ def _bind_parameter(
     name = ".".join(field.name for field in chain)
     if field.is_repeated and fields.takes_text(field):
         name += f"[{len(getattr(owner, field.name))}]"
-    with FieldPath(name):
+    with field_path(name):
         value = _to_json(raw, field)
         if field.is_repeated:
             add_value(value, getattr(owner, field.name), field, len(chain))
@@ -133,7 +133,7 @@ def _find(message: Message, chain: list[FieldDescriptor]) -> tuple[Any, FieldDes
         if index:
             owner = getattr(owner, chain[index - 1].name)
         if field.containing_oneof is not None:
-            with FieldPath(".".join(field.name for field in chain[: index + 1])):
+            with field_path(".".join(field.name for field in chain[: index + 1])):
                 check_oneof(owner, field)
     return owner, chain[-1]
 

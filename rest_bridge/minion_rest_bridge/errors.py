@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -218,19 +219,14 @@ class FieldError(RequestError):
         return self._failure(f"{field}: {self._text}", BadRequest(field_violations=[violation]))
 
 
-class FieldPath:
-    """A context manager that adds a step to the path of every FieldError that passes."""
-
-    def __init__(self, step: str) -> None:
-        self._step = step
-
-    def __enter__(self) -> None:
-        """Do nothing."""
-
-    def __exit__(self, _kind: object, error: object, _traceback: object) -> None:
-        """Add the step."""
-        if isinstance(error, FieldError):
-            error.steps.append(self._step)
+@contextmanager
+def field_path(step: str) -> Iterator[None]:
+    """Add a step to the path of every FieldError that passes."""
+    try:
+        yield
+    except FieldError as error:
+        error.steps.append(step)
+        raise
 
 
 class ClientGone(RequestError):

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 Path = tuple[str, ...]
 """Names of the fields that lead to one, as the .proto files spell them."""
@@ -88,17 +88,3 @@ def takes_null(field: FieldDescriptor) -> bool:
     """Return whether null is a value of the field, not the absence of one."""
     kind = field.message_type or field.enum_type
     return kind is not None and kind.full_name in (VALUE, NULL_VALUE)
-
-
-def message_type(field: FieldDescriptor) -> Descriptor:
-    """Return the type of a field that is a message."""
-    if field.message_type is None:
-        raise TypeError(f"{field.full_name}: expected a message")
-    return field.message_type
-
-
-def enum_type(field: FieldDescriptor) -> EnumDescriptor:
-    """Return the type of an enum field."""
-    if field.enum_type is None:
-        raise TypeError(f"{field.full_name}: expected an enum")
-    return field.enum_type

@@ -25,7 +25,7 @@ from minion_wire import values
 from minion_wire.json_value import MAX_LEVELS, TOO_DEEP, NotJsonError, plain_json
 
 from minion_rest_bridge import errors, fields
-from minion_rest_bridge.errors import FieldError, FieldPath
+from minion_rest_bridge.errors import FieldError, field_path
 from minion_rest_bridge.json_text import MAX_DIGITS, JsonValue
 
 BOOLEANS: Final = {"true": True, "false": False}
@@ -156,8 +156,8 @@ def _add_integers(items: list[JsonValue], target: Any, values: range) -> bool:
     return True
 
 
-def _read_map(value: JsonValue, items: Any, field: FieldDescriptor, depth: int) -> None:
-    entry = fields.message_type(field).fields_by_name
+def _read_map(value: JsonValue, items: Any, field: Any, depth: int) -> None:
+    entry = field.message_type.fields_by_name
     for name, member in _object(value).items():
         try:
             is_bool = entry["key"].cpp_type == FieldDescriptor.CPPTYPE_BOOL
@@ -211,7 +211,7 @@ def _read_any(value: JsonValue, message: AnyMessage, depth: int) -> None:
     elif members.keys() != {"value"}:
         raise FieldError(errors.ONLY_VALUE)
     else:
-        with FieldPath("value"):
+        with field_path("value"):
             read_message(members["value"], content, depth + 1)
     message.type_url = type_url
     message.value = content.SerializeToString()
@@ -233,7 +233,7 @@ def _text_reader(what: str, form: re.Pattern[str]) -> Callable[..., None]:
     return read
 
 
-def _scalar(value: JsonValue, field: FieldDescriptor) -> Any:
+def _scalar(value: JsonValue, field: Any) -> Any:
     """Return the value of a field that is no message."""
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
@@ -251,7 +251,7 @@ def _scalar(value: JsonValue, field: FieldDescriptor) -> Any:
         case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
             return _float(value, _LARGEST[field.cpp_type])
         case FieldDescriptor.CPPTYPE_ENUM:
-            return _enum(value, fields.enum_type(field))
+            return _enum(value, field.enum_type)
         case _:
             return read_integer(value, fields.INTEGERS[field.cpp_type])
 

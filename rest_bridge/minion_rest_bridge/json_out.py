@@ -92,10 +92,10 @@ def message_writer(descriptor: Descriptor) -> Writer:
 
 
 @functools.cache
-def field_writer(field: FieldDescriptor) -> Writer:
+def field_writer(field: Any) -> Writer:
     """Return the function that writes values of a field."""
     if fields.is_map(field):
-        return _map_writer(fields.message_type(field))
+        return _map_writer(field.message_type)
     single = _single_writer(field)
     if not field.is_repeated:
         return single
@@ -118,10 +118,10 @@ def _map_writer(entry: Descriptor) -> Writer:
     return lambda items: {str(key): write(value) for key, value in items.items()}
 
 
-def _single_writer(field: FieldDescriptor) -> Writer:
+def _single_writer(field: Any) -> Writer:
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_MESSAGE:
-            return message_writer(fields.message_type(field))
+            return message_writer(field.message_type)
         case kind if kind in fields.WIDE:
             return str
         case FieldDescriptor.CPPTYPE_DOUBLE:
@@ -129,7 +129,7 @@ def _single_writer(field: FieldDescriptor) -> Writer:
         case FieldDescriptor.CPPTYPE_FLOAT:
             return _write_float
         case FieldDescriptor.CPPTYPE_ENUM:
-            return _enum_writer(fields.enum_type(field))
+            return _enum_writer(field.enum_type)
         case _:
             return _write_bytes if field.type == FieldDescriptor.TYPE_BYTES else _as_is
 

@@ -22,7 +22,7 @@ from starlette.types import Receive, Scope, Send
 from minion_rest_bridge import errors, json_text
 from minion_rest_bridge.binding import decode_text
 from minion_rest_bridge.calls import Caller, finish
-from minion_rest_bridge.errors import Failure, FieldError, FieldPath, RequestError
+from minion_rest_bridge.errors import Failure, FieldError, RequestError, field_path
 from minion_rest_bridge.fields import INTEGERS, MAX_INT64
 from minion_rest_bridge.forms import read_parameters
 from minion_rest_bridge.json_in import read_integer, read_list
@@ -133,14 +133,14 @@ def _read_queue(name: str, scope: Scope, body: bytes) -> Message:
     if "args" not in parameters:
         raise FieldError(errors.ARGS_MISSING, "args")
     request.args.SetInParent()
-    with FieldPath("args"):
+    with field_path("args"):
         try:
             args = json_text.loads(parameters["args"])
         except errors.JsonTextError as error:
             raise FieldError(errors.ARGS_NOT_JSON.format(error)) from None
         read_list(args, request.args, depth=1)
     if "priority" in parameters:
-        with FieldPath("priority"):
+        with field_path("priority"):
             request.priority = read_integer(parameters["priority"], _INT32)
     return request
 

@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import FieldDescriptor, ServiceDescriptor
 from google.rpc.status_pb2 import Status
 
 from minion_rest_bridge.comments import Comments
-from minion_rest_bridge.fields import is_well_known, message_type, resolve, takes_text
+from minion_rest_bridge.fields import is_well_known, resolve, takes_text
 from minion_rest_bridge.responses import CONTENT_TYPE
 from minion_rest_bridge.rules import BODY_ALL, Rule, read_rules
 from minion_rest_bridge.schemas import Direction, Schema, SchemaBook, parameter_schema
@@ -167,7 +167,7 @@ def _stream_content(schema: Schema) -> dict[str, Any]:
 
 
 def _leaves(
-    message: Descriptor, above: tuple[FieldDescriptor, ...]
+    message: Any, above: tuple[FieldDescriptor, ...]
 ) -> Iterator[tuple[FieldDescriptor, ...]]:
     """Return the fields that parameters can give, each with the fields that lead to it."""
     for field in message.fields:
@@ -179,4 +179,4 @@ def _leaves(
             or is_well_known(field.message_type)
             or field.message_type in {each.containing_type for each in chain}
         ):
-            yield from _leaves(message_type(field), chain)
+            yield from _leaves(field.message_type, chain)

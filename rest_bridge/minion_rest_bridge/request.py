@@ -150,6 +150,8 @@ class Body:
 
     async def read_until(self, enough: int) -> None:
         """Read to the end, or until there is more than enough."""
+        if self._is_complete:
+            return
         try:
             async with asyncio.timeout(self._limits.body_timeout):
                 while not self._is_complete and self._size <= enough:

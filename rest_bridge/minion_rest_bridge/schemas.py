@@ -95,10 +95,10 @@ class SchemaBook:
             schema["required"] = required
         return schema
 
-    def field(self, field: FieldDescriptor, direction: Direction) -> Schema:
+    def field(self, field: Any, direction: Direction) -> Schema:
         """Return the schema of a field, with its comment."""
         if fields.is_map(field):
-            value = fields.message_type(field).fields_by_name["value"]
+            value = field.message_type.fields_by_name["value"]
             schema = {"type": "object", "additionalProperties": self._single(value, direction)}
         else:
             schema = _bounded(field, self._single(field, direction))
@@ -179,7 +179,7 @@ def _bounded(field: FieldDescriptor, schema: Schema) -> Schema:
     return {"type": "array", "items": schema | keywords, **array}
 
 
-def _scalar(field: FieldDescriptor) -> Schema:
+def _scalar(field: Any) -> Schema:
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
             is_bytes = field.type == FieldDescriptor.TYPE_BYTES
@@ -189,7 +189,7 @@ def _scalar(field: FieldDescriptor) -> Schema:
         case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
             return {"type": "number"}
         case FieldDescriptor.CPPTYPE_ENUM:
-            return _enum(fields.enum_type(field))
+            return _enum(field.enum_type)
         case kind:
             values = fields.INTEGERS[kind]
             limits = {"minimum": values[0], "maximum": values[-1]}
