@@ -1,4 +1,4 @@
-"""Reading lists of workers, locks and schedules, beside the writer."""
+"""Pages of the lists of jobs, workers, locks and schedules."""
 
 from __future__ import annotations
 
@@ -7,121 +7,49 @@ from typing import Any
 
 import apsw
 
-from minion_server.domain.lock import Lock, LockPage
-from minion_server.domain.schedule import ScheduleFilter, SchedulePage
-from minion_server.domain.worker import WorkerFilter, WorkerPage
-from minion_server.storage.sqlite.rows import (
-    SCHEDULE_COLUMNS,
-    WORKER_COLUMNS,
-    Row,
-    to_json,
-    to_schedule,
-    to_worker,
-)
-
-LOCK_COLUMNS = "id, name, expires"
+from minion_server.storage.sqlite.rows import Columns, Fields, to_json
 
 
-class Conditions:
-    """What rows have to fulfil, as SQL and its values."""
+class Listing:
+    """A list of the rows of a table for which conditions hold, the highest id first."""
 
-    def __init__(self, condition: str = "TRUE", *values: Any) -> None:
-        self._conditions = [condition]
-        self._values: list[Any] = list(values)
+    def __init__(self, table: str, columns: Columns, **any_of: Sequence[Any]) -> None:
+        """Set it up; columns with values must have one of them."""
+        self._table, self._columns = table, columns
+        self._values: list[Any] = []
+        self._conditions: list[str] = ["TRUE"]
+        for column, values in any_of.items():
+            if values:
+                condition = f"{column} IN (SELECT value FROM json_each(?))"  # noqa: S608 - of constants
+                self.add(condition, to_json(list(values)))
 
     def add(self, condition: str, *values: Any) -> None:
-        """Add a condition."""
+        """Add a condition, with `?` for each of its values."""
+        self._values += values
         self._conditions.append(condition)
-        self._values.extend(values)
 
-    def add_choice(self, column: str, wanted: Sequence[Any]) -> None:
-        """Let a column have one of the values wanted; any, if there is none."""
-        if wanted:
-            condition = f"{column} IN (SELECT value FROM json_each(?))"  # noqa: S608 - of constants
-            self.add(condition, to_json(list(wanted)))
-
-    def add_before(self, before: int | None) -> None:
-        """Let ids be lower than this."""
-        if before is not None:
-            self.add("id < ?", before)
+    def add_below(self, below: int | None) -> None:
+        """Add that the id is lower than another, if there is one."""
+        if below is not None:
+            self.add("id < ?", below)
 
     def page(
-        self,
-        connection: apsw.Connection,
-        columns: str,
-        table: str,
-        *,
-        limit: int,
-        offset: int,
-        below: int | None,
-    ) -> tuple[list[Row], int]:
-        """Read the rows of a page, the highest id first, and count those of all pages."""
-        where = " AND ".join(self._conditions)
-        lowest = "" if below is None else " AND id < ?"
+        self, connection: apsw.Connection, limit: int, offset: int, below: int | None
+    ) -> tuple[int, list[Fields]]:
+        """Read a page, and the number of all rows of the list."""
+        # In one transaction: the page and its total are of one moment.
         with connection:
             total: int = connection.execute(
-                f"SELECT count(*) FROM {table} WHERE {where}",  # noqa: S608 - of constants
+                f"SELECT count(*) FROM {self._selected()}",  # noqa: S608 - of constants
                 self._values,
             ).get
+            self.add_below(below)
             rows = connection.execute(
-                f"SELECT {columns} FROM {table} WHERE {where}{lowest} "  # noqa: S608 - of constants
+                f"SELECT {self._columns.sql} FROM {self._selected()} "  # noqa: S608 - of constants
                 "ORDER BY id DESC LIMIT ? OFFSET ?",
-                [*self._values, *([] if below is None else [below]), limit, offset],
+                [*self._values, limit, offset],
             ).fetchall()
-        return rows, total
+        return total, [self._columns.read(row) for row in rows]
 
-
-def list_workers(
-    connection: apsw.Connection,
-    worker_filter: WorkerFilter,
-    *,
-    limit: int,
-    offset: int,
-    below: int | None,
-) -> WorkerPage:
-    """Read a page of workers."""
-    conditions = Conditions()
-    conditions.add_choice("id", worker_filter.ids)
-    conditions.add_before(worker_filter.before)
-    rows, total = conditions.page(
-        connection, WORKER_COLUMNS, "workers", limit=limit, offset=offset, below=below
-    )
-    return WorkerPage(workers=[to_worker(row) for row in rows], total=total)
-
-
-def list_locks(
-    connection: apsw.Connection,
-    names: Sequence[str],
-    *,
-    limit: int,
-    offset: int,
-    below: int | None,
-    now: float,
-) -> LockPage:
-    """Read a page of locks."""
-    conditions = Conditions("expires > ?", now)
-    conditions.add_choice("name", names)
-    rows, total = conditions.page(
-        connection, LOCK_COLUMNS, "locks", limit=limit, offset=offset, below=below
-    )
-    locks = [Lock(id=lock_id, name=name, expires=expires) for lock_id, name, expires in rows]
-    return LockPage(locks=locks, total=total)
-
-
-def list_schedules(
-    connection: apsw.Connection,
-    schedule_filter: ScheduleFilter,
-    *,
-    limit: int,
-    offset: int,
-    below: int | None,
-) -> SchedulePage:
-    """Read a page of schedules."""
-    conditions = Conditions()
-    conditions.add_choice("id", schedule_filter.ids)
-    conditions.add_choice("name", schedule_filter.names)
-    conditions.add_before(schedule_filter.before)
-    rows, total = conditions.page(
-        connection, SCHEDULE_COLUMNS, "schedules", limit=limit, offset=offset, below=below
-    )
-    return SchedulePage(schedules=[to_schedule(row) for row in rows], total=total)
+    def _selected(self) -> str:
+        return f"{self._table} WHERE {' AND '.join(self._conditions)}"

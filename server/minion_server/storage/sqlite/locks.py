@@ -1,11 +1,15 @@
-"""Locks."""
+"""Named locks that expire."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
-from minion_server.domain.lock import LockRequest
-from minion_server.storage.sqlite.writer import Operation, Transaction
+from minion_server.domain.lock import Lock, LockPage, LockRequest
+from minion_server.storage.sqlite.lists import Listing
+from minion_server.storage.sqlite.rows import LOCK
+from minion_server.storage.sqlite.verbs import Verbs
+from minion_server.storage.sqlite.writer import Transaction
 
 _RELEASE = """
     DELETE FROM locks
@@ -15,46 +19,47 @@ _RELEASE = """
 """
 
 
-def acquire_lock(request: LockRequest) -> Operation[int | None]:
-    """Make the operation of `Storage.acquire_lock`."""
+class Locks(Verbs):
+    """Named locks that expire."""
 
-    def run(txn: Transaction) -> int | None:
-        now = txn.now
-        txn.connection.execute("DELETE FROM locks WHERE expires < ?", (now,))
-        held: int = txn.connection.execute(
-            "SELECT count(*) FROM locks WHERE name = ?", (request.name,)
-        ).get
-        if held >= request.limit:
-            return None
-        if not request.duration:
-            return 0
-        txn.connection.execute(
-            "INSERT INTO locks (name, expires) VALUES (?, ?)",
-            (request.name, now + request.duration.total_seconds()),
+    async def acquire_lock(self, request: LockRequest) -> int | None:
+        def acquire(txn: Transaction) -> int | None:
+            txn.execute("DELETE FROM locks WHERE expires < ?", txn.now)
+            held: int = txn.execute("SELECT count(*) FROM locks WHERE name = ?", request.name).get
+            if held >= request.limit:
+                return None
+            if not request.duration:
+                return 0
+            return txn.insert(
+                "locks", name=request.name, expires=txn.now + request.duration.total_seconds()
+            )
+
+        return await self._write(acquire)
+
+    async def renew_lock(self, name: str, lock_id: int, duration: timedelta) -> bool:
+        def renew(txn: Transaction) -> bool:
+            return (
+                txn.change(
+                    "UPDATE locks SET expires = ? WHERE id = ? AND name = ? AND expires > ?",
+                    txn.now + duration.total_seconds(),
+                    lock_id,
+                    name,
+                    txn.now,
+                )
+                > 0
+            )
+
+        return await self._write(renew)
+
+    async def release_lock(self, name: str, lock_id: int | None = None) -> bool:
+        return await self._write(lambda txn: txn.change(_RELEASE, name, txn.now, lock_id) > 0)
+
+    async def list_locks(
+        self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
+    ) -> LockPage:
+        listing = Listing("locks", LOCK, name=names)
+        listing.add("expires > ?", self._clock())
+        total, page = await self._scan(
+            lambda connection: listing.page(connection, limit, offset, below)
         )
-        return txn.connection.last_insert_rowid()
-
-    return run
-
-
-def renew_lock(name: str, lock_id: int, duration: timedelta) -> Operation[bool]:
-    """Make the operation of `Storage.renew_lock`."""
-
-    def run(txn: Transaction) -> bool:
-        txn.connection.execute(
-            "UPDATE locks SET expires = ? WHERE id = ? AND name = ? AND expires > ?",
-            (txn.now + duration.total_seconds(), lock_id, name, txn.now),
-        )
-        return txn.connection.changes() > 0
-
-    return run
-
-
-def release_lock(name: str, lock_id: int | None) -> Operation[bool]:
-    """Make the operation of `Storage.release_lock`."""
-
-    def run(txn: Transaction) -> bool:
-        txn.connection.execute(_RELEASE, (name, txn.now, lock_id))
-        return txn.connection.changes() > 0
-
-    return run
+        return LockPage(locks=[Lock(**fields) for fields in page], total=total)

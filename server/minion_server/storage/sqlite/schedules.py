@@ -1,12 +1,21 @@
-"""Schedules, and firing them."""
+"""Enqueue jobs by cron rules."""
 
 from __future__ import annotations
 
-from minion_server.domain.schedule import DispatchedSchedule, NewSchedule
+from minion_server.domain.schedule import (
+    DispatchedSchedule,
+    NewSchedule,
+    Schedule,
+    ScheduleFilter,
+    SchedulePage,
+)
 from minion_server.storage.firing import fire, next_run
-from minion_server.storage.sqlite.enqueue import enqueue, without_nulls
-from minion_server.storage.sqlite.rows import to_json
-from minion_server.storage.sqlite.writer import Operation, Transaction
+from minion_server.storage.json_bytes import without_nulls
+from minion_server.storage.sqlite.jobs import insert_job
+from minion_server.storage.sqlite.lists import Listing
+from minion_server.storage.sqlite.rows import SCHEDULE, to_json
+from minion_server.storage.sqlite.verbs import Verbs
+from minion_server.storage.sqlite.writer import Transaction
 
 # Compared with the rule that is kept, not with the time: a schedule put again must not slip.
 _PUT = """
@@ -19,81 +28,91 @@ _PUT = """
       next_run = CASE WHEN cron = excluded.cron THEN next_run ELSE excluded.next_run END
     RETURNING id, next_run
 """
-
 _FIRED = (
     "id", "name", "cron", "task", "args", "attempts", "expire", "lax", "notes", "priority", "queue",
 )  # fmt: skip
 _DUE = f"""
-    SELECT {", ".join(_FIRED)}
-    FROM schedules WHERE NOT paused AND next_run <= ? ORDER BY next_run, id
+    SELECT {", ".join(_FIRED)} FROM schedules WHERE NOT paused AND next_run <= ?
+    ORDER BY next_run, id
 """  # noqa: S608 - of constants
+_NEXT = "SELECT min(next_run) FROM schedules WHERE NOT paused"
 
 
-def put_schedule(schedule: NewSchedule) -> Operation[int]:
-    """Make the operation of `Storage.put_schedule`."""
-    args = to_json(list(schedule.args))
-    notes = to_json(without_nulls(schedule.notes.items()))
-    expire = None if schedule.expire is None else schedule.expire.total_seconds()
+class Schedules(Verbs):
+    """Enqueues jobs by cron rules."""
 
-    def run(txn: Transaction) -> int:
-        row = txn.row(
-            _PUT,
-            (
+    async def put_schedule(self, schedule: NewSchedule) -> int:
+        args = to_json(list(schedule.args))
+        notes = to_json(without_nulls(schedule.notes))
+        expire = None if schedule.expire is None else schedule.expire.total_seconds()
+
+        def put(txn: Transaction) -> int:
+            ((schedule_id, due),) = txn.rows(
+                _PUT,
                 args, schedule.attempts, txn.now, schedule.cron, expire, schedule.lax,
                 schedule.name, next_run(schedule.cron, txn.now), notes, schedule.priority,
                 schedule.queue, schedule.task,
-            ),
-        )  # fmt: skip
-        assert row is not None, "an upsert returns its row"
-        schedule_id: int
-        schedule_id, due = row
-        txn.changes.add_schedule_due(due - txn.now)
-        return schedule_id
+            )  # fmt: skip
+            txn.changes.add_schedule_due(due - txn.now)
+            return int(schedule_id)
 
-    return run
+        return await self._write(put)
 
-
-def delete_schedule(name: str) -> Operation[bool]:
-    """Make the operation of `Storage.delete_schedule`."""
-
-    def run(txn: Transaction) -> bool:
-        txn.connection.execute("DELETE FROM schedules WHERE name = ?", (name,))
-        return txn.connection.changes() > 0
-
-    return run
-
-
-def pause_schedule(name: str, *, paused: bool) -> Operation[bool]:
-    """Make the operation of `Storage.pause_schedule`."""
-
-    def run(txn: Transaction) -> bool:
-        row = txn.row(
-            "UPDATE schedules SET paused = ? WHERE name = ? RETURNING next_run", (paused, name)
+    async def delete_schedule(self, name: str) -> bool:
+        return await self._write(
+            lambda txn: txn.change("DELETE FROM schedules WHERE name = ?", name) > 0
         )
-        if row is None:
-            return False
-        if not paused:
-            txn.changes.add_schedule_due(row[0] - txn.now)
-        return True
 
-    return run
+    async def pause_schedule(self, name: str, *, paused: bool) -> bool:
+        def pause(txn: Transaction) -> bool:
+            row = txn.row(
+                "UPDATE schedules SET paused = ? WHERE name = ? RETURNING next_run", paused, name
+            )
+            if row is not None and not paused:
+                txn.changes.add_schedule_due(row[0] - txn.now)
+            return row is not None
+
+        return await self._write(pause)
+
+    async def list_schedules(
+        self,
+        schedule_filter: ScheduleFilter,
+        *,
+        limit: int,
+        offset: int = 0,
+        below: int | None = None,
+    ) -> SchedulePage:
+        listing = Listing("schedules", SCHEDULE, id=schedule_filter.ids, name=schedule_filter.names)
+        listing.add_below(schedule_filter.before)
+        total, page = await self._scan(
+            lambda connection: listing.page(connection, limit, offset, below)
+        )
+        return SchedulePage(schedules=[Schedule(**fields) for fields in page], total=total)
+
+    async def next_dispatch(self) -> float | None:
+        now = self._clock()
+        first: float | None = self._look_up(lambda connection: connection.execute(_NEXT).get)
+        return None if first is None else max(0.0, first - now)
+
+    async def dispatch_schedules(self) -> list[DispatchedSchedule]:
+        return await self._write(_dispatch)
 
 
-def dispatch_schedules(txn: Transaction) -> list[DispatchedSchedule]:
-    """Run `Storage.dispatch_schedules`."""
+def _dispatch(txn: Transaction) -> list[DispatchedSchedule]:
     dispatched = []
-    for values in txn.rows(_DUE, (txn.now,)):
-        row = dict(zip(_FIRED, values, strict=True))
-        firing = fire(row, txn.now)
-        txn.connection.execute(
-            "UPDATE schedules SET next_run = ? WHERE id = ?", (firing.next_run, row["id"])
-        )
+    for row in txn.rows(_DUE, txn.now):
+        fields = dict(zip(_FIRED, row, strict=True))
+        firing = fire(fields, txn.now)
+        schedule_id, name = fields["id"], fields["name"]
+        txn.execute("UPDATE schedules SET next_run = ? WHERE id = ?", firing.next_run, schedule_id)
         if firing.job is None:
             continue
-        (enqueued,) = enqueue([firing.job])(txn)
-        txn.connection.execute(
+        job_id = insert_job(txn, firing.job).id
+        txn.execute(
             "UPDATE schedules SET last_job = ?, last_run = ? WHERE id = ?",
-            (enqueued.id, txn.now, row["id"]),
+            job_id,
+            txn.now,
+            schedule_id,
         )
-        dispatched.append(DispatchedSchedule(id=row["id"], name=row["name"], job=enqueued.id))
+        dispatched.append(DispatchedSchedule(id=schedule_id, name=name, job=job_id))
     return dispatched

@@ -1,8 +1,7 @@
-"""The group-committing writer: one thread, one connection, one commit for all who wait.
+"""The group-committing writer: one thread, one connection, one commit for all that wait.
 
-Whatever has queued up since the last commit goes into the next one, so that the cost of reaching
-the disk is shared by as many callers as there are. Hand-offs between threads happen once a commit,
-not once a caller.
+All operations that were queued during one commit share the next, and with it the cost of reaching
+the disk. Threads hand over once a commit, not once an operation.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -18,13 +17,13 @@ from typing import Any, TypeVar
 import apsw
 
 from minion_server.domain.errors import Exhausted, Unavailable
-from minion_server.storage.changes import Changes, Listener
+from minion_server.storage.changes import Changes, Listener, Revocation
 from minion_server.storage.sqlite.failures import CLOSED, translate
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 Clock = Callable[[], float]
-"""Answers the time in seconds since the epoch."""
+"""Returns the time in seconds since the epoch."""
 
 MAX_BATCH = 1_000
 """Operations in one commit: bounds how long the last of them waits."""
@@ -39,20 +38,43 @@ class Transaction:
     Attributes:
         connection: The writing connection, within a transaction.
         now: The one time of this transaction, in seconds since the epoch.
-        changes: Where the operation says what it changed.
+        changes: Collects what the operations change.
     """
 
     connection: apsw.Connection
     now: float
     changes: Changes = field(default_factory=Changes)
 
-    def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[Row]:
-        """Run a statement and answer all its rows."""
+    def execute(self, sql: str, *bindings: Any) -> apsw.Cursor:
+        """Run a statement."""
+        return self.connection.execute(sql, bindings)
+
+    def rows(self, sql: str, *bindings: Any) -> list[Row]:
+        """Run a statement, and return all its rows."""
         return self.connection.execute(sql, bindings).fetchall()
 
-    def row(self, sql: str, bindings: Sequence[Any] = ()) -> Row | None:
-        """Run a statement and answer its first row, or None."""
+    def row(self, sql: str, *bindings: Any) -> Row | None:
+        """Run a statement, and return its first row, or None."""
         return self.connection.execute(sql, bindings).fetchone()
+
+    def change(self, sql: str, *bindings: Any) -> int:
+        """Run a statement, and return the number of rows that it changed."""
+        self.connection.execute(sql, bindings)
+        return self.connection.changes()
+
+    def insert(self, table: str, **columns: Any) -> int:
+        """Insert a row, and return its id."""
+        names, places = ", ".join(columns), ", ".join("?" * len(columns))
+        self.connection.execute(
+            f"INSERT INTO {table} ({names}) VALUES ({places})",  # noqa: S608 - of constants
+            tuple(columns.values()),
+        )
+        return self.connection.last_insert_rowid()
+
+    def revoke(self, worker_id: int, job_id: int, retries: int) -> None:
+        """Note that a job was taken from its worker."""
+        revocation = Revocation(worker_id=worker_id, job_id=job_id, retries=retries)
+        self.changes.revoked.append(revocation)
 
 
 Operation = Callable[[Transaction], T]
@@ -76,10 +98,10 @@ class Writer:
         self._thread.start()
 
     async def run(self, operation: Operation[T]) -> T:
-        """Run an operation in a transaction, and answer after the commit.
+        """Run an operation in a transaction, and return its result after the commit.
 
         Raises:
-            MinionError: What the operation raised; nothing of it is kept.
+            MinionError: The operation raised it, and nothing of it is kept.
             Exhausted: Too many operations wait, or the disk is full.
             Unavailable: The database cannot be written, or the writer is closed.
         """
@@ -129,17 +151,17 @@ class Writer:
             results: list[_Result] = []
             try:
                 changes = self._transact(part, results)
-            except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told
+            except Exception as error:  # noqa: BLE001 - its caller gets it
                 if len(part) == 1:
                     self._deliver([(part[0][1], None, translate(error))], None)
                     continue
-                # Only the one that is to blame may suffer; the others still share commits.
+                # Only the operation that raised it fails; the others still share commits.
                 parts.extendleft(reversed(_parted(part, len(results))))
             else:
                 self._deliver(results, changes)
 
     def _transact(self, batch: list[_Job], results: list[_Result]) -> Changes:
-        """Run operations in a transaction; `results` tells how far it came if one raises."""
+        """Run operations in a transaction; `results` has those that ran before one raised."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -156,12 +178,12 @@ class Writer:
 
     def _deliver(self, results: list[_Result], changes: Changes | None) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._answer, results, changes)
+            self._loop.call_soon_threadsafe(self._resolve, results, changes)
         except RuntimeError:
-            # The loop was closed without waiting for its writes: nobody is left to be told.
+            # The loop was closed without waiting for its writes.
             return
 
-    def _answer(self, results: list[_Result], changes: Changes | None) -> None:
+    def _resolve(self, results: list[_Result], changes: Changes | None) -> None:
         self._waiting -= len(results)
         if changes is not None:
             self._listener(changes)
@@ -175,7 +197,7 @@ class Writer:
 
 
 def _parted(batch: list[_Job], failed: int) -> list[list[_Job]]:
-    """Answer what to do again of a batch, of which one operation failed, or else the commit."""
+    """Return the parts of a batch to run again after one operation, or the commit, failed."""
     if failed == len(batch):
         return [[job] for job in batch]
     parts = [batch[:failed], batch[failed : failed + 1], batch[failed + 1 :]]

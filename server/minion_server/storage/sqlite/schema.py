@@ -13,10 +13,7 @@ APPLICATION_ID = 0x4D696E69
 
 
 def migrations() -> list[str]:
-    """Answer the SQL of every migration, the first one first.
-
-    Version N of the schema is what the first N of them make.
-    """
+    """Return the SQL of every migration, in order; version N of the schema is made by N of them."""
     folder = resources.files(__package__).joinpath("migrations")
     files = sorted(
         (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
@@ -26,16 +23,16 @@ def migrations() -> list[str]:
 
 
 def version_of(connection: apsw.Connection) -> int:
-    """Answer the version of a database's schema; 0 if it has none."""
+    """Return the version of a database's schema; 0 if it has none."""
     version: int = connection.pragma("user_version")
     return version
 
 
-def refuse_foreign(connection: apsw.Connection) -> None:
-    """Keep this program from other programs' databases.
+def check_ours(connection: apsw.Connection) -> None:
+    """Raise an error if a database is another program's.
 
     Raises:
-        Conflict: The database is one of them.
+        Conflict: It is.
     """
     application_id = connection.pragma("application_id")
     tables = connection.execute("SELECT COUNT(*) FROM sqlite_schema").get
@@ -49,7 +46,7 @@ def is_current(connection: apsw.Connection) -> bool:
     Raises:
         Conflict: The database is another program's, or of a newer version than this program.
     """
-    refuse_foreign(connection)
+    check_ours(connection)
     version, newest = version_of(connection), len(migrations())
     if version > newest:
         raise Conflict(

@@ -1,16 +1,13 @@
-"""Closes a database to its servers, while its queue is moved and afterwards.
+"""Close a database to its servers, while its queue is moved and afterwards.
 
-By triggers, since servers that are running have to heed it, and must not pay for it before.
+By triggers, since servers that are running have to obey, and must not pay for it before.
 """
 
 from __future__ import annotations
 
 import apsw
 
-from minion_server.domain.errors import Conflict
-
-HELD = "the queue is being moved and gives out no jobs"
-MOVED = "its queue has been moved elsewhere"
+from minion_server.storage.transfer import HELD, MOVED, closed_error
 
 # Other triggers of the database are its owner's.
 _HOLD = "minion_held"
@@ -27,10 +24,10 @@ def hold(connection: apsw.Connection) -> None:
     """Make every claim fail.
 
     Raises:
-        Conflict: The database is closed already. Who closed it may still be at work, and a move
-            that fails would open it.
+        Conflict: The database is closed already. The move that closed it may still run, and opens
+            it if it fails.
     """
-    refuse_closed(connection)
+    check_open(connection)
     connection.execute(
         f"CREATE TRIGGER {_HOLD} BEFORE UPDATE OF state ON jobs "
         f"WHEN new.state = 'active' BEGIN SELECT RAISE(ABORT, '{HELD}'); END"
@@ -49,12 +46,12 @@ def seal(connection: apsw.Connection, text: str) -> None:
 
 
 def reopen(connection: apsw.Connection) -> None:
-    """Take back all of it."""
+    """Drop all triggers of this module."""
     for name in _names(connection):
         connection.execute(f'DROP TRIGGER "{name.replace(chr(34), chr(34) * 2)}"')
 
 
-def reason(connection: apsw.Connection) -> str:
+def closed_because(connection: apsw.Connection) -> str:
     """Return why the database is closed; "" if it is open."""
     names = _names(connection)
     if any(name.startswith(_SEAL) for name in names):
@@ -62,24 +59,24 @@ def reason(connection: apsw.Connection) -> str:
     return HELD if names else ""
 
 
-def refuse_closed(connection: apsw.Connection) -> None:
-    """Keep moves from a database that another one has closed, at whichever end of it.
+def check_open(connection: apsw.Connection) -> None:
+    """Raise an error if a move has closed the database, as its source or its target.
 
     Raises:
         Conflict: One has.
     """
-    if closed := reason(connection):
-        raise Conflict(f"{connection.filename}: {closed} (`minion db reopen` would open it)")
+    if reason := closed_because(connection):
+        raise closed_error(connection.filename, reason)
 
 
-def refuse_moved(connection: apsw.Connection) -> None:
-    """Keep a server from a database whose queue is elsewhere.
+def check_not_moved(connection: apsw.Connection) -> None:
+    """Raise an error if the queue has been moved to another database.
 
     Raises:
-        Conflict: It is.
+        Conflict: It has been.
     """
-    if reason(connection) == MOVED:
-        raise Conflict(f"{connection.filename}: {MOVED} (`minion db reopen` would open it)")
+    if closed_because(connection) == MOVED:
+        raise closed_error(connection.filename, MOVED)
 
 
 def _names(connection: apsw.Connection) -> list[str]:
