@@ -56,20 +56,12 @@ _CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A kind of request that the bridge itself refuses.
+    """A kind of request that the bridge itself refuses."""
 
-    Attributes:
-        reason: For programs: an UPPER_SNAKE word.
-        text: For people.
-        code: The gRPC status code.
-        http_status: The HTTP status, where the code's own is not exact enough.
-        headers: Further HTTP headers.
-    """
-
-    reason: str
-    text: str
+    reason: str  # for programs: an UPPER_SNAKE word
+    text: str  # for people
     code: StatusCode = StatusCode.INVALID_ARGUMENT
-    http_status: int | None = None
+    http_status: int | None = None  # where the code's own is not exact enough
     headers: Headers = ()
 
 
@@ -145,26 +137,15 @@ BAD_SERVER_TIMEOUT: Final = "must be seconds, as in 2.5"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a failed request is answered.
+    """How a failed request is answered."""
 
-    Attributes:
-        status: What clients of `/v1` read, as JSON.
-        http_status: The HTTP status.
-        headers: Further HTTP headers.
-    """
-
-    status: Status
+    status: Status  # clients of `/v1` read it as JSON
     http_status: int
     headers: Headers = ()
 
 
 class RequestError(Exception):
-    """A request that the bridge itself refuses.
-
-    Args:
-        refusal: Its kind.
-        values: For the braces in the text.
-    """
+    """A request that the bridge itself refuses; the values fill the braces in the text."""
 
     def __init__(self, refusal: Refusal, *values: object) -> None:
         self._refusal = refusal

@@ -44,20 +44,12 @@ _INT32: Final = INTEGERS[FieldDescriptor.CPPTYPE_INT32]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One of the documented paths.
-
-    Attributes:
-        name: As responses have it.
-        http_method: GET, or POST, which takes a form.
-        rpc: Name of the method that is called.
-        read: Makes the request message of the path's first segment, the HTTP request and its body.
-        write: Returns the JSON of the response message.
-    """
+    """One of the documented paths."""
 
     name: str
-    http_method: str
+    http_method: str  # GET, or POST, which takes a form
     rpc: str
-    read: Callable[[str, Scope, bytes], Message]
+    read: Callable[[str, Scope, bytes], Message]  # of the first segment, the request and its body
     write: Callable[[Any], JsonValue]
 
 

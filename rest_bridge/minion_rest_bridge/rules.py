@@ -24,33 +24,19 @@ BODY_ALL: Final = "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How a method may be called.
+    """How a method may be called."""
 
-    Attributes:
-        method: Its full name, as in `minion.v1.MinionService/GetJob`.
-        is_open: Whether callers need no key.
-        is_stream: Whether it returns a stream.
-        is_safe: Whether a call has no side effects.
-        is_idempotent: Whether a second call changes nothing more.
-        wait_field: Name of the request's Duration that says how long a call may wait for something
-            to happen; None: the method does not wait.
-    """
-
-    method: str
-    is_open: bool
+    method: str  # as in `minion.v1.MinionService/GetJob`
+    is_open: bool  # to callers without a key
     is_stream: bool
-    is_safe: bool
-    is_idempotent: bool
-    wait_field: str | None
+    is_safe: bool  # a call has no side effects
+    is_idempotent: bool  # a second call changes nothing more
+    wait_field: str | None  # the request's Duration for which a call may wait for something
 
     def timeout(self, request: Message, default: float | None) -> float | None:
         """Return the seconds that a call may take when the HTTP request names no deadline.
 
-        A stream may take any time, and a call as long as it is asked to wait besides.
-
-        Args:
-            request: Of the call.
-            default: Seconds that a call may take which does not wait; None: any time.
+        A stream may take any time; other calls the default, and as long as they are asked to wait.
         """
         if default is None or self.is_stream:
             return None
@@ -61,23 +47,14 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One way to call a method over HTTP (google/api/http.proto).
-
-    Attributes:
-        method: The gRPC method.
-        policy: How it may be called.
-        http_method: As GET; `*` stands for all.
-        template: Of the path.
-        body: None, the name of the field that the body fills, or `*`.
-        response_body: The only field of the response that is returned; None: all.
-    """
+    """One way to call a method over HTTP (google/api/http.proto)."""
 
     method: MethodDescriptor
     policy: Policy
-    http_method: str
+    http_method: str  # as GET; `*` stands for all
     template: Template
-    body: str | None
-    response_body: FieldDescriptor | None
+    body: str | None  # the name of the field that the body fills, or `*`
+    response_body: FieldDescriptor | None  # the only field that is returned; None: all
 
 
 def load_services(package: str = PACKAGE) -> list[ServiceDescriptor]:

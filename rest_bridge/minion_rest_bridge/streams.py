@@ -28,19 +28,12 @@ Write = Callable[[Any], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framing:
-    """How the messages of a stream are separated.
-
-    Attributes:
-        content_type: The media type.
-        message: Where the JSON of a message stands.
-        error: Where the `google.rpc.Status` that ends the stream stands.
-        keep_alive: Shows only that the stream lives; empty: it cannot be shown.
-    """
+    """How the messages of a stream are written: `%b` is where JSON stands."""
 
     content_type: bytes
     message: bytes
-    error: bytes
-    keep_alive: bytes
+    error: bytes  # with the `google.rpc.Status` that ends the stream
+    keep_alive: bytes  # shows only that the stream lives; empty: it cannot be shown
 
 
 EVENTS: Final = Framing(

@@ -36,22 +36,13 @@ _KEPT: Final = re.compile(r"(%(?:2[1346789ABCFabcf]|3[ABDFabdf]|40|5[BDbd]))")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A parsed path template.
-
-    Attributes:
-        text: As written.
-        segments: Literals, `*` and `**`.
-        verb: What follows the colon at the end; empty if nothing does.
-        variables: Paths of the fields that the path fills, in the order of the text, and whether
-            their values may have several segments.
-        pattern: Matches paths without their verb, with a group for each variable.
-    """
+    """A parsed path template."""
 
     text: str
-    segments: tuple[str, ...]
-    verb: str
-    variables: dict[Path, bool]
-    pattern: re.Pattern[str]
+    segments: tuple[str, ...]  # literals, `*` and `**`
+    verb: str  # empty if there is none
+    variables: dict[Path, bool]  # in the order of the text; whether they may have several segments
+    pattern: re.Pattern[str]  # of paths without their verb, with a group for each variable
 
     @property
     def plain_text(self) -> str:
