@@ -12,16 +12,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from minion_rest_bridge.docs import docs_routes
 from minion_rest_bridge.errors import PATH_NOT_FOUND, RequestError, method_not_allowed
-from minion_rest_bridge.health import Health
 from minion_rest_bridge.json_text import dumps
 from minion_rest_bridge.lanraragi import PREFIX, LanraragiApi
 from minion_rest_bridge.large import LargeMessages
-from minion_rest_bridge.middleware import Compressed, GetOnly, OpenToAll
+from minion_rest_bridge.middleware import Compressed, OpenToAll
+from minion_rest_bridge.pages import page_routes
 from minion_rest_bridge.request import Limits, raw_path
 from minion_rest_bridge.responses import CONTENT_TYPE, failure_to_json
 from minion_rest_bridge.rules import load_services, read_rules
@@ -67,7 +65,7 @@ def create_app(
         "/v1/": transcoder,
     }
     app = Starlette(
-        routes=[Route("/healthz", GetOnly(Health(channel))), *docs_routes(served)],
+        routes=page_routes(channel, served),
         middleware=[Middleware(OpenToAll), Middleware(_by_prefix, direct)],
         exception_handlers={HTTPException: _respond},
     )

@@ -56,15 +56,7 @@ class Caller:
         *,
         has_body: bool,
     ) -> Any:
-        """Read a request and start the call of its method.
-
-        Args:
-            method: A multicallable.
-            policy: How it may be called.
-            convert: Makes the request message of the body and whatever else the request has.
-            scope: Of the HTTP request.
-            receive: Likewise.
-            has_body: Whether the body is to be read.
+        """Read a request, convert it with its body to a message, and start the call of the method.
 
         Raises:
             RequestError: The request cannot be accepted, or the client hung up.
@@ -85,7 +77,7 @@ class Caller:
         except ClientGone:
             raise
         except RequestError:
-            await self._refuse_without_key(policy, scope)
+            await self._require_access(policy, scope, tolerates_outage=True)
             raise
         if request is None:
             request = await self._read_large(body, policy, read, scope)
@@ -105,7 +97,9 @@ class Caller:
             await body.read_until(self._limits.max_bytes)
             return await self._large.read(read, body.content())
 
-    async def _require_access(self, policy: Policy, scope: Scope) -> None:
+    async def _require_access(
+        self, policy: Policy, scope: Scope, *, tolerates_outage: bool = False
+    ) -> None:
         """Raise AioRpcError if the client may not call the method, as far as the server knows."""
         if policy.is_open:
             return
@@ -113,16 +107,8 @@ class Caller:
         try:
             await self._check_access(request, metadata=key_metadata(scope), timeout=ACCESS_SECONDS)
         except AioRpcError as error:
-            # A server older than this bridge. The call itself will be refused.
-            if error.code() not in _NOT_KNOWN:
-                raise
-
-    async def _refuse_without_key(self, policy: Policy, scope: Scope) -> None:
-        """Raise AioRpcError if the server refuses the client's key: an outage is no refusal."""
-        try:
-            await self._require_access(policy, scope)
-        except AioRpcError as error:
-            if error.code() in _REFUSALS:
+            # A server older than this bridge does not know the question: it will refuse the call.
+            if error.code() in _REFUSALS or not (tolerates_outage or error.code() in _NOT_KNOWN):
                 raise
 
 

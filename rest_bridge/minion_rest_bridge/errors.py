@@ -82,6 +82,9 @@ COMPRESSED: Final = Refusal(
 )
 DEFECT: Final = Refusal("INTERNAL", _FIXED_TEXT[StatusCode.INTERNAL], StatusCode.INTERNAL)
 MALFORMED_FORM: Final = Refusal("INVALID_FORM", "the form is malformed: {}")
+MALFORMED_FORM_HEADER: Final = Refusal(
+    "INVALID_FORM", "the form is malformed: its header is malformed ({})"
+)
 NOT_A_FORM: Final = Refusal(
     "UNSUPPORTED_MEDIA_TYPE",
     "the body must be a form: {} or {}",
@@ -170,13 +173,9 @@ class RequestError(Exception):
 class FieldError(RequestError):
     """A field that cannot be accepted.
 
-    Args:
-        text: What is wrong, without the field's name.
-        steps: Names and indexes that lead to the field, the innermost first. Code that lets the
-            error pass appends its own, so that paths are built only for what is refused: a body
-            may have millions of values.
-        within: Path from the field to the part of its value that is at fault.
-        reason: For programs.
+    Names and indexes lead to it, the innermost first, and `within` goes on from there. Code that
+    lets the error pass appends its own step: paths are built only for what is refused, since a
+    body may have millions of values.
     """
 
     def __init__(

@@ -61,9 +61,7 @@ def _read_multipart(scope: Scope, body: bytes) -> list[tuple[bytes, bytes]]:
         raise RequestError(errors.MALFORMED_FORM, error.message) from None
     except (KeyError, ValueError, LookupError) as error:
         # A missing boundary, or a charset that Python does not know.
-        raise RequestError(
-            errors.MALFORMED_FORM, f"its header is malformed ({type(error).__name__})"
-        ) from None
+        raise RequestError(errors.MALFORMED_FORM_HEADER, type(error).__name__) from None
     return [
         (name.encode(errors="surrogatepass"), value.encode(errors="surrogatepass"))
         for name, value in form.multi_items()

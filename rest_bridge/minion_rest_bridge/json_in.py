@@ -50,10 +50,7 @@ _TIMESTAMP: Final = re.compile(
 def read_message(value: JsonValue, message: Message, depth: int = 0) -> None:
     """Read a JSON value, as `json_text.loads` returns it, into an empty message.
 
-    Args:
-        value: The value.
-        message: Where to; half filled when an error is raised.
-        depth: How many messages the message stands in.
+    The message may be half filled when an error is raised, and stands in `depth` others.
 
     Raises:
         FieldError: The value is not of the message's form.

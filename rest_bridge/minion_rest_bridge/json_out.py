@@ -11,6 +11,7 @@ import functools
 import math
 import struct
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any, Final
 
 from google.protobuf import descriptor_pool, message_factory
@@ -181,10 +182,7 @@ def _write_wrapper(message: Any) -> JsonValue:
     return field_writer(message.DESCRIPTOR.fields_by_name["value"])(message.value)
 
 
-def _write_json_string(message: Any) -> JsonValue:
-    return message.ToJsonString()
-
-
+_write_json_string = methodcaller("ToJsonString")
 _SPECIAL: Final[dict[str, Writer]] = {
     "google.protobuf.Any": _write_any,
     "google.protobuf.ListValue": list_to_json,

@@ -57,11 +57,7 @@ _JSON_VALUE: Final[Schema] = {
 
 
 class SchemaBook:
-    """The schemas of messages, collected as they are referred to.
-
-    Attributes:
-        schemas: By name, for `components`.
-    """
+    """The schemas of messages by their names, collected as they are referred to."""
 
     def __init__(self, comments: Comments) -> None:
         self.schemas: dict[str, Schema] = {}
