@@ -16,8 +16,6 @@ MAX_DEPTH: Final = 96
 
 Protobuf's parsers stop at 100, and what was sent comes back a little deeper, as in a list of jobs.
 """
-MAX_INT32: Final = 2**31 - 1
-MAX_INT64: Final = 2**63 - 1
 INTEGERS: Final = {
     FieldDescriptor.CPPTYPE_INT32: range(-(2**31), 2**31),
     FieldDescriptor.CPPTYPE_INT64: range(-(2**63), 2**63),
@@ -28,7 +26,6 @@ INTEGERS: Final = {
 WIDE: Final = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 """Integers that JSON writes as strings."""
 
-PROTOBUF: Final = "google.protobuf."
 BOOL_VALUE: Final = "google.protobuf.BoolValue"
 DURATION: Final = "google.protobuf.Duration"
 FIELD_MASK: Final = "google.protobuf.FieldMask"
@@ -66,7 +63,7 @@ def resolve(message: Any, path: Sequence[str]) -> list[FieldDescriptor] | None:
 
 def is_well_known(message: Descriptor | None) -> bool:
     """Return whether a message type is one of protobuf's own."""
-    return message is not None and message.full_name.startswith(PROTOBUF)
+    return message is not None and message.full_name.startswith("google.protobuf.")
 
 
 def is_map(field: FieldDescriptor) -> bool:

@@ -23,7 +23,7 @@ from minion_rest_bridge import errors, json_text
 from minion_rest_bridge.binding import decode_text
 from minion_rest_bridge.calls import Caller, finish
 from minion_rest_bridge.errors import Failure, FieldError, RequestError, field_path
-from minion_rest_bridge.fields import INTEGERS, MAX_INT64
+from minion_rest_bridge.fields import INTEGERS
 from minion_rest_bridge.forms import read_parameters
 from minion_rest_bridge.json_in import read_integer, read_list
 from minion_rest_bridge.json_out import list_to_json, struct_to_json, value_to_json
@@ -39,6 +39,7 @@ NO_SUCH_JOB: Final = "No job with this ID."
 METHODS: Final = pb.DESCRIPTOR.services_by_name["MinionService"].methods_by_name
 
 _JOB_ID: Final = re.compile(r"[0-9]{1,30}", re.ASCII)
+_IDS: Final = range(1, 2**63)
 _INT32: Final = INTEGERS[FieldDescriptor.CPPTYPE_INT32]
 
 
@@ -112,7 +113,7 @@ def _by_id(new_request: Callable[..., Message]) -> Callable[[str, Scope, bytes],
     def read(text: str, _scope: Scope, _body: bytes) -> Message:
         # As it stands in the path: a percent sign is no digit, whatever it encodes.
         job_id = int(text) if _JOB_ID.fullmatch(text) is not None else 0
-        if not 1 <= job_id <= MAX_INT64:
+        if job_id not in _IDS:
             raise FieldError(errors.BAD_JOB_ID, "jobid")
         return new_request(id=job_id)
 

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf.descriptor import FieldDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc.status_pb2 import Status
 
-from minion_rest_bridge.comments import Comments
 from minion_rest_bridge.fields import is_well_known, resolve, takes_text
 from minion_rest_bridge.responses import CONTENT_TYPE
-from minion_rest_bridge.rules import BODY_ALL, Rule, read_rules
-from minion_rest_bridge.schemas import Direction, Schema, SchemaBook, parameter_schema
+from minion_rest_bridge.rules import BODY_ALL, PACKAGE, Rule, read_rules
+from minion_rest_bridge.schemas import Comments, Direction, Schema, SchemaBook, parameter_schema
 from minion_rest_bridge.streams import EVENTS, LINES
 
 DISTRIBUTION: Final = "minion-server"
+# Written by protoc, beside the generated modules.
+DESCRIPTOR_SET: Final = "minion.binpb"
 SKELETON: Final = Path(__file__).parent / "openapi.json"
 """What no descriptor states: the paths that are not transcoded, and the responses to errors."""
 
@@ -30,6 +33,19 @@ _STREAM: Final = """\
 A stream of messages: Server-Sent Events when the request accepts `text/event-stream`, else JSON,
 one message a line. An error that ends the stream is an event `error` with the `google.rpc.Status`
 as its data, or a last line with the only member `error`."""
+
+
+def load_comments(package: str = PACKAGE) -> Comments:
+    """Return the comments of a package's .proto files, which descriptors at run time do not have.
+
+    Raises:
+        FileNotFoundError: The package has no descriptor set.
+    """
+    data = resources.files(package).joinpath(DESCRIPTOR_SET).read_bytes()
+    files = FileDescriptorSet.FromString(data).file
+    return {
+        name: text for file in files if file.package == package for name, text in _of_file(file)
+    }
 
 
 def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[str, Any]:
@@ -180,3 +196,22 @@ def _leaves(
             or field.message_type in {each.containing_type for each in chain}
         ):
             yield from _leaves(field.message_type, chain)
+
+
+def _of_file(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    for location in file.source_code_info.location:
+        if location.leading_comments:
+            lines = location.leading_comments.strip().splitlines()
+            yield _name(file, location.path), "\n".join(line.strip() for line in lines)
+
+
+def _name(file: FileDescriptorProto, path: Sequence[int]) -> str:
+    """Return the full name at a path of field numbers, each with an index (SourceCodeInfo)."""
+    names, node = [file.package], cast("Any", file)
+    for number, index in zip(path[::2], path[1::2], strict=False):
+        field = node.DESCRIPTOR.fields_by_number[number]
+        if not field.is_repeated or field.message_type is None:
+            break
+        node = getattr(node, field.name)[index]
+        names.append(node.name)
+    return ".".join(names)

@@ -17,10 +17,9 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from minion_rest_bridge.comments import load_comments
 from minion_rest_bridge.json_text import dumps
 from minion_rest_bridge.middleware import Compressed, GetOnly
-from minion_rest_bridge.openapi import describe
+from minion_rest_bridge.openapi import describe, load_comments
 from minion_rest_bridge.request import prefix_of
 from minion_rest_bridge.responses import CONTENT_TYPE, send_json
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -11,9 +11,10 @@ from minion.v1 import options_pb2
 from minion_wire.json_value import MAX_EXACT
 
 from minion_rest_bridge import fields
-from minion_rest_bridge.comments import Comments
 
 Schema = dict[str, Any]
+Comments = Mapping[str, str]
+"""Comments by the full names of services, methods, messages and fields."""
 
 REF: Final = "#/components/schemas/"
 JSON_VALUE: Final = "JsonValue"
