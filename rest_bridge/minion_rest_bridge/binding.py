@@ -22,11 +22,10 @@ _ENUM_NUMBER: Final = re.compile(r"-?[0-9]{1,10}", re.ASCII)
 
 
 class Binder:
-    """Makes the request messages of one rule, up to a size in bytes."""
+    """Makes the request messages of one rule."""
 
-    def __init__(self, rule: Rule, max_bytes: int) -> None:
+    def __init__(self, rule: Rule) -> None:
         self._rule = rule
-        self._max_bytes = max_bytes
         self._new_message = message_factory.GetMessageClass(rule.method.input_type)
         self._body_field = rule.method.input_type.fields_by_name.get(rule.body or "")
         # Fields that are not the query's to fill.
@@ -47,8 +46,6 @@ class Binder:
             self._bind_query(message, query)
         for path, text in self._rule.template.bind(match).items():
             _bind_path(message, path, text)
-        if message.ByteSize() > self._max_bytes:
-            raise RequestError(errors.TOO_LARGE, self._max_bytes)
         return message
 
     def _bind_body(self, message: Message, body: bytes) -> None:

@@ -64,7 +64,10 @@ class Caller:
         """
 
         def read(content: bytes) -> tuple[Message, float | None]:
-            return convert(content), timeout_of(scope)
+            message = convert(content)
+            if message.ByteSize() > self._limits.max_bytes:
+                raise RequestError(TOO_LARGE, self._limits.max_bytes)
+            return message, timeout_of(scope)
 
         body = Body(scope, receive, self._limits, has_body=has_body)
         request: tuple[Message, float | None] | None = None

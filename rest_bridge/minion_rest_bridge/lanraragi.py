@@ -63,7 +63,6 @@ class LanraragiApi:
             rest: (operation, getattr(stub, operation.rpc), policy_of(METHODS[operation.rpc]))
             for rest, operation in OPERATIONS.items()
         }
-        self._max_bytes = limits.max_bytes
         self._large = large
         self._caller = Caller(channel, large, limits)
 
@@ -76,10 +75,7 @@ class LanraragiApi:
         operation, method, policy = self._calls[rest]
 
         def read(body: bytes) -> Message:
-            request = operation.read(name, scope, body)
-            if request.ByteSize() > self._max_bytes:
-                raise RequestError(errors.TOO_LARGE, self._max_bytes)
-            return request
+            return operation.read(name, scope, body)
 
         def write(response: Message) -> bytes:
             return dumps(operation.write(response))

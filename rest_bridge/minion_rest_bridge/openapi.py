@@ -170,15 +170,12 @@ def _json(schema: Schema) -> dict[str, Any]:
 
 
 def _stream_content(schema: Schema) -> dict[str, Any]:
-    message = {"contentMediaType": CONTENT_TYPE, "contentSchema": schema}
+    message = {"type": "string", "contentMediaType": CONTENT_TYPE, "contentSchema": schema}
+    lines = message | {"description": "Lines, each a message."}
+    events = message | {"description": "Events, each with a message."}
     return {
-        framing.content_type.decode(): {
-            "schema": {"type": "string", "description": description, **message}
-        }
-        for framing, description in (
-            (LINES, "Lines, each a message."),
-            (EVENTS, "Events, each with a message."),
-        )
+        LINES.content_type.decode(): {"schema": lines},
+        EVENTS.content_type.decode(): {"schema": events},
     }
 
 

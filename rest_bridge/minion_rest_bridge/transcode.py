@@ -50,9 +50,7 @@ class Transcoder:
         self._keep_alive = keep_alive
         self._table: PathTable[_Route] = PathTable()
         for rule in rules:
-            self._table.add(
-                rule.http_method, rule.template, _Route(channel, rule, limits.max_bytes)
-            )
+            self._table.add(rule.http_method, rule.template, _Route(channel, rule))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -108,10 +106,10 @@ def _choose(routes: Mapping[str, _Route], method: str) -> _Route | None:
 class _Route:
     """A rule, ready to be called."""
 
-    def __init__(self, channel: grpc.aio.Channel, rule: Rule, max_bytes: int) -> None:
+    def __init__(self, channel: grpc.aio.Channel, rule: Rule) -> None:
         self.policy = rule.policy
         self.has_body = rule.body is not None
-        self.binder = Binder(rule, max_bytes)
+        self.binder = Binder(rule)
         self.method = _multicallable(channel, rule.method)
         self._field = rule.response_body
         self._write = (
