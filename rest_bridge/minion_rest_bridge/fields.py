@@ -6,7 +6,7 @@ import functools
 from collections.abc import Sequence
 from typing import Any, Final
 
-from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 Path = tuple[str, ...]
 """Names of the fields that lead to one, as the .proto files spell them."""
@@ -16,8 +16,6 @@ MAX_DEPTH: Final = 96
 
 Protobuf's parsers stop at 100, and what was sent comes back a little deeper, as in a list of jobs.
 """
-MAX_INT32: Final = 2**31 - 1
-MAX_INT64: Final = 2**63 - 1
 INTEGERS: Final = {
     FieldDescriptor.CPPTYPE_INT32: range(-(2**31), 2**31),
     FieldDescriptor.CPPTYPE_INT64: range(-(2**63), 2**63),
@@ -28,7 +26,6 @@ INTEGERS: Final = {
 WIDE: Final = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 """Integers that JSON writes as strings."""
 
-PROTOBUF: Final = "google.protobuf."
 BOOL_VALUE: Final = "google.protobuf.BoolValue"
 DURATION: Final = "google.protobuf.Duration"
 FIELD_MASK: Final = "google.protobuf.FieldMask"
@@ -66,7 +63,7 @@ def resolve(message: Any, path: Sequence[str]) -> list[FieldDescriptor] | None:
 
 def is_well_known(message: Descriptor | None) -> bool:
     """Return whether a message type is one of protobuf's own."""
-    return message is not None and message.full_name.startswith(PROTOBUF)
+    return message is not None and message.full_name.startswith("google.protobuf.")
 
 
 def is_map(field: FieldDescriptor) -> bool:
@@ -88,17 +85,3 @@ def takes_null(field: FieldDescriptor) -> bool:
     """Return whether null is a value of the field, not the absence of one."""
     kind = field.message_type or field.enum_type
     return kind is not None and kind.full_name in (VALUE, NULL_VALUE)
-
-
-def message_type(field: FieldDescriptor) -> Descriptor:
-    """Return the type of a field that is a message."""
-    if field.message_type is None:
-        raise TypeError(f"{field.full_name}: expected a message")
-    return field.message_type
-
-
-def enum_type(field: FieldDescriptor) -> EnumDescriptor:
-    """Return the type of an enum field."""
-    if field.enum_type is None:
-        raise TypeError(f"{field.full_name}: expected an enum")
-    return field.enum_type

@@ -11,7 +11,7 @@ from starlette.types import Scope
 
 from minion_rest_bridge import errors
 from minion_rest_bridge.binding import decode_text, split_query
-from minion_rest_bridge.errors import FieldError, malformed_form, not_a_form
+from minion_rest_bridge.errors import FieldError, RequestError
 from minion_rest_bridge.request import header
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ def read_parameters(scope: Scope, body: bytes, names: Collection[str]) -> dict[s
         elif media_type == MULTIPART:
             pairs += _read_multipart(scope, body)
         else:
-            raise not_a_form(URL_ENCODED, MULTIPART)
+            raise RequestError(errors.NOT_A_FORM, URL_ENCODED.decode(), MULTIPART.decode())
     parameters: dict[str, str] = {}
     wanted = {name.encode(): name for name in names}
     for key, value in pairs:
@@ -58,10 +58,10 @@ def _read_multipart(scope: Scope, body: bytes) -> list[tuple[bytes, bytes]]:
     try:
         form = _run(parser.parse())
     except MultiPartException as error:
-        raise malformed_form(error.message) from None
+        raise RequestError(errors.MALFORMED_FORM, error.message) from None
     except (KeyError, ValueError, LookupError) as error:
         # A missing boundary, or a charset that Python does not know.
-        raise malformed_form(f"its header is malformed ({type(error).__name__})") from None
+        raise RequestError(errors.MALFORMED_FORM_HEADER, type(error).__name__) from None
     return [
         (name.encode(errors="surrogatepass"), value.encode(errors="surrogatepass"))
         for name, value in form.multi_items()

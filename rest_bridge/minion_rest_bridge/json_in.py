@@ -14,7 +14,7 @@ import re
 import sys
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -24,21 +24,8 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from minion_wire import values
 from minion_wire.json_value import MAX_LEVELS, TOO_DEEP, NotJsonError, plain_json
 
-from minion_rest_bridge import errors
-from minion_rest_bridge.errors import FieldError, expected
-from minion_rest_bridge.fields import (
-    DURATION,
-    FIELD_MASK,
-    INTEGERS,
-    MAX_DEPTH,
-    TIMESTAMP,
-    WRAPPERS,
-    enum_type,
-    fields_by_name,
-    is_map,
-    message_type,
-    takes_null,
-)
+from minion_rest_bridge import errors, fields
+from minion_rest_bridge.errors import FieldError, field_path
 from minion_rest_bridge.json_text import MAX_DIGITS, JsonValue
 
 BOOLEANS: Final = {"true": True, "false": False}
@@ -61,26 +48,23 @@ _TIMESTAMP: Final = re.compile(
 
 
 def read_message(value: JsonValue, message: Message, depth: int = 0) -> None:
-    """Read a JSON value into an empty message, which is half filled when an error is raised.
+    """Read a JSON value, as `json_text.loads` returns it, into an empty message.
 
-    Args:
-        value: As `json_text.loads` returns it.
-        message: Where to.
-        depth: How many messages the message stands in.
+    The message may be half filled when an error is raised, and stands in `depth` others.
 
     Raises:
         FieldError: The value is not of the message's form.
     """
-    if depth > MAX_DEPTH:
+    if depth > fields.MAX_DEPTH:
         raise FieldError(TOO_DEEP)
     special = _SPECIAL.get(message.DESCRIPTOR.full_name)
     if special is not None:
         special(value, message, depth)
         return
-    fields = fields_by_name(message.DESCRIPTOR)
+    known = fields.fields_by_name(message.DESCRIPTOR)
     seen: set[str] = set()
     for name, member in _object(value).items():
-        field = fields.get(name)
+        field = known.get(name)
         if field is None:
             raise errors.unknown_name(name, f"field in {message.DESCRIPTOR.name}")
         if field.name in seen:
@@ -94,15 +78,11 @@ def read_message(value: JsonValue, message: Message, depth: int = 0) -> None:
 
 
 def read_field(value: JsonValue, message: Message, field: FieldDescriptor, depth: int = 0) -> None:
-    """Read a JSON value into a field of a message. A null leaves the field unset.
-
-    Raises:
-        FieldError: The value is not of the field's form. Its path begins behind the field.
-    """
-    if value is None and not takes_null(field):
+    """Read a JSON value into a field of a message, as `read_message`. A null leaves it unset."""
+    if value is None and not fields.takes_null(field):
         return
     check_oneof(message, field)
-    if is_map(field):
+    if fields.is_map(field):
         _read_map(value, getattr(message, field.name), field, depth)
     elif field.is_repeated:
         _read_array(_array(value), getattr(message, field.name), field, depth)
@@ -115,11 +95,7 @@ def read_field(value: JsonValue, message: Message, field: FieldDescriptor, depth
 
 
 def add_value(value: JsonValue, target: Any, field: FieldDescriptor, depth: int = 0) -> None:
-    """Read a JSON value as one more value of a repeated field.
-
-    Raises:
-        FieldError: The value is not of the field's form. Its path begins behind the index.
-    """
+    """Read a JSON value as one more value of a repeated field, as `read_message`."""
     if field.message_type is None:
         target.append(_scalar(value, field))
     else:
@@ -132,37 +108,29 @@ def check_oneof(message: Message, field: FieldDescriptor) -> None:
     if field.containing_oneof is not None:
         other = message.WhichOneof(field.containing_oneof.name)
         if other is not None and other != field.name:
-            raise errors.excludes(other)
+            raise FieldError(errors.EXCLUDES.format(other))
 
 
 def read_integer(value: JsonValue, values: range) -> int:
-    """Return a JSON number or string as one of the integers, exactly.
-
-    Raises:
-        FieldError: It is not an integer, or none of them.
-    """
-    number = _decimal(value) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, int | Decimal):
-        raise _unexpected("an integer", value)
+    """Return a JSON number or string as one of the values, exactly, or raise FieldError."""
+    number = _number(value, "an integer")
     # The range first: a Decimal with a huge exponent would become an int of a million digits.
     if not values[0] <= number <= values[-1]:
-        raise errors.out_of_range(values)
+        raise FieldError(errors.OUT_OF_RANGE.format(values[0], values[-1]))
     if isinstance(number, Decimal) and number != number.to_integral_value():
         raise FieldError(errors.NOT_WHOLE)
     return int(number)
 
 
 def read_list(value: JsonValue, message: ListValue, depth: int = 0) -> None:
-    """Read a JSON array.
-
-    Raises:
-        FieldError: It is not one, or not accepted (see `minion_wire.json_value`).
-    """
+    """Read a JSON array of values that `minion_wire.json_value` accepts, as `read_message`."""
     values.to_list(_plain(_array(value), depth), message)
 
 
 def _read_array(items: list[JsonValue], target: Any, field: FieldDescriptor, depth: int) -> None:
-    if field.cpp_type in INTEGERS and _add_integers(items, target, INTEGERS[field.cpp_type]):
+    if field.cpp_type in fields.INTEGERS and _add_integers(
+        items, target, fields.INTEGERS[field.cpp_type]
+    ):
         return
     for index, value in enumerate(items):
         try:
@@ -185,8 +153,8 @@ def _add_integers(items: list[JsonValue], target: Any, values: range) -> bool:
     return True
 
 
-def _read_map(value: JsonValue, items: Any, field: FieldDescriptor, depth: int) -> None:
-    entry = message_type(field).fields_by_name
+def _read_map(value: JsonValue, items: Any, field: Any, depth: int) -> None:
+    entry = field.message_type.fields_by_name
     for name, member in _object(value).items():
         try:
             is_bool = entry["key"].cpp_type == FieldDescriptor.CPPTYPE_BOOL
@@ -215,7 +183,10 @@ def _plain(value: JsonValue, depth: int) -> JsonValue:
         # The message that it becomes part of is measured as a whole. Deep in another message there
         # is less room for what nests.
         return plain_json(
-            value, limit=sys.maxsize, levels=min(MAX_LEVELS, MAX_DEPTH + 1 - depth), decimals=True
+            value,
+            limit=sys.maxsize,
+            levels=min(MAX_LEVELS, fields.MAX_DEPTH + 1 - depth),
+            decimals=True,
         )
     except NotJsonError as error:
         raise FieldError(error.description, within=error.path) from None
@@ -232,16 +203,13 @@ def _read_any(value: JsonValue, message: AnyMessage, depth: int) -> None:
     except (KeyError, UnicodeEncodeError):
         raise FieldError(errors.UNKNOWN_TYPE, "@type") from None
     members = {key: member for key, member in value.items() if key != "@type"}
-    if name in _SPECIAL:
-        if members.keys() != {"value"}:
-            raise FieldError(errors.ONLY_VALUE)
-        try:
-            read_message(members["value"], content, depth + 1)
-        except FieldError as error:
-            error.steps.append("value")
-            raise
-    else:
+    if name not in _SPECIAL:
         read_message(members, content, depth + 1)
+    elif members.keys() != {"value"}:
+        raise FieldError(errors.ONLY_VALUE)
+    else:
+        with field_path("value"):
+            read_message(members["value"], content, depth + 1)
     message.type_url = type_url
     message.value = content.SerializeToString()
 
@@ -262,7 +230,7 @@ def _text_reader(what: str, form: re.Pattern[str]) -> Callable[..., None]:
     return read
 
 
-def _scalar(value: JsonValue, field: FieldDescriptor) -> Any:
+def _scalar(value: JsonValue, field: Any) -> Any:
     """Return the value of a field that is no message."""
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
@@ -280,17 +248,15 @@ def _scalar(value: JsonValue, field: FieldDescriptor) -> Any:
         case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
             return _float(value, _LARGEST[field.cpp_type])
         case FieldDescriptor.CPPTYPE_ENUM:
-            return _enum(value, enum_type(field))
+            return _enum(value, field.enum_type)
         case _:
-            return read_integer(value, INTEGERS[field.cpp_type])
+            return read_integer(value, fields.INTEGERS[field.cpp_type])
 
 
 def _float(value: JsonValue, largest: float) -> float:
     if isinstance(value, str) and value in _NOT_FINITE:
         return _NOT_FINITE[value]
-    number = _decimal(value) if isinstance(value, str) else value
-    if isinstance(number, bool) or not isinstance(number, int | Decimal):
-        raise _unexpected("a number", value)
+    number = _number(value, "a number")
     # Compared before the conversion: float() of a huge int raises.
     if not -largest <= number <= largest:
         raise FieldError(errors.NUMBER_OUT_OF_RANGE)
@@ -303,11 +269,11 @@ def _enum(value: JsonValue, enum: EnumDescriptor) -> int:
     if isinstance(value, str):
         known = enum.values_by_name.get(value)
         if known is None:
-            raise errors.not_in_enum(enum.name, named=True)
+            raise FieldError(errors.NOT_NAMED_IN_ENUM.format(enum.name))
         return int(known.number)
-    number = read_integer(value, INTEGERS[FieldDescriptor.CPPTYPE_INT32])
+    number = read_integer(value, fields.INTEGERS[FieldDescriptor.CPPTYPE_INT32])
     if enum.is_closed and number not in enum.values_by_number:
-        raise errors.not_in_enum(enum.name, named=False)
+        raise FieldError(errors.NOT_IN_ENUM.format(enum.name))
     return number
 
 
@@ -319,53 +285,45 @@ def _bytes(value: str) -> bytes:
         raise FieldError(errors.NOT_BASE64) from None
 
 
-def _decimal(text: str) -> Decimal | None:
-    if len(text) > MAX_DIGITS or _NUMBER.fullmatch(text) is None:
-        return None
-    return Decimal(text)
+def _number(value: JsonValue, what: str) -> int | Decimal:
+    if type(value) in (int, Decimal):
+        return cast("int | Decimal", value)
+    if not isinstance(value, str) or len(value) > MAX_DIGITS or not _NUMBER.fullmatch(value):
+        raise _unexpected(what, value)
+    return Decimal(value)
 
 
 def _object(value: JsonValue) -> dict[str, JsonValue]:
-    if not isinstance(value, dict):
-        raise _unexpected("a JSON object", value)
-    return value
+    if isinstance(value, dict):
+        return value
+    raise _unexpected("a JSON object", value)
 
 
 def _array(value: JsonValue) -> list[JsonValue]:
-    if not isinstance(value, list):
-        raise _unexpected("a JSON array", value)
-    return value
+    if isinstance(value, list):
+        return value
+    raise _unexpected("a JSON array", value)
 
 
 def _refuse_null(value: JsonValue, field: FieldDescriptor) -> None:
-    if value is None and not takes_null(field):
+    if value is None and not fields.takes_null(field):
         raise FieldError(errors.NULL)
 
 
 def _unexpected(what: str, value: JsonValue) -> FieldError:
-    match value:
-        case str():
-            return expected(what, repr(value[:40]))
-        case None:
-            return expected(what, "null")
-        case bool():
-            return expected(what, "a boolean")
-        case list():
-            return expected(what, "an array")
-        case dict():
-            return expected(what, "an object")
-        case _:
-            return expected(what, "a number")
+    got = repr(value[:40]) if isinstance(value, str) else _KINDS.get(type(value), "a number")
+    return FieldError(errors.EXPECTED.format(what, got))
 
 
+_KINDS: Final = {type(None): "null", bool: "a boolean", list: "an array", dict: "an object"}
 _SPECIAL: Final[dict[str, Callable[..., None]]] = {
     "google.protobuf.Any": _read_any,
     "google.protobuf.ListValue": read_list,
     "google.protobuf.Struct": _read_struct,
     "google.protobuf.Value": _read_value,
-    DURATION: _text_reader('a duration in seconds such as "1.5s"', _DURATION),
-    FIELD_MASK: _text_reader("a list of field paths", _FIELD_MASK),
-    TIMESTAMP: _text_reader('a time such as "2026-01-31T12:00:00Z"', _TIMESTAMP),
-    **dict.fromkeys(WRAPPERS, _read_wrapper),
+    fields.DURATION: _text_reader('a duration in seconds such as "1.5s"', _DURATION),
+    fields.FIELD_MASK: _text_reader("a list of field paths", _FIELD_MASK),
+    fields.TIMESTAMP: _text_reader('a time such as "2026-01-31T12:00:00Z"', _TIMESTAMP),
+    **dict.fromkeys(fields.WRAPPERS, _read_wrapper),
 }
 """Types whose JSON is not that of their fields."""

@@ -11,6 +11,7 @@ import functools
 import math
 import struct
 from collections.abc import Callable
+from operator import methodcaller
 from typing import Any, Final
 
 from google.protobuf import descriptor_pool, message_factory
@@ -20,17 +21,7 @@ from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from minion_wire.json_value import MAX_EXACT
 
-from minion_rest_bridge.fields import (
-    DURATION,
-    FIELD_MASK,
-    NULL_VALUE,
-    TIMESTAMP,
-    WIDE,
-    WRAPPERS,
-    enum_type,
-    is_map,
-    message_type,
-)
+from minion_rest_bridge import fields
 from minion_rest_bridge.json_text import JsonValue
 
 Writer = Callable[[Any], JsonValue]
@@ -102,10 +93,10 @@ def message_writer(descriptor: Descriptor) -> Writer:
 
 
 @functools.cache
-def field_writer(field: FieldDescriptor) -> Writer:
+def field_writer(field: Any) -> Writer:
     """Return the function that writes values of a field."""
-    if is_map(field):
-        return _map_writer(message_type(field))
+    if fields.is_map(field):
+        return _map_writer(field.message_type)
     single = _single_writer(field)
     if not field.is_repeated:
         return single
@@ -128,24 +119,24 @@ def _map_writer(entry: Descriptor) -> Writer:
     return lambda items: {str(key): write(value) for key, value in items.items()}
 
 
-def _single_writer(field: FieldDescriptor) -> Writer:
+def _single_writer(field: Any) -> Writer:
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_MESSAGE:
-            return message_writer(message_type(field))
-        case kind if kind in WIDE:
+            return message_writer(field.message_type)
+        case kind if kind in fields.WIDE:
             return str
         case FieldDescriptor.CPPTYPE_DOUBLE:
             return number_to_json
         case FieldDescriptor.CPPTYPE_FLOAT:
             return _write_float
         case FieldDescriptor.CPPTYPE_ENUM:
-            return _enum_writer(enum_type(field))
+            return _enum_writer(field.enum_type)
         case _:
             return _write_bytes if field.type == FieldDescriptor.TYPE_BYTES else _as_is
 
 
 def _enum_writer(enum: EnumDescriptor) -> Writer:
-    if enum.full_name == NULL_VALUE:
+    if enum.full_name == fields.NULL_VALUE:
         return lambda _number: None
     names = {number: value.name for number, value in enum.values_by_number.items()}
     return lambda number: names.get(number, number)
@@ -191,18 +182,15 @@ def _write_wrapper(message: Any) -> JsonValue:
     return field_writer(message.DESCRIPTOR.fields_by_name["value"])(message.value)
 
 
-def _write_json_string(message: Any) -> JsonValue:
-    return message.ToJsonString()
-
-
+_write_json_string = methodcaller("ToJsonString")
 _SPECIAL: Final[dict[str, Writer]] = {
     "google.protobuf.Any": _write_any,
     "google.protobuf.ListValue": list_to_json,
     "google.protobuf.Struct": struct_to_json,
     "google.protobuf.Value": value_to_json,
-    DURATION: _write_json_string,
-    FIELD_MASK: _write_json_string,
-    TIMESTAMP: _write_json_string,
-    **dict.fromkeys(WRAPPERS, _write_wrapper),
+    fields.DURATION: _write_json_string,
+    fields.FIELD_MASK: _write_json_string,
+    fields.TIMESTAMP: _write_json_string,
+    **dict.fromkeys(fields.WRAPPERS, _write_wrapper),
 }
 """Types whose JSON is not that of their fields."""

@@ -21,28 +21,17 @@ from starlette.types import Receive, Scope, Send
 
 from minion_rest_bridge import errors, json_text
 from minion_rest_bridge.binding import decode_text
-from minion_rest_bridge.calls import call_unary
-from minion_rest_bridge.errors import (
-    Failure,
-    FieldError,
-    FieldPath,
-    JsonTextError,
-    RequestError,
-    failure_of,
-    method_not_allowed,
-    path_not_found,
-    too_large,
-)
-from minion_rest_bridge.fields import INTEGERS, MAX_INT64
+from minion_rest_bridge.calls import Caller, finish
+from minion_rest_bridge.errors import Failure, FieldError, RequestError, field_path
+from minion_rest_bridge.fields import INTEGERS
 from minion_rest_bridge.forms import read_parameters
 from minion_rest_bridge.json_in import read_integer, read_list
 from minion_rest_bridge.json_out import list_to_json, struct_to_json, value_to_json
 from minion_rest_bridge.json_text import JsonValue, dumps
 from minion_rest_bridge.large import LargeMessages
-from minion_rest_bridge.policy import policy_of
-from minion_rest_bridge.reading import RequestReader
-from minion_rest_bridge.request import Limits, key_metadata, raw_path
+from minion_rest_bridge.request import Limits, raw_path
 from minion_rest_bridge.responses import send_failure, send_json
+from minion_rest_bridge.rules import policy_of
 
 PREFIX: Final = "/api/minion/"
 UNAUTHORIZED: Final = dumps({"error": "This API is protected and requires login or an API Key."})
@@ -50,36 +39,23 @@ NO_SUCH_JOB: Final = "No job with this ID."
 METHODS: Final = pb.DESCRIPTOR.services_by_name["MinionService"].methods_by_name
 
 _JOB_ID: Final = re.compile(r"[0-9]{1,30}", re.ASCII)
+_IDS: Final = range(1, 2**63)
 _INT32: Final = INTEGERS[FieldDescriptor.CPPTYPE_INT32]
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One of the documented paths.
-
-    Attributes:
-        name: As responses have it.
-        http_method: GET, or POST, which takes a form.
-        rpc: Name of the method that is called.
-        read: Makes the request message of the path's first segment, the HTTP request and its body.
-        write: Returns the JSON of the response message.
-    """
+    """One of the documented paths."""
 
     name: str
-    http_method: str
+    http_method: str  # GET, or POST, which takes a form
     rpc: str
-    read: Callable[[str, Scope, bytes], Message]
+    read: Callable[[str, Scope, bytes], Message]  # of the first segment, the request and its body
     write: Callable[[Any], JsonValue]
 
 
 class LanraragiApi:
-    """An ASGI application that serves the paths under `/api/minion/`.
-
-    Args:
-        channel: Where the methods are called.
-        limits: What a request may take.
-        large: Converts large messages.
-    """
+    """An ASGI application that serves the paths under `/api/minion/`."""
 
     def __init__(self, channel: grpc.aio.Channel, *, limits: Limits, large: LargeMessages) -> None:
         stub: Any = MinionServiceStub(channel)
@@ -87,39 +63,32 @@ class LanraragiApi:
             rest: (operation, getattr(stub, operation.rpc), policy_of(METHODS[operation.rpc]))
             for rest, operation in OPERATIONS.items()
         }
-        self._max_bytes = limits.max_bytes
         self._large = large
-        self._reader = RequestReader(channel, large, limits)
+        self._caller = Caller(channel, large, limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         name, _, rest = raw_path(scope).removeprefix(PREFIX).rstrip("/").partition("/")
         if rest not in self._calls or not (name or rest):
-            await send_failure(send, path_not_found().failure)
+            await send_failure(send, RequestError(errors.PATH_NOT_FOUND).failure)
             return
         operation, method, policy = self._calls[rest]
 
         def read(body: bytes) -> Message:
-            request = operation.read(name, scope, body)
-            if request.ByteSize() > self._max_bytes:
-                raise too_large(self._max_bytes)
-            return request
+            return operation.read(name, scope, body)
 
         def write(response: Message) -> bytes:
             return dumps(operation.write(response))
 
         try:
             if operation.http_method != ("GET" if scope["method"] == "HEAD" else scope["method"]):
-                raise method_not_allowed([operation.http_method])
-            request, timeout = await self._reader.read(
-                policy, scope, receive, read, has_body=operation.http_method == "POST"
+                raise errors.method_not_allowed([operation.http_method])
+            call = await self._caller.start(
+                method, policy, read, scope, receive, has_body=operation.http_method == "POST"
             )
-            response = await call_unary(
-                method, request, key_metadata(scope), timeout, receive, waits=False
-            )
-            text = await self._large.write(write, response)
+            text = await self._large.write(write, await finish(call, receive, waits=False))
         except (RequestError, AioRpcError) as error:
-            await _send_error(send, operation, failure_of(error))
+            await _send_error(send, operation, errors.failure_of(error))
         else:
             await send_json(send, text)
 
@@ -136,20 +105,15 @@ async def _send_error(send: Send, operation: Operation, failure: Failure) -> Non
     await send_json(send, body, failure.http_status, failure.headers)
 
 
-def _job_id(text: str) -> int:
-    """Read a job's id as it stands in the path: a percent sign is no digit, whatever it encodes."""
-    job_id = int(text) if _JOB_ID.fullmatch(text) is not None else 0
-    if not 1 <= job_id <= MAX_INT64:
-        raise FieldError(errors.BAD_JOB_ID, "jobid")
-    return job_id
+def _by_id(new_request: Callable[..., Message]) -> Callable[[str, Scope, bytes], Message]:
+    def read(text: str, _scope: Scope, _body: bytes) -> Message:
+        # As it stands in the path: a percent sign is no digit, whatever it encodes.
+        job_id = int(text) if _JOB_ID.fullmatch(text) is not None else 0
+        if job_id not in _IDS:
+            raise FieldError(errors.BAD_JOB_ID, "jobid")
+        return new_request(id=job_id)
 
-
-def _read_status(name: str, _scope: Scope, _body: bytes) -> Message:
-    return pb.GetJobRequest(id=_job_id(name))
-
-
-def _read_detail(name: str, _scope: Scope, _body: bytes) -> Message:
-    return pb.GetJobDetailRequest(id=_job_id(name))
+    return read
 
 
 def _read_queue(name: str, scope: Scope, body: bytes) -> Message:
@@ -158,14 +122,14 @@ def _read_queue(name: str, scope: Scope, body: bytes) -> Message:
     if "args" not in parameters:
         raise FieldError(errors.ARGS_MISSING, "args")
     request.args.SetInParent()
-    with FieldPath("args"):
+    with field_path("args"):
         try:
             args = json_text.loads(parameters["args"])
-        except JsonTextError as error:
+        except errors.JsonTextError as error:
             raise FieldError(errors.ARGS_NOT_JSON.format(error)) from None
         read_list(args, request.args, depth=1)
     if "priority" in parameters:
-        with FieldPath("priority"):
+        with field_path("priority"):
             request.priority = read_integer(parameters["priority"], _INT32)
     return request
 
@@ -217,8 +181,10 @@ def _epoch(time: Timestamp) -> str:
 
 QUEUE: Final = "queue_minion_job"
 OPERATIONS: Final = {
-    "": Operation("minion_job_status", "GET", "GetJob", _read_status, _write_status),
-    "detail": Operation("minion_job_detail", "GET", "GetJobDetail", _read_detail, _write_detail),
+    "": Operation("minion_job_status", "GET", "GetJob", _by_id(pb.GetJobRequest), _write_status),
+    "detail": Operation(
+        "minion_job_detail", "GET", "GetJobDetail", _by_id(pb.GetJobDetailRequest), _write_detail
+    ),
     "queue": Operation(QUEUE, "POST", "EnqueueJob", _read_queue, _write_queue),
 }
 """By what follows the first segment of the path."""

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import FieldDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.rpc.status_pb2 import Status
 
-from minion_rest_bridge.comments import Comments
-from minion_rest_bridge.fields import is_well_known, message_type, resolve, takes_text
+from minion_rest_bridge.fields import is_well_known, resolve, takes_text
 from minion_rest_bridge.responses import CONTENT_TYPE
-from minion_rest_bridge.rules import BODY_ALL, Rule, read_rules
-from minion_rest_bridge.schemas import Direction, Schema, SchemaBook, parameter_schema
+from minion_rest_bridge.rules import BODY_ALL, PACKAGE, Rule, read_rules
+from minion_rest_bridge.schemas import Comments, Direction, Schema, SchemaBook, parameter_schema
 from minion_rest_bridge.streams import EVENTS, LINES
 
 DISTRIBUTION: Final = "minion-server"
+# Written by protoc, beside the generated modules.
+DESCRIPTOR_SET: Final = "minion.binpb"
 SKELETON: Final = Path(__file__).parent / "openapi.json"
 """What no descriptor states: the paths that are not transcoded, and the responses to errors."""
 
@@ -32,13 +35,21 @@ one message a line. An error that ends the stream is an event `error` with the `
 as its data, or a last line with the only member `error`."""
 
 
-def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[str, Any]:
-    """Return the OpenAPI description of the services and of all other paths.
+def load_comments(package: str = PACKAGE) -> Comments:
+    """Return the comments of a package's .proto files, which descriptors at run time do not have.
 
-    Args:
-        services: Those that are transcoded.
-        comments: Descriptions of services, methods, messages and fields.
+    Raises:
+        FileNotFoundError: The package has no descriptor set.
     """
+    data = resources.files(package).joinpath(DESCRIPTOR_SET).read_bytes()
+    files = FileDescriptorSet.FromString(data).file
+    return {
+        name: text for file in files if file.package == package for name, text in _of_file(file)
+    }
+
+
+def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[str, Any]:
+    """Return the OpenAPI description of the services and of all other paths."""
     book = SchemaBook(comments)
     # The responses of the skeleton refer to it.
     book.message(Status.DESCRIPTOR, Direction.RESPONSE)
@@ -49,7 +60,7 @@ def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[
         seen[rule.method.name] += 1
         if seen[rule.method.name] > 1:
             operation["operationId"] += str(seen[rule.method.name])
-        paths.setdefault(_path_text(rule), {})[rule.http_method.lower()] = operation
+        paths.setdefault(rule.template.plain_text, {})[rule.http_method.lower()] = operation
     described: dict[str, Any] = json.loads(SKELETON.read_bytes())
     described["info"]["version"] = version(DISTRIBUTION)
     described["tags"][:0] = (
@@ -71,7 +82,7 @@ class _Operation:
         self._policy = rule.policy
         self._book = book
         self._comments = comments
-        self._in_path = [variable.path for variable in rule.template.variables]
+        self._in_path = [*rule.template.variables]
 
     def describe(self) -> dict[str, Any]:
         comment = self._comments.get(self._method.full_name, "")
@@ -159,20 +170,17 @@ def _json(schema: Schema) -> dict[str, Any]:
 
 
 def _stream_content(schema: Schema) -> dict[str, Any]:
-    message = {"contentMediaType": CONTENT_TYPE, "contentSchema": schema}
+    message = {"type": "string", "contentMediaType": CONTENT_TYPE, "contentSchema": schema}
+    lines = message | {"description": "Lines, each a message."}
+    events = message | {"description": "Events, each with a message."}
     return {
-        framing.content_type.decode(): {
-            "schema": {"type": "string", "description": description, **message}
-        }
-        for framing, description in (
-            (LINES, "Lines, each a message."),
-            (EVENTS, "Events, each with a message."),
-        )
+        LINES.content_type.decode(): {"schema": lines},
+        EVENTS.content_type.decode(): {"schema": events},
     }
 
 
 def _leaves(
-    message: Descriptor, above: tuple[FieldDescriptor, ...]
+    message: Any, above: tuple[FieldDescriptor, ...]
 ) -> Iterator[tuple[FieldDescriptor, ...]]:
     """Return the fields that parameters can give, each with the fields that lead to it."""
     for field in message.fields:
@@ -184,13 +192,23 @@ def _leaves(
             or is_well_known(field.message_type)
             or field.message_type in {each.containing_type for each in chain}
         ):
-            yield from _leaves(message_type(field), chain)
+            yield from _leaves(field.message_type, chain)
 
 
-def _path_text(rule: Rule) -> str:
-    """Return the path as OpenAPI writes it, without the patterns of its variables."""
-    segments: list[str] = list(rule.template.segments)
-    for variable in reversed(rule.template.variables):
-        segments[variable.start : variable.end] = [f"{{{'.'.join(variable.path)}}}"]
-    verb = f":{rule.template.verb}" if rule.template.verb else ""
-    return f"/{'/'.join(segments)}{verb}"
+def _of_file(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    for location in file.source_code_info.location:
+        if location.leading_comments:
+            lines = location.leading_comments.strip().splitlines()
+            yield _name(file, location.path), "\n".join(line.strip() for line in lines)
+
+
+def _name(file: FileDescriptorProto, path: Sequence[int]) -> str:
+    """Return the full name at a path of field numbers, each with an index (SourceCodeInfo)."""
+    names, node = [file.package], cast("Any", file)
+    for number, index in zip(path[::2], path[1::2], strict=False):
+        field = node.DESCRIPTOR.fields_by_number[number]
+        if not field.is_repeated or field.message_type is None:
+            break
+        node = getattr(node, field.name)[index]
+        names.append(node.name)
+    return ".".join(names)

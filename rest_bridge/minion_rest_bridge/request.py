@@ -13,7 +13,7 @@ from minion_wire.sizes import MAX_MESSAGE_BYTES
 from starlette.types import Receive, Scope
 
 from minion_rest_bridge import errors
-from minion_rest_bridge.errors import ClientGone
+from minion_rest_bridge.errors import ClientGone, FieldError, RequestError
 from minion_rest_bridge.large import SMALL
 
 Metadata = Sequence[tuple[str, str]]
@@ -54,12 +54,9 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def accepts(scope: Scope, name: bytes, value: bytes) -> bool:
-    """Return whether a header that lists what the client accepts has a value, with no weight of 0.
+    """Return whether a header that lists what the client accepts has a value of a weight above 0.
 
-    Args:
-        scope: Of the request.
-        name: Of the header.
-        value: As it stands in the list; wildcards do not count.
+    Wildcards do not count.
     """
     for entry in (header(scope, name) or b"").split(b","):
         listed, *parameters = (part.strip().lower() for part in entry.split(b";"))
@@ -112,62 +109,63 @@ def timeout_of(scope: Scope) -> float | None:
         if name == b"grpc-timeout":
             match = _GRPC_TIMEOUT.fullmatch(value)
             if match is None:
-                raise errors.bad_header("Grpc-Timeout", errors.BAD_GRPC_TIMEOUT)
+                raise _bad_header("Grpc-Timeout", errors.BAD_GRPC_TIMEOUT)
             timeouts.append(int(match[1]) * _GRPC_UNITS[match[2]])
         elif name == b"x-server-timeout":
             if _SECONDS.fullmatch(value) is None:
-                raise errors.bad_header("X-Server-Timeout", errors.BAD_SERVER_TIMEOUT)
+                raise _bad_header("X-Server-Timeout", errors.BAD_SERVER_TIMEOUT)
             timeouts.append(float(value))
     return min(*timeouts, MAX_TIMEOUT) if timeouts else None
 
 
+def _bad_header(name: str, text: str) -> FieldError:
+    return FieldError(text, name, reason="INVALID_HEADER")
+
+
 class Body:
-    """The body of a request, as far as it has been read.
+    """The body of a request, as far as it has been read; without `has_body` it is not read."""
 
-    Args:
-        scope: Of the request.
-        receive: Of the request.
-        seconds: In which it has to arrive.
-    """
-
-    def __init__(self, scope: Scope, receive: Receive, seconds: float) -> None:
-        self._scope = scope
+    def __init__(self, scope: Scope, receive: Receive, limits: Limits, *, has_body: bool) -> None:
+        self._encoding = header(scope, b"content-encoding") or b"" if has_body else b""
         self._receive = receive
-        self._seconds = seconds
+        self._limits = limits
         declared = header(scope, b"content-length") or b""
         self._declared = int(declared[:20]) if declared.isdigit() else 0
         self._beside = len(scope["query_string"])
         self._chunks: list[bytes] = []
-        self._is_complete = False
-        self.size = 0
+        self._size = 0
+        self._is_complete = not has_body
 
     @property
     def is_large(self) -> bool:
         """Whether the request is too large to be converted at once."""
-        return max(self._declared, self.size) + self._beside > SMALL
+        return max(self._declared, self._size) + self._beside > SMALL
 
-    def check_head(self, max_bytes: int, *, has_body: bool) -> None:
+    def check_head(self) -> None:
         """Raise RequestError if the head of the request shows that it cannot be accepted."""
-        if max(self._declared, self._beside) > max_bytes:
-            raise errors.too_large(max_bytes)
-        encoding = header(self._scope, b"content-encoding") or b""
-        if has_body and encoding.lower() not in _NO_ENCODING:
-            raise errors.unsupported_encoding()
+        if max(self._declared, self._beside) > self._limits.max_bytes:
+            raise RequestError(errors.TOO_LARGE, self._limits.max_bytes)
+        if self._encoding.lower() not in _NO_ENCODING:
+            raise RequestError(errors.COMPRESSED)
 
     async def read_until(self, enough: int) -> None:
         """Read to the end, or until there is more than enough."""
+        if self._is_complete:
+            return
         try:
-            async with asyncio.timeout(self._seconds):
-                while not self._is_complete and self.size <= enough:
+            async with asyncio.timeout(self._limits.body_timeout):
+                while not self._is_complete and self._size <= enough:
                     event = await self._receive()
                     if event["type"] == "http.disconnect":
                         raise ClientGone
                     chunk: bytes = event.get("body", b"")
-                    self.size += len(chunk)
+                    self._size += len(chunk)
                     self._chunks.append(chunk)
                     self._is_complete = not event.get("more_body", False)
         except TimeoutError:
-            raise errors.body_too_slow() from None
+            raise RequestError(errors.BODY_TOO_SLOW) from None
+        if self._size > self._limits.max_bytes:
+            raise RequestError(errors.TOO_LARGE, self._limits.max_bytes)
 
     def content(self) -> bytes:
         """Return what has been read, and forget it."""

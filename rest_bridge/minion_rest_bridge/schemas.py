@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
@@ -10,21 +10,11 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from minion.v1 import options_pb2
 from minion_wire.json_value import MAX_EXACT
 
-from minion_rest_bridge.comments import Comments
-from minion_rest_bridge.fields import (
-    DURATION,
-    FIELD_MASK,
-    INTEGERS,
-    NULL_VALUE,
-    TIMESTAMP,
-    WIDE,
-    WRAPPERS,
-    enum_type,
-    is_map,
-    message_type,
-)
+from minion_rest_bridge import fields
 
 Schema = dict[str, Any]
+Comments = Mapping[str, str]
+"""Comments by the full names of services, methods, messages and fields."""
 
 REF: Final = "#/components/schemas/"
 JSON_VALUE: Final = "JsonValue"
@@ -46,13 +36,13 @@ _FORMATS: Final = {
 _KEYWORDS: Final = ("minLength", "maxLength", "minimum", "maximum")
 _WIDE: Final[Schema] = {"type": "string", "format": "int64", "pattern": r"^-?[0-9]{1,20}$"}
 _TEXTS: Final[dict[str, Schema]] = {
-    DURATION: {
+    fields.DURATION: {
         "type": "string",
         "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?s$",
         "examples": ["1.5s"],
     },
-    FIELD_MASK: {"type": "string"},
-    TIMESTAMP: {"type": "string", "format": "date-time"},
+    fields.FIELD_MASK: {"type": "string"},
+    fields.TIMESTAMP: {"type": "string", "format": "date-time"},
 }
 _JSON_ITEM: Final[Schema] = {"$ref": REF + JSON_VALUE}
 _JSON_VALUE: Final[Schema] = {
@@ -68,14 +58,7 @@ _JSON_VALUE: Final[Schema] = {
 
 
 class SchemaBook:
-    """The schemas of messages, collected as they are referred to.
-
-    Args:
-        comments: Descriptions.
-
-    Attributes:
-        schemas: By name, for `components`.
-    """
+    """The schemas of messages by their names, collected as they are referred to."""
 
     def __init__(self, comments: Comments) -> None:
         self.schemas: dict[str, Schema] = {}
@@ -98,21 +81,21 @@ class SchemaBook:
         self, descriptor: Descriptor, direction: Direction, without: Collection[str] = ()
     ) -> Schema:
         """Return the schema of a message in full, without some of its fields."""
-        fields = [field for field in descriptor.fields if field.name not in without]
+        kept = [field for field in descriptor.fields if field.name not in without]
         schema: Schema = {"type": "object"}
         if comment := self._comments.get(descriptor.full_name):
             schema["description"] = comment
-        schema["properties"] = {field.json_name: self.field(field, direction) for field in fields}
+        schema["properties"] = {field.json_name: self.field(field, direction) for field in kept}
         if direction is Direction.REQUEST:
             schema["additionalProperties"] = False
-        elif required := [field.json_name for field in fields if not field.has_presence]:
+        elif required := [field.json_name for field in kept if not field.has_presence]:
             schema["required"] = required
         return schema
 
-    def field(self, field: FieldDescriptor, direction: Direction) -> Schema:
+    def field(self, field: Any, direction: Direction) -> Schema:
         """Return the schema of a field, with its comment."""
-        if is_map(field):
-            value = message_type(field).fields_by_name["value"]
+        if fields.is_map(field):
+            value = field.message_type.fields_by_name["value"]
             schema = {"type": "object", "additionalProperties": self._single(value, direction)}
         else:
             schema = _bounded(field, self._single(field, direction))
@@ -122,7 +105,7 @@ class SchemaBook:
     def _single(self, field: FieldDescriptor, direction: Direction) -> Schema:
         if field.message_type is not None:
             return self.message(field.message_type, direction)
-        if field.cpp_type not in WIDE:
+        if field.cpp_type not in fields.WIDE:
             return _scalar(field)
         if direction is Direction.RESPONSE:
             return dict(_WIDE)
@@ -144,7 +127,7 @@ class SchemaBook:
                 schema = {"type": "object", "additionalProperties": self._json_value(direction)}
             case "google.protobuf.Value":
                 schema = self._json_value(direction)
-            case _ if name in WRAPPERS:
+            case _ if name in fields.WRAPPERS:
                 schema = self._single(descriptor.fields_by_name["value"], direction)
             case _:
                 return dict(_TEXTS[name]) if name in _TEXTS else None
@@ -193,7 +176,7 @@ def _bounded(field: FieldDescriptor, schema: Schema) -> Schema:
     return {"type": "array", "items": schema | keywords, **array}
 
 
-def _scalar(field: FieldDescriptor) -> Schema:
+def _scalar(field: Any) -> Schema:
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
             is_bytes = field.type == FieldDescriptor.TYPE_BYTES
@@ -203,15 +186,15 @@ def _scalar(field: FieldDescriptor) -> Schema:
         case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
             return {"type": "number"}
         case FieldDescriptor.CPPTYPE_ENUM:
-            return _enum(enum_type(field))
+            return _enum(field.enum_type)
         case kind:
-            values = INTEGERS[kind]
+            values = fields.INTEGERS[kind]
             limits = {"minimum": values[0], "maximum": values[-1]}
             # Swagger UI would fill in the minimum.
             return {"type": "integer", "format": _FORMATS[kind], **limits, "examples": [1]}
 
 
 def _enum(enum: EnumDescriptor) -> Schema:
-    if enum.full_name == NULL_VALUE:
+    if enum.full_name == fields.NULL_VALUE:
         return {"type": "null"}
     return {"type": "string", "enum": [value.name for value in enum.values]}

@@ -28,19 +28,12 @@ Write = Callable[[Any], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framing:
-    """How the messages of a stream are separated.
-
-    Attributes:
-        content_type: The media type.
-        message: Where the JSON of a message stands.
-        error: Where the `google.rpc.Status` that ends the stream stands.
-        keep_alive: Shows only that the stream lives; empty: it cannot be shown.
-    """
+    """How the messages of a stream are written: `%b` is where JSON stands."""
 
     content_type: bytes
     message: bytes
-    error: bytes
-    keep_alive: bytes
+    error: bytes  # with the `google.rpc.Status` that ends the stream
+    keep_alive: bytes  # shows only that the stream lives; empty: it cannot be shown
 
 
 EVENTS: Final = Framing(
@@ -62,15 +55,9 @@ LINES: Final = Framing(
 async def send_stream(
     call: Any, write: Write, scope: Scope, receive: Receive, send: Send, *, keep_alive: float
 ) -> None:
-    """Send the messages of a call; cancel the call when the client hangs up.
+    """Send the messages of a unary-stream call; cancel it when the client hangs up.
 
-    Args:
-        call: A unary-stream call.
-        write: Returns the JSON text of a message.
-        scope: Of the request.
-        receive: Of the request, whose body has been read.
-        send: Of the request.
-        keep_alive: Seconds without a message after which the stream shows that it lives.
+    After `keep_alive` seconds without a message an event stream shows that it lives.
 
     Raises:
         AioRpcError: The call failed before its first message: nothing is sent yet.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
@@ -14,35 +15,22 @@ from grpc.aio import AioRpcError
 from starlette.types import Receive, Scope, Send
 
 from minion_rest_bridge.binding import Binder
-from minion_rest_bridge.calls import call_unary
-from minion_rest_bridge.errors import (
-    RequestError,
-    failure_of,
-    method_not_allowed,
-    path_not_found,
-)
+from minion_rest_bridge.calls import Caller, finish
+from minion_rest_bridge.errors import PATH_NOT_FOUND, RequestError, failure_of, method_not_allowed
 from minion_rest_bridge.json_out import field_writer, message_writer
 from minion_rest_bridge.json_text import dumps
 from minion_rest_bridge.large import LargeMessages
-from minion_rest_bridge.reading import RequestReader
-from minion_rest_bridge.request import Limits, key_metadata, raw_path
+from minion_rest_bridge.request import Limits, raw_path
 from minion_rest_bridge.responses import send_failure, send_json, send_options
 from minion_rest_bridge.rules import Rule
 from minion_rest_bridge.streams import send_stream
-from minion_rest_bridge.templates import PathTree
+from minion_rest_bridge.templates import PathTable
 
 ANY_METHOD: Final = "*"
 
 
 class Transcoder:
     """An ASGI application that serves gRPC methods by their HTTP rules.
-
-    Args:
-        channel: Where the methods are called.
-        rules: What to serve.
-        limits: What a request may take.
-        large: Converts large messages.
-        keep_alive: Seconds without a message after which an event stream shows that it lives.
 
     Raises:
         ValueError: Two rules have the same method and path.
@@ -57,67 +45,52 @@ class Transcoder:
         large: LargeMessages,
         keep_alive: float,
     ) -> None:
-        self._limits = limits
         self._large = large
-        self._reader = RequestReader(channel, large, limits)
+        self._caller = Caller(channel, large, limits)
         self._keep_alive = keep_alive
-        self._tree: PathTree[_Route] = PathTree()
+        self._table: PathTable[_Route] = PathTable()
         for rule in rules:
-            self._tree.add(rule.http_method, rule.template, _Route(channel, rule, limits.max_bytes))
+            self._table.add(rule.http_method, rule.template, _Route(channel, rule))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         try:
-            segments, routes = self._find(scope)
-            if isinstance(routes, _Route):
-                await self._serve(routes, segments, scope, receive, send)
+            found = self._find(raw_path(scope), scope["method"])
+            if isinstance(found, tuple):
+                await self._serve(*found, scope, receive, send)
             else:
-                await send_options(send, routes)
+                await send_options(send, found)
         except (RequestError, AioRpcError) as error:
             await send_failure(send, failure_of(error))
 
     async def _serve(
-        self, route: _Route, segments: list[str], scope: Scope, receive: Receive, send: Send
+        self, route: _Route, match: re.Match[str], scope: Scope, receive: Receive, send: Send
     ) -> None:
         def convert(body: bytes) -> Message:
-            return route.binder.bind(segments, scope["query_string"], body)
+            return route.binder.bind(match, scope["query_string"], body)
 
-        request, timeout = await self._reader.read(
-            route.policy, scope, receive, convert, has_body=route.has_body
+        call = await self._caller.start(
+            route.method, route.policy, convert, scope, receive, has_body=route.has_body
         )
-        metadata = key_metadata(scope)
         write = partial(self._large.write, route.to_text)
         if route.policy.is_stream:
-            call = route.method(request, metadata=metadata, timeout=timeout)
             await send_stream(call, write, scope, receive, send, keep_alive=self._keep_alive)
         else:
             waits = route.policy.wait_field is not None
-            response = await call_unary(
-                route.method, request, metadata, timeout, receive, waits=waits
-            )
-            await send_json(send, await write(response))
+            await send_json(send, await write(await finish(call, receive, waits=waits)))
 
-    def _find(self, scope: Scope) -> tuple[list[str], _Route | set[str]]:
-        """Return the segments of the path and its route; for OPTIONS, the path's methods.
-
-        Raises:
-            RequestError: There is no such route.
-        """
-        path = raw_path(scope)
-        if not path.startswith("/"):
-            raise path_not_found()
-        segments, verb = self._tree.split(path)
-        method: str = scope["method"]
+    def _find(self, path: str, method: str) -> tuple[_Route, re.Match[str]] | set[str]:
+        """Return the route and the match of a path; for OPTIONS, the path's methods."""
         allowed: set[str] = set()
-        for routes in self._tree.find(segments, verb):
+        for routes, match in self._table.find(path):
             route = _choose(routes, method)
             if route is not None:
-                return segments, route
+                return route, match
             allowed.update(routes)
         if not allowed:
-            raise path_not_found()
+            raise RequestError(PATH_NOT_FOUND)
         if method == "OPTIONS":
-            return segments, allowed
+            return allowed
         raise method_not_allowed(allowed)
 
 
@@ -133,10 +106,10 @@ def _choose(routes: Mapping[str, _Route], method: str) -> _Route | None:
 class _Route:
     """A rule, ready to be called."""
 
-    def __init__(self, channel: grpc.aio.Channel, rule: Rule, max_bytes: int) -> None:
+    def __init__(self, channel: grpc.aio.Channel, rule: Rule) -> None:
         self.policy = rule.policy
         self.has_body = rule.body is not None
-        self.binder = Binder(rule, max_bytes)
+        self.binder = Binder(rule)
         self.method = _multicallable(channel, rule.method)
         self._field = rule.response_body
         self._write = (

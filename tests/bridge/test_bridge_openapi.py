@@ -13,9 +13,8 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import options_pb2
-from minion_rest_bridge.comments import load_comments
 from minion_rest_bridge.json_out import message_to_json
-from minion_rest_bridge.openapi import describe
+from minion_rest_bridge.openapi import describe, load_comments
 from minion_rest_bridge.rules import load_services
 from minion_server.domain import limits
 from starlette.applications import Starlette

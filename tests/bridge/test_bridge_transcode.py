@@ -473,7 +473,7 @@ async def test_a_defect_of_the_bridge_is_logged_and_hidden(
     def break_down(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("minion_rest_bridge.transcode.key_metadata", break_down)
+    monkeypatch.setattr("minion_rest_bridge.calls.key_metadata", break_down)
     answer = await client.get("/v1/stats")
     assert answer.status_code == 500
     assert answer.json()["message"] == "internal error"

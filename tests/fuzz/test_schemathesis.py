@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from minion_rest_bridge.comments import load_comments
-from minion_rest_bridge.openapi import describe
+from minion_rest_bridge.openapi import describe, load_comments
 from minion_rest_bridge.rules import load_services
 from schemathesis import GenerationMode
 from schemathesis.checks import CHECKS, load_all_checks
