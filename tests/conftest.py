@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+from support.memory import memory_folder
 from support.pgbouncer import PgBouncer, pooling
 from support.postgresql import PostgresServer, serving
 
@@ -25,6 +28,13 @@ PROGRAM_MODULES = (
 PROGRAM_FIXTURES = frozenset({"benches", "postgresql"})
 
 settings.register_profile("quick", max_examples=10)
+
+# Where the environment forbids compiled modules, each program that is started would compile its own.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+if folder := memory_folder():
+    # pytest's: each store that writes to a disk would wait for it.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", folder)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 
 import asyncpg
 from support.bench import START, SettableClock
+from support.memory import memory_folder
 
 SYSTEM_FOLDERS = ("/usr/lib/postgresql", "/usr/pgsql", "/opt/homebrew/opt", "/usr/local/opt")
 START_SECONDS = 60.0
-ROOM_BYTES = 4 * 2**30
 # PostgreSQL refuses to run as root.
 UNPRIVILEGED = "nobody"
 SUPERUSER = "postgres"
@@ -245,7 +245,7 @@ def make_clock(server: PostgresServer, name: str) -> DatabaseClock:
 def serving(**settings: str) -> Iterator[PostgresServer]:
     """Make a server, and end it and its folder."""
     # Not in pytest's folder, which none but its owner may enter.
-    folder = Path(tempfile.mkdtemp(prefix="minion-pg-", dir=_fast_folder()))
+    folder = Path(tempfile.mkdtemp(prefix="minion-pg-", dir=memory_folder()))
     folder.chmod(0o755)
     try:
         give_away(folder)
@@ -270,14 +270,6 @@ def serving(**settings: str) -> Iterator[PostgresServer]:
             server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _fast_folder() -> str | None:
-    """Answer a folder in memory if there is room: databases are made all the time."""
-    memory = Path("/dev/shm")
-    if memory.is_dir() and shutil.disk_usage(memory).free >= ROOM_BYTES:
-        return str(memory)
-    return None
 
 
 def _reachable(binaries: Path, folder: Path) -> Path:
