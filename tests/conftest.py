@@ -29,7 +29,7 @@ PROGRAM_FIXTURES = frozenset({"benches", "postgresql"})
 
 settings.register_profile("quick", max_examples=10)
 
-# Where the environment forbids compiled modules, each program that is started would compile its own.
+# Where the environment forbids compiled modules, each program would compile all modules anew.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 if folder := memory_folder():

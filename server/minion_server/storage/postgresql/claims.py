@@ -17,7 +17,7 @@ from minion_server.domain.job import (
     Outcome,
     result_excess,
 )
-from minion_server.domain.limits import MAX_INT32, MIN_INT32
+from minion_server.domain.limits import LOWEST_PRIORITY, MAX_INT32
 from minion_server.storage.changes import Changes
 from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import to_json
@@ -87,7 +87,7 @@ class Claims(Verbs):
             worker_id,
             list(dict.fromkeys(claim.queues)),
             None if claim.tasks is None else list(dict.fromkeys(claim.tasks)),
-            MIN_INT32 if claim.min_priority is None else claim.min_priority,
+            LOWEST_PRIORITY if claim.min_priority is None else claim.min_priority,
             claim.job_id,
             claim.max_jobs,
         )

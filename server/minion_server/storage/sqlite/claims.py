@@ -12,7 +12,7 @@ from minion_wire.sizes import RESULT_TOO_LARGE
 
 from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import LONG_RESULT, Claim, ClaimedJob, Outcome, result_excess
-from minion_server.domain.limits import MAX_RETRIES, MIN_INT32
+from minion_server.domain.limits import LOWEST_PRIORITY, MAX_RETRIES
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.jobs import fail_job
 from minion_server.storage.sqlite.rows import CLAIMED, to_json
@@ -133,7 +133,7 @@ def _fitting(txn: Transaction, outcome: Outcome, result: str) -> tuple[Outcome, 
 
 
 def _ready_ids(txn: Transaction, claim: Claim) -> list[int]:
-    floor = MIN_INT32 if claim.min_priority is None else claim.min_priority
+    floor = LOWEST_PRIORITY if claim.min_priority is None else claim.min_priority
     if claim.job_id is not None:
         queues, tasks = to_json(list(claim.queues)), to_json(list(claim.tasks or ()))
         rows = txn.rows(_READY_JOB, claim.job_id, queues, claim.tasks is None, tasks, floor)
