@@ -131,7 +131,7 @@ class _Split(httpx.AsyncBaseTransport):
 
 
 def _descriptors(echo: ServiceDescriptor) -> bytes:
-    """Answer Envoy's descriptors: those of the contract, as they are, and Echo's."""
+    """Return Envoy's descriptors: those of the contract, as they are, and Echo's."""
     files = FileDescriptorSet.FromString(MINION_DESCRIPTORS.read_bytes())
     known = {file.name for file in files.file}
 
@@ -191,7 +191,7 @@ async def test_what_envoy_cannot_be_told_is_known(sides: Sides, difference: Any)
 
 
 def _differences(ask: Ask, ours: httpx.Response, envoys: httpx.Response) -> list[Any]:
-    """Answer the two answers if they differ."""
+    """Return both answers if they differ."""
     shown = [(str(ask), *_shown(ours), *_shown(envoys))]
     if ours.status_code != envoys.status_code:
         return shown

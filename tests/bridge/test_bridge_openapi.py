@@ -14,8 +14,9 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import options_pb2
 from minion_rest_bridge.json_out import message_to_json
+from minion_rest_bridge.lanraragi import METHODS, OPERATIONS
 from minion_rest_bridge.openapi import describe, load_comments
-from minion_rest_bridge.rules import load_services
+from minion_rest_bridge.rules import load_services, policy_of
 from minion_server.domain import limits
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -86,6 +87,13 @@ async def test_only_what_needs_no_key_says_so(description: Any) -> None:
         if operation.get("security") == []
     }
     assert free == {"GetJob", "GetMinionJobStatus", "CheckHealth"}
+    # That description is kept by hand: it agrees with the policy of the methods that are called.
+    for rest, operation in OPERATIONS.items():
+        segment = "{jobname}" if rest == "queue" else "{jobid}"
+        path = description["paths"][f"/api/minion/{segment}/{rest}".rstrip("/")]
+        described = path[operation.http_method.lower()]
+        assert (described.get("security") == []) == policy_of(METHODS[operation.rpc]).is_open
+        assert ("401" in described["responses"]) != policy_of(METHODS[operation.rpc]).is_open
     assert description["security"] == [{"key": []}]
 
 
@@ -192,7 +200,7 @@ def test_the_descriptor_set_is_that_of_the_generated_modules() -> None:
 
 
 def _plain(file: FileDescriptorProto) -> FileDescriptorProto:
-    """Answer a file without what protoc leaves out of generated modules."""
+    """Return a file without what protoc leaves out of generated modules."""
     file.ClearField("source_code_info")
     messages = list(file.message_type)
     while messages:

@@ -37,7 +37,7 @@ def fake(fake: FakeMinion) -> FakeMinion:
 
 
 def paths_of(has_body: bool) -> list[tuple[str, str]]:
-    """Answer method and path of every binding that needs a key."""
+    """Return method and path of every binding that needs a key."""
     found = []
     for binding in read_rules(load_services()):
         if not binding.policy.is_open and (binding.body is not None) is has_body:
@@ -196,7 +196,7 @@ async def test_whoever_has_the_key_sends_4_mib(address: str) -> None:
 
 
 async def turns_during(work: Any) -> tuple[int, Any]:
-    """Answer how many turns the loop had before some work was done, and its result."""
+    """Return how many turns the loop had before some work was done, and its result."""
     task = asyncio.ensure_future(work)
     turns = 0
     while not task.done():

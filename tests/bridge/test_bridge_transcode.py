@@ -40,7 +40,7 @@ ALL_CODES = [
 
 
 async def echoed(client: httpx.AsyncClient, method: str, url: str, **options: Any) -> Any:
-    """Answer the members of the echo that are not at their defaults."""
+    """Return the members of the echo that are not at their defaults."""
     answer = await client.request(method, url, **options)
     assert answer.status_code == 200, answer.text
     return {
