@@ -6,12 +6,12 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import asyncpg
 
 from minion_server.domain.errors import Conflict, DatabaseNotFound
-from minion_server.domain.job import Job, JobState
+from minion_server.domain.job import Job, JobState, JsonValue
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Worker
@@ -244,25 +244,24 @@ async def _lock(connection: Connection, schedules: str) -> None:
 
 async def _read(connection: Connection, schedules: str) -> AsyncIterator[Sequence[Record]]:
     # The children of a job are read as the parents of others.
-    queries: Sequence[tuple[str, str, Callable[[rows.Fields], Record]]] = (
-        (f"{rows.JOB_COLUMNS}, NULL::bigint[] AS children", "minion_jobs", rows.to_job),
+    queries: Sequence[tuple[str, str, Callable[..., Record]]] = (
+        (f"{rows.JOB_COLUMNS}, NULL::bigint[] AS children", "minion_jobs", Job),
         (f"{rows.WORKER_COLUMNS}, inbox", "minion_workers", _to_worker),
-        ("*", "minion_server_requests", lambda fields: RequestRecord(**fields)),
-        (rows.LOCK_COLUMNS, "minion_locks", lambda fields: Lock(**fields)),
-        (rows.SCHEDULE_COLUMNS, schedules, rows.to_schedule),
+        ("*", "minion_server_requests", RequestRecord),
+        (rows.LOCK_COLUMNS, "minion_locks", Lock),
+        (rows.SCHEDULE_COLUMNS, schedules, Schedule),
     )
-    for columns, table, convert in queries:
+    for columns, table, make in queries:
         cursor = await connection.cursor(f"SELECT {columns} FROM {table} ORDER BY 1")  # noqa: S608 - of constants
         while found := await cursor.fetch(BATCH):
-            yield [convert(rows.to_fields(row)) for row in found]
+            yield [make(**rows.to_fields(row)) for row in found]
     last = await connection.fetchrow(_LAST_IDS.format(schedules=schedules))
     assert last is not None, "it has no FROM"
     yield [LastIds(**last)]
 
 
-def _to_worker(fields: rows.Fields) -> WorkerRecord:
-    inbox = read_inbox(fields.pop("inbox"))
-    return WorkerRecord(worker=Worker(**fields, jobs=[]), inbox=inbox)
+def _to_worker(*, inbox: list[JsonValue], **fields: Any) -> WorkerRecord:
+    return WorkerRecord(worker=Worker(**fields, jobs=[]), inbox=read_inbox(inbox))
 
 
 async def _write(connection: Connection, schedules: str, records: Records) -> Counter[str]:

@@ -50,8 +50,7 @@ class Workers(Verbs):
         listing = Listing("minion_workers", WORKER_COLUMNS, id=("bigint", worker_filter.ids))
         listing.add_below(worker_filter.before)
         total, page = await listing.page(self._database, limit, offset, below, _JOBS)
-        workers = [Worker(**(fields | {"jobs": fields["jobs"] or []})) for fields in page]
-        return WorkerPage(workers=workers, total=total)
+        return WorkerPage(workers=[Worker(**fields) for fields in page], total=total)
 
     async def broadcast(self, command: Command, worker_ids: Sequence[int]) -> bool:
         entry = to_json([command.command, *command.args])
