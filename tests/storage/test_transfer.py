@@ -21,7 +21,7 @@ from minion_server.domain.worker import Command, Registration
 from minion_server.storage.base import Storage
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.postgresql import transfer as postgresql_transfer
-from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer, migrate
+from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer, schema
 from minion_server.storage.transfer import Record, Transfer
 from support.bench import Bench, SettableClock
 from support.pgbouncer import PgBouncer
@@ -268,8 +268,8 @@ def newer_program(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """Makes this program one whose schema has a migration more."""
 
     def make() -> None:
-        known = migrate.migrations()
-        monkeypatch.setattr(migrate, "migrations", lambda: [*known, "CREATE TABLE later (id)"])
+        known = schema.migrations()
+        monkeypatch.setattr(schema, "migrations", lambda: [*known, "CREATE TABLE later (id)"])
 
     return make
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a database, and which errors callers of the store get for it."""
+"""SQLite's errors as errors of the domain."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _OUTAGES = (
 
 
 def translate(error: Exception, place: str = "the database") -> Exception:
-    """Return the error that callers of the store get for one of SQLite's; a defect stays as it is.
+    """Return the domain's error for one of SQLite's; a defect stays as it is.
 
     Args:
-        error: What was raised.
-        place: What the text calls the database.
+        error: The error that was raised.
+        place: The name of the database in the text.
     """
     match error:
         case MinionError():
@@ -39,7 +39,7 @@ def translate(error: Exception, place: str = "the database") -> Exception:
         case apsw.NoMemError():
             translated = Exhausted(f"there is no memory left for {place}")
         case apsw.ConstraintError() if _is_raised(error):
-            # The database is closed (see `closing`); the text says why.
+            # The database is closed (see `seal`); the text says why.
             translated = Unavailable(str(error))
         case apsw.NotADBError():
             translated = Conflict(f"{place} is not a database")
@@ -57,14 +57,14 @@ def translate(error: Exception, place: str = "the database") -> Exception:
 
 @contextmanager
 def translated(place: str = "the database") -> Iterator[None]:
-    """Raise what `translate` returns, in place of the errors of the block."""
+    """Raise the errors of the block as `translate` returns them."""
     try:
         yield
     except apsw.Error as error:
-        told = translate(error, place)
-        if told is error:
+        found = translate(error, place)
+        if found is error:
             raise
-        raise told from error
+        raise found from error
 
 
 def _is_raised(error: apsw.Error) -> bool:

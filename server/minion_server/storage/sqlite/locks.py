@@ -1,12 +1,17 @@
-"""Locks."""
+"""Named locks that expire."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
-from minion_server.domain.lock import LockRequest
-from minion_server.storage.sqlite.writer import Operation, Transaction
+from minion_server.domain.lock import LockPage, LockRequest
+from minion_server.storage.sqlite.lists import Where, list_page
+from minion_server.storage.sqlite.rows import LOCK
+from minion_server.storage.sqlite.verbs import Verbs
+from minion_server.storage.sqlite.writer import Transaction
 
+_RENEW = "UPDATE locks SET expires = ? WHERE id = ? AND name = ? AND expires > ?"
 _RELEASE = """
     DELETE FROM locks
     WHERE id = (
@@ -15,46 +20,40 @@ _RELEASE = """
 """
 
 
-def acquire_lock(request: LockRequest) -> Operation[int | None]:
-    """Make the operation of `Storage.acquire_lock`."""
+class Locks(Verbs):
+    """Named locks that expire."""
 
-    def run(txn: Transaction) -> int | None:
-        now = txn.now
-        txn.connection.execute("DELETE FROM locks WHERE expires < ?", (now,))
-        held: int = txn.connection.execute(
-            "SELECT count(*) FROM locks WHERE name = ?", (request.name,)
-        ).get
-        if held >= request.limit:
-            return None
-        if not request.duration:
-            return 0
-        txn.connection.execute(
-            "INSERT INTO locks (name, expires) VALUES (?, ?)",
-            (request.name, now + request.duration.total_seconds()),
+    async def acquire_lock(self, request: LockRequest) -> int | None:
+        def run(txn: Transaction) -> int | None:
+            txn.execute("DELETE FROM locks WHERE expires < ?", (txn.now,))
+            held: int = txn.execute(
+                "SELECT count(*) FROM locks WHERE name = ?", (request.name,)
+            ).get
+            if held >= request.limit:
+                return None
+            if not request.duration:
+                return 0
+            expires = txn.now + request.duration.total_seconds()
+            txn.execute("INSERT INTO locks (name, expires) VALUES (?, ?)", (request.name, expires))
+            return txn.connection.last_insert_rowid()
+
+        return await self._write(run)
+
+    async def renew_lock(self, name: str, lock_id: int, duration: timedelta) -> bool:
+        seconds = duration.total_seconds()
+        return await self._write(
+            lambda txn: txn.change(_RENEW, (txn.now + seconds, lock_id, name, txn.now))
         )
-        return txn.connection.last_insert_rowid()
 
-    return run
+    async def release_lock(self, name: str, lock_id: int | None = None) -> bool:
+        return await self._write(lambda txn: txn.change(_RELEASE, (name, txn.now, lock_id)))
 
-
-def renew_lock(name: str, lock_id: int, duration: timedelta) -> Operation[bool]:
-    """Make the operation of `Storage.renew_lock`."""
-
-    def run(txn: Transaction) -> bool:
-        txn.connection.execute(
-            "UPDATE locks SET expires = ? WHERE id = ? AND name = ? AND expires > ?",
-            (txn.now + duration.total_seconds(), lock_id, name, txn.now),
+    async def list_locks(
+        self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
+    ) -> LockPage:
+        where = Where(name=names)
+        where.add("expires > ?", self._clock())
+        total, locks = await self._scan(
+            list_page, "locks", LOCK, where, limit=limit, offset=offset, below=below
         )
-        return txn.connection.changes() > 0
-
-    return run
-
-
-def release_lock(name: str, lock_id: int | None) -> Operation[bool]:
-    """Make the operation of `Storage.release_lock`."""
-
-    def run(txn: Transaction) -> bool:
-        txn.connection.execute(_RELEASE, (name, txn.now, lock_id))
-        return txn.connection.changes() > 0
-
-    return run
+        return LockPage(locks=locks, total=total)

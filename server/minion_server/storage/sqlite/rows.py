@@ -1,127 +1,116 @@
-"""Between rows and plain data."""
+"""Between rows and values of the domain: columns have the names of the fields."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import apsw
 import orjson
 
 from minion_server.domain.job import ClaimedJob, Job, JobState, JobStatus, JsonValue
+from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Worker
 from minion_server.storage.json_bytes import to_bytes
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 Row = tuple[Any, ...]
 
-JOB_COLUMNS = """
-    args, attempts,
-    (SELECT json_group_array(child) FROM
-      (SELECT child FROM dependencies WHERE parent = jobs.id ORDER BY child)) AS children,
-    created, delayed, expires, finished, id, lax, notes, parents, priority, queue, result, retried,
-    retries, started, state, task, worker
-"""
-"""What `to_job` reads, in its order."""
+_JSON = frozenset({"args", "children", "jobs", "notes", "parents", "status"})
+_TO_FIELD: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(_JSON, orjson.loads),
+    "expire": lambda seconds: None if seconds is None else timedelta(seconds=seconds),
+    "lax": bool,
+    "paused": bool,
+    "result": lambda text: None if text is None else orjson.loads(text),
+    "state": JobState,
+}
 
-STATUS_COLUMNS = "state, task, notes, result"
-CLAIMED_COLUMNS = "id, task, args, retries, attempts, priority, queue, notes"
-WORKER_COLUMNS = """
-    id, host, pid, status, started, notified,
-    (SELECT json_group_array(id) FROM
-      (SELECT id FROM jobs WHERE state = 'active' AND worker = workers.id ORDER BY id)) AS jobs
-"""
-SCHEDULE_COLUMNS = """
-    id, name, cron, task, args, attempts, expire, lax, notes, priority, queue, paused, created,
-    next_run, last_run, last_job
-"""
+
+class Columns(Generic[Record]):
+    """The columns that a record is read from; as a string, their list in SQL."""
+
+    def __init__(
+        self, record: type[Record], *, without: Sequence[str] = (), **expressions: str
+    ) -> None:
+        """Take the names from the fields of the record.
+
+        Args:
+            record: The class.
+            without: Fields that are not read from the database.
+            expressions: SQL of the fields that are not columns of the table.
+        """
+        self._record = record
+        self._names = [field.name for field in fields(record) if field.name not in without]
+        self._conversions = [
+            (place, _TO_FIELD[name]) for place, name in enumerate(self._names) if name in _TO_FIELD
+        ]
+        self._sql = ", ".join(
+            f"({expressions[name]}) AS {name}" if name in expressions else name
+            for name in self._names
+        )
+
+    def __str__(self) -> str:
+        return self._sql
+
+    def read(self, row: Sequence[Any], **others: Any) -> Record:
+        """Return the record of a row, with the fields that are not read from the database."""
+        values = list(row)
+        for place, convert in self._conversions:
+            values[place] = convert(values[place])
+        return self._record(**dict(zip(self._names, values, strict=True)), **others)
+
+
+JOB = Columns(
+    Job,
+    without=["time"],
+    children="""SELECT json_group_array(child) FROM
+      (SELECT child FROM dependencies WHERE parent = jobs.id ORDER BY child)""",
+)
+STATUS = Columns(JobStatus)
+CLAIMED = Columns(ClaimedJob)
+WORKER = Columns(
+    Worker,
+    jobs="""SELECT json_group_array(id) FROM
+      (SELECT id FROM jobs WHERE state = 'active' AND worker = workers.id ORDER BY id)""",
+)
+LOCK = Columns(Lock)
+SCHEDULE = Columns(Schedule)
+
+
+def named_rows(cursor: apsw.Cursor) -> Iterator[dict[str, Any]]:
+    """Return the rows of a query by the names of their columns."""
+    for row in cursor:
+        names = [name for name, *_ in cursor.get_description()]
+        yield dict(zip(names, row, strict=True))
 
 
 def to_json(value: JsonValue) -> str:
-    """Write a JSON value as text."""
+    """Return a JSON value as text."""
     return to_bytes(value).decode()
 
 
-def to_job(row: Row, now: float) -> Job:
-    """Read a job from a row of `JOB_COLUMNS`."""
-    return Job(
-        args=orjson.loads(row[0]),
-        attempts=row[1],
-        children=orjson.loads(row[2]),
-        created=row[3],
-        delayed=row[4],
-        expires=row[5],
-        finished=row[6],
-        id=row[7],
-        lax=bool(row[8]),
-        notes=orjson.loads(row[9]),
-        parents=orjson.loads(row[10]),
-        priority=row[11],
-        queue=row[12],
-        result=None if row[13] is None else orjson.loads(row[13]),
-        retried=row[14],
-        retries=row[15],
-        started=row[16],
-        state=JobState(row[17]),
-        task=row[18],
-        worker=row[19],
-        time=now,
-    )
+def notes_to_json(notes: Mapping[str, JsonValue]) -> str:
+    """Return notes as they are stored: a null stands for no note."""
+    return to_json({key: value for key, value in notes.items() if value is not None})
 
 
-def to_status(row: Row) -> JobStatus:
-    """Read the public part of a job from a row of `STATUS_COLUMNS`."""
-    return JobStatus(
-        state=JobState(row[0]),
-        task=row[1],
-        notes=orjson.loads(row[2]),
-        result=None if row[3] is None else orjson.loads(row[3]),
-    )
+def to_columns(record: DataclassInstance, *, without: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the fields of a record as the values of columns; a result stays as it is."""
+    return {
+        field.name: _to_column(field.name, getattr(record, field.name))
+        for field in fields(record)
+        if field.name not in without
+    }
 
 
-def to_claimed(row: Row) -> ClaimedJob:
-    """Read a claimed job from a row of `CLAIMED_COLUMNS`."""
-    return ClaimedJob(
-        id=row[0],
-        task=row[1],
-        args=orjson.loads(row[2]),
-        retries=row[3],
-        attempts=row[4],
-        priority=row[5],
-        queue=row[6],
-        notes=orjson.loads(row[7]),
-    )
-
-
-def to_worker(row: Row) -> Worker:
-    """Read a worker from a row of `WORKER_COLUMNS`."""
-    return Worker(
-        id=row[0],
-        host=row[1],
-        pid=row[2],
-        status=orjson.loads(row[3]),
-        started=row[4],
-        notified=row[5],
-        jobs=orjson.loads(row[6]),
-    )
-
-
-def to_schedule(row: Row) -> Schedule:
-    """Read a schedule from a row of `SCHEDULE_COLUMNS`."""
-    return Schedule(
-        id=row[0],
-        name=row[1],
-        cron=row[2],
-        task=row[3],
-        args=orjson.loads(row[4]),
-        attempts=row[5],
-        expire=None if row[6] is None else timedelta(seconds=row[6]),
-        lax=bool(row[7]),
-        notes=orjson.loads(row[8]),
-        priority=row[9],
-        queue=row[10],
-        paused=bool(row[11]),
-        created=row[12],
-        next_run=row[13],
-        last_run=row[14],
-        last_job=row[15],
-    )
+def _to_column(name: str, value: Any) -> Any:
+    if name in _JSON:
+        return to_json(dict(value) if isinstance(value, Mapping) else value)
+    return value.total_seconds() if isinstance(value, timedelta) else value

@@ -1,12 +1,21 @@
-"""Schedules, and firing them."""
+"""Enqueue jobs by cron rules."""
 
 from __future__ import annotations
 
-from minion_server.domain.schedule import DispatchedSchedule, NewSchedule
+from typing import Any
+
+from minion_server.domain.schedule import (
+    DispatchedSchedule,
+    NewSchedule,
+    ScheduleFilter,
+    SchedulePage,
+)
 from minion_server.storage.firing import fire, next_run
-from minion_server.storage.sqlite.enqueue import enqueue, without_nulls
-from minion_server.storage.sqlite.rows import to_json
-from minion_server.storage.sqlite.writer import Operation, Transaction
+from minion_server.storage.sqlite.jobs import insert_job, prepare_job
+from minion_server.storage.sqlite.lists import Where, list_page
+from minion_server.storage.sqlite.rows import SCHEDULE, named_rows, notes_to_json, to_json
+from minion_server.storage.sqlite.verbs import Verbs
+from minion_server.storage.sqlite.writer import Transaction
 
 # Compared with the rule that is kept, not with the time: a schedule put again must not slip.
 _PUT = """
@@ -19,81 +28,84 @@ _PUT = """
       next_run = CASE WHEN cron = excluded.cron THEN next_run ELSE excluded.next_run END
     RETURNING id, next_run
 """
-
-_FIRED = (
-    "id", "name", "cron", "task", "args", "attempts", "expire", "lax", "notes", "priority", "queue",
-)  # fmt: skip
-_DUE = f"""
-    SELECT {", ".join(_FIRED)}
-    FROM schedules WHERE NOT paused AND next_run <= ? ORDER BY next_run, id
-"""  # noqa: S608 - of constants
-
-
-def put_schedule(schedule: NewSchedule) -> Operation[int]:
-    """Make the operation of `Storage.put_schedule`."""
-    args = to_json(list(schedule.args))
-    notes = to_json(without_nulls(schedule.notes.items()))
-    expire = None if schedule.expire is None else schedule.expire.total_seconds()
-
-    def run(txn: Transaction) -> int:
-        row = txn.row(
-            _PUT,
-            (
-                args, schedule.attempts, txn.now, schedule.cron, expire, schedule.lax,
-                schedule.name, next_run(schedule.cron, txn.now), notes, schedule.priority,
-                schedule.queue, schedule.task,
-            ),
-        )  # fmt: skip
-        assert row is not None, "an upsert returns its row"
-        schedule_id: int
-        schedule_id, due = row
-        txn.changes.add_schedule_due(due - txn.now)
-        return schedule_id
-
-    return run
+_DELETE = "DELETE FROM schedules WHERE name = ?"
+_PAUSE = "UPDATE schedules SET paused = ? WHERE name = ? RETURNING next_run"
+_NEXT = "SELECT min(next_run) FROM schedules WHERE NOT paused"
+_DUE = """
+    SELECT id, args, attempts, cron, expire, lax, name, notes, priority, queue, task FROM schedules
+    WHERE next_run <= ? AND NOT paused ORDER BY next_run, id
+"""
+_MOVE = "UPDATE schedules SET next_run = ? WHERE id = ?"
+_FIRED = "UPDATE schedules SET last_job = ?, last_run = ? WHERE id = ?"
 
 
-def delete_schedule(name: str) -> Operation[bool]:
-    """Make the operation of `Storage.delete_schedule`."""
+class Schedules(Verbs):
+    """Enqueues jobs by cron rules."""
 
-    def run(txn: Transaction) -> bool:
-        txn.connection.execute("DELETE FROM schedules WHERE name = ?", (name,))
-        return txn.connection.changes() > 0
+    async def put_schedule(self, schedule: NewSchedule) -> int:
+        args, notes = to_json(list(schedule.args)), notes_to_json(schedule.notes)
+        expire = None if schedule.expire is None else schedule.expire.total_seconds()
 
-    return run
+        def run(txn: Transaction) -> int:
+            schedule_id: int
+            ((schedule_id, due),) = txn.rows(
+                _PUT,
+                (
+                    args, schedule.attempts, txn.now, schedule.cron, expire, schedule.lax,
+                    schedule.name, next_run(schedule.cron, txn.now), notes, schedule.priority,
+                    schedule.queue, schedule.task,
+                ),
+            )  # fmt: skip
+            txn.changes.add_schedule_due(due - txn.now)
+            return schedule_id
 
+        return await self._write(run)
 
-def pause_schedule(name: str, *, paused: bool) -> Operation[bool]:
-    """Make the operation of `Storage.pause_schedule`."""
+    async def delete_schedule(self, name: str) -> bool:
+        return await self._write(lambda txn: txn.change(_DELETE, (name,)))
 
-    def run(txn: Transaction) -> bool:
-        row = txn.row(
-            "UPDATE schedules SET paused = ? WHERE name = ? RETURNING next_run", (paused, name)
+    async def pause_schedule(self, name: str, *, paused: bool) -> bool:
+        def run(txn: Transaction) -> bool:
+            row = txn.row(_PAUSE, (paused, name))
+            if row is not None and not paused:
+                txn.changes.add_schedule_due(row[0] - txn.now)
+            return row is not None
+
+        return await self._write(run)
+
+    async def list_schedules(
+        self,
+        schedule_filter: ScheduleFilter,
+        *,
+        limit: int,
+        offset: int = 0,
+        below: int | None = None,
+    ) -> SchedulePage:
+        where = Where(id=schedule_filter.ids, name=schedule_filter.names)
+        where.add_below(schedule_filter.before)
+        total, schedules = await self._scan(
+            list_page, "schedules", SCHEDULE, where, limit=limit, offset=offset, below=below
         )
-        if row is None:
-            return False
-        if not paused:
-            txn.changes.add_schedule_due(row[0] - txn.now)
-        return True
+        return SchedulePage(schedules=schedules, total=total)
 
-    return run
+    async def next_dispatch(self) -> float | None:
+        row = self._row(_NEXT)
+        return None if row is None or row[0] is None else max(0.0, row[0] - self._clock())
+
+    async def dispatch_schedules(self) -> list[DispatchedSchedule]:
+        def run(txn: Transaction) -> list[DispatchedSchedule]:
+            due = list(named_rows(txn.execute(_DUE, (txn.now,))))
+            fired = [_fire(txn, row) for row in due]
+            return [one for one in fired if one is not None]
+
+        return await self._write(run)
 
 
-def dispatch_schedules(txn: Transaction) -> list[DispatchedSchedule]:
-    """Run `Storage.dispatch_schedules`."""
-    dispatched = []
-    for values in txn.rows(_DUE, (txn.now,)):
-        row = dict(zip(_FIRED, values, strict=True))
-        firing = fire(row, txn.now)
-        txn.connection.execute(
-            "UPDATE schedules SET next_run = ? WHERE id = ?", (firing.next_run, row["id"])
-        )
-        if firing.job is None:
-            continue
-        (enqueued,) = enqueue([firing.job])(txn)
-        txn.connection.execute(
-            "UPDATE schedules SET last_job = ?, last_run = ? WHERE id = ?",
-            (enqueued.id, txn.now, row["id"]),
-        )
-        dispatched.append(DispatchedSchedule(id=row["id"], name=row["name"], job=enqueued.id))
-    return dispatched
+def _fire(txn: Transaction, row: dict[str, Any]) -> DispatchedSchedule | None:
+    firing = fire(row, txn.now)
+    txn.execute(_MOVE, (firing.next_run, row["id"]))
+    if firing.job is None:
+        return None
+    enqueued = insert_job(txn, *prepare_job(firing.job))
+    txn.execute(_FIRED, (enqueued.id, txn.now, row["id"]))
+    return DispatchedSchedule(id=row["id"], name=row["name"], job=enqueued.id)

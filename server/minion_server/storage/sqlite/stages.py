@@ -1,4 +1,4 @@
-"""What inactive jobs wait for, and how that changes (see the schema)."""
+"""The stages of inactive jobs: what they wait for (see the schema)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from minion_server.storage.sqlite.writer import Transaction
 Stage = Literal["ready", "delayed", "blocked", "expired"]
 
 MAX_STAGED = 10_000
-"""Jobs let in or out by one call: bounds how long other writers wait."""
+"""Jobs staged by one call: bounds how long other writers wait."""
 
 # Any blocking parent would do. A random one makes a job of n parents look for the next about ln(n)
 # times in all, in whatever order they finish. CROSS JOIN keeps SQLite from reading all jobs first.
@@ -54,7 +54,7 @@ _NEXT_DUE = """
 def decide(
     txn: Transaction, *, delayed: float, expires: float | None, parents: str, lax: bool
 ) -> tuple[Stage, int | None]:
-    """Answer the stage of an inactive job, and the parent that blocks it.
+    """Return the stage of an inactive job, and the parent that blocks it.
 
     Args:
         txn: The transaction.
@@ -78,7 +78,7 @@ def decide(
 
 
 def restage(txn: Transaction, job_id: int) -> None:
-    """Decide anew what an inactive job waits for."""
+    """Decide the stage of an inactive job anew."""
     row = txn.row(
         "SELECT delayed, expires, parents, lax, queue, task, priority FROM jobs WHERE id = ?",
         (job_id,),
@@ -86,26 +86,24 @@ def restage(txn: Transaction, job_id: int) -> None:
     assert row is not None, job_id
     delayed, expires, parents, lax, queue, task, priority = row
     stage, blocker = decide(txn, delayed=delayed, expires=expires, parents=parents, lax=bool(lax))
-    txn.connection.execute(
-        "UPDATE jobs SET stage = ?, blocker = ? WHERE id = ?", (stage, blocker, job_id)
-    )
+    txn.execute("UPDATE jobs SET stage = ?, blocker = ? WHERE id = ?", (stage, blocker, job_id))
     if stage == "ready":
         txn.changes.add_ready(queue, task, priority)
 
 
 def release(txn: Transaction, parent_id: int) -> None:
-    """Decide anew about the jobs that watched a parent which may have stopped blocking them."""
+    """Restage the jobs that wait for a parent, which may block them no longer."""
     for (child_id,) in txn.rows("SELECT id FROM jobs WHERE blocker = ?", (parent_id,)):
         restage(txn, child_id)
 
 
 def hold(txn: Transaction, parent_id: int) -> None:
     """Block the children of a parent that has become inactive, again or for the first time."""
-    txn.connection.execute(_HOLD, (parent_id, parent_id))
+    txn.execute(_HOLD, (parent_id, parent_id))
 
 
 def stage_due(txn: Transaction) -> None:
-    """Let out jobs that have expired, and in those that have become due."""
+    """Stage jobs that have expired, and jobs that have become due."""
     for (job_id,) in txn.rows(_EXPIRED, (txn.now, MAX_STAGED)):
         txn.changes.jobs.add(job_id)
         release(txn, job_id)
@@ -119,6 +117,6 @@ def stage_due(txn: Transaction) -> None:
 
 
 def next_due(txn: Transaction) -> float | None:
-    """Answer in how many seconds `stage_due` has something to do again."""
+    """Return the seconds until `stage_due` has something to do again; None if it never has."""
     row = txn.row(_NEXT_DUE)
     return None if row is None or row[0] is None else max(0.0, row[0] - txn.now)

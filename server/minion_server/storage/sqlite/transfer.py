@@ -1,11 +1,11 @@
-"""Moving a whole queue into or out of a SQLite file (see `storage.transfer.Transfer`)."""
+"""Move a whole queue into or out of a SQLite file (see `storage.transfer.Transfer`)."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,20 +18,29 @@ from minion_server.domain.errors import Conflict, DatabaseNotFound, Invalid
 from minion_server.domain.job import Job, JobState
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
-from minion_server.storage.inbox import read_inbox
-from minion_server.storage.sqlite import closing, rows, stages
+from minion_server.storage.inbox import read_inbox, to_entry
+from minion_server.storage.sqlite import seal as sealing
+from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.connection import connect_reader, connect_writer
-from minion_server.storage.sqlite.enqueue import depend
 from minion_server.storage.sqlite.failures import translated
 from minion_server.storage.sqlite.file_lock import FileLock
-from minion_server.storage.sqlite.migrate import (
+from minion_server.storage.sqlite.jobs import add_parents
+from minion_server.storage.sqlite.rows import (
+    JOB,
+    LOCK,
+    SCHEDULE,
+    WORKER,
+    Columns,
+    to_columns,
+    to_json,
+)
+from minion_server.storage.sqlite.schema import (
+    check_not_foreign,
     is_current,
     migrate,
     migrations,
-    refuse_foreign,
     version_of,
 )
-from minion_server.storage.sqlite.rows import to_json
 from minion_server.storage.sqlite.writer import Transaction
 from minion_server.storage.transfer import (
     LastIds,
@@ -48,6 +57,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Connect = Callable[[Path], apsw.Connection]
 
+REQUEST = Columns(RequestRecord)
+
 
 class SqliteTransfer:
     """Reads and writes a whole SQLite file."""
@@ -57,11 +68,9 @@ class SqliteTransfer:
 
     @property
     def place(self) -> str:
-        """Where the database is, for people."""
         return f"sqlite:///{self._path}"
 
     async def identity(self) -> str:
-        """Return what no other database has: the file's own, by whatever path it is reached."""
         try:
             found = self._path.stat()
         except FileNotFoundError:
@@ -69,8 +78,6 @@ class SqliteTransfer:
         return f"{found.st_dev}:{found.st_ino}"
 
     async def check_empty(self) -> None:
-        """Raise an error if `write` would."""
-
         def run() -> None:
             if not self._path.exists():
                 return
@@ -78,7 +85,7 @@ class SqliteTransfer:
                 connection = connect_writer(self._path)
                 try:
                     self._check_empty(connection)
-                    if closed := closing.reason(connection):
+                    if closed := sealing.closed_because(connection):
                         raise Conflict(f"{self._path} is closed: {closed}")
                 finally:
                     connection.close()
@@ -86,21 +93,16 @@ class SqliteTransfer:
         await self._run(run)
 
     async def status(self) -> StoreStatus:
-        """Tell what there is to know of the database."""
         return await self._run(self._status)
 
     async def hold(self) -> None:
-        """Let nobody claim jobs any more."""
-
         def run() -> None:
             with self._opened(connect_writer) as connection, _writing(connection):
-                closing.hold(connection)
+                sealing.hold(connection)
 
         await self._run(run)
 
     async def active_jobs(self) -> int:
-        """Count the jobs that are running."""
-
         def run() -> int:
             with self._opened(connect_reader) as connection:
                 count: int = connection.execute(
@@ -112,7 +114,6 @@ class SqliteTransfer:
 
     @asynccontextmanager
     async def read(self, *, seal: str | None = None) -> AsyncIterator[Records]:
-        """Read the whole queue, as it is at one moment."""
         with TemporaryDirectory(prefix="minion-") as folder:
             if seal is None:
                 connection = await self._run(self._open_to_read, Path(folder))
@@ -122,32 +123,28 @@ class SqliteTransfer:
                 # The one kind of transaction keeps writers out; the other reads beside them.
                 await self._run(connection.execute, "BEGIN" if seal is None else "BEGIN IMMEDIATE")
                 if seal is not None:
-                    await self._run(closing.refuse_moved, connection)
+                    await self._run(sealing.check_not_moved, connection)
                 yield self._in_thread(batches(_read(connection)))
                 if seal is not None:
-                    await self._run(closing.seal, connection, seal)
+                    await self._run(sealing.seal, connection, seal)
                 await self._run(connection.execute, "COMMIT")
             finally:
                 # What is not committed is rolled back.
                 await self._run(connection.close)
 
     async def upgrade(self, minion_schema: int | None = None) -> None:
-        """Bring the schema up to date."""
         if minion_schema is not None:
             raise Invalid("--minion-schema", "is for PostgreSQL databases alone")
         await self._run(self._upgrade)
 
     async def reopen(self) -> None:
-        """Take back `hold` and a seal."""
-
         def run() -> None:
             with self._opened(connect_writer) as connection, _writing(connection):
-                closing.reopen(connection)
+                sealing.reopen(connection)
 
         await self._run(run)
 
     async def write(self, records: Records) -> Mapping[str, int]:
-        """Write a whole queue."""
         with FileLock(self._path):
             connection = await self._run(connect_writer, self._path)
             try:
@@ -161,8 +158,6 @@ class SqliteTransfer:
                 await self._run(connection.close)
 
     async def backup(self, path: Path) -> None:
-        """Write a copy into a new file."""
-
         def run() -> None:
             with new_file(path) as unfinished, self._opened(connect_reader) as connection:
                 connection.execute("VACUUM INTO ?", (str(unfinished),))
@@ -182,7 +177,7 @@ class SqliteTransfer:
     def _check_empty(self, connection: apsw.Connection) -> None:
         if not version_of(connection):
             return
-        closing.refuse_closed(connection)
+        sealing.check_not_closed(connection)
         for table in (*LastIds.__slots__, "requests"):
             if connection.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").get:  # noqa: S608 - of constants
                 raise Conflict(f"{self._path} is not empty: it has {table}")
@@ -193,7 +188,7 @@ class SqliteTransfer:
         self._check_exists()
         connection = connect(self._path)
         try:
-            refuse_foreign(connection)
+            check_not_foreign(connection)
             if not version_of(connection):
                 raise DatabaseNotFound(str(self._path))
             yield connection
@@ -257,14 +252,14 @@ class SqliteTransfer:
         self._check_exists()
         connection = connect_reader(self._path)
         try:
-            refuse_foreign(connection)
+            check_not_foreign(connection)
             version = version_of(connection)
             jobs: dict[str, int] = {}
             closed = ""
             if version:
                 counted = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state")
                 jobs = dict.fromkeys(JobState, 0) | {JobState(state): n for state, n in counted}
-                closed = closing.reason(connection)
+                closed = sealing.closed_because(connection)
             return StoreStatus(
                 kind="sqlite",
                 versions={"minion-server": version},
@@ -291,19 +286,19 @@ def _writing(connection: apsw.Connection) -> Iterator[None]:
         raise
 
 
-def _read(connection: apsw.Connection) -> Iterable[Record]:
-    for row in connection.execute(f"SELECT {rows.JOB_COLUMNS} FROM jobs ORDER BY id"):  # noqa: S608 - a constant
-        yield rows.to_job(row, 0.0)
-    for row in connection.execute(f"SELECT {rows.WORKER_COLUMNS}, inbox FROM workers ORDER BY id"):  # noqa: S608 - a constant
-        yield WorkerRecord(worker=rows.to_worker(row), inbox=read_inbox(orjson.loads(row[-1])))
-    for request_id, job, created in connection.execute(
-        "SELECT request_id, job, created FROM requests"
-    ):
-        yield RequestRecord(request_id=request_id, job=job, created=created)
-    for lock_id, name, expires in connection.execute("SELECT id, name, expires FROM locks"):
-        yield Lock(id=lock_id, name=name, expires=expires)
-    for row in connection.execute(f"SELECT {rows.SCHEDULE_COLUMNS} FROM schedules ORDER BY id"):  # noqa: S608 - a constant
-        yield rows.to_schedule(row)
+def _read(connection: apsw.Connection) -> Iterator[Record]:
+    for row in connection.execute(f"SELECT {JOB} FROM jobs ORDER BY id"):  # noqa: S608 - a constant
+        yield JOB.read(row, time=0.0)
+    for *row, inbox in connection.execute(f"SELECT {WORKER}, inbox FROM workers ORDER BY id"):  # noqa: S608 - a constant
+        yield WorkerRecord(worker=WORKER.read(row), inbox=read_inbox(orjson.loads(inbox)))
+    others: list[tuple[str, Columns[Any]]] = [
+        ("requests", REQUEST),
+        ("locks", LOCK),
+        ("schedules", SCHEDULE),
+    ]
+    for table, columns in others:
+        for row in connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1"):  # noqa: S608 - of constants
+            yield columns.read(row)
     last: dict[Any, Any] = dict(connection.execute("SELECT name, seq FROM sqlite_sequence"))
     yield LastIds(**{table: last.get(table, 0) for table in LastIds.__slots__})
 
@@ -322,14 +317,15 @@ class _RecordWriter:
             match record:
                 case Job():
                     self._write_job(record)
-                case WorkerRecord():
-                    self._write_worker(record)
-                case RequestRecord(request_id=request_id, job=job, created=created):
-                    self._insert("requests", request_id=request_id, job=job, created=created)
-                case Lock(id=lock_id, name=name, expires=expires):
-                    self._insert("locks", id=lock_id, name=name, expires=expires)
+                case WorkerRecord(worker=worker, inbox=commands):
+                    inbox = to_json([to_entry(command) for command in commands])
+                    self._insert("workers", to_columns(worker, without=["jobs"]) | {"inbox": inbox})
+                case RequestRecord():
+                    self._insert("requests", to_columns(record))
+                case Lock():
+                    self._insert("locks", to_columns(record))
                 case Schedule():
-                    self._write_schedule(record)
+                    self._insert("schedules", to_columns(record))
                 case LastIds():
                     self._last = record
                 case _:
@@ -340,54 +336,26 @@ class _RecordWriter:
         for job_id in self._unstaged:
             stages.restage(self._txn, job_id)
         if self._last is not None:
-            execute = self._txn.connection.execute
             for table in LastIds.__slots__:
-                execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
-                execute(
+                self._txn.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
+                self._txn.execute(
                     "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)",
                     (table, getattr(self._last, table)),
                 )
 
     def _write_job(self, job: Job) -> None:
         inactive = job.state == JobState.INACTIVE
-        self._insert(
-            "jobs",
-            id=job.id, args=to_json(job.args), attempts=job.attempts, created=job.created,
-            delayed=job.delayed, expires=job.expires, finished=job.finished, lax=job.lax,
-            notes=to_json(job.notes), parents=to_json(job.parents), priority=job.priority,
-            queue=job.queue, result=to_json(job.result) if job.has_result else None,
-            retried=job.retried, retries=job.retries, stage="delayed" if inactive else None,
-            started=job.started, state=job.state, task=job.task, worker=job.worker,
-        )  # fmt: skip
-        depend(self._txn, job.id, job.parents)
+        columns = to_columns(job, without=["children", "time"])
+        columns["result"] = to_json(job.result) if job.has_result else None
+        self._insert("jobs", columns | {"stage": "delayed" if inactive else None})
+        add_parents(self._txn, job.id, job.parents)
         if inactive:
             self._unstaged.append(job.id)
 
-    def _write_worker(self, record: WorkerRecord) -> None:
-        worker = record.worker
-        inbox = [[command.command, *command.args] for command in record.inbox]
-        self._insert(
-            "workers",
-            id=worker.id, host=worker.host, inbox=to_json(inbox), notified=worker.notified,
-            pid=worker.pid, started=worker.started, status=to_json(dict(worker.status)),
-        )  # fmt: skip
-
-    def _write_schedule(self, schedule: Schedule) -> None:
-        expire = None if schedule.expire is None else schedule.expire.total_seconds()
-        self._insert(
-            "schedules",
-            id=schedule.id, args=to_json(schedule.args), attempts=schedule.attempts,
-            created=schedule.created, cron=schedule.cron, expire=expire,
-            last_job=schedule.last_job, last_run=schedule.last_run, lax=schedule.lax,
-            name=schedule.name, next_run=schedule.next_run, notes=to_json(schedule.notes),
-            paused=schedule.paused, priority=schedule.priority, queue=schedule.queue,
-            task=schedule.task,
-        )  # fmt: skip
-
-    def _insert(self, table: str, **values: Any) -> None:
-        marks = ", ".join("?" * len(values))
-        self._txn.connection.execute(
-            f"INSERT INTO {table} ({', '.join(values)}) VALUES ({marks})",  # noqa: S608 - of constants
-            tuple(values.values()),
+    def _insert(self, table: str, columns: Mapping[str, Any]) -> None:
+        marks = ", ".join("?" * len(columns))
+        self._txn.execute(
+            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})",  # noqa: S608 - of constants
+            tuple(columns.values()),
         )
         self.written[table] += 1

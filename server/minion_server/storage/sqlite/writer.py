@@ -1,8 +1,7 @@
-"""The group-committing writer: one thread, one connection, one commit for all who wait.
+"""The writer: one thread, one connection, and one commit for all operations that wait.
 
-Whatever has queued up since the last commit goes into the next one, so that the cost of reaching
-the disk is shared by as many callers as there are. Hand-offs between threads happen once a commit,
-not once a caller.
+The operations that have queued up since the last commit share the next one, and so the cost of
+reaching the disk. Threads hand over once per commit, not once per operation.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -20,11 +19,11 @@ import apsw
 from minion_server.domain.errors import Exhausted, Unavailable
 from minion_server.storage.changes import Changes, Listener
 from minion_server.storage.sqlite.failures import CLOSED, translate
+from minion_server.storage.sqlite.rows import Row
 
 T = TypeVar("T")
-Row = tuple[Any, ...]
 Clock = Callable[[], float]
-"""Answers the time in seconds since the epoch."""
+"""Returns the time in seconds since the epoch."""
 
 MAX_BATCH = 1_000
 """Operations in one commit: bounds how long the last of them waits."""
@@ -34,30 +33,39 @@ MAX_WAITING = 100_000
 
 @dataclass(slots=True, kw_only=True)
 class Transaction:
-    """What an operation works with.
+    """A transaction, as operations use it.
 
     Attributes:
         connection: The writing connection, within a transaction.
         now: The one time of this transaction, in seconds since the epoch.
-        changes: Where the operation says what it changed.
+        changes: What the operations have changed.
     """
 
     connection: apsw.Connection
     now: float
     changes: Changes = field(default_factory=Changes)
 
-    def rows(self, sql: str, bindings: Sequence[Any] = ()) -> list[Row]:
-        """Run a statement and answer all its rows."""
+    def execute(self, sql: str, bindings: apsw.Bindings = ()) -> apsw.Cursor:
+        """Start a statement, and return its rows."""
+        return self.connection.execute(sql, bindings)
+
+    def rows(self, sql: str, bindings: apsw.Bindings = ()) -> list[Row]:
+        """Run a statement, and return all its rows."""
         return self.connection.execute(sql, bindings).fetchall()
 
-    def row(self, sql: str, bindings: Sequence[Any] = ()) -> Row | None:
-        """Run a statement and answer its first row, or None."""
+    def row(self, sql: str, bindings: apsw.Bindings = ()) -> Row | None:
+        """Run a statement, and return its first row."""
         return self.connection.execute(sql, bindings).fetchone()
+
+    def change(self, sql: str, bindings: apsw.Bindings = ()) -> bool:
+        """Run a statement, and return whether it changed any row."""
+        self.connection.execute(sql, bindings)
+        return self.connection.changes() > 0
 
 
 Operation = Callable[[Transaction], T]
 """Runs on the writer's thread; run again if another one in its commit fails."""
-_Job = tuple[Operation[Any], "asyncio.Future[Any]"]
+_Item = tuple[Operation[Any], "asyncio.Future[Any]"]
 _Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
@@ -68,7 +76,7 @@ class Writer:
         self._connection = connection
         self._clock = clock
         self._listener = listener
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._waiting = 0
         self._closed = False
@@ -76,7 +84,7 @@ class Writer:
         self._thread.start()
 
     async def run(self, operation: Operation[T]) -> T:
-        """Run an operation in a transaction, and answer after the commit.
+        """Run an operation in a transaction, and return its result after the commit.
 
         Raises:
             MinionError: What the operation raised; nothing of it is kept.
@@ -93,7 +101,7 @@ class Writer:
         return await future
 
     async def close(self) -> None:
-        """Run what waits, then end the thread and close the connection."""
+        """Run the operations that wait, then end the thread and close the connection."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
@@ -107,7 +115,7 @@ class Writer:
                 self._commit(batch)
         self._connection.close()
 
-    def _take(self) -> tuple[list[_Job], bool]:
+    def _take(self) -> tuple[list[_Item], bool]:
         first = self._queue.get()
         if first is None:
             return [], False
@@ -122,24 +130,24 @@ class Writer:
             pass
         return batch, True
 
-    def _commit(self, batch: list[_Job]) -> None:
+    def _commit(self, batch: list[_Item]) -> None:
         parts = deque([batch])
         while parts:
             part = parts.popleft()
             results: list[_Result] = []
             try:
                 changes = self._transact(part, results)
-            except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told
+            except Exception as error:  # noqa: BLE001 - translated
                 if len(part) == 1:
                     self._deliver([(part[0][1], None, translate(error))], None)
                     continue
-                # Only the one that is to blame may suffer; the others still share commits.
+                # Only the operation that failed fails; the others still share commits.
                 parts.extendleft(reversed(_parted(part, len(results))))
             else:
                 self._deliver(results, changes)
 
-    def _transact(self, batch: list[_Job], results: list[_Result]) -> Changes:
-        """Run operations in a transaction; `results` tells how far it came if one raises."""
+    def _transact(self, batch: list[_Item], results: list[_Result]) -> Changes:
+        """Run operations in a transaction; `results` gets those of the ones that succeed."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -156,12 +164,12 @@ class Writer:
 
     def _deliver(self, results: list[_Result], changes: Changes | None) -> None:
         try:
-            self._loop.call_soon_threadsafe(self._answer, results, changes)
+            self._loop.call_soon_threadsafe(self._resolve, results, changes)
         except RuntimeError:
-            # The loop was closed without waiting for its writes: nobody is left to be told.
+            # The loop was closed without waiting for its writes.
             return
 
-    def _answer(self, results: list[_Result], changes: Changes | None) -> None:
+    def _resolve(self, results: list[_Result], changes: Changes | None) -> None:
         self._waiting -= len(results)
         if changes is not None:
             self._listener(changes)
@@ -174,8 +182,8 @@ class Writer:
                 future.set_exception(error)
 
 
-def _parted(batch: list[_Job], failed: int) -> list[list[_Job]]:
-    """Answer what to do again of a batch, of which one operation failed, or else the commit."""
+def _parted(batch: list[_Item], failed: int) -> list[list[_Item]]:
+    """Return the parts to run again of a batch, of which one operation failed, or the commit."""
     if failed == len(batch):
         return [[job] for job in batch]
     parts = [batch[:failed], batch[failed : failed + 1], batch[failed + 1 :]]

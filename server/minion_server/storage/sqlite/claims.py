@@ -1,4 +1,4 @@
-"""Claiming jobs, and ending them."""
+"""Claim jobs, and end them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from minion_wire import sizes
 
 from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, Outcome
-from minion_server.domain.limits import MAX_RETRIES
-from minion_server.domain.policy import Backoff
+from minion_server.domain.limits import MAX_INT32, MAX_RETRIES
 from minion_server.storage.sqlite import stages
-from minion_server.storage.sqlite.rows import CLAIMED_COLUMNS, to_claimed, to_json
-from minion_server.storage.sqlite.steer import fail
-from minion_server.storage.sqlite.writer import Operation, Transaction
+from minion_server.storage.sqlite.jobs import fail_job
+from minion_server.storage.sqlite.rows import CLAIMED, to_json
+from minion_server.storage.sqlite.verbs import Verbs
+from minion_server.storage.sqlite.writer import Transaction
 
 # Negated, so that both columns ascend and what is read from several queues and tasks can be merged.
 _READY = """
@@ -45,7 +45,7 @@ _READY_TASKS = """
 
 _TAKE = f"""
     UPDATE jobs SET state = 'active', stage = NULL, started = ?, worker = ? WHERE id = ?
-    RETURNING {CLAIMED_COLUMNS}
+    RETURNING {CLAIMED}
 """  # noqa: S608 - a constant
 
 _END = """
@@ -60,77 +60,72 @@ _TRY_AGAIN = """
     WHERE id = ?
 """
 
-LOWEST_PRIORITY = -(2**31)
+LOWEST_PRIORITY = -MAX_INT32 - 1
 _LONG_RESULT = sizes.longest_text(sizes.MAX_SMALL_BYTES)
 
 
-def claim_jobs(worker_id: int, claim: Claim) -> Operation[list[ClaimedJob]]:
-    """Make the operation of `Storage.claim_jobs`."""
+class Claims(Verbs):
+    """Hands jobs to workers, and takes back their outcomes."""
 
-    def run(txn: Transaction) -> list[ClaimedJob]:
-        if txn.row("SELECT 1 FROM workers WHERE id = ?", (worker_id,)) is None:
-            raise WorkerNotFound(worker_id)
-        stages.stage_due(txn)
-        claimed: list[ClaimedJob] = []
-        while len(claimed) < claim.max_jobs:
-            rest = replace(claim, max_jobs=claim.max_jobs - len(claimed))
-            taken = [
-                to_claimed(row)
-                for job_id in _ready_ids(txn, rest)
-                for row in txn.rows(_TAKE, (txn.now, worker_id, job_id))
-            ]
-            fit = [job for job in taken if _fits(txn, job)]
-            claimed += fit
-            if len(fit) == len(taken):
-                break
-        txn.changes.jobs.update(job.id for job in claimed)
-        return claimed
+    async def claim_jobs(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
+        def run(txn: Transaction) -> list[ClaimedJob]:
+            if txn.row("SELECT 1 FROM workers WHERE id = ?", (worker_id,)) is None:
+                raise WorkerNotFound(worker_id)
+            stages.stage_due(txn)
+            claimed: list[ClaimedJob] = []
+            while len(claimed) < claim.max_jobs:
+                rest = replace(claim, max_jobs=claim.max_jobs - len(claimed))
+                taken = [
+                    CLAIMED.read(row)
+                    for job_id in _ready_ids(txn, rest)
+                    for row in txn.rows(_TAKE, (txn.now, worker_id, job_id))
+                ]
+                fit = [job for job in taken if _is_fit(txn, job)]
+                claimed += fit
+                if len(fit) == len(taken):
+                    break
+            txn.changes.jobs.update(job.id for job in claimed)
+            return claimed
 
-    return run
+        return await self._write(run)
 
+    async def end_jobs(self, outcomes: Sequence[Outcome]) -> list[bool]:
+        # On the caller's thread, to keep the transaction short.
+        given = [(outcome, to_json(outcome.result)) for outcome in outcomes]
+        return await self._write(lambda txn: [self._end(txn, *one) for one in given])
 
-def end_jobs(outcomes: Sequence[Outcome], backoff: Backoff) -> Operation[list[bool]]:
-    """Make the operation of `Storage.end_jobs`."""
-    results = [to_json(outcome.result) for outcome in outcomes]
+    async def stage_due(self) -> float | None:
+        def run(txn: Transaction) -> float | None:
+            stages.stage_due(txn)
+            return stages.next_due(txn)
 
-    def run(txn: Transaction) -> list[bool]:
-        return [
-            end_job(txn, outcome, result, backoff)
-            for outcome, result in zip(outcomes, results, strict=True)
-        ]
+        return await self._write(run)
 
-    return run
-
-
-def end_job(txn: Transaction, outcome: Outcome, result: str, backoff: Backoff) -> bool:
-    """Finish or fail one job, and try it again if attempts are left.
-
-    Returns:
-        Whether it was active in that generation.
-    """
-    if len(result) > _LONG_RESULT:
-        outcome, result = _fitting(txn, outcome, result)
-    state = "failed" if outcome.failed else "finished"
-    attempts: int | None = txn.connection.execute(
-        _END, (state, txn.now, result, outcome.job_id, outcome.retries)
-    ).get
-    if attempts is None:
-        return False
-    txn.changes.jobs.add(outcome.job_id)
-    if outcome.failed and attempts > 1 and outcome.retries < MAX_RETRIES:
-        delayed = txn.now + backoff(outcome.retries).total_seconds()
-        txn.connection.execute(_TRY_AGAIN, (delayed, txn.now, outcome.job_id))
-        stages.restage(txn, outcome.job_id)
-    # Even a job that is tried again may have expired meanwhile, and then blocks nobody.
-    stages.release(txn, outcome.job_id)
-    return True
+    def _end(self, txn: Transaction, outcome: Outcome, result: str) -> bool:
+        """End a job, and return whether it was active with these retries."""
+        if len(result) > _LONG_RESULT:
+            outcome, result = _fitting(txn, outcome, result)
+        state = "failed" if outcome.failed else "finished"
+        attempts: int | None = txn.execute(
+            _END, (state, txn.now, result, outcome.job_id, outcome.retries)
+        ).get
+        if attempts is None:
+            return False
+        txn.changes.jobs.add(outcome.job_id)
+        if outcome.failed and attempts > 1 and outcome.retries < MAX_RETRIES:
+            delayed = txn.now + self.policy.backoff(outcome.retries).total_seconds()
+            txn.execute(_TRY_AGAIN, (delayed, txn.now, outcome.job_id))
+            stages.restage(txn, outcome.job_id)
+        # Even a job that is tried again may have expired meanwhile, and then blocks nobody.
+        stages.release(txn, outcome.job_id)
+        return True
 
 
-def _fits(txn: Transaction, job: ClaimedJob) -> bool:
+def _is_fit(txn: Transaction, job: ClaimedJob) -> bool:
     """Return whether a worker can be sent a job, which fails if not."""
     problem = job.problem()
     if problem is not None:
-        fail(txn, job.id, to_json(problem))
+        fail_job(txn, job.id, to_json(problem))
     return problem is None
 
 
@@ -148,17 +143,16 @@ def _fitting(txn: Transaction, outcome: Outcome, result: str) -> tuple[Outcome, 
 
 def _ready_ids(txn: Transaction, claim: Claim) -> list[int]:
     floor = LOWEST_PRIORITY if claim.min_priority is None else claim.min_priority
-    execute = txn.connection.execute
     if claim.job_id is not None:
         queues, tasks = to_json(list(claim.queues)), to_json(list(claim.tasks or ()))
         return [
             job_id
-            for (job_id,) in execute(
+            for (job_id,) in txn.execute(
                 _READY_JOB, (claim.job_id, queues, claim.tasks is None, tasks, floor)
             )
         ]
     sources: list[Iterator[tuple[int, int]]] = [
-        execute(_READY, (queue, task, floor, claim.max_jobs))
+        txn.execute(_READY, (queue, task, floor, claim.max_jobs))
         for queue in dict.fromkeys(claim.queues)
         for task in _tasks(txn, claim, queue)
     ]
@@ -168,4 +162,4 @@ def _ready_ids(txn: Transaction, claim: Claim) -> list[int]:
 def _tasks(txn: Transaction, claim: Claim, queue: str) -> Iterable[str]:
     if claim.tasks is not None:
         return dict.fromkeys(claim.tasks)
-    return [task for (task,) in txn.connection.execute(_READY_TASKS, {"queue": queue})]
+    return [task for (task,) in txn.execute(_READY_TASKS, {"queue": queue})]

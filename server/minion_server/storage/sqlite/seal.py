@@ -1,6 +1,6 @@
-"""Closes a database to its servers, while its queue is moved and afterwards.
+"""Close a database to its servers, while its queue is moved and afterwards.
 
-By triggers, since servers that are running have to heed it, and must not pay for it before.
+By triggers, since servers that are running have to obey, and must not pay for it before.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ def hold(connection: apsw.Connection) -> None:
     """Make every claim fail.
 
     Raises:
-        Conflict: The database is closed already. Who closed it may still be at work, and a move
-            that fails would open it.
+        Conflict: The database is closed already.
     """
-    refuse_closed(connection)
+    check_not_closed(connection)
     connection.execute(
         f"CREATE TRIGGER {_HOLD} BEFORE UPDATE OF state ON jobs "
         f"WHEN new.state = 'active' BEGIN SELECT RAISE(ABORT, '{HELD}'); END"
@@ -49,12 +48,12 @@ def seal(connection: apsw.Connection, text: str) -> None:
 
 
 def reopen(connection: apsw.Connection) -> None:
-    """Take back all of it."""
+    """Remove all triggers of this module."""
     for name in _names(connection):
         connection.execute(f'DROP TRIGGER "{name.replace(chr(34), chr(34) * 2)}"')
 
 
-def reason(connection: apsw.Connection) -> str:
+def closed_because(connection: apsw.Connection) -> str:
     """Return why the database is closed; "" if it is open."""
     names = _names(connection)
     if any(name.startswith(_SEAL) for name in names):
@@ -62,24 +61,24 @@ def reason(connection: apsw.Connection) -> str:
     return HELD if names else ""
 
 
-def refuse_closed(connection: apsw.Connection) -> None:
-    """Keep moves from a database that another one has closed, at whichever end of it.
-
-    Raises:
-        Conflict: One has.
-    """
-    if closed := reason(connection):
-        raise Conflict(f"{connection.filename}: {closed} (`minion db reopen` would open it)")
-
-
-def refuse_moved(connection: apsw.Connection) -> None:
-    """Keep a server from a database whose queue is elsewhere.
+def check_not_closed(connection: apsw.Connection) -> None:
+    """Raise an error if the database is closed.
 
     Raises:
         Conflict: It is.
     """
-    if reason(connection) == MOVED:
-        raise Conflict(f"{connection.filename}: {MOVED} (`minion db reopen` would open it)")
+    if closed := closed_because(connection):
+        raise Conflict(f"{connection.filename}: {closed} (`minion db reopen` would open it)")
+
+
+def check_not_moved(connection: apsw.Connection) -> None:
+    """Raise an error if the queue has been moved to another database.
+
+    Raises:
+        Conflict: It has been.
+    """
+    if closed_because(connection) == MOVED:
+        check_not_closed(connection)
 
 
 def _names(connection: apsw.Connection) -> list[str]:

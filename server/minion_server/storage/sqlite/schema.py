@@ -1,4 +1,4 @@
-"""Brings a database to the schema of this program, by numbered migrations."""
+"""Bring a database to the schema of this program, by numbered migrations."""
 
 from __future__ import annotations
 
@@ -13,29 +13,26 @@ APPLICATION_ID = 0x4D696E69
 
 
 def migrations() -> list[str]:
-    """Answer the SQL of every migration, the first one first.
-
-    Version N of the schema is what the first N of them make.
-    """
-    folder = resources.files(__package__).joinpath("migrations")
-    files = sorted(
-        (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
-        key=lambda entry: entry.name,
-    )
-    return [entry.read_text(encoding="utf-8") for entry in files]
+    """Return the SQL of every migration: the first N of them make version N of the schema."""
+    files = resources.files(__package__).joinpath("schema").iterdir()
+    return [
+        entry.read_text(encoding="utf-8")
+        for entry in sorted(files, key=lambda entry: entry.name)
+        if entry.name.endswith(".sql")
+    ]
 
 
 def version_of(connection: apsw.Connection) -> int:
-    """Answer the version of a database's schema; 0 if it has none."""
+    """Return the version of a database's schema; 0 if it has none."""
     version: int = connection.pragma("user_version")
     return version
 
 
-def refuse_foreign(connection: apsw.Connection) -> None:
-    """Keep this program from other programs' databases.
+def check_not_foreign(connection: apsw.Connection) -> None:
+    """Raise an error if a database is another program's.
 
     Raises:
-        Conflict: The database is one of them.
+        Conflict: It is.
     """
     application_id = connection.pragma("application_id")
     tables = connection.execute("SELECT COUNT(*) FROM sqlite_schema").get
@@ -49,7 +46,7 @@ def is_current(connection: apsw.Connection) -> bool:
     Raises:
         Conflict: The database is another program's, or of a newer version than this program.
     """
-    refuse_foreign(connection)
+    check_not_foreign(connection)
     version, newest = version_of(connection), len(migrations())
     if version > newest:
         raise Conflict(

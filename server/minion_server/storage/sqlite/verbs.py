@@ -1,0 +1,70 @@
+"""What the verbs of the store share."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import apsw
+
+from minion_server.domain.errors import Unavailable
+from minion_server.domain.policy import Policy
+from minion_server.storage.sqlite.connection import connect_reader
+from minion_server.storage.sqlite.failures import CLOSED, translated
+from minion_server.storage.sqlite.rows import Row
+from minion_server.storage.sqlite.writer import Clock, Operation, Writer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Verbs:
+    """The base of the classes of verbs, each of which implements the protocol of its name."""
+
+    _writer: Writer
+    _reader: apsw.Connection
+    _scan_pool: ThreadPoolExecutor
+
+    def __init__(self, path: Path, policy: Policy, clock: Clock) -> None:
+        self.policy = policy
+        self._path = path
+        self._clock = clock
+        self._scanners = threading.local()
+        self._closed = True
+        self._opened = 0.0
+
+    def uptime(self) -> timedelta:
+        return timedelta(seconds=time.monotonic() - self._opened)
+
+    def _write(self, operation: Operation[T]) -> Awaitable[T]:
+        return self._writer.run(operation)
+
+    def _row(self, sql: str, bindings: Sequence[Any] = ()) -> Row | None:
+        """Return the first row of a query that is fast enough for the event loop."""
+        with translated():
+            return self._reader.execute(sql, bindings).fetchone()
+
+    async def _scan(
+        self,
+        query: Callable[Concatenate[apsw.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run a query that may take long on a thread, with a connection of its own."""
+
+        def run() -> T:
+            with translated():
+                connection = getattr(self._scanners, "connection", None)
+                if connection is None:
+                    connection = self._scanners.connection = connect_reader(self._path)
+                return query(connection, *args, **kwargs)
+
+        if self._closed:
+            raise Unavailable(CLOSED)
+        return await asyncio.get_running_loop().run_in_executor(self._scan_pool, run)
