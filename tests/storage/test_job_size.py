@@ -5,20 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import asyncpg
-import orjson
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from minion_server.domain.errors import Invalid
 from minion_server.domain.job import JobState, NewJob, Outcome
 from minion_server.domain.limits import MAX_COMMANDS_LENGTH
 from minion_server.domain.worker import Command
 from minion_server.storage.postgresql.json_text import to_json
 from minion_wire import sizes
-from storage.conftest import make_database
 from support.bench import Bench
-from support.postgresql import PostgresServer
 from support.unchecked import enqueue_unchecked
 
 MOST = sizes.MAX_JOB_BYTES
@@ -156,31 +150,3 @@ async def test_commands_are_received_in_parts(bench: Bench) -> None:
         parts += 1
     assert received == sent
     assert parts == 5
-
-
-texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
-values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(-1e300, 1e300) | texts,
-    lambda inner: st.lists(inner, max_size=20) | st.dictionaries(texts, inner, max_size=5),
-)
-
-
-async def test_postgresql_counts_as_python_does(postgresql: PostgresServer) -> None:
-    collected: list[tuple[Any, Any, Any]] = []
-
-    @given(st.lists(values), st.dictionaries(texts, values), values)
-    @settings(max_examples=100, database=None, suppress_health_check=list(HealthCheck))
-    def collect(args: Any, notes: Any, result: Any) -> None:
-        collected.append((args, notes, result))
-
-    collect()
-    name, _ = await make_database(postgresql)
-    connection = await asyncpg.connect(postgresql.url(name))
-    for args, notes, result in collected:
-        size = await connection.fetchval(
-            "SELECT minion_server_job_size($1::jsonb, $2::jsonb, $3::jsonb)",
-            *(to_json(value) for value in (args, notes, result)),
-        )
-        assert size == sizes.job_size(args, notes, result), orjson.dumps([args, notes, result])
-    await connection.close()
-    await postgresql.drop_database(name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -17,6 +19,7 @@ from minion_server.domain.maintenance import RepairReport
 from minion_server.domain.policy import Retention
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer, notifications
+from minion_server.storage.postgresql.address import parse_address
 from minion_server.storage.postgresql.database import Database
 from support.postgresql import ROLE, PostgresServer, serving, until_listening
 from support.proxy import Proxy
@@ -191,6 +194,24 @@ async def test_a_database_that_is_not_there_is_told_so(server: PostgresServer) -
         await PostgresStorage(server.url("nothing_here")).open()
     with pytest.raises(Unavailable):
         await PostgresStorage("postgresql://minion@127.0.0.1:1/x").open()
+
+
+async def test_a_connect_that_is_cancelled_leaves_no_exception_behind(
+    server: PostgresServer, name: str
+) -> None:
+    unretrieved: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, found: unretrieved.append(found))
+    for turns in range(40):
+        database = Database(parse_address(server.url(name, tcp=True)))
+        connecting = asyncio.create_task(database.connect())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        connecting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            (await connecting).terminate()
+        await database.close()
+    gc.collect()
+    assert unretrieved == []
 
 
 async def test_few_connections_serve_many_callers(

@@ -221,7 +221,11 @@ EARLIER = """
     UPDATE minion.minion_server_schema SET version = 7;
     CREATE OR REPLACE FUNCTION minion.minion_server_follow_truncate() RETURNS trigger
       LANGUAGE plpgsql AS $$
-      BEGIN PERFORM pg_notify('minion_server', '{"look": true}'); RETURN NULL; END $$;
+        BEGIN PERFORM pg_notify('minion_server', '{"look": true}'); RETURN NULL; END $$;
+    CREATE FUNCTION minion.minion_server_heed_job() RETURNS trigger LANGUAGE plpgsql
+      AS $$ BEGIN RAISE EXCEPTION 'an earlier trigger'; END $$;
+    CREATE TRIGGER minion_server_heed_insert AFTER INSERT ON minion.minion_jobs FOR EACH ROW
+      EXECUTE FUNCTION minion.minion_server_heed_job();
     DO $$ DECLARE one RECORD; BEGIN
       FOR one IN SELECT oid::regprocedure AS name FROM pg_proc
         WHERE proname IN ('minion_server_claim', 'minion_server_end', 'minion_server_retry') LOOP

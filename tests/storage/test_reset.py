@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
 from minion_server.domain.lock import LockRequest
 from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.storage.changes import Revocation
@@ -32,6 +33,18 @@ async def test_everything_is_deleted_and_ids_start_anew(bench: Bench) -> None:
     assert any(changes.cleared for changes in bench.changes)
     # Not even the request is remembered.
     assert await bench.enqueue(request_id="r") == 1
+
+
+@pytest.mark.parametrize("locks_only", [False, True])
+async def test_a_holder_of_before_does_not_release_the_lock_of_another(
+    bench: Bench, *, locks_only: bool
+) -> None:
+    request = LockRequest(name="deploy", duration=timedelta(hours=1))
+    before = await bench.storage.acquire_lock(request)
+    await bench.storage.reset(locks_only=locks_only)
+    assert await bench.storage.acquire_lock(request)
+    assert not await bench.storage.renew_lock("deploy", before or 0, timedelta(hours=2))
+    assert not await bench.storage.release_lock("deploy", before)
 
 
 async def test_locks_alone_are_deleted(bench: Bench) -> None:

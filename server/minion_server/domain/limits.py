@@ -39,6 +39,7 @@ Ids go on after the highest: one near the end of their range would leave none fo
 come back with ids of before a reset, so that there is no telling which were given.
 """
 MAX_INT32 = 2**31 - 1
+LOWEST_PRIORITY = -MAX_INT32 - 1
 MAX_RETRIES = MAX_INT32
 """Generations of one job: one that has been retried so often is not tried again."""
 MAX_INT64 = 2**63 - 1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 WORKER_WENT_AWAY = "Worker went away"
@@ -79,3 +79,21 @@ class HistoryHour:
 
 History = Sequence[HistoryHour]
 """The last 24 hours, oldest first."""
+
+HOUR = 3_600
+HISTORY_SECONDS = 23 * HOUR
+"""Time from the start of the history to the start of the present hour."""
+
+
+def to_history(start: int, counts: Mapping[int, tuple[int, int]]) -> History:
+    """Return the history.
+
+    Args:
+        start: Its beginning, in seconds since the epoch.
+        counts: By the hour since then: how many jobs failed, and how many finished.
+    """
+    return [
+        HistoryHour(epoch=start + hour * HOUR, failed_jobs=failed, finished_jobs=finished)
+        for hour in range(HISTORY_SECONDS // HOUR + 1)
+        for failed, finished in [counts.get(hour, (0, 0))]
+    ]

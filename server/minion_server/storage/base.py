@@ -314,9 +314,10 @@ class Upkeep(Protocol):
         """
 
     async def reset(self, *, locks_only: bool) -> None:
-        """Delete all jobs, locks, schedules and workers, and restart ids at 1; or only all locks.
+        """Delete all jobs, locks, schedules and workers, or only all locks.
 
-        Active jobs are revoked.
+        Active jobs are revoked. Ids start at 1 again, except those of locks: the holder of a lock
+        that was deleted must not release another's.
         """
 
 

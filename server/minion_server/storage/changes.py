@@ -88,6 +88,22 @@ class Changes:
         if self.schedule_due_in is None or seconds < self.schedule_due_in:
             self.schedule_due_in = seconds
 
+    def merge(self, other: Changes) -> None:
+        """Add the changes of other commits."""
+        self.jobs |= other.jobs
+        self.cleared |= other.cleared
+        self.ready.merge(other.ready)
+        if other.due_in is not None:
+            self.add_due(other.due_in)
+        self.revoked += other.revoked
+        self.commanded |= other.commanded
+        if other.schedule_due_in is not None:
+            self.add_schedule_due(other.schedule_due_in)
+
+    def __bool__(self) -> bool:
+        """Whether anything changed."""
+        return self != Changes()
+
 
 Listener = Callable[[Changes], None]
 """Called on the event loop after each commit that changed something, this process's or another's.

@@ -1,4 +1,4 @@
-"""What a schedule that is due enqueues, and when it is due next: one rule for all stores."""
+"""Which job a schedule that is due enqueues, and its next run: one rule for all stores."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from minion_server.domain.job import NewJob
 logger = logging.getLogger(__name__)
 
 UNREADABLE_SECONDS = 3_600.0
-"""A schedule that cannot be read is tried again after this time: it may have been mended."""
+"""A schedule that cannot be read is read again after this time: it may have been corrected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledJob(NewJob):
     """A job that a schedule enqueues, unchecked.
 
-    What was put here was checked then; what Perl Minion put may exceed our bounds, and fires as it
-    would there.
+    A schedule put here was checked then; one put by Perl Minion may exceed our bounds, and fires as
+    it does there.
     """
 
     def __post_init__(self) -> None:
@@ -34,11 +34,11 @@ class ScheduledJob(NewJob):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firing:
-    """What becomes of a schedule that is due.
+    """The firing of a schedule that is due.
 
     Attributes:
         job: The job to enqueue; None if the schedule is skipped.
-        next_run: When it is due next, in seconds since the epoch.
+        next_run: Its next run, in seconds since the epoch.
     """
 
     job: NewJob | None
@@ -46,7 +46,7 @@ class Firing:
 
 
 def fire(row: Mapping[str, Any], now: float) -> Firing:
-    """Return what becomes of a schedule that is due; one that cannot be read is skipped and logged.
+    """Return the firing of a schedule that is due; one that cannot be read is skipped and logged.
 
     Args:
         row: The columns of the schedule by name: args and notes as JSON, expire in seconds.
@@ -55,18 +55,25 @@ def fire(row: Mapping[str, Any], now: float) -> Firing:
     try:
         job = ScheduledJob(
             task=row["task"],
-            args=orjson.loads(row["args"]),
+            args=_loads("args", row, list),
             attempts=row["attempts"],
             expire=None if row["expire"] is None else timedelta(seconds=row["expire"]),
             lax=bool(row["lax"]),
-            notes=orjson.loads(row["notes"]),
+            notes=_loads("notes", row, dict),
             priority=row["priority"],
             queue=row["queue"],
         )
         return Firing(job=job, next_run=next_run(row["cron"], now))
-    except (Invalid, ValueError, OverflowError) as error:
+    except (Invalid, TypeError, ValueError, OverflowError) as error:
         logger.warning("cannot read the schedule %r, which is skipped: %s", row["name"], error)
         return Firing(job=None, next_run=now + UNREADABLE_SECONDS)
+
+
+def _loads(name: str, row: Mapping[str, Any], kind: type) -> Any:
+    value = orjson.loads(row[name])
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected a {kind.__name__}, got {row[name]}")
+    return value
 
 
 def next_run(cron: str, now: float) -> float:

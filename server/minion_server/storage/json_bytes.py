@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import orjson
 
@@ -21,3 +22,8 @@ def to_bytes(value: JsonValue) -> bytes:
         # orjson stops at 254 levels; Perl Minion's jobs may have 512 (Mojo::JSON).
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()
+
+
+def without_nulls(notes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return notes as they are stored: a null stands for no note."""
+    return {key: value for key, value in notes.items() if value is not None}

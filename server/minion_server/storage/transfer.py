@@ -18,6 +18,15 @@ from minion_server.domain.worker import Command, Worker
 
 BATCH = 1_000
 """Records that are read and written together."""
+HELD = "the queue is being moved and gives out no jobs"
+"""Why a database is closed while its queue is moved; claims fail with this text."""
+MOVED = "its queue has been moved elsewhere"
+"""Why a database is closed afterwards."""
+
+
+def closed_error(place: str, reason: str) -> Conflict:
+    """Return the error of a database that is closed, for one of the reasons above."""
+    return Conflict(f"{place}: {reason} (`minion db reopen` would open it)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

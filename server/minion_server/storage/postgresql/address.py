@@ -1,4 +1,8 @@
-"""Where a database is, and how to reach it: a URL read as libpq reads it."""
+"""Where a database is, and how to reach it: a URL read as libpq reads it.
+
+Not by the driver, which would read parts of it otherwise, ignore what it cannot do, and name no
+parameter in its errors.
+"""
 
 from __future__ import annotations
 
@@ -24,35 +28,35 @@ LEAST_CONNECT_SECONDS = 2.0
 SERVICE_FILE = "~/.pg_service.conf"
 MAX_SHOWN = 60
 
-_SESSION_ATTRS = ("any", "read-write", "read-only", "primary", "standby", "prefer-standby")
-_TLS = frozenset(
-    {
-        "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation",
-        "ssl_min_protocol_version", "ssl_max_protocol_version",
-    }
-)  # fmt: skip
-_YES, _NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
-_SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-_FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl", "passfile")
+_YES = ("true", "1", "yes", "on")
 _TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _CHOICES: Mapping[str, Sequence[str]] = {
     "gsslib": ("gssapi", "sspi"),
-    "sslmode": _SSL_MODES,
+    "pgbouncer": (*_YES, "false", "0", "no", "off"),
+    # As JDBC spells it; libpq knows this one value, too.
+    "ssl": ("true",),
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "sslnegotiation": ("postgres", "direct"),
     "ssl_min_protocol_version": _TLS_VERSIONS,
     "ssl_max_protocol_version": _TLS_VERSIONS,
-}
+    "target_session_attrs": (
+        "any", "read-write", "read-only", "primary", "standby", "prefer-standby",
+    ),
+}  # fmt: skip
 _CERTIFICATES = ("sslrootcert", "sslcrl")
-_DRIVER = frozenset({"passfile", "krbsrvname", "gsslib"})
-"""Arguments of the driver of the same name."""
-_OTHERWISE = frozenset(
-    {
-        "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count",
-        "tcp_user_timeout", "sslcompression", "fallback_application_name",
-    }
+_FILES = ("sslcert", "sslkey", "passfile", *_CERTIFICATES)
+_TLS = (
+    "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation",
+    "ssl_min_protocol_version", "ssl_max_protocol_version",
 )  # fmt: skip
-"""Dead connections are found by statements that are not answered; the rest has no effect in libpq
-either, or is a default that we have our own for."""
+# Arguments of the driver of the same name.
+_DRIVER = ("passfile", "krbsrvname", "gsslib")
+# Dead connections are found by statements without a response; the rest has no effect in libpq
+# either, or is a default that we have our own for.
+_IGNORED = (
+    "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
+    "sslcompression", "fallback_application_name",
+)  # fmt: skip
 
 # What the driver cannot do: the values that need nothing of it, and what to do instead.
 _ONLY: Mapping[str, tuple[Sequence[str], str]] = {
@@ -96,17 +100,17 @@ class Address:
         connections: How many connections to open at most.
     """
 
-    hosts: Sequence[tuple[str | None, int | None]] = ((None, None),)
-    user: str | None = None
-    password: str | None = field(default=None, repr=False)
-    database: str | None = None
-    tls: Mapping[str, str] = field(default_factory=dict, repr=False)
-    driver: Mapping[str, str] = field(default_factory=dict)
-    settings: Mapping[str, str] = field(default_factory=dict)
-    session_attrs: Sequence[str] = ("any",)
-    connect_seconds: float = DEFAULT_CONNECT_SECONDS
-    pooler: bool = False
-    connections: int = DEFAULT_CONNECTIONS
+    hosts: Sequence[tuple[str | None, int | None]]
+    user: str | None
+    password: str | None = field(repr=False)
+    database: str | None
+    tls: Mapping[str, str] = field(repr=False)
+    driver: Mapping[str, str]
+    settings: Mapping[str, str]
+    session_attrs: Sequence[str]
+    connect_seconds: float
+    pooler: bool
+    connections: int
 
     @property
     def place(self) -> str:
@@ -123,47 +127,34 @@ def parse_address(url: str) -> Address:
     """Read a URL as libpq does, with two parameters of our own: `pgbouncer`, `connections`.
 
     Raises:
-        Invalid: It is no such URL. The text names the parameter to blame, and no secret.
+        Invalid: It cannot be read. The text names the parameter at fault, and no secret.
     """
     scheme, found, rest = url.partition("://")
     if not found or scheme not in SCHEMES:
         raise Invalid(FIELD, f"must begin with {SCHEMES[0]}://")
     # What stands before an @ may contain a ?, if it is a password.
     user = re.match(r"([^/?@:]*)(?::([^/@]*))?@", rest)
-    rest = rest[user.end() :] if user else rest
-    rest, _, query = rest.partition("?")
+    rest, _, query = rest[user.end() if user else 0 :].partition("?")
     hosts, _, database = rest.partition("/")
     if "@" in rest:
         raise Invalid(FIELD, "user, password or name: expected no @ but as %40, no / but as %2F")
-    values = _read_hosts(hosts)
-    if user:
-        values["user"] = _decode("user", user[1])
-        values["password"] = _decode("password", user[2] or "")
-    values["dbname"] = _decode("the name of the database", database)
-    values |= _read_query(query)
+    pairs = [_split_host(host) for host in hosts.split(",")]
+    values = {
+        "host": ",".join(host for host, _ in pairs),
+        "port": ",".join(port for _, port in pairs) if any(port for _, port in pairs) else "",
+        "user": _decode("user", user[1] if user else ""),
+        "password": _decode("password", user[2] or "" if user else ""),
+        "dbname": _decode("the name of the database", database),
+        **_read_query(query),
+    }
     return _make(_read_service({name: value for name, value in values.items() if value}))
 
 
-def _read_hosts(hosts: str) -> dict[str, str]:
-    """Read `host:port,host:port` as libpq's list of hosts and its list of ports."""
-    values: dict[str, str] = {}
-    if not hosts:
-        return values
-    pairs = [_split_host(host) for host in hosts.split(",")]
-    values["host"] = ",".join(host for host, _ in pairs)
-    if any(port for _, port in pairs):
-        values["port"] = ",".join(port for _, port in pairs)
-    return values
-
-
 def _split_host(text: str) -> tuple[str, str]:
-    if text.startswith("["):
-        address, found, port = text[1:].partition("]")
-        if not found or (port and not port.startswith(":")):
-            raise Invalid(FIELD, "host: expected [IPv6 address]:port, or %5B for a [")
-        return _decode("host", address), _decode("port", port[1:])
-    host, _, port = text.partition(":")
-    return _decode("host", host), _decode("port", port)
+    found = re.fullmatch(r"(?:\[([^\]]*)\]|([^\[:][^:]*)?)(?::(.*))?", text)
+    if found is None:
+        raise Invalid(FIELD, "host: expected [IPv6 address]:port, or %5B for a [")
+    return _decode("host", found[1] or found[2] or ""), _decode("port", found[3] or "")
 
 
 def _read_query(query: str) -> dict[str, str]:
@@ -176,10 +167,6 @@ def _read_query(query: str) -> dict[str, str]:
         if "=" in value:
             raise Invalid(FIELD, f"{name}: expected no = within the value but as %3D")
         values[name] = _decode(name, value)
-    if "ssl" in values:
-        # As JDBC spells it; libpq knows this one value, too.
-        _one_of("ssl", values.pop("ssl"), ("true",))
-        values.setdefault("sslmode", "require")
     return values
 
 
@@ -193,84 +180,8 @@ def _decode(name: str, text: str) -> str:
         raise Invalid(FIELD, f"{name}: expected UTF-8 behind the %XX") from None
 
 
-def _make(values: dict[str, str]) -> Address:
-    _check_possible(values)
-    pop = values.pop
-    attrs = _one_of("target_session_attrs", pop("target_session_attrs", "any"), _SESSION_ATTRS)
-    pooler = _one_of("pgbouncer", pop("pgbouncer", "false").lower(), _YES + _NO) in _YES
-    connections = _number("connections", pop("connections", None), 1, MAX_CONNECTIONS)
-    hosts = _hosts(pop("host", ""), pop("port", ""))
-    return Address(
-        hosts=hosts,
-        user=pop("user", None),
-        password=pop("password", None),
-        database=pop("dbname", None),
-        tls={name: pop(name) for name in _TLS & values.keys()},
-        driver={name: pop(name) for name in _DRIVER & values.keys()},
-        connect_seconds=_connect_seconds(pop("connect_timeout", "0"), len(hosts)),
-        session_attrs=("standby", "any") if attrs == "prefer-standby" else (attrs,),
-        pooler=pooler,
-        connections=DEFAULT_CONNECTIONS if connections is None else connections,
-        settings=values,
-    )
-
-
-def _check_possible(values: dict[str, str]) -> None:
-    """Take out what needs nothing of the driver, and refuse what it cannot do."""
-    for name, (allowed, instead) in _ONLY.items():
-        value = values.pop(name, None)
-        if value is not None and value not in allowed:
-            expected = " or ".join(allowed) or "none"
-            shown = "a value" if name.startswith("scram") else _shown(value)
-            raise Invalid(
-                FIELD,
-                f"{name}: expected {expected}, got {shown}, which is not supported: {instead}",
-            )
-    for name in _OTHERWISE:
-        values.pop(name, None)
-    for name, choices in _CHOICES.items():
-        if name in values:
-            _one_of(name, values[name], choices)
-    if (
-        values.get("sslrootcert") == "system"
-        and values.setdefault("sslmode", "verify-full") != "verify-full"
-    ):
-        raise Invalid(
-            FIELD, f"sslmode: expected verify-full with sslrootcert=system, got {values['sslmode']}"
-        )
-    for name in _FILES:
-        path = values.get(name)
-        if path is not None and (name, path) != ("sslrootcert", "system"):
-            _check_file(name, path)
-    if {"sslcert", "sslkey"} <= values.keys():
-        _check_key(values["sslcert"], values["sslkey"], values.get("sslpassword", ""))
-
-
-def _check_file(name: str, path: str) -> None:
-    try:
-        with Path(path).open("rb"):
-            pass
-        if name in _CERTIFICATES:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
-    except ssl.SSLError as error:
-        raise Invalid(
-            FIELD, f"{name}: expected certificates in {_shown(path)}: {error.reason}"
-        ) from None
-    except OSError as error:
-        raise Invalid(FIELD, f"{name}: cannot read {_shown(path)}: {error.strerror}") from None
-
-
-def _check_key(certificate: str, key: str, password: str) -> None:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(certificate, key, lambda: password)
-    except ssl.SSLError as error:
-        raise Invalid(
-            FIELD, f"sslcert, sslkey: expected a certificate and its key: {error.reason}"
-        ) from None
-
-
 def _read_service(values: dict[str, str]) -> dict[str, str]:
-    """Add what a file of services says to what the URL says."""
+    """Add the parameters of a service in libpq's file; those of the URL come first."""
     name = values.pop("service", None)
     file = values.pop("servicefile", None) or os.environ.get("PGSERVICEFILE") or SERVICE_FILE
     if name is None:
@@ -287,7 +198,83 @@ def _read_service(values: dict[str, str]) -> dict[str, str]:
     return {**parser[name], **values}
 
 
-def _hosts(hosts: str, ports: str) -> list[tuple[str | None, int | None]]:
+def _make(values: dict[str, str]) -> Address:
+    """Make an address of libpq's parameters; those that it does not know are settings."""
+    _check_values(values)
+    _check_files(values)
+    pop = values.pop
+    attrs = pop("target_session_attrs", "any")
+    hosts = _pair_hosts(pop("host", ""), pop("port", ""))
+    connections = _number("connections", pop("connections", None), 1, MAX_CONNECTIONS)
+    return Address(
+        hosts=hosts,
+        user=pop("user", None),
+        password=pop("password", None),
+        database=pop("dbname", None),
+        tls={name: pop(name) for name in _TLS if name in values},
+        driver={name: pop(name) for name in _DRIVER if name in values},
+        connect_seconds=_connect_seconds(pop("connect_timeout", "0"), len(hosts)),
+        session_attrs=("standby", "any") if attrs == "prefer-standby" else (attrs,),
+        pooler=pop("pgbouncer", "false") in _YES,
+        connections=DEFAULT_CONNECTIONS if connections is None else connections,
+        settings=values,
+    )
+
+
+def _check_values(values: dict[str, str]) -> None:
+    """Refuse what is misspelt or not possible, and remove what has no effect."""
+    if "pgbouncer" in values:
+        values["pgbouncer"] = values["pgbouncer"].lower()
+    for name, choices in _CHOICES.items():
+        if name in values and values[name] not in choices:
+            expected = ", ".join(choices)
+            raise Invalid(FIELD, f"{name}: expected one of {expected}, got {_shown(values[name])}")
+    for name, (allowed, instead) in _ONLY.items():
+        value = values.pop(name, None)
+        if value is not None and value not in allowed:
+            expected = " or ".join(allowed) or "none"
+            shown = "a value" if name.startswith("scram") else _shown(value)
+            raise Invalid(
+                FIELD,
+                f"{name}: expected {expected}, got {shown}, which is not supported: {instead}",
+            )
+    for name in _IGNORED:
+        values.pop(name, None)
+    if values.pop("ssl", None):
+        values.setdefault("sslmode", "require")
+
+
+def _check_files(values: dict[str, str]) -> None:
+    system = values.get("sslrootcert") == "system"
+    if system and (mode := values.setdefault("sslmode", "verify-full")) != "verify-full":
+        raise Invalid(FIELD, f"sslmode: expected verify-full with sslrootcert=system, got {mode}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for name in _FILES:
+        path = values.get(name)
+        if path is None or (name == "sslrootcert" and system):
+            continue
+        try:
+            with Path(path).open("rb"):
+                pass
+            if name in _CERTIFICATES:
+                context.load_verify_locations(cafile=path)
+        except ssl.SSLError as error:
+            raise Invalid(
+                FIELD, f"{name}: expected certificates in {_shown(path)}: {error.reason}"
+            ) from None
+        except OSError as error:
+            raise Invalid(FIELD, f"{name}: cannot read {_shown(path)}: {error.strerror}") from None
+    if {"sslcert", "sslkey"} <= values.keys():
+        password = values.get("sslpassword", "")
+        try:
+            context.load_cert_chain(values["sslcert"], values["sslkey"], lambda: password)
+        except ssl.SSLError as error:
+            raise Invalid(
+                FIELD, f"sslcert, sslkey: expected a certificate and its key: {error.reason}"
+            ) from None
+
+
+def _pair_hosts(hosts: str, ports: str) -> list[tuple[str | None, int | None]]:
     names = [host or None for host in hosts.split(",")]
     numbers = [_number("port", port or None, 1, 65_535) for port in ports.split(",")]
     if len(numbers) == 1:
@@ -298,17 +285,11 @@ def _hosts(hosts: str, ports: str) -> list[tuple[str | None, int | None]]:
 
 
 def _connect_seconds(text: str, hosts: int) -> float:
-    try:
-        seconds = int(text)
-    except ValueError:
-        raise Invalid(
-            FIELD, f"connect_timeout: expected whole seconds, got {_shown(text)}"
-        ) from None
-    if seconds <= 0:
-        # Several share the time, so that the last is tried before a step is given up.
-        seconds_each = DEFAULT_CONNECT_SECONDS / hosts
-        return max(seconds_each, LEAST_CONNECT_SECONDS)
-    return max(float(seconds), LEAST_CONNECT_SECONDS)
+    if not re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", text):
+        raise Invalid(FIELD, f"connect_timeout: expected whole seconds, got {_shown(text)}")
+    # Without a limit several hosts share the time, so that the last is tried in time.
+    seconds = float(text) if int(text) > 0 else DEFAULT_CONNECT_SECONDS / hosts
+    return max(seconds, LEAST_CONNECT_SECONDS)
 
 
 def _number(name: str, text: str | None, least: int, most: int) -> int | None:
@@ -319,12 +300,6 @@ def _number(name: str, text: str | None, least: int, most: int) -> int | None:
         shown = f", got {_shown(text)}" if text.isdecimal() else ""
         raise Invalid(FIELD, f"{name}: expected {least}..{most}{shown}")
     return int(text)
-
-
-def _one_of(name: str, value: str, allowed: Sequence[str]) -> str:
-    if value not in allowed:
-        raise Invalid(FIELD, f"{name}: expected one of {', '.join(allowed)}, got {_shown(value)}")
-    return value
 
 
 def _shown(text: str) -> str:

@@ -38,6 +38,8 @@ class Batcher(Generic[Item, Result]):
 
     If a statement fails it is repeated for each of its calls alone, so that only the one at fault
     fails. If the database is out of reach or full, all of them fail.
+
+    `send` returns a result for each item, in their order; up to `lanes` statements run at a time.
     """
 
     def __init__(
@@ -47,13 +49,6 @@ class Batcher(Generic[Item, Result]):
         max_items: int = MAX_ITEMS,
         lanes: int = 2,
     ) -> None:
-        """Prepare it.
-
-        Args:
-            send: Sends items, and returns a result for each, in their order.
-            max_items: Items of one statement, unless one call has more.
-            lanes: Statements that may run at the same time.
-        """
         self._send = send
         self._max_items = max_items
         self._lanes = lanes

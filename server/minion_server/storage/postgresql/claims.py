@@ -10,20 +10,20 @@ from typing import Any
 from minion_wire import sizes
 
 from minion_server.domain.errors import WorkerNotFound
-from minion_server.domain.job import Claim, ClaimedJob, Outcome
-from minion_server.domain.limits import MAX_INT32
+from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
+from minion_server.domain.limits import LOWEST_PRIORITY, MAX_INT32
 from minion_server.storage.changes import Changes
+from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.payloads import to_changes
+from minion_server.storage.postgresql.rows import Fields, to_fields
 from minion_server.storage.postgresql.verbs import Verbs
 
-LOWEST_PRIORITY = -MAX_INT32 - 1
 LOCKED_SECONDS = 0.01
 """When to look again for jobs that others were changing."""
 UNDECIDED_SECONDS = 0.02
 """When to look again at jobs whose parents others were changing."""
 MAX_STAGED = 10_000
-_RESULT_TOO_LARGE = to_json(sizes.RESULT_TOO_LARGE)
 _LONG_RESULT = sizes.longest_text(sizes.MAX_SMALL_BYTES)
 
 _DUE_IN = """
@@ -32,6 +32,11 @@ _DUE_IN = """
         (SELECT min(expires) FROM minion_server_waiting
           WHERE expires IS NOT NULL AND stage <> 'expired')) - now())::float8 AS due_in,
       EXISTS (SELECT 1 FROM minion_server_waiting WHERE stage = 'undecided') AS undecided
+"""
+
+_ENDING = """
+    SELECT id, retries, args, notes FROM minion_jobs
+    WHERE id = ANY ($1::bigint[]) AND state::text = 'active' ORDER BY id FOR UPDATE
 """
 
 
@@ -107,23 +112,32 @@ class Claims(Verbs):
         order = sorted(range(len(outcomes)), key=lambda place: outcomes[place].job_id)
         given = [outcomes[place] for place in order]
         results = [to_json(outcome.result) for outcome in given]
+        failed = [outcome.failed for outcome in given]
         # Jobs that these may make too large are measured before they end.
-        large = any(len(result) > _LONG_RESULT for result in results)
+        long = {place for place, result in enumerate(results) if len(result) > _LONG_RESULT}
+
+        async def measure(connection: Connection) -> None:
+            rows = await connection.fetch(_ENDING, [given[place].job_id for place in long])
+            jobs = {(row["id"], row["retries"]): to_fields(row) for row in rows}
+            for place in long:
+                outcome = given[place]
+                size = _excess(jobs.get((outcome.job_id, outcome.retries)), outcome.result)
+                if size is not None:
+                    failed[place] = True
+                    results[place] = to_json(sizes.RESULT_TOO_LARGE.format(size))
+
         delays = [
-            self.policy.backoff(outcome.retries).total_seconds()
-            if outcome.failed or large
-            else None
+            self.policy.backoff(outcome.retries).total_seconds() if outcome.failed or long else None
             for outcome in given
         ]
-        more = (_LONG_RESULT, sizes.MAX_SMALL_BYTES, sizes.MAX_JOB_BYTES, _RESULT_TOO_LARGE)
         found = await self._database.step(
-            "minion_server_end_large" if large else "minion_server_end",
+            "minion_server_end",
             [outcome.job_id for outcome in given],
             [min(outcome.retries, MAX_INT32) for outcome in given],
-            [outcome.failed for outcome in given],
+            failed,
             results,
             delays,
-            *(more if large else ()),
+            before=measure if long else None,
         )
         accepted = [False] * len(outcomes)
         again = set(found["again"])
@@ -136,3 +150,11 @@ class Claims(Verbs):
                 changes.add_due(delays[place - 1] or 0.0)
         self._notify(changes)
         return accepted
+
+
+def _excess(job: Fields | None, result: JsonValue) -> int | None:
+    """Return the size of an active job, if its result would make it too large."""
+    if job is None or sizes.value_size(result) <= sizes.MAX_SMALL_BYTES:
+        return None
+    size = sizes.job_size(job["args"], job["notes"], result)
+    return size if size > sizes.MAX_JOB_BYTES else None

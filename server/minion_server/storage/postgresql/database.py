@@ -61,13 +61,6 @@ class Database:
         patience: float = PATIENCE_SECONDS,
         statement_seconds: float = STATEMENT_SECONDS,
     ) -> None:
-        """Prepare it; nothing is opened yet.
-
-        Args:
-            address: The database.
-            patience: Seconds to repeat a statement for before it raises `Unavailable`.
-            statement_seconds: When to give up a statement.
-        """
         self.node = uuid.uuid4().hex
         self.place = address.place
         self.pooler = address.pooler
@@ -156,16 +149,29 @@ class Database:
             connection.terminate()
         self._drop_idle()
 
-    async def step(self, function: str, *arguments: Any) -> Any:
+    async def step(
+        self,
+        function: str,
+        *arguments: Any,
+        before: Callable[[Connection], Awaitable[None]] | None = None,
+    ) -> Any:
         """Call a function once, whose first parameters are the lane and the token.
+
+        Args:
+            function: Its name.
+            arguments: Its other arguments.
+            before: Called within the transaction of the function, before its arguments are sent.
 
         Returns:
             What it returns, which is JSON.
         """
         lane = self._lanes.pop() if self._lanes else next(self._next_lane)
-        name, token = f"{self.node}:{lane}", next(self._tokens)
+        token = (f"{self.node}:{lane}", next(self._tokens))
         try:
-            return await self.call(function, name, token, *arguments)
+            if before is None:
+                return await self.call(function, *token, *arguments)
+            sql = _call_sql(function, len(token) + len(arguments))
+            return orjson.loads(await self.run(_after(before, sql, *token, *arguments)))
         finally:
             # If it was given up its lane knows a higher token before the step can come late.
             self._lanes.append(lane)
@@ -252,6 +258,17 @@ class Database:
             connection.terminate()
         else:
             self._idle.append(connection)
+
+
+def _after(
+    before: Callable[[Connection], Awaitable[None]], sql: str, *arguments: Any
+) -> Callable[[Connection], Awaitable[Any]]:
+    async def fetch(connection: Connection) -> Any:
+        async with connection.transaction():
+            await before(connection)
+            return await connection.fetchval(sql, *arguments)
+
+    return fetch
 
 
 @cache

@@ -22,7 +22,7 @@ from minion_server.storage import changes as shared
 from minion_server.storage.changes import Changes
 from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.notifications import Announcer, Listener
-from minion_server.storage.postgresql.payloads import is_empty, to_changes
+from minion_server.storage.postgresql.payloads import to_changes
 
 logger = logging.getLogger(__name__)
 
@@ -94,13 +94,6 @@ class Feed(Loop):
         look_seconds: float = LOOK_SECONDS,
         poll_seconds: float = POLL_SECONDS,
     ) -> None:
-        """Prepare it.
-
-        Args:
-            database: The database.
-            look_seconds: How often to look while notifications arrive.
-            poll_seconds: How often to look when they do not.
-        """
         super().__init__()
         self.jobs = Interests[int]()
         self.workers = Interests[int]()
@@ -137,7 +130,7 @@ class Feed(Loop):
 
     def notify(self, changes: Changes) -> None:
         """Notify listeners here, and other servers, of changes by this server."""
-        if not is_empty(changes):
+        if changes:
             self.notify_here(changes)
             self._announcer.add(changes)
 
@@ -202,5 +195,5 @@ class Feed(Loop):
         except (ValueError, TypeError, AttributeError):
             logger.warning("cannot read a notification, which is ignored: %.100s", payload)
             return
-        if not is_empty(changes):
+        if changes:
             self.notify_here(changes)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from minion_wire import sizes
 from minion_wire.sizes import MAX_JOB_BYTES
 
-from minion_server.domain.errors import JobNotFound
+from minion_server.domain.errors import Invalid, JobNotFound
 from minion_server.domain.job import (
     REQUEST_ID_LIFETIME,
     EnqueuedJob,
@@ -16,9 +18,15 @@ from minion_server.domain.job import (
     RetryOptions,
 )
 from minion_server.storage.changes import Changes
+from minion_server.storage.json_bytes import without_nulls
+from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import notes_to_json, to_json
 from minion_server.storage.postgresql.payloads import to_changes
+from minion_server.storage.postgresql.rows import to_fields
 from minion_server.storage.postgresql.verbs import Verbs
+
+_LARGE = "SELECT args, notes, result FROM minion_jobs WHERE id = $1 FOR UPDATE"
+_NOTE = "SELECT minion_server_note($1, $2, $3, NULL)"
 
 
 class Jobs(Verbs):
@@ -89,24 +97,43 @@ class Jobs(Verbs):
         return enqueued
 
     async def _note(self, notings: list[tuple[int, Mapping[str, JsonValue]]]) -> list[bool]:
-        """Merge notes, all or none, and return whether each job exists."""
+        """Merge notes, and return whether each job exists."""
         merged: dict[int, dict[str, JsonValue]] = {}
         for job_id, notes in notings:
             merged.setdefault(job_id, {}).update(notes)
         # In one order in every server, so that two of them do not wait for each other.
-        ids = sorted(merged)
-        removed = [[key for key, value in merged[one].items() if value is None] for one in ids]
-        noted = set(
-            await self._database.call(
-                "minion_server_note",
-                ids,
-                [notes_to_json(merged[job_id]) for job_id in ids],
-                [to_json(list(keys)) for keys in removed],
-                MAX_JOB_BYTES,
-            )
-        )
-        self._notify(Changes(jobs=set(noted)))
+        arguments = _note_arguments({job_id: merged[job_id] for job_id in sorted(merged)})
+        noted = set(await self._database.call("minion_server_note", *arguments, MAX_JOB_BYTES))
+        try:
+            for job_id in merged.keys() - noted:
+                if await self._database.run(partial(_note_large, job_id, merged[job_id])):
+                    noted.add(job_id)
+        finally:
+            self._notify(Changes(jobs=noted))
         return [job_id in noted for job_id, _ in notings]
+
+
+async def _note_large(job_id: int, notes: Mapping[str, JsonValue], connection: Connection) -> bool:
+    """Merge notes into those of a job that has to be measured, and return whether it exists."""
+    async with connection.transaction():
+        row = await connection.fetchrow(_LARGE, job_id)
+        if row is None:
+            return False
+        job = to_fields(row)
+        merged = without_nulls(job["notes"] | dict(notes))
+        size = sizes.job_size(job["args"], merged, job["result"])
+        # To remove some is always possible.
+        if size > MAX_JOB_BYTES and sizes.struct_size(merged) > sizes.struct_size(job["notes"]):
+            raise Invalid("notes", sizes.JOB_TOO_LARGE.format(size))
+        await connection.fetchval(_NOTE, *_note_arguments({job_id: notes}))
+        return True
+
+
+def _note_arguments(notes: Mapping[int, Mapping[str, JsonValue]]) -> Iterable[Any]:
+    """Return the ids of jobs, the notes to add to each, and the keys to remove."""
+    yield list(notes)
+    yield [notes_to_json(some) for some in notes.values()]
+    yield [to_json([key for key in some if some[key] is None]) for some in notes.values()]
 
 
 def _add_waiting(changes: Changes, job: NewJob) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from minion_server.domain.job import JsonValue
-from minion_server.storage.json_bytes import to_bytes
+from minion_server.storage.json_bytes import to_bytes, without_nulls
 
 # May be a number with an exponent, or part of a string that looks like one.
 _EXPONENT = re.compile(rb"[0-9]e\+?[0-9]")
@@ -31,7 +31,7 @@ def to_json(value: JsonValue) -> str:
 
 def notes_to_json(notes: Mapping[str, JsonValue]) -> str:
     """Return notes as they are stored: a null stands for no note."""
-    return to_json({key: value for key, value in notes.items() if value is not None})
+    return to_json(without_nulls(notes))
 
 
 def _spelled_out(value: JsonValue) -> Any:

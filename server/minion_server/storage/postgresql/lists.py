@@ -9,21 +9,23 @@ from minion_server.storage.postgresql.database import Database
 from minion_server.storage.postgresql.rows import Fields, to_fields
 
 
-class Where:
-    """Conditions that hold together, and their values."""
+class Listing:
+    """The rows of a table for which some conditions hold."""
 
-    def __init__(self, **any_of: tuple[str, Sequence[Any]]) -> None:
-        """Start with columns that have one of some values of a type; without values, any."""
-        self.values: list[Any] = []
-        self._conditions: list[str] = []
+    def __init__(self, table: str, columns: str, **any_of: tuple[str, Sequence[Any]]) -> None:
+        """Select rows whose columns have one of some values of a type; without values, any."""
+        self._table = table
+        self._columns = columns
+        self._conditions: list[str] = ["TRUE"]
+        self._values: list[Any] = []
         for column, (kind, values) in any_of.items():
             if values:
                 self.add(f"{column} = ANY ({{}}::{kind}[])", list(values))
 
     def add(self, condition: str, *values: Any) -> None:
         """Add a condition, with `{}` for each of its values."""
-        places = range(len(self.values) + 1, len(self.values) + len(values) + 1)
-        self.values += values
+        places = range(len(self._values) + 1, len(self._values) + len(values) + 1)
+        self._values += values
         self._conditions.append(condition.format(*(f"${place}" for place in places)))
 
     def add_below(self, below: int | None) -> None:
@@ -31,40 +33,33 @@ class Where:
         if below is not None:
             self.add("id < {}", below)
 
-    def __str__(self) -> str:
-        return " AND ".join(self._conditions) or "TRUE"
+    async def page(
+        self,
+        database: Database,
+        limit: int,
+        offset: int,
+        below: int | None,
+        related: str = "SELECT NULL::bigint AS related_to",
+    ) -> tuple[int, list[Fields]]:
+        """Return the number of rows, and a page of them, the highest id first.
 
-
-async def list_page(
-    database: Database,
-    table: str,
-    columns: str,
-    where: Where,
-    *,
-    limit: int,
-    offset: int,
-    below: int | None,
-    related: str = "SELECT NULL::bigint AS related_to",
-) -> tuple[int, list[Fields]]:
-    """Read a page, the highest id first, and the number of all rows that are selected.
-
-    `related` is a query of more columns, and of `related_to`, the id of a row in the CTE `page`.
-    """
-    counted = str(where)
-    where.add_below(below)
-    values = [*where.values, limit, offset]
-    rows = await database.fetch(
-        f"""WITH page AS (
-              SELECT {columns} FROM {table} WHERE {where}
-              ORDER BY id DESC LIMIT ${len(values) - 1}::bigint OFFSET ${len(values)}::bigint),
-            total AS (SELECT count(*) AS total FROM {table} WHERE {counted})
-            SELECT total.total, page.*, related.* FROM total LEFT JOIN page ON TRUE
-            LEFT JOIN ({related}) AS related ON related.related_to = page.id
-            ORDER BY page.id DESC""",  # noqa: S608 - of constants
-        *values,
-    )
-    found = [to_fields(row) for row in rows]
-    total = found[0]["total"]
-    for fields in found:
-        del fields["total"], fields["related_to"]
-    return total, [fields for fields in found if fields["id"] is not None]
+        `related` is a query of more columns, and of `related_to`, the id of a row of `page`.
+        """
+        counted = " AND ".join(self._conditions)
+        self.add_below(below)
+        values = [*self._values, limit, offset]
+        rows = await database.fetch(
+            f"""WITH page AS (
+                  SELECT {self._columns} FROM {self._table} WHERE {" AND ".join(self._conditions)}
+                  ORDER BY id DESC LIMIT ${len(values) - 1}::bigint OFFSET ${len(values)}::bigint),
+                total AS (SELECT count(*) AS total FROM {self._table} WHERE {counted})
+                SELECT total.total, page.*, related.* FROM total LEFT JOIN page ON TRUE
+                LEFT JOIN ({related}) AS related ON related.related_to = page.id
+                ORDER BY page.id DESC""",  # noqa: S608 - of constants
+            *values,
+        )
+        page = [to_fields(row) for row in rows]
+        total = page[0]["total"]
+        for fields in page:
+            del fields["total"], fields["related_to"]
+        return total, [fields for fields in page if fields["id"] is not None]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 from minion_server.domain.lock import Lock, LockPage, LockRequest
-from minion_server.storage.postgresql.lists import Where, list_page
+from minion_server.storage.postgresql.lists import Listing
 from minion_server.storage.postgresql.rows import LOCK_COLUMNS
 from minion_server.storage.postgresql.verbs import Verbs
 
@@ -38,15 +38,7 @@ class Locks(Verbs):
     async def list_locks(
         self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
     ) -> LockPage:
-        where = Where(name=("text", names))
-        where.add("expires > now()")
-        total, page = await list_page(
-            self._database,
-            "minion_locks",
-            LOCK_COLUMNS,
-            where,
-            limit=limit,
-            offset=offset,
-            below=below,
-        )
+        listing = Listing("minion_locks", LOCK_COLUMNS, name=("text", names))
+        listing.add("expires > now()")
+        total, page = await listing.page(self._database, limit, offset, below)
         return LockPage(locks=[Lock(**fields) for fields in page], total=total)

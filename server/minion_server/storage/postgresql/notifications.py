@@ -11,7 +11,7 @@ from minion_server.loop import Loop
 from minion_server.storage.changes import Changes
 from minion_server.storage.postgresql.database import Connection, Database
 from minion_server.storage.postgresql.failures import Failure, classify, translate
-from minion_server.storage.postgresql.payloads import is_empty, look_payloads, merge, to_payloads
+from minion_server.storage.postgresql.payloads import look_payloads, to_payloads
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Announcer(Loop):
 
     def add(self, changes: Changes) -> None:
         """Announce changes, soon."""
-        merge(self._pending, changes)
+        self._pending.merge(changes)
         self.wake()
 
     async def step(self) -> None:
@@ -58,7 +58,7 @@ class Announcer(Loop):
 
     async def _announce(self) -> None:
         changes, self._pending = self._pending, Changes()
-        if is_empty(changes) and not self._failed:
+        if not changes and not self._failed:
             return
         node = self._database.node
         # The changes of an announcement that failed are gone: the others are to look for them.
@@ -71,6 +71,8 @@ class Announcer(Loop):
 class Listener(Loop):
     """Listens on a connection of its own, which it opens again when that breaks.
 
+    `receive` is called with each payload, `look` when notifications may have been missed.
+
     Attributes:
         listening: Whether notifications arrive.
     """
@@ -78,13 +80,6 @@ class Listener(Loop):
     def __init__(
         self, database: Database, receive: Callable[[str], None], look: Callable[[], None]
     ) -> None:
-        """Prepare it.
-
-        Args:
-            database: The database.
-            receive: Called with the payload of each notification.
-            look: Called when notifications may have been missed.
-        """
         super().__init__()
         self.listening = False
         self._database = database

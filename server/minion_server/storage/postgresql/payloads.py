@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from typing import Any
 
 import orjson
@@ -14,9 +13,9 @@ MAX_PAYLOAD_BYTES = 7_900
 """PostgreSQL takes fewer than 8000."""
 MAX_PAYLOADS = 8
 """Payloads of one announcement; beyond that, the others are notified to look for themselves."""
-IDS_IN_PAYLOAD = 350
-READY_IN_PAYLOAD = 12
-"""Names have up to 255 characters, of up to four bytes each, or six as escapes."""
+# Weights of entries, of which a payload takes a whole one. A name has up to 255 characters, of up
+# to four bytes each, or six as escapes.
+_WEIGHTS = {"jobs": 1 / 350, "commanded": 1 / 350, "revoked": 3 / 350, "ready": 1 / 12}
 LEFT_SECONDS = 0.02
 """When to look again at jobs whose parents others were changing."""
 
@@ -42,23 +41,6 @@ def to_changes(payload: Mapping[str, Any], jobs: Iterable[int] = ()) -> Changes:
     return changes
 
 
-def merge(into: Changes, other: Changes) -> None:
-    """Add other changes."""
-    into.jobs |= other.jobs
-    into.ready.merge(other.ready)
-    if other.due_in is not None:
-        into.add_due(other.due_in)
-    into.revoked += other.revoked
-    into.commanded |= other.commanded
-    if other.schedule_due_in is not None:
-        into.add_schedule_due(other.schedule_due_in)
-
-
-def is_empty(changes: Changes) -> bool:
-    """Return whether nothing changed."""
-    return changes == Changes()
-
-
 def to_payloads(changes: Changes, node: str) -> list[str]:
     """Return changes as payloads of this node; if they are too many, as one that says to look."""
     payloads = [_write(part, node) for part in _parts(changes)]
@@ -75,28 +57,28 @@ def look_payloads(node: str) -> list[str]:
 
 
 def _parts(changes: Changes) -> Iterator[dict[str, Any]]:
-    times = {"due": changes.due_in, "schedule": changes.schedule_due_in}
-    if known := {name: seconds for name, seconds in times.items() if seconds is not None}:
-        yield known
-    ready = [(queue, task, one.priority, one.count) for (queue, task), one in changes.ready.items()]
-    revoked = [(one.worker_id, one.job_id, one.retries) for one in changes.revoked]
-    # Most often it is one notification: a few jobs, and those of them that are ready.
-    if len(changes.jobs) <= IDS_IN_PAYLOAD // 2 and len(ready) <= READY_IN_PAYLOAD // 4:
-        both = {"jobs": list(changes.jobs), "ready": ready}
-        if some := {name: values for name, values in both.items() if values}:
-            yield some
-    else:
-        yield from _batched("jobs", changes.jobs, IDS_IN_PAYLOAD)
-        yield from _batched("ready", ready, READY_IN_PAYLOAD)
-    yield from _batched("revoked", revoked, IDS_IN_PAYLOAD // 3)
-    yield from _batched("commanded", changes.commanded, IDS_IN_PAYLOAD)
+    """Pack the changes, so that most often it is one part."""
+    part: dict[str, Any] = {}
+    if changes.due_in is not None:
+        part["due"] = changes.due_in
+    if changes.schedule_due_in is not None:
+        part["schedule"] = changes.schedule_due_in
+    room = 1.0
+    for name, entries in (
+        ("jobs", changes.jobs),
+        ("ready", ((*pair, one.priority, one.count) for pair, one in changes.ready.items())),
+        ("revoked", ((one.worker_id, one.job_id, one.retries) for one in changes.revoked)),
+        ("commanded", changes.commanded),
+    ):
+        for entry in entries:
+            room -= _WEIGHTS[name]
+            if room < 0:
+                yield part
+                part, room = {}, 1.0 - _WEIGHTS[name]
+            part.setdefault(name, []).append(entry)
+    if part:
+        yield part
 
 
 def _write(part: Mapping[str, Any], node: str) -> str:
     return orjson.dumps({"node": node, **part}).decode()
-
-
-def _batched(name: str, values: Iterable[Any], length: int) -> Iterator[dict[str, Any]]:
-    rest = iter(values)
-    while batch := list(islice(rest, length)):
-        yield {name: batch}

@@ -7,13 +7,10 @@ from typing import Any
 
 from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import Job, JobFilter, JobPage, JobStatus
-from minion_server.domain.maintenance import History, HistoryHour, Stats
-from minion_server.storage.postgresql.lists import Where, list_page
+from minion_server.domain.maintenance import HISTORY_SECONDS, History, Stats, to_history
+from minion_server.storage.postgresql.lists import Listing
 from minion_server.storage.postgresql.rows import JOB_COLUMNS, to_fields, to_job, to_status
 from minion_server.storage.postgresql.verbs import Verbs
-
-HOUR = 3_600
-HISTORY_HOURS = 24
 
 # One look into Minion's index for all of the ids: it may have to be read from end to end.
 _CHILDREN = """
@@ -101,26 +98,20 @@ class Queries(Verbs):
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
     ) -> JobPage:
-        where = Where(
+        listing = Listing(
+            "minion_jobs",
+            JOB_COLUMNS,
             id=("bigint", job_filter.ids),
             queue=("text", job_filter.queues),
             state=("minion_state", [str(state) for state in job_filter.states]),
             task=("text", job_filter.tasks),
         )
-        where.add("(state <> 'inactive' OR expires IS NULL OR expires > now())")
+        listing.add("(state <> 'inactive' OR expires IS NULL OR expires > now())")
         if job_filter.notes:
-            where.add("notes ?| {}::text[]", list(job_filter.notes))
-        where.add_below(job_filter.before)
-        total, page = await list_page(
-            self._database,
-            "minion_jobs",
-            JOB_COLUMNS,
-            where,
-            limit=limit,
-            offset=offset,
-            below=below,
-            related=_CHILDREN.format(ids="(SELECT array_agg(id) FROM page)::bigint[]"),
-        )
+            listing.add("notes ?| {}::text[]", list(job_filter.notes))
+        listing.add_below(job_filter.before)
+        children = _CHILDREN.format(ids="(SELECT array_agg(id) FROM page)::bigint[]")
+        total, page = await listing.page(self._database, limit, offset, below, children)
         return JobPage(jobs=[to_job(fields) for fields in page], total=total)
 
     async def count_ready_before(self, job: Job) -> int:
@@ -134,14 +125,10 @@ class Queries(Verbs):
         return Stats(**row, inactive_workers=inactive, uptime=self.uptime().total_seconds())
 
     async def history(self) -> History:
-        rows = await self._database.fetch(_HISTORY, (HISTORY_HOURS - 1) * HOUR)
+        rows = await self._database.fetch(_HISTORY, HISTORY_SECONDS)
         start: int = rows[0]["start"]
         counts = {row["hour"]: (row["failed_jobs"], row["finished_jobs"]) for row in rows}
-        return [
-            HistoryHour(epoch=start + hour * HOUR, failed_jobs=failed, finished_jobs=finished)
-            for hour in range(HISTORY_HOURS)
-            for failed, finished in [counts.get(hour, (0, 0))]
-        ]
+        return to_history(start, counts)
 
     async def _get_jobs(self, ids: list[int]) -> list[Job | None]:
         rows = await self._database.fetch(_JOBS, sorted(set(ids)))

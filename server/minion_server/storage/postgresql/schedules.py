@@ -16,7 +16,7 @@ from minion_server.storage.changes import Changes
 from minion_server.storage.firing import fire, next_run
 from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import notes_to_json, to_json
-from minion_server.storage.postgresql.lists import Where, list_page
+from minion_server.storage.postgresql.lists import Listing
 from minion_server.storage.postgresql.rows import SCHEDULE_COLUMNS, to_schedule
 from minion_server.storage.postgresql.verbs import Verbs
 
@@ -105,17 +105,14 @@ class Schedules(Verbs):
         offset: int = 0,
         below: int | None = None,
     ) -> SchedulePage:
-        where = Where(id=("bigint", schedule_filter.ids), name=("text", schedule_filter.names))
-        where.add_below(schedule_filter.before)
-        total, page = await list_page(
-            self._database,
+        listing = Listing(
             self._schedules,
             SCHEDULE_COLUMNS,
-            where,
-            limit=limit,
-            offset=offset,
-            below=below,
+            id=("bigint", schedule_filter.ids),
+            name=("text", schedule_filter.names),
         )
+        listing.add_below(schedule_filter.before)
+        total, page = await listing.page(self._database, limit, offset, below)
         return SchedulePage(schedules=[to_schedule(fields) for fields in page], total=total)
 
     async def next_dispatch(self) -> float | None:

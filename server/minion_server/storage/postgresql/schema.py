@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import resources
 
 from minion_server.domain.errors import Conflict
@@ -67,8 +66,8 @@ _MOVE_SCHEDULES = """
     DROP TABLE minion_server_schedules;
     CREATE VIEW minion_server_schedules AS SELECT * FROM minion_schedules;
 """
-_IS_TABLE = """
-    SELECT relkind = 'r' FROM pg_class WHERE oid = to_regclass('minion_server_schedules')
+_OWN_SCHEDULES = """
+    SELECT relkind::text FROM pg_class WHERE oid = to_regclass('minion_server_schedules')
 """
 
 # Minion has this index since version 24.
@@ -77,25 +76,17 @@ _FINISHED = """
 """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchemaVersions:
-    """Versions of the schemas in a database, Perl Minion's and our own; 0: not installed."""
-
-    minion: int
-    own: int
-
-
-async def schema_versions(connection: Connection) -> SchemaVersions:
-    """Return the versions of a database, and change nothing."""
-    return SchemaVersions(
-        minion=await _version(connection, "mojo_migrations", _MINION_VERSION),
-        own=await _version(connection, "minion_server_schema", _OWN_VERSION),
-    )
+async def schema_versions(connection: Connection) -> dict[str, int]:
+    """Return the versions of a database's schemas, 0 if not installed, and change nothing."""
+    return {
+        "minion": await _version(connection, "mojo_migrations", _MINION_VERSION),
+        "minion-server": await _version(connection, "minion_server_schema", _OWN_VERSION),
+    }
 
 
-def newest_versions() -> SchemaVersions:
+def newest_versions() -> dict[str, int]:
     """Return the versions that this program would make of a database."""
-    return SchemaVersions(minion=MINION_NEWEST, own=max(_migrations()))
+    return {"minion": MINION_NEWEST, "minion-server": max(_migrations())}
 
 
 async def upgrade_minion(connection: Connection, target: int) -> None:
@@ -213,8 +204,7 @@ async def _migrate_minion(connection: Connection) -> int:
 
 async def _make_minion(connection: Connection, version: int, target: int) -> None:
     for number in range(version + 1, target + 1):
-        (source,) = _sources("schema", f"minion_{number}").values()
-        await connection.execute(source, timeout=MIGRATION_SECONDS)
+        await connection.execute(_source(f"minion_{number}"), timeout=MIGRATION_SECONDS)
     await connection.execute(_SET_MINION_VERSION, target)
 
 
@@ -262,9 +252,13 @@ async def _adapt(connection: Connection, version: int) -> str:
         await connection.execute(_FINISHED, timeout=MIGRATION_SECONDS)
     else:
         await connection.execute("DROP INDEX IF EXISTS minion_server_jobs_finished")
+    own = await connection.fetchval(_OWN_SCHEDULES)
     if version < MINION_NEWEST:
+        if own is None:
+            schedules = _source(f"minion_{MINION_NEWEST}")
+            await connection.execute(schedules.replace("minion_", "minion_server_"))
         return "minion_server_schedules"
-    if await connection.fetchval(_IS_TABLE):
+    if own == "r":
         await connection.execute(_MOVE_SCHEDULES)
     return "minion_schedules"
 
@@ -272,6 +266,10 @@ async def _adapt(connection: Connection, version: int) -> str:
 def _migrations() -> dict[int, str]:
     """Return our migrations by their numbers, of which the last is the version of our schema."""
     return {int(name.partition("_")[0]): sql for name, sql in _sources("schema", "0").items()}
+
+
+def _source(name: str) -> str:
+    return resources.files(__package__).joinpath(f"schema/{name}.sql").read_text(encoding="utf-8")
 
 
 def _sources(folder: str, prefix: str = "") -> dict[str, str]:

@@ -5,12 +5,9 @@ By triggers, since servers that are running, Perl Minion's too, have to obey.
 
 from __future__ import annotations
 
-from minion_server.domain.errors import Conflict
 from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.failures import CLOSED_STATE
-
-HELD = "the queue is being moved and gives out no jobs"
-MOVED = "its queue has been moved elsewhere"
+from minion_server.storage.transfer import HELD, MOVED, closed_error
 
 _FUNCTION = f"""
     CREATE OR REPLACE FUNCTION minion_server_refuse() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -69,6 +66,16 @@ async def closed_because(connection: Connection) -> str:
     return HELD if names else ""
 
 
+async def check_open(connection: Connection) -> None:
+    """Raise an error if a move has closed the database, as its source or its target.
+
+    Raises:
+        Conflict: One has.
+    """
+    if reason := await closed_because(connection):
+        raise closed_error("the database", reason)
+
+
 async def check_not_moved(connection: Connection) -> None:
     """Raise an error if the queue has been moved to another database.
 
@@ -76,4 +83,4 @@ async def check_not_moved(connection: Connection) -> None:
         Conflict: It has been.
     """
     if await closed_because(connection) == MOVED:
-        raise Conflict(f"{MOVED} (`minion db reopen` would open the database)")
+        raise closed_error("the database", MOVED)

@@ -23,7 +23,6 @@ from minion_server.storage.postgresql.database import Connection, Database
 from minion_server.storage.postgresql.failures import translate_at_start
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.schema import (
-    SchemaVersions,
     migrate,
     newest_versions,
     schema_versions,
@@ -43,6 +42,7 @@ from minion_server.storage.transfer import (
 LONG_SECONDS = 24 * 3_600.0
 """Time for one statement over all of a large queue."""
 
+_ACTIVE = "SELECT count(*) FROM minion_jobs WHERE state = 'active'"
 _COUNT = "SELECT state::text, count(*) FROM minion_jobs GROUP BY state"
 _SIZE = """
     SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint FROM pg_class AS c
@@ -79,6 +79,12 @@ _LAST_IDS = """
       (SELECT last_value * is_called::int FROM minion_locks_id_seq) AS locks,
       (SELECT last_value * is_called::int FROM {schedules}_id_seq) AS schedules
 """
+_SET_LAST = """
+    SELECT setval((name || '_id_seq')::regclass, last) FROM unnest(
+      ARRAY['minion_jobs', 'minion_workers', 'minion_locks', '{schedules}'], $1::bigint[]
+    ) AS s (name, last) WHERE last > 0
+"""
+_SET_MARK = "UPDATE minion_server_marks SET worker = greatest(worker, $1)"
 _PLACE = """
     SELECT minion_server_place(array_agg(id)), pg_notify(minion_server_channel(), '{"look": true}')
     FROM minion_jobs WHERE state = 'inactive'
@@ -113,17 +119,17 @@ class PostgresTransfer:
 
     async def status(self) -> StoreStatus:
         async with self._connected() as connection, connection.transaction():
-            versions, newest = await schema_versions(connection), newest_versions()
+            versions = await schema_versions(connection)
             jobs: dict[str, int] = {}
             closed = ""
-            if versions.minion and versions.own:
+            if all(versions.values()):
                 counted = await connection.fetch(_COUNT, timeout=LONG_SECONDS)
                 jobs = dict.fromkeys(JobState, 0) | {JobState(row[0]): row[1] for row in counted}
                 closed = await sealing.closed_because(connection)
             return StoreStatus(
                 kind="postgresql",
-                versions={"minion": versions.minion, "minion-server": versions.own},
-                newest={"minion": newest.minion, "minion-server": newest.own},
+                versions=versions,
+                newest=newest_versions(),
                 jobs=jobs,
                 bytes=await connection.fetchval(_SIZE),
                 closed=closed,
@@ -131,16 +137,13 @@ class PostgresTransfer:
 
     async def hold(self) -> None:
         async with self._served() as connection, connection.transaction():
-            if closed := await sealing.closed_because(connection):
-                raise Conflict(f"{closed} (`minion db reopen` would open the database)")
+            await sealing.check_open(connection)
             await _wait_for_locks(connection)
             await connection.execute(sealing.HOLD)
 
     async def active_jobs(self) -> int:
         async with self._served() as connection, connection.transaction():
-            count: int = await connection.fetchval(
-                "SELECT count(*) FROM minion_jobs WHERE state = 'active'"
-            )
+            count: int = await connection.fetchval(_ACTIVE)
             return count
 
     @asynccontextmanager
@@ -152,8 +155,7 @@ class PostgresTransfer:
             ):
                 if seal is not None:
                     # Nobody writes from here on; what is read is all there is.
-                    await _wait_for_locks(connection)
-                    await connection.execute(sealing.lock_sql(schedules), timeout=LONG_SECONDS)
+                    await _lock(connection, schedules)
                     await sealing.check_not_moved(connection)
                 # However long the other side takes.
                 await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -179,8 +181,7 @@ class PostgresTransfer:
             async with connection.transaction():
                 # The triggers that follow Perl Minion would go job by job.
                 await connection.execute("SET LOCAL minion_server.own = 'on'")
-                await _wait_for_locks(connection)
-                await connection.execute(sealing.lock_sql(schedules), timeout=LONG_SECONDS)
+                await _lock(connection, schedules)
                 await _check_empty(connection, schedules)
                 writer = _RecordWriter(connection, schedules)
                 async for batch in records:
@@ -220,8 +221,8 @@ class PostgresTransfer:
     async def _served(self) -> AsyncIterator[Connection]:
         async with self._connected() as connection:
             async with connection.transaction():
-                versions: SchemaVersions = await schema_versions(connection)
-            if not versions.minion or not versions.own:
+                versions = await schema_versions(connection)
+            if not all(versions.values()):
                 raise DatabaseNotFound(self._database.place)
             yield connection
 
@@ -229,12 +230,17 @@ class PostgresTransfer:
 async def _check_empty(connection: Connection, schedules: str) -> None:
     if not await connection.fetchval(_EMPTY.format(schedules=schedules)):
         raise Conflict("the database is not empty")
-    if closed := await sealing.closed_because(connection):
-        raise Conflict(f"the database is closed: {closed} (`minion db reopen` would open it)")
+    await sealing.check_open(connection)
 
 
 async def _wait_for_locks(connection: Connection) -> None:
     await connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+
+
+async def _lock(connection: Connection, schedules: str) -> None:
+    """Keep others from writing until the end of the transaction."""
+    await _wait_for_locks(connection)
+    await connection.execute(sealing.lock_sql(schedules), timeout=LONG_SECONDS)
 
 
 async def _read(connection: Connection, schedules: str) -> AsyncIterator[Sequence[Record]]:
@@ -306,20 +312,10 @@ class _RecordWriter:
         await self._connection.execute(_PLACE, timeout=LONG_SECONDS)
         if self._last is None:
             return
-        sequences = {
-            "minion_jobs_id_seq": self._last.jobs,
-            "minion_workers_id_seq": self._last.workers,
-            "minion_locks_id_seq": self._last.locks,
-            f"{self._schedules}_id_seq": self._last.schedules,
-        }
-        for sequence, last in sequences.items():
-            if last:
-                await self._connection.execute(
-                    "SELECT setval($1::text::regclass, $2)", sequence, last
-                )
-        await self._connection.execute(
-            "UPDATE minion_server_marks SET worker = greatest(worker, $1)", self._last.workers
-        )
+        last = self._last
+        values = [last.jobs, last.workers, last.locks, last.schedules]
+        await self._connection.execute(_SET_LAST.format(schedules=self._schedules), values)
+        await self._connection.execute(_SET_MARK, last.workers)
 
 
 def _columns(

@@ -26,12 +26,9 @@ from minion_server.storage.postgresql.claims import Claims
 from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.payloads import to_changes
-from minion_server.storage.repairs import take_steps
+from minion_server.storage.repairs import MAX_REPAIRED, take_steps
 
 logger = logging.getLogger(__name__)
-
-MAX_REPAIRED = 1_000
-"""Jobs repaired in one transaction: bounds how long their rows stay locked."""
 
 # While the database was down, no worker that was there before could be heard.
 _SILENT = """
@@ -95,9 +92,11 @@ _ACTIVE = (
     "SELECT worker, id, retries FROM minion_jobs WHERE state = 'active' AND worker IS NOT NULL"
 )
 # Perl Minion's schema may have been upgraded while this server runs.
-_SCHEDULES = "SELECT coalesce(to_regclass('minion_schedules'), 'minion_server_schedules')::text"
+_SCHEDULES = "SELECT coalesce(to_regclass('minion_schedules')::text, 'minion_server_schedules')"
+# The ids of locks go on: a holder of before must not release the lock of another.
 _RESET = """
-    TRUNCATE minion_jobs, minion_locks, minion_workers, minion_server_waiting,
+    TRUNCATE minion_locks;
+    TRUNCATE minion_jobs, minion_workers, minion_server_waiting,
       minion_server_requests, minion_server_departures, {schedules} RESTART IDENTITY;
     UPDATE minion_server_marks SET worker = 0
 """

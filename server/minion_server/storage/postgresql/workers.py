@@ -8,7 +8,7 @@ from minion_server.domain import limits
 from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter, WorkerPage
 from minion_server.storage.inbox import read_inbox
 from minion_server.storage.postgresql.json_text import to_json
-from minion_server.storage.postgresql.lists import Where, list_page
+from minion_server.storage.postgresql.lists import Listing
 from minion_server.storage.postgresql.payloads import to_changes
 from minion_server.storage.postgresql.rows import WORKER_COLUMNS
 from minion_server.storage.postgresql.verbs import Verbs
@@ -47,18 +47,9 @@ class Workers(Verbs):
     async def list_workers(
         self, worker_filter: WorkerFilter, *, limit: int, offset: int = 0, below: int | None = None
     ) -> WorkerPage:
-        where = Where(id=("bigint", worker_filter.ids))
-        where.add_below(worker_filter.before)
-        total, page = await list_page(
-            self._database,
-            "minion_workers",
-            WORKER_COLUMNS,
-            where,
-            limit=limit,
-            offset=offset,
-            below=below,
-            related=_JOBS,
-        )
+        listing = Listing("minion_workers", WORKER_COLUMNS, id=("bigint", worker_filter.ids))
+        listing.add_below(worker_filter.before)
+        total, page = await listing.page(self._database, limit, offset, below, _JOBS)
         workers = [Worker(**(fields | {"jobs": fields["jobs"] or []})) for fields in page]
         return WorkerPage(workers=workers, total=total)
 

@@ -12,55 +12,49 @@ from minion_wire import sizes
 
 from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import Claim, ClaimedJob, Outcome
-from minion_server.domain.limits import MAX_INT32, MAX_RETRIES
+from minion_server.domain.limits import LOWEST_PRIORITY, MAX_RETRIES
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.jobs import fail_job
 from minion_server.storage.sqlite.rows import CLAIMED, to_json
 from minion_server.storage.sqlite.verbs import Verbs
 from minion_server.storage.sqlite.writer import Transaction
 
-# Negated, so that both columns ascend and what is read from several queues and tasks can be merged.
+# Negated, so that both columns ascend, and the rows of several queues and tasks can be merged.
 _READY = """
     SELECT -priority, id FROM jobs
     WHERE stage = 'ready' AND queue = ? AND task = ? AND priority >= ?
     ORDER BY priority DESC, id LIMIT ?
 """
-
 _READY_JOB = """
     SELECT id FROM jobs
     WHERE id = ? AND stage = 'ready' AND queue IN (SELECT value FROM json_each(?))
       AND (? OR task IN (SELECT value FROM json_each(?))) AND priority >= ?
 """
-
 # From one task to the next by the index: SELECT DISTINCT would read all that is ready.
 _READY_TASKS = """
     WITH RECURSIVE ready (task) AS (
-      SELECT min(task) FROM jobs WHERE stage = 'ready' AND queue = :queue
+      SELECT min(task) FROM jobs WHERE stage = 'ready' AND queue = ?1
       UNION ALL
       SELECT (SELECT min(task) FROM jobs
-        WHERE stage = 'ready' AND queue = :queue AND task > ready.task)
+        WHERE stage = 'ready' AND queue = ?1 AND task > ready.task)
       FROM ready WHERE ready.task IS NOT NULL)
     SELECT task FROM ready WHERE task IS NOT NULL
 """
-
 _TAKE = f"""
     UPDATE jobs SET state = 'active', stage = NULL, started = ?, worker = ? WHERE id = ?
-    RETURNING {CLAIMED}
-"""  # noqa: S608 - a constant
+    RETURNING {CLAIMED.sql}
+"""  # noqa: S608 - of constants
 
 _END = """
     UPDATE jobs SET state = ?, finished = ?, result = ?
     WHERE id = ? AND retries = ? AND state = 'active'
     RETURNING attempts
 """
-
 _TRY_AGAIN = """
     UPDATE jobs SET state = 'inactive', stage = 'delayed', attempts = attempts - 1, delayed = ?,
       retried = ?, retries = retries + 1
     WHERE id = ?
 """
-
-LOWEST_PRIORITY = -MAX_INT32 - 1
 _LONG_RESULT = sizes.longest_text(sizes.MAX_SMALL_BYTES)
 
 
@@ -68,17 +62,17 @@ class Claims(Verbs):
     """Hands jobs to workers, and takes back their outcomes."""
 
     async def claim_jobs(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
-        def run(txn: Transaction) -> list[ClaimedJob]:
-            if txn.row("SELECT 1 FROM workers WHERE id = ?", (worker_id,)) is None:
+        def claim_all(txn: Transaction) -> list[ClaimedJob]:
+            if txn.row("SELECT 1 FROM workers WHERE id = ?", worker_id) is None:
                 raise WorkerNotFound(worker_id)
             stages.stage_due(txn)
             claimed: list[ClaimedJob] = []
             while len(claimed) < claim.max_jobs:
                 rest = replace(claim, max_jobs=claim.max_jobs - len(claimed))
                 taken = [
-                    CLAIMED.read(row)
+                    ClaimedJob(**CLAIMED.read(row))
                     for job_id in _ready_ids(txn, rest)
-                    for row in txn.rows(_TAKE, (txn.now, worker_id, job_id))
+                    for row in txn.rows(_TAKE, txn.now, worker_id, job_id)
                 ]
                 fit = [job for job in taken if _is_fit(txn, job)]
                 claimed += fit
@@ -87,36 +81,34 @@ class Claims(Verbs):
             txn.changes.jobs.update(job.id for job in claimed)
             return claimed
 
-        return await self._write(run)
+        return await self._write(claim_all)
 
     async def end_jobs(self, outcomes: Sequence[Outcome]) -> list[bool]:
-        # On the caller's thread, to keep the transaction short.
-        given = [(outcome, to_json(outcome.result)) for outcome in outcomes]
-        return await self._write(lambda txn: [self._end(txn, *one) for one in given])
+        encoded = [(outcome, to_json(outcome.result)) for outcome in outcomes]
+        return await self._write(lambda txn: [self._end(txn, *one) for one in encoded])
 
     async def stage_due(self) -> float | None:
-        def run(txn: Transaction) -> float | None:
+        def stage(txn: Transaction) -> float | None:
             stages.stage_due(txn)
             return stages.next_due(txn)
 
-        return await self._write(run)
+        return await self._write(stage)
 
     def _end(self, txn: Transaction, outcome: Outcome, result: str) -> bool:
-        """End a job, and return whether it was active with these retries."""
         if len(result) > _LONG_RESULT:
             outcome, result = _fitting(txn, outcome, result)
         state = "failed" if outcome.failed else "finished"
         attempts: int | None = txn.execute(
-            _END, (state, txn.now, result, outcome.job_id, outcome.retries)
+            _END, state, txn.now, result, outcome.job_id, outcome.retries
         ).get
         if attempts is None:
             return False
         txn.changes.jobs.add(outcome.job_id)
         if outcome.failed and attempts > 1 and outcome.retries < MAX_RETRIES:
             delayed = txn.now + self.policy.backoff(outcome.retries).total_seconds()
-            txn.execute(_TRY_AGAIN, (delayed, txn.now, outcome.job_id))
+            txn.execute(_TRY_AGAIN, delayed, txn.now, outcome.job_id)
             stages.restage(txn, outcome.job_id)
-        # Even a job that is tried again may have expired meanwhile, and then blocks nobody.
+        # Even a job that is tried again may have expired meanwhile, and then blocks no child.
         stages.release(txn, outcome.job_id)
         return True
 
@@ -131,7 +123,7 @@ def _is_fit(txn: Transaction, job: ClaimedJob) -> bool:
 
 def _fitting(txn: Transaction, outcome: Outcome, result: str) -> tuple[Outcome, str]:
     """Return an outcome and its result as they are, or a failure if the job would be too large."""
-    row = txn.row("SELECT args, notes FROM jobs WHERE id = ?", (outcome.job_id,))
+    row = txn.row("SELECT args, notes FROM jobs WHERE id = ?", outcome.job_id)
     if row is None:
         return outcome, result
     args, notes = map(orjson.loads, row)
@@ -145,14 +137,10 @@ def _ready_ids(txn: Transaction, claim: Claim) -> list[int]:
     floor = LOWEST_PRIORITY if claim.min_priority is None else claim.min_priority
     if claim.job_id is not None:
         queues, tasks = to_json(list(claim.queues)), to_json(list(claim.tasks or ()))
-        return [
-            job_id
-            for (job_id,) in txn.execute(
-                _READY_JOB, (claim.job_id, queues, claim.tasks is None, tasks, floor)
-            )
-        ]
+        rows = txn.rows(_READY_JOB, claim.job_id, queues, claim.tasks is None, tasks, floor)
+        return [job_id for (job_id,) in rows]
     sources: list[Iterator[tuple[int, int]]] = [
-        txn.execute(_READY, (queue, task, floor, claim.max_jobs))
+        txn.execute(_READY, queue, task, floor, claim.max_jobs)
         for queue in dict.fromkeys(claim.queues)
         for task in _tasks(txn, claim, queue)
     ]
@@ -162,4 +150,4 @@ def _ready_ids(txn: Transaction, claim: Claim) -> list[int]:
 def _tasks(txn: Transaction, claim: Claim, queue: str) -> Iterable[str]:
     if claim.tasks is not None:
         return dict.fromkeys(claim.tasks)
-    return [task for (task,) in txn.execute(_READY_TASKS, {"queue": queue})]
+    return [task for (task,) in txn.rows(_READY_TASKS, queue)]

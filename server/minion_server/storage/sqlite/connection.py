@@ -1,4 +1,4 @@
-"""Open connections with the settings that durability and speed depend on."""
+"""Opens connections to the database with the settings that durability and speed depend on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import apsw
 
-from minion_server.storage.sqlite.schema import check_not_foreign
+from minion_server.storage.sqlite.schema import check_ours
 
 BUSY_TIMEOUT_MS = 5_000
 CACHE_KIB = 32_768
@@ -23,7 +23,7 @@ def connect_writer(path: Path) -> apsw.Connection:
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         # WAL is a property of the file: it must not be changed if it is not ours.
-        check_not_foreign(connection)
+        check_ours(connection)
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")
         connection.pragma("cache_size", -CACHE_KIB)

@@ -1,4 +1,4 @@
-"""SQLite's errors as errors of the domain."""
+"""Turn SQLite's errors into those of the store."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _OUTAGES = (
 
 
 def translate(error: Exception, place: str = "the database") -> Exception:
-    """Return the domain's error for one of SQLite's; a defect stays as it is.
+    """Return the store's error for one of SQLite's; a defect is returned as it is.
 
     Args:
-        error: The error that was raised.
+        error: The error.
         place: The name of the database in the text.
     """
     match error:
@@ -57,14 +57,14 @@ def translate(error: Exception, place: str = "the database") -> Exception:
 
 @contextmanager
 def translated(place: str = "the database") -> Iterator[None]:
-    """Raise the errors of the block as `translate` returns them."""
+    """Raise what `translate` returns, in place of the errors of the block."""
     try:
         yield
     except apsw.Error as error:
-        found = translate(error, place)
-        if found is error:
+        known = translate(error, place)
+        if known is error:
             raise
-        raise found from error
+        raise known from error
 
 
 def _is_raised(error: apsw.Error) -> bool:

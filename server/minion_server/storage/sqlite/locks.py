@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from minion_server.domain.lock import LockPage, LockRequest
-from minion_server.storage.sqlite.lists import Where, list_page
+from minion_server.domain.lock import Lock, LockPage, LockRequest
+from minion_server.storage.sqlite.lists import Listing
 from minion_server.storage.sqlite.rows import LOCK
 from minion_server.storage.sqlite.verbs import Verbs
 from minion_server.storage.sqlite.writer import Transaction
 
-_RENEW = "UPDATE locks SET expires = ? WHERE id = ? AND name = ? AND expires > ?"
 _RELEASE = """
     DELETE FROM locks
     WHERE id = (
@@ -24,36 +23,43 @@ class Locks(Verbs):
     """Named locks that expire."""
 
     async def acquire_lock(self, request: LockRequest) -> int | None:
-        def run(txn: Transaction) -> int | None:
-            txn.execute("DELETE FROM locks WHERE expires < ?", (txn.now,))
-            held: int = txn.execute(
-                "SELECT count(*) FROM locks WHERE name = ?", (request.name,)
-            ).get
+        def acquire(txn: Transaction) -> int | None:
+            txn.execute("DELETE FROM locks WHERE expires < ?", txn.now)
+            held: int = txn.execute("SELECT count(*) FROM locks WHERE name = ?", request.name).get
             if held >= request.limit:
                 return None
             if not request.duration:
                 return 0
-            expires = txn.now + request.duration.total_seconds()
-            txn.execute("INSERT INTO locks (name, expires) VALUES (?, ?)", (request.name, expires))
-            return txn.connection.last_insert_rowid()
+            return txn.insert(
+                "locks", name=request.name, expires=txn.now + request.duration.total_seconds()
+            )
 
-        return await self._write(run)
+        return await self._write(acquire)
 
     async def renew_lock(self, name: str, lock_id: int, duration: timedelta) -> bool:
-        seconds = duration.total_seconds()
-        return await self._write(
-            lambda txn: txn.change(_RENEW, (txn.now + seconds, lock_id, name, txn.now))
-        )
+        def renew(txn: Transaction) -> bool:
+            return (
+                txn.change(
+                    "UPDATE locks SET expires = ? WHERE id = ? AND name = ? AND expires > ?",
+                    txn.now + duration.total_seconds(),
+                    lock_id,
+                    name,
+                    txn.now,
+                )
+                > 0
+            )
+
+        return await self._write(renew)
 
     async def release_lock(self, name: str, lock_id: int | None = None) -> bool:
-        return await self._write(lambda txn: txn.change(_RELEASE, (name, txn.now, lock_id)))
+        return await self._write(lambda txn: txn.change(_RELEASE, name, txn.now, lock_id) > 0)
 
     async def list_locks(
         self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
     ) -> LockPage:
-        where = Where(name=names)
-        where.add("expires > ?", self._clock())
-        total, locks = await self._scan(
-            list_page, "locks", LOCK, where, limit=limit, offset=offset, below=below
+        listing = Listing("locks", LOCK, name=names)
+        listing.add("expires > ?", self._clock())
+        total, page = await self._scan(
+            lambda connection: listing.page(connection, limit, offset, below)
         )
-        return LockPage(locks=locks, total=total)
+        return LockPage(locks=[Lock(**fields) for fields in page], total=total)

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import apsw
+from typing import Any
 
 from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import Job, JobFilter, JobPage, JobStatus
-from minion_server.domain.maintenance import History, HistoryHour, Stats
-from minion_server.storage.sqlite.lists import Where, list_page
-from minion_server.storage.sqlite.rows import JOB, STATUS, named_rows, to_json
+from minion_server.domain.maintenance import HISTORY_SECONDS, HOUR, History, Stats, to_history
+from minion_server.storage.sqlite.lists import Listing
+from minion_server.storage.sqlite.rows import JOB, STATUS, to_json
 from minion_server.storage.sqlite.verbs import Verbs
 
-HOUR = 3_600
-HISTORY_HOURS = 24
-
-_JOB = f"SELECT {JOB} FROM jobs WHERE id = ?"  # noqa: S608 - a constant
-_STATUS = f"SELECT {STATUS} FROM jobs WHERE id = ?"  # noqa: S608 - a constant
-_HAS_NOTE = """
-    EXISTS (SELECT 1 FROM json_each(notes) AS note
-      WHERE note.key IN (SELECT value FROM json_each(?)))
-"""
+_JOB = f"SELECT {JOB.sql} FROM jobs WHERE id = ?"  # noqa: S608 - of constants
+_STATUS = f"SELECT {STATUS.sql} FROM jobs WHERE id = ?"  # noqa: S608 - of constants
 _READY_BEFORE = """
     SELECT count(*) FROM jobs
     WHERE stage = 'ready' AND queue = ? AND (-priority, id) < (-?, ?)
+"""
+_ANY_NOTE = """
+    EXISTS (SELECT 1 FROM json_each(notes) AS note
+      WHERE note.key IN (SELECT value FROM json_each(?)))
 """
 
 # Whether they have been staged as expired yet or not.
@@ -30,26 +27,24 @@ _EXPIRED = """
     SELECT count(*) FROM jobs WHERE stage = 'expired'
       OR (stage IN ('ready', 'delayed', 'blocked') AND expires <= :now)
 """
-
-_STATS = f"""
-    SELECT
-      (SELECT count(*) FROM jobs WHERE state = 'active') AS active_jobs,
-      (SELECT count(*) FROM locks WHERE expires > :now) AS active_locks,
-      (SELECT count(DISTINCT worker) FROM jobs WHERE state = 'active') AS active_workers,
-      (SELECT count(*) FROM jobs WHERE stage = 'delayed' AND delayed > :now) AS delayed_jobs,
-      coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'jobs'), 0) AS enqueued_jobs,
-      (SELECT count(*) FROM jobs WHERE state = 'failed') AS failed_jobs,
-      (SELECT count(*) FROM jobs WHERE state = 'finished') AS finished_jobs,
-      (SELECT count(*) FROM jobs WHERE state = 'inactive') - ({_EXPIRED}) AS inactive_jobs,
-      (SELECT count(*) FROM schedules WHERE paused) AS inactive_schedules,
-      (SELECT count(*) FROM schedules WHERE NOT paused) AS schedules,
-      (SELECT count(*) FROM workers) AS workers
-"""  # noqa: S608 - a constant
+_STATS = {
+    "active_jobs": "SELECT count(*) FROM jobs WHERE state = 'active'",
+    "active_locks": "SELECT count(*) FROM locks WHERE expires > :now",
+    "active_workers": "SELECT count(DISTINCT worker) FROM jobs WHERE state = 'active'",
+    "delayed_jobs": "SELECT count(*) FROM jobs WHERE stage = 'delayed' AND delayed > :now",
+    "enqueued_jobs": "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'jobs'",
+    "failed_jobs": "SELECT count(*) FROM jobs WHERE state = 'failed'",
+    "finished_jobs": "SELECT count(*) FROM jobs WHERE state = 'finished'",
+    "inactive_jobs": f"SELECT count(*) - ({_EXPIRED}) FROM jobs WHERE state = 'inactive'",  # noqa: S608 - of constants
+    "inactive_schedules": "SELECT count(*) FROM schedules WHERE paused",
+    "schedules": "SELECT count(*) FROM schedules WHERE NOT paused",
+    "workers": "SELECT count(*) FROM workers",
+}
+_ALL_STATS = "SELECT " + ", ".join(f"({query})" for query in _STATS.values())
 
 _HISTORY = """
     SELECT CAST((finished - :start) / 3600 AS INTEGER) AS hour,
-      count(*) FILTER (WHERE state = 'failed') AS failed_jobs,
-      count(*) FILTER (WHERE state = 'finished') AS finished_jobs
+      count(*) FILTER (WHERE state = 'failed'), count(*) FILTER (WHERE state = 'finished')
     FROM jobs INDEXED BY jobs_ended
     WHERE state IN ('finished', 'failed') AND finished >= :start AND finished <= :now
     GROUP BY hour
@@ -61,58 +56,60 @@ class Queries(Verbs):
 
     async def get_job(self, job_id: int) -> Job:
         now = self._clock()
-        row = self._row(_JOB, (job_id,))
+        row = self._look_up(lambda connection: connection.execute(_JOB, (job_id,)).fetchone())
         if row is None:
             raise JobNotFound(job_id)
-        return JOB.read(row, time=now)
+        return Job(**JOB.read(row), time=now)
 
     async def get_job_status(self, job_id: int) -> JobStatus:
-        row = self._row(_STATUS, (job_id,))
+        row = self._look_up(lambda connection: connection.execute(_STATUS, (job_id,)).fetchone())
         if row is None:
             raise JobNotFound(job_id)
-        return STATUS.read(row)
+        return JobStatus(**STATUS.read(row))
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
     ) -> JobPage:
         now = self._clock()
-        where = Where(
+        listing = Listing(
+            "jobs",
+            JOB,
             id=job_filter.ids,
             queue=job_filter.queues,
             state=job_filter.states,
             task=job_filter.tasks,
         )
-        where.add("(state <> 'inactive' OR expires IS NULL OR expires > ?)", now)
+        listing.add("(state <> 'inactive' OR expires IS NULL OR expires > ?)", now)
         if job_filter.notes:
-            where.add(_HAS_NOTE, to_json(list(job_filter.notes)))
-        where.add_below(job_filter.before)
-        total, jobs = await self._scan(
-            list_page, "jobs", JOB, where, limit=limit, offset=offset, below=below, time=now
+            listing.add(_ANY_NOTE, to_json(list(job_filter.notes)))
+        listing.add_below(job_filter.before)
+        total, page = await self._scan(
+            lambda connection: listing.page(connection, limit, offset, below)
         )
-        return JobPage(jobs=jobs, total=total)
+        return JobPage(jobs=[Job(**fields, time=now) for fields in page], total=total)
 
     async def count_ready_before(self, job: Job) -> int:
-        def count(connection: apsw.Connection) -> int:
-            counted: int = connection.execute(_READY_BEFORE, (job.queue, job.priority, job.id)).get
-            return counted
-
-        return await self._scan(count)
+        bindings = (job.queue, job.priority, job.id)
+        count: int = await self._scan(
+            lambda connection: connection.execute(_READY_BEFORE, bindings).get
+        )
+        return count
 
     async def stats(self) -> Stats:
         now = self._clock()
-        (row,) = await self._scan(lambda one: list(named_rows(one.execute(_STATS, {"now": now}))))
+        (row,) = await self._scan(
+            lambda connection: connection.execute(_ALL_STATS, {"now": now}).fetchall()
+        )
+        counts: dict[str, Any] = dict(zip(_STATS, row, strict=True))
         # Jobs may be active whose worker is gone already.
-        inactive = max(0, row["workers"] - row["active_workers"])
-        return Stats(**row, inactive_workers=inactive, uptime=self.uptime().total_seconds())
+        inactive = max(0, counts["workers"] - counts["active_workers"])
+        return Stats(**counts, inactive_workers=inactive, uptime=self.uptime().total_seconds())
 
     async def history(self) -> History:
         now = self._clock()
-        start = (int(now) // HOUR - (HISTORY_HOURS - 1)) * HOUR
-        bindings = {"start": start, "now": now}
-        rows = await self._scan(lambda one: list(named_rows(one.execute(_HISTORY, bindings))))
-        counts = {row["hour"]: (row["failed_jobs"], row["finished_jobs"]) for row in rows}
-        return [
-            HistoryHour(epoch=start + hour * HOUR, failed_jobs=failed, finished_jobs=finished)
-            for hour in range(HISTORY_HOURS)
-            for failed, finished in [counts.get(hour, (0, 0))]
-        ]
+        start = int(now) // HOUR * HOUR - HISTORY_SECONDS
+        rows = await self._scan(
+            lambda connection: connection.execute(_HISTORY, {"start": start, "now": now}).fetchall()
+        )
+        counts: Any = {hour: (failed, finished) for hour, failed, finished in rows}
+        return to_history(start, counts)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from minion_server.domain.schedule import (
     DispatchedSchedule,
     NewSchedule,
+    Schedule,
     ScheduleFilter,
     SchedulePage,
 )
 from minion_server.storage.firing import fire, next_run
-from minion_server.storage.sqlite.jobs import insert_job, prepare_job
-from minion_server.storage.sqlite.lists import Where, list_page
-from minion_server.storage.sqlite.rows import SCHEDULE, named_rows, notes_to_json, to_json
+from minion_server.storage.json_bytes import without_nulls
+from minion_server.storage.sqlite.jobs import insert_job
+from minion_server.storage.sqlite.lists import Listing
+from minion_server.storage.sqlite.rows import SCHEDULE, to_json
 from minion_server.storage.sqlite.verbs import Verbs
 from minion_server.storage.sqlite.writer import Transaction
 
@@ -28,50 +28,51 @@ _PUT = """
       next_run = CASE WHEN cron = excluded.cron THEN next_run ELSE excluded.next_run END
     RETURNING id, next_run
 """
-_DELETE = "DELETE FROM schedules WHERE name = ?"
-_PAUSE = "UPDATE schedules SET paused = ? WHERE name = ? RETURNING next_run"
+_FIRED = (
+    "id", "name", "cron", "task", "args", "attempts", "expire", "lax", "notes", "priority", "queue",
+)  # fmt: skip
+_DUE = f"""
+    SELECT {", ".join(_FIRED)} FROM schedules WHERE NOT paused AND next_run <= ?
+    ORDER BY next_run, id
+"""  # noqa: S608 - of constants
 _NEXT = "SELECT min(next_run) FROM schedules WHERE NOT paused"
-_DUE = """
-    SELECT id, args, attempts, cron, expire, lax, name, notes, priority, queue, task FROM schedules
-    WHERE next_run <= ? AND NOT paused ORDER BY next_run, id
-"""
-_MOVE = "UPDATE schedules SET next_run = ? WHERE id = ?"
-_FIRED = "UPDATE schedules SET last_job = ?, last_run = ? WHERE id = ?"
 
 
 class Schedules(Verbs):
     """Enqueues jobs by cron rules."""
 
     async def put_schedule(self, schedule: NewSchedule) -> int:
-        args, notes = to_json(list(schedule.args)), notes_to_json(schedule.notes)
+        args = to_json(list(schedule.args))
+        notes = to_json(without_nulls(schedule.notes))
         expire = None if schedule.expire is None else schedule.expire.total_seconds()
 
-        def run(txn: Transaction) -> int:
-            schedule_id: int
+        def put(txn: Transaction) -> int:
             ((schedule_id, due),) = txn.rows(
                 _PUT,
-                (
-                    args, schedule.attempts, txn.now, schedule.cron, expire, schedule.lax,
-                    schedule.name, next_run(schedule.cron, txn.now), notes, schedule.priority,
-                    schedule.queue, schedule.task,
-                ),
+                args, schedule.attempts, txn.now, schedule.cron, expire, schedule.lax,
+                schedule.name, next_run(schedule.cron, txn.now), notes, schedule.priority,
+                schedule.queue, schedule.task,
             )  # fmt: skip
             txn.changes.add_schedule_due(due - txn.now)
-            return schedule_id
+            return int(schedule_id)
 
-        return await self._write(run)
+        return await self._write(put)
 
     async def delete_schedule(self, name: str) -> bool:
-        return await self._write(lambda txn: txn.change(_DELETE, (name,)))
+        return await self._write(
+            lambda txn: txn.change("DELETE FROM schedules WHERE name = ?", name) > 0
+        )
 
     async def pause_schedule(self, name: str, *, paused: bool) -> bool:
-        def run(txn: Transaction) -> bool:
-            row = txn.row(_PAUSE, (paused, name))
+        def pause(txn: Transaction) -> bool:
+            row = txn.row(
+                "UPDATE schedules SET paused = ? WHERE name = ? RETURNING next_run", paused, name
+            )
             if row is not None and not paused:
                 txn.changes.add_schedule_due(row[0] - txn.now)
             return row is not None
 
-        return await self._write(run)
+        return await self._write(pause)
 
     async def list_schedules(
         self,
@@ -81,31 +82,37 @@ class Schedules(Verbs):
         offset: int = 0,
         below: int | None = None,
     ) -> SchedulePage:
-        where = Where(id=schedule_filter.ids, name=schedule_filter.names)
-        where.add_below(schedule_filter.before)
-        total, schedules = await self._scan(
-            list_page, "schedules", SCHEDULE, where, limit=limit, offset=offset, below=below
+        listing = Listing("schedules", SCHEDULE, id=schedule_filter.ids, name=schedule_filter.names)
+        listing.add_below(schedule_filter.before)
+        total, page = await self._scan(
+            lambda connection: listing.page(connection, limit, offset, below)
         )
-        return SchedulePage(schedules=schedules, total=total)
+        return SchedulePage(schedules=[Schedule(**fields) for fields in page], total=total)
 
     async def next_dispatch(self) -> float | None:
-        row = self._row(_NEXT)
-        return None if row is None or row[0] is None else max(0.0, row[0] - self._clock())
+        now = self._clock()
+        first: float | None = self._look_up(lambda connection: connection.execute(_NEXT).get)
+        return None if first is None else max(0.0, first - now)
 
     async def dispatch_schedules(self) -> list[DispatchedSchedule]:
-        def run(txn: Transaction) -> list[DispatchedSchedule]:
-            due = list(named_rows(txn.execute(_DUE, (txn.now,))))
-            fired = [_fire(txn, row) for row in due]
-            return [one for one in fired if one is not None]
-
-        return await self._write(run)
+        return await self._write(_dispatch)
 
 
-def _fire(txn: Transaction, row: dict[str, Any]) -> DispatchedSchedule | None:
-    firing = fire(row, txn.now)
-    txn.execute(_MOVE, (firing.next_run, row["id"]))
-    if firing.job is None:
-        return None
-    enqueued = insert_job(txn, *prepare_job(firing.job))
-    txn.execute(_FIRED, (enqueued.id, txn.now, row["id"]))
-    return DispatchedSchedule(id=row["id"], name=row["name"], job=enqueued.id)
+def _dispatch(txn: Transaction) -> list[DispatchedSchedule]:
+    dispatched = []
+    for row in txn.rows(_DUE, txn.now):
+        fields = dict(zip(_FIRED, row, strict=True))
+        firing = fire(fields, txn.now)
+        schedule_id, name = fields["id"], fields["name"]
+        txn.execute("UPDATE schedules SET next_run = ? WHERE id = ?", firing.next_run, schedule_id)
+        if firing.job is None:
+            continue
+        job_id = insert_job(txn, firing.job).id
+        txn.execute(
+            "UPDATE schedules SET last_job = ?, last_run = ? WHERE id = ?",
+            job_id,
+            txn.now,
+            schedule_id,
+        )
+        dispatched.append(DispatchedSchedule(id=schedule_id, name=name, job=job_id))
+    return dispatched

@@ -1,4 +1,4 @@
-"""Bring a database to the schema of this program, by numbered migrations."""
+"""Brings a database to the schema of this program, by numbered migrations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ APPLICATION_ID = 0x4D696E69
 
 
 def migrations() -> list[str]:
-    """Return the SQL of every migration: the first N of them make version N of the schema."""
-    files = resources.files(__package__).joinpath("schema").iterdir()
-    return [
-        entry.read_text(encoding="utf-8")
-        for entry in sorted(files, key=lambda entry: entry.name)
-        if entry.name.endswith(".sql")
-    ]
+    """Return the SQL of every migration, in order; version N of the schema is made by N of them."""
+    folder = resources.files(__package__).joinpath("migrations")
+    files = sorted(
+        (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
+        key=lambda entry: entry.name,
+    )
+    return [entry.read_text(encoding="utf-8") for entry in files]
 
 
 def version_of(connection: apsw.Connection) -> int:
@@ -28,7 +28,7 @@ def version_of(connection: apsw.Connection) -> int:
     return version
 
 
-def check_not_foreign(connection: apsw.Connection) -> None:
+def check_ours(connection: apsw.Connection) -> None:
     """Raise an error if a database is another program's.
 
     Raises:
@@ -46,7 +46,7 @@ def is_current(connection: apsw.Connection) -> bool:
     Raises:
         Conflict: The database is another program's, or of a newer version than this program.
     """
-    check_not_foreign(connection)
+    check_ours(connection)
     version, newest = version_of(connection), len(migrations())
     if version > newest:
         raise Conflict(

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import apsw
 
-from minion_server.domain.errors import Conflict
-
-HELD = "the queue is being moved and gives out no jobs"
-MOVED = "its queue has been moved elsewhere"
+from minion_server.storage.transfer import HELD, MOVED, closed_error
 
 # Other triggers of the database are its owner's.
 _HOLD = "minion_held"
@@ -27,9 +24,10 @@ def hold(connection: apsw.Connection) -> None:
     """Make every claim fail.
 
     Raises:
-        Conflict: The database is closed already.
+        Conflict: The database is closed already. The move that closed it may still run, and opens
+            it if it fails.
     """
-    check_not_closed(connection)
+    check_open(connection)
     connection.execute(
         f"CREATE TRIGGER {_HOLD} BEFORE UPDATE OF state ON jobs "
         f"WHEN new.state = 'active' BEGIN SELECT RAISE(ABORT, '{HELD}'); END"
@@ -48,7 +46,7 @@ def seal(connection: apsw.Connection, text: str) -> None:
 
 
 def reopen(connection: apsw.Connection) -> None:
-    """Remove all triggers of this module."""
+    """Drop all triggers of this module."""
     for name in _names(connection):
         connection.execute(f'DROP TRIGGER "{name.replace(chr(34), chr(34) * 2)}"')
 
@@ -61,14 +59,14 @@ def closed_because(connection: apsw.Connection) -> str:
     return HELD if names else ""
 
 
-def check_not_closed(connection: apsw.Connection) -> None:
-    """Raise an error if the database is closed.
+def check_open(connection: apsw.Connection) -> None:
+    """Raise an error if a move has closed the database, as its source or its target.
 
     Raises:
-        Conflict: It is.
+        Conflict: One has.
     """
-    if closed := closed_because(connection):
-        raise Conflict(f"{connection.filename}: {closed} (`minion db reopen` would open it)")
+    if reason := closed_because(connection):
+        raise closed_error(connection.filename, reason)
 
 
 def check_not_moved(connection: apsw.Connection) -> None:
@@ -78,7 +76,7 @@ def check_not_moved(connection: apsw.Connection) -> None:
         Conflict: It has been.
     """
     if closed_because(connection) == MOVED:
-        check_not_closed(connection)
+        raise closed_error(connection.filename, MOVED)
 
 
 def _names(connection: apsw.Connection) -> list[str]:

@@ -1,4 +1,4 @@
-"""The stages of inactive jobs: what they wait for (see the schema)."""
+"""What inactive jobs wait for, and how that changes (see the schema)."""
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ _HOLD = """
     WHERE id IN (SELECT child FROM dependencies WHERE parent = ?) AND +stage = 'ready'
 """
 
+_WAITING = "SELECT delayed, expires, parents, lax, queue, task, priority FROM jobs WHERE id = ?"
+
 _NEXT_DUE = """
     SELECT min(time) FROM (
       SELECT min(delayed) AS time FROM jobs WHERE stage = 'delayed'
@@ -71,52 +73,53 @@ def decide(
         txn.changes.add_due(delayed - txn.now)
         return "delayed", None
     if parents != "[]":
-        found = txn.row(_FIND_BLOCKER, (parents, lax, txn.now))
+        found = txn.row(_FIND_BLOCKER, parents, lax, txn.now)
         if found is not None:
             return "blocked", found[0]
     return "ready", None
 
 
 def restage(txn: Transaction, job_id: int) -> None:
-    """Decide the stage of an inactive job anew."""
+    """Decide anew what an inactive job waits for."""
     row = txn.row(
         "SELECT delayed, expires, parents, lax, queue, task, priority FROM jobs WHERE id = ?",
-        (job_id,),
+        job_id,
     )
     assert row is not None, job_id
     delayed, expires, parents, lax, queue, task, priority = row
     stage, blocker = decide(txn, delayed=delayed, expires=expires, parents=parents, lax=bool(lax))
-    txn.execute("UPDATE jobs SET stage = ?, blocker = ? WHERE id = ?", (stage, blocker, job_id))
+    txn.execute("UPDATE jobs SET stage = ?, blocker = ? WHERE id = ?", stage, blocker, job_id)
     if stage == "ready":
         txn.changes.add_ready(queue, task, priority)
 
 
 def release(txn: Transaction, parent_id: int) -> None:
-    """Restage the jobs that wait for a parent, which may block them no longer."""
-    for (child_id,) in txn.rows("SELECT id FROM jobs WHERE blocker = ?", (parent_id,)):
+    """Decide anew about the jobs that watched a parent which may have stopped blocking them."""
+    for (child_id,) in txn.rows("SELECT id FROM jobs WHERE blocker = ?", parent_id):
         restage(txn, child_id)
 
 
 def hold(txn: Transaction, parent_id: int) -> None:
     """Block the children of a parent that has become inactive, again or for the first time."""
-    txn.execute(_HOLD, (parent_id, parent_id))
+    txn.execute(_HOLD, parent_id, parent_id)
 
 
 def stage_due(txn: Transaction) -> None:
-    """Stage jobs that have expired, and jobs that have become due."""
-    for (job_id,) in txn.rows(_EXPIRED, (txn.now, MAX_STAGED)):
+    """Stage jobs that have expired, or become due."""
+    for (job_id,) in txn.rows(_EXPIRED, txn.now, MAX_STAGED):
         txn.changes.jobs.add(job_id)
         release(txn, job_id)
-    for _, queue, task, priority in txn.rows(_DUE_WITHOUT_PARENTS, (txn.now, MAX_STAGED)):
+    for _, queue, task, priority in txn.rows(_DUE_WITHOUT_PARENTS, txn.now, MAX_STAGED):
         txn.changes.add_ready(queue, task, priority)
     for (job_id,) in txn.rows(
         "SELECT id FROM jobs WHERE stage = 'delayed' AND delayed <= ? LIMIT ?",
-        (txn.now, MAX_STAGED),
+        txn.now,
+        MAX_STAGED,
     ):
         restage(txn, job_id)
 
 
 def next_due(txn: Transaction) -> float | None:
-    """Return the seconds until `stage_due` has something to do again; None if it never has."""
+    """Return the seconds until `stage_due` has something to do again."""
     row = txn.row(_NEXT_DUE)
     return None if row is None or row[0] is None else max(0.0, row[0] - txn.now)

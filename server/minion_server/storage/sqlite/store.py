@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -39,7 +40,7 @@ class SqliteStorage(Jobs, Queries, Upkeep, Workers, Locks, Schedules):
         """Prepare the store; nothing is opened yet.
 
         Args:
-            path: The database file. Its folder is made if need be, for the owner alone.
+            path: The database file. Its folder is created if needed, for the owner alone.
             policy: See `Policy`.
             clock: Returns the time in seconds since the epoch.
         """
@@ -54,6 +55,7 @@ class SqliteStorage(Jobs, Queries, Upkeep, Workers, Locks, Schedules):
         except BaseException:
             self._lock.release()
             raise
+        self._scanners = threading.local()
         self._scan_pool = ThreadPoolExecutor(SCAN_THREADS, thread_name_prefix="minion-scan")
         self._writer = Writer(connection, self._clock, self._notify)
         self._opened = time.monotonic()
@@ -62,7 +64,7 @@ class SqliteStorage(Jobs, Queries, Upkeep, Workers, Locks, Schedules):
     async def close(self) -> None:
         self._closed = True
         await asyncio.to_thread(self._scan_pool.shutdown)
-        # The last to close must be able to write, for the log to be merged into the file.
+        # The last connection to close must be able to write: it merges the log into the file.
         self._reader.close()
         await self._writer.close()
         self._lock.release()

@@ -1,41 +1,33 @@
-"""Move a whole queue into or out of a SQLite file (see `storage.transfer.Transfer`)."""
+"""Moving a whole queue into or out of a SQLite file (see `storage.transfer.Transfer`)."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar, assert_never
 
 import apsw
-import orjson
 
 from minion_server.domain.errors import Conflict, DatabaseNotFound, Invalid
 from minion_server.domain.job import Job, JobState
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
-from minion_server.storage.inbox import read_inbox, to_entry
+from minion_server.domain.worker import Worker
+from minion_server.storage.inbox import read_inbox
+from minion_server.storage.sqlite import rows, stages
 from minion_server.storage.sqlite import seal as sealing
-from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.connection import connect_reader, connect_writer
 from minion_server.storage.sqlite.failures import translated
 from minion_server.storage.sqlite.file_lock import FileLock
-from minion_server.storage.sqlite.jobs import add_parents
-from minion_server.storage.sqlite.rows import (
-    JOB,
-    LOCK,
-    SCHEDULE,
-    WORKER,
-    Columns,
-    to_columns,
-    to_json,
-)
+from minion_server.storage.sqlite.jobs import depend
+from minion_server.storage.sqlite.rows import to_column, to_json
 from minion_server.storage.sqlite.schema import (
-    check_not_foreign,
+    check_ours,
     is_current,
     migrate,
     migrations,
@@ -56,8 +48,6 @@ from minion_server.storage.transfer import (
 P = ParamSpec("P")
 T = TypeVar("T")
 Connect = Callable[[Path], apsw.Connection]
-
-REQUEST = Columns(RequestRecord)
 
 
 class SqliteTransfer:
@@ -177,7 +167,7 @@ class SqliteTransfer:
     def _check_empty(self, connection: apsw.Connection) -> None:
         if not version_of(connection):
             return
-        sealing.check_not_closed(connection)
+        sealing.check_open(connection)
         for table in (*LastIds.__slots__, "requests"):
             if connection.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").get:  # noqa: S608 - of constants
                 raise Conflict(f"{self._path} is not empty: it has {table}")
@@ -188,7 +178,7 @@ class SqliteTransfer:
         self._check_exists()
         connection = connect(self._path)
         try:
-            check_not_foreign(connection)
+            check_ours(connection)
             if not version_of(connection):
                 raise DatabaseNotFound(str(self._path))
             yield connection
@@ -252,7 +242,7 @@ class SqliteTransfer:
         self._check_exists()
         connection = connect_reader(self._path)
         try:
-            check_not_foreign(connection)
+            check_ours(connection)
             version = version_of(connection)
             jobs: dict[str, int] = {}
             closed = ""
@@ -286,21 +276,28 @@ def _writing(connection: apsw.Connection) -> Iterator[None]:
         raise
 
 
-def _read(connection: apsw.Connection) -> Iterator[Record]:
-    for row in connection.execute(f"SELECT {JOB} FROM jobs ORDER BY id"):  # noqa: S608 - a constant
-        yield JOB.read(row, time=0.0)
-    for *row, inbox in connection.execute(f"SELECT {WORKER}, inbox FROM workers ORDER BY id"):  # noqa: S608 - a constant
-        yield WorkerRecord(worker=WORKER.read(row), inbox=read_inbox(orjson.loads(inbox)))
-    others: list[tuple[str, Columns[Any]]] = [
-        ("requests", REQUEST),
-        ("locks", LOCK),
-        ("schedules", SCHEDULE),
-    ]
-    for table, columns in others:
-        for row in connection.execute(f"SELECT {columns} FROM {table} ORDER BY 1"):  # noqa: S608 - of constants
-            yield columns.read(row)
+def _read(connection: apsw.Connection) -> Iterable[Record]:
+    inboxed = rows.Columns(" ".join(rows.WORKER.names), inbox="inbox", jobs="'[]'")
+    for fields in _select(connection, "jobs", rows.JOB):
+        yield Job(**fields, time=0.0)
+    for fields in _select(connection, "workers", inboxed):
+        inbox = read_inbox(fields.pop("inbox"))
+        yield WorkerRecord(worker=Worker(**fields), inbox=inbox)
+    for fields in _select(connection, "requests", rows.REQUEST):
+        yield RequestRecord(**fields)
+    for fields in _select(connection, "locks", rows.LOCK):
+        yield Lock(**fields)
+    for fields in _select(connection, "schedules", rows.SCHEDULE):
+        yield Schedule(**fields)
     last: dict[Any, Any] = dict(connection.execute("SELECT name, seq FROM sqlite_sequence"))
     yield LastIds(**{table: last.get(table, 0) for table in LastIds.__slots__})
+
+
+def _select(
+    connection: apsw.Connection, table: str, columns: rows.Columns
+) -> Iterator[rows.Fields]:
+    for row in connection.execute(f"SELECT {columns.sql} FROM {table} ORDER BY 1"):  # noqa: S608 - of constants
+        yield columns.read(row)
 
 
 class _RecordWriter:
@@ -318,44 +315,46 @@ class _RecordWriter:
                 case Job():
                     self._write_job(record)
                 case WorkerRecord(worker=worker, inbox=commands):
-                    inbox = to_json([to_entry(command) for command in commands])
-                    self._insert("workers", to_columns(worker, without=["jobs"]) | {"inbox": inbox})
+                    inbox = [[command.command, *command.args] for command in commands]
+                    self._insert("workers", worker, without="jobs", inbox=to_json(inbox))
                 case RequestRecord():
-                    self._insert("requests", to_columns(record))
+                    self._insert("requests", record)
                 case Lock():
-                    self._insert("locks", to_columns(record))
+                    self._insert("locks", record)
                 case Schedule():
-                    self._insert("schedules", to_columns(record))
+                    self._insert("schedules", record)
                 case LastIds():
                     self._last = record
                 case _:
                     assert_never(record)
 
     def finish(self) -> None:
-        # What blocks a job is known only when its parents are there.
+        # Which parent blocks a job is known only when its parents are there.
         for job_id in self._unstaged:
             stages.restage(self._txn, job_id)
         if self._last is not None:
             for table in LastIds.__slots__:
-                self._txn.execute("DELETE FROM sqlite_sequence WHERE name = ?", (table,))
-                self._txn.execute(
-                    "INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)",
-                    (table, getattr(self._last, table)),
-                )
+                self._txn.execute("DELETE FROM sqlite_sequence WHERE name = ?", table)
+                self._txn.insert("sqlite_sequence", name=table, seq=getattr(self._last, table))
 
     def _write_job(self, job: Job) -> None:
         inactive = job.state == JobState.INACTIVE
-        columns = to_columns(job, without=["children", "time"])
-        columns["result"] = to_json(job.result) if job.has_result else None
-        self._insert("jobs", columns | {"stage": "delayed" if inactive else None})
-        add_parents(self._txn, job.id, job.parents)
+        result = to_json(job.result) if job.has_result else None
+        stage = "delayed" if inactive else None
+        self._insert("jobs", job, without="children time", result=result, stage=stage)
+        depend(self._txn, job.id, job.parents)
         if inactive:
             self._unstaged.append(job.id)
 
-    def _insert(self, table: str, columns: Mapping[str, Any]) -> None:
-        marks = ", ".join("?" * len(columns))
-        self._txn.execute(
-            f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})",  # noqa: S608 - of constants
-            tuple(columns.values()),
-        )
+    def _insert(
+        self,
+        table: str,
+        record: Job | Worker | RequestRecord | Lock | Schedule,
+        *,
+        without: str = "",
+        **more: Any,
+    ) -> None:
+        names = [name for name in record.__slots__ if name not in without.split()]
+        columns = {name: to_column(name, getattr(record, name)) for name in names}
+        self._txn.insert(table, **(columns | more))
         self.written[table] += 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TypeVar
 
 import apsw
 
@@ -17,10 +17,8 @@ from minion_server.domain.errors import Unavailable
 from minion_server.domain.policy import Policy
 from minion_server.storage.sqlite.connection import connect_reader
 from minion_server.storage.sqlite.failures import CLOSED, translated
-from minion_server.storage.sqlite.rows import Row
 from minion_server.storage.sqlite.writer import Clock, Operation, Writer
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -36,34 +34,30 @@ class Verbs:
         self._path = path
         self._clock = clock
         self._scanners = threading.local()
-        self._closed = True
         self._opened = 0.0
+        self._closed = True
 
     def uptime(self) -> timedelta:
         return timedelta(seconds=time.monotonic() - self._opened)
 
-    def _write(self, operation: Operation[T]) -> Awaitable[T]:
-        return self._writer.run(operation)
+    async def _write(self, operation: Operation[T]) -> T:
+        """Run an operation in a transaction (see `Writer.run`)."""
+        return await self._writer.run(operation)
 
-    def _row(self, sql: str, bindings: Sequence[Any] = ()) -> Row | None:
-        """Return the first row of a query that is fast enough for the event loop."""
+    def _look_up(self, query: Callable[[apsw.Connection], T]) -> T:
+        """Run a query that takes microseconds, here and now."""
         with translated():
-            return self._reader.execute(sql, bindings).fetchone()
+            return query(self._reader)
 
-    async def _scan(
-        self,
-        query: Callable[Concatenate[apsw.Connection, P], T],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """Run a query that may take long on a thread, with a connection of its own."""
+    async def _scan(self, query: Callable[[apsw.Connection], T]) -> T:
+        """Run a query that may take long, on a thread."""
 
         def run() -> T:
             with translated():
                 connection = getattr(self._scanners, "connection", None)
                 if connection is None:
                     connection = self._scanners.connection = connect_reader(self._path)
-                return query(connection, *args, **kwargs)
+                return query(connection)
 
         if self._closed:
             raise Unavailable(CLOSED)

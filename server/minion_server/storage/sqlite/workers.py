@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import orjson
 
 from minion_server.domain import limits
-from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
-from minion_server.storage.inbox import read_inbox, to_entry
-from minion_server.storage.sqlite.lists import Where, list_page
+from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter, WorkerPage
+from minion_server.storage.inbox import read_inbox
+from minion_server.storage.sqlite.lists import Listing
 from minion_server.storage.sqlite.rows import WORKER, to_json
 from minion_server.storage.sqlite.verbs import Verbs
 from minion_server.storage.sqlite.writer import Transaction
 
+_HIGHEST = "SELECT seq FROM sqlite_sequence WHERE name = 'workers'"
 _REGISTER = """
-    INSERT INTO workers (id, host, notified, pid, started, status) VALUES (?, ?, ?, ?, ?, ?)
+    INSERT INTO workers (id, host, notified, pid, started, status) VALUES (?1, ?2, ?3, ?4, ?3, ?5)
     ON CONFLICT (id) DO UPDATE SET notified = excluded.notified, status = excluded.status
     RETURNING id
 """
@@ -30,48 +31,48 @@ class Workers(Verbs):
     """Registers workers, and passes commands to them."""
 
     async def register_worker(self, registration: Registration) -> int:
+        worker_id, host, pid = registration.id, registration.host, registration.pid
         status = to_json(dict(registration.status))
 
-        def run(txn: Transaction) -> int:
-            if registration.id is not None and registration.id > limits.MAX_WORKER_ID_STEP:
-                row = txn.row("SELECT seq FROM sqlite_sequence WHERE name = 'workers'")
-                limits.check_worker_id(registration.id, 0 if row is None else row[0])
-            worker_id: int = txn.execute(
-                _REGISTER,
-                (registration.id, registration.host, txn.now, registration.pid, txn.now, status),
-            ).get
-            return worker_id
+        def register(txn: Transaction) -> int:
+            if worker_id is not None and worker_id > limits.MAX_WORKER_ID_STEP:
+                row = txn.row(_HIGHEST)
+                limits.check_worker_id(worker_id, 0 if row is None else row[0])
+            registered: int = txn.execute(_REGISTER, worker_id, host, txn.now, pid, status).get
+            return registered
 
-        return await self._write(run)
+        return await self._write(register)
 
     async def unregister_worker(self, worker_id: int) -> None:
-        await self._write(lambda txn: txn.change("DELETE FROM workers WHERE id = ?", (worker_id,)))
+        await self._write(lambda txn: txn.change("DELETE FROM workers WHERE id = ?", worker_id))
 
     async def list_workers(
         self, worker_filter: WorkerFilter, *, limit: int, offset: int = 0, below: int | None = None
     ) -> WorkerPage:
-        where = Where(id=worker_filter.ids)
-        where.add_below(worker_filter.before)
-        total, workers = await self._scan(
-            list_page, "workers", WORKER, where, limit=limit, offset=offset, below=below
+        listing = Listing("workers", WORKER, id=worker_filter.ids)
+        listing.add_below(worker_filter.before)
+        total, page = await self._scan(
+            lambda connection: listing.page(connection, limit, offset, below)
         )
-        return WorkerPage(workers=workers, total=total)
+        return WorkerPage(workers=[Worker(**fields) for fields in page], total=total)
 
     async def broadcast(self, command: Command, worker_ids: Sequence[int]) -> bool:
-        entry, ids = to_json(to_entry(command)), to_json(list(worker_ids))
+        # As Perl Minion keeps it: the name, then the arguments.
+        entry = to_json([command.command, *command.args])
+        ids = to_json(list(worker_ids))
 
-        def run(txn: Transaction) -> bool:
-            found = {
-                worker_id for (worker_id,) in txn.rows(_BROADCAST, (entry, not worker_ids, ids))
+        def broadcast(txn: Transaction) -> bool:
+            reached = {
+                worker_id for (worker_id,) in txn.rows(_BROADCAST, entry, not worker_ids, ids)
             }
-            txn.changes.commanded |= found
-            return bool(found)
+            txn.changes.commanded |= reached
+            return bool(reached)
 
-        return await self._write(run)
+        return await self._write(broadcast)
 
     async def receive(self, worker_id: int) -> list[Command]:
-        def run(txn: Transaction) -> list[Command]:
-            row = txn.row("SELECT inbox FROM workers WHERE id = ? AND inbox <> '[]'", (worker_id,))
+        def receive(txn: Transaction) -> list[Command]:
+            row = txn.row("SELECT inbox FROM workers WHERE id = ? AND inbox <> '[]'", worker_id)
             if row is None:
                 return []
             entries, size = orjson.loads(row[0]), 0
@@ -82,7 +83,7 @@ class Workers(Verbs):
             else:
                 count = len(entries)
             left = to_json(entries[count:])
-            txn.execute("UPDATE workers SET inbox = ? WHERE id = ?", (left, worker_id))
+            txn.execute("UPDATE workers SET inbox = ? WHERE id = ?", left, worker_id)
             return read_inbox(entries[:count])
 
-        return await self._write(run)
+        return await self._write(receive)

@@ -1,7 +1,7 @@
-"""The writer: one thread, one connection, and one commit for all operations that wait.
+"""The group-committing writer: one thread, one connection, one commit for all that wait.
 
-The operations that have queued up since the last commit share the next one, and so the cost of
-reaching the disk. Threads hand over once per commit, not once per operation.
+All operations that were queued during one commit share the next, and with it the cost of reaching
+the disk. Threads hand over once a commit, not once an operation.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, TypeVar
 import apsw
 
 from minion_server.domain.errors import Exhausted, Unavailable
-from minion_server.storage.changes import Changes, Listener
+from minion_server.storage.changes import Changes, Listener, Revocation
 from minion_server.storage.sqlite.failures import CLOSED, translate
-from minion_server.storage.sqlite.rows import Row
 
 T = TypeVar("T")
+Row = tuple[Any, ...]
 Clock = Callable[[], float]
 """Returns the time in seconds since the epoch."""
 
@@ -33,39 +33,53 @@ MAX_WAITING = 100_000
 
 @dataclass(slots=True, kw_only=True)
 class Transaction:
-    """A transaction, as operations use it.
+    """What an operation works with.
 
     Attributes:
         connection: The writing connection, within a transaction.
         now: The one time of this transaction, in seconds since the epoch.
-        changes: What the operations have changed.
+        changes: Collects what the operations change.
     """
 
     connection: apsw.Connection
     now: float
     changes: Changes = field(default_factory=Changes)
 
-    def execute(self, sql: str, bindings: apsw.Bindings = ()) -> apsw.Cursor:
-        """Start a statement, and return its rows."""
+    def execute(self, sql: str, *bindings: Any) -> apsw.Cursor:
+        """Run a statement."""
         return self.connection.execute(sql, bindings)
 
-    def rows(self, sql: str, bindings: apsw.Bindings = ()) -> list[Row]:
+    def rows(self, sql: str, *bindings: Any) -> list[Row]:
         """Run a statement, and return all its rows."""
         return self.connection.execute(sql, bindings).fetchall()
 
-    def row(self, sql: str, bindings: apsw.Bindings = ()) -> Row | None:
-        """Run a statement, and return its first row."""
+    def row(self, sql: str, *bindings: Any) -> Row | None:
+        """Run a statement, and return its first row, or None."""
         return self.connection.execute(sql, bindings).fetchone()
 
-    def change(self, sql: str, bindings: apsw.Bindings = ()) -> bool:
-        """Run a statement, and return whether it changed any row."""
+    def change(self, sql: str, *bindings: Any) -> int:
+        """Run a statement, and return the number of rows that it changed."""
         self.connection.execute(sql, bindings)
-        return self.connection.changes() > 0
+        return self.connection.changes()
+
+    def insert(self, table: str, **columns: Any) -> int:
+        """Insert a row, and return its id."""
+        names, places = ", ".join(columns), ", ".join("?" * len(columns))
+        self.connection.execute(
+            f"INSERT INTO {table} ({names}) VALUES ({places})",  # noqa: S608 - of constants
+            tuple(columns.values()),
+        )
+        return self.connection.last_insert_rowid()
+
+    def revoke(self, worker_id: int, job_id: int, retries: int) -> None:
+        """Note that a job was taken from its worker."""
+        revocation = Revocation(worker_id=worker_id, job_id=job_id, retries=retries)
+        self.changes.revoked.append(revocation)
 
 
 Operation = Callable[[Transaction], T]
 """Runs on the writer's thread; run again if another one in its commit fails."""
-_Item = tuple[Operation[Any], "asyncio.Future[Any]"]
+_Job = tuple[Operation[Any], "asyncio.Future[Any]"]
 _Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
@@ -76,7 +90,7 @@ class Writer:
         self._connection = connection
         self._clock = clock
         self._listener = listener
-        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._waiting = 0
         self._closed = False
@@ -87,7 +101,7 @@ class Writer:
         """Run an operation in a transaction, and return its result after the commit.
 
         Raises:
-            MinionError: What the operation raised; nothing of it is kept.
+            MinionError: The operation raised it, and nothing of it is kept.
             Exhausted: Too many operations wait, or the disk is full.
             Unavailable: The database cannot be written, or the writer is closed.
         """
@@ -101,7 +115,7 @@ class Writer:
         return await future
 
     async def close(self) -> None:
-        """Run the operations that wait, then end the thread and close the connection."""
+        """Run what waits, then end the thread and close the connection."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
@@ -115,7 +129,7 @@ class Writer:
                 self._commit(batch)
         self._connection.close()
 
-    def _take(self) -> tuple[list[_Item], bool]:
+    def _take(self) -> tuple[list[_Job], bool]:
         first = self._queue.get()
         if first is None:
             return [], False
@@ -130,24 +144,24 @@ class Writer:
             pass
         return batch, True
 
-    def _commit(self, batch: list[_Item]) -> None:
+    def _commit(self, batch: list[_Job]) -> None:
         parts = deque([batch])
         while parts:
             part = parts.popleft()
             results: list[_Result] = []
             try:
                 changes = self._transact(part, results)
-            except Exception as error:  # noqa: BLE001 - translated
+            except Exception as error:  # noqa: BLE001 - its caller gets it
                 if len(part) == 1:
                     self._deliver([(part[0][1], None, translate(error))], None)
                     continue
-                # Only the operation that failed fails; the others still share commits.
+                # Only the operation that raised it fails; the others still share commits.
                 parts.extendleft(reversed(_parted(part, len(results))))
             else:
                 self._deliver(results, changes)
 
-    def _transact(self, batch: list[_Item], results: list[_Result]) -> Changes:
-        """Run operations in a transaction; `results` gets those of the ones that succeed."""
+    def _transact(self, batch: list[_Job], results: list[_Result]) -> Changes:
+        """Run operations in a transaction; `results` has those that ran before one raised."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -182,8 +196,8 @@ class Writer:
                 future.set_exception(error)
 
 
-def _parted(batch: list[_Item], failed: int) -> list[list[_Item]]:
-    """Return the parts to run again of a batch, of which one operation failed, or the commit."""
+def _parted(batch: list[_Job], failed: int) -> list[list[_Job]]:
+    """Return the parts of a batch to run again after one operation, or the commit, failed."""
     if failed == len(batch):
         return [[job] for job in batch]
     parts = [batch[:failed], batch[failed : failed + 1], batch[failed + 1 :]]

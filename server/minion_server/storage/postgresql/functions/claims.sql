@@ -26,8 +26,7 @@ BEGIN
       RETURN NEXT;
     END LOOP;
   END LOOP;
-END
-$$;
+END $$;
 
 -- The first claimable jobs, in the order of claims, of pairs of a queue and a task.
 CREATE OR REPLACE FUNCTION minion_server_candidates(p_queues TEXT[], p_tasks TEXT[], p_floor INT, p_most INT)
@@ -52,8 +51,7 @@ BEGIN
     ) AS f
   ) AS c (id, priority, plain)
   ORDER BY c.priority DESC, c.id LIMIT p_most;
-END
-$$;
+END $$;
 
 -- Which of these jobs a parent blocks; null if none. That a job is ready is a hint, which a claim checks.
 CREATE OR REPLACE FUNCTION minion_server_blocked(p_jobs BIGINT[]) RETURNS BIGINT[] LANGUAGE plpgsql AS $$
@@ -61,8 +59,7 @@ BEGIN
   RETURN (SELECT array_agg(j.id) FROM minion_jobs AS j
     WHERE j.id = ANY (p_jobs) AND j.parents <> '{}' AND EXISTS (SELECT 1 FROM minion_jobs AS p
       WHERE p.id = ANY (j.parents) AND minion_server_blocks(p.state, p.expires, j.lax)));
-END
-$$;
+END $$;
 
 -- Makes the first `p_most` of these jobs active that nobody else holds. Those in `p_staged`, null or some of them, lose their
 -- rows in minion_server_waiting, also if others took them meanwhile.
@@ -85,8 +82,7 @@ BEGIN
       OR NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.id = w.job AND j.state::TEXT = 'inactive'));
   END IF;
   RETURN taken;
-END
-$$;
+END $$;
 
 -- Claims one job, if it is of these queues and tasks; returns the claimed jobs.
 CREATE OR REPLACE FUNCTION minion_server_claim_one(
@@ -95,12 +91,9 @@ CREATE OR REPLACE FUNCTION minion_server_claim_one(
 BEGIN
   PERFORM 1 FROM minion_jobs AS j WHERE j.id = p_job AND j.state::TEXT = 'inactive' AND j.queue = ANY (p_queues)
     AND j.priority >= p_floor AND (p_tasks IS NULL OR j.task = ANY (p_tasks));
-  IF NOT FOUND OR minion_server_blocked(ARRAY[p_job]) IS NOT NULL THEN
-    RETURN '{}';
-  END IF;
+  IF NOT FOUND OR minion_server_blocked(ARRAY[p_job]) IS NOT NULL THEN RETURN '{}'; END IF;
   RETURN minion_server_take(p_worker, ARRAY[p_job], ARRAY[p_job], 1);
-END
-$$;
+END $$;
 
 -- Claims the first jobs of these queues and tasks, null for any. Adds to `p_answer`: `taken`, the jobs, and `locked`, [[queue,
 -- task]] if others held jobs of those.
@@ -147,8 +140,7 @@ BEGIN
     slack := slack * 4 + 16;
   END LOOP;
   RETURN p_answer || jsonb_build_object('taken', to_jsonb(taken));
-END
-$$;
+END $$;
 
 -- Returns {"jobs": [...]} in the order of claims, and `locked`; {"unknown": true} if there is no such worker.
 CREATE OR REPLACE FUNCTION minion_server_claim(
@@ -160,9 +152,7 @@ DECLARE
   answer JSONB := minion_server_begin(p_lane, p_token);
 BEGIN
   IF answer IS NULL THEN
-    IF NOT EXISTS (SELECT 1 FROM minion_workers WHERE id = p_worker) THEN
-      RETURN '{"unknown": true}';
-    END IF;
+    IF NOT EXISTS (SELECT 1 FROM minion_workers WHERE id = p_worker) THEN RETURN '{"unknown": true}'; END IF;
     answer := '{}';
     IF minion_server_unstaged() THEN
       answer := minion_server_stage(answer, 1000);
@@ -173,9 +163,7 @@ BEGIN
       answer := answer || jsonb_build_object('taken',
         to_jsonb(minion_server_claim_one(p_worker, p_queues, p_tasks, p_floor, p_job)));
     END IF;
-    IF answer -> 'taken' = '[]' THEN
-      RETURN answer || '{"jobs": []}';
-    END IF;
+    IF answer -> 'taken' = '[]' THEN RETURN answer || '{"jobs": []}'; END IF;
     PERFORM minion_server_remember(p_lane, p_token, answer);
   END IF;
   RETURN (answer - 'taken') || jsonb_build_object('jobs', (
@@ -185,8 +173,7 @@ BEGIN
         AND j.state::TEXT = 'active' AND j.worker = p_worker
       ORDER BY j.priority DESC, j.id
     ) AS c));
-END
-$$;
+END $$;
 
 -- Returns {"accepted": [place in the call, from 1], "again": [jobs that are tried again]}.
 CREATE OR REPLACE FUNCTION minion_server_end(
@@ -201,9 +188,7 @@ DECLARE
   again   BIGINT[];
   delays  FLOAT8[];
 BEGIN
-  IF answer IS NOT NULL THEN
-    RETURN answer;
-  END IF;
+  IF answer IS NOT NULL THEN RETURN answer; END IF;
   -- Of those that name the same generation the first wins: the job is not active for the others.
   WITH given AS (
     SELECT DISTINCT ON (g.id, g.retries) * FROM unnest(p_ids, p_retries, p_failed, p_results, p_delays) WITH ORDINALITY
@@ -218,9 +203,7 @@ BEGIN
   SELECT array_agg(d.place), array_agg(d.id), array_agg(d.id) FILTER (WHERE d.again),
     array_agg(d.delay) FILTER (WHERE d.again) INTO places, ended, again, delays FROM done AS d;
   answer := jsonb_build_object('accepted', coalesce(to_jsonb(places), '[]'), 'again', coalesce(to_jsonb(again), '[]'));
-  IF places IS NULL THEN
-    RETURN answer;
-  END IF;
+  IF places IS NULL THEN RETURN answer; END IF;
   -- A statement of its own: to name `retries` wakes all of Perl Minion's workers.
   IF again IS NOT NULL THEN
     UPDATE minion_jobs AS j SET state = 'inactive', attempts = j.attempts - 1,
@@ -230,32 +213,4 @@ BEGIN
   END IF;
   -- Even a job that is tried again may have expired meanwhile, and then blocks nobody.
   RETURN minion_server_remember(p_lane, p_token, minion_server_stage_children(answer, ended));
-END
-$$;
-
--- As minion_server_end, for outcomes of which some have results of more than `p_long` characters: a job that would be larger
--- than `p_most` bytes fails, unless the result is no larger than `p_small`. `p_text` is its result, as JSON, with `{}` for the
--- size. A function of its own, so that the others do not pay for it.
-CREATE OR REPLACE FUNCTION minion_server_end_large(
-  p_lane TEXT, p_token BIGINT, p_ids BIGINT[], p_retries INT[], p_failed BOOL[], p_results TEXT[], p_delays FLOAT8[],
-  p_long INT, p_small BIGINT, p_most BIGINT, p_text TEXT
-) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan = off AS $$
-DECLARE
-  one  RECORD;
-  size BIGINT;
-BEGIN
-  FOR one IN
-    SELECT g.place, j.args, j.notes, g.result::JSONB AS result
-    FROM unnest(p_ids, p_retries, p_results) WITH ORDINALITY AS g (id, retries, result, place)
-      JOIN minion_jobs AS j ON j.id = g.id AND j.retries = g.retries AND j.state::TEXT = 'active'
-    WHERE length(g.result) > p_long ORDER BY g.place FOR UPDATE OF j
-  LOOP
-    size := minion_server_job_size(one.args, one.notes, one.result);
-    IF size > p_most AND minion_server_result_size(one.result) > p_small THEN
-      p_failed[one.place] := TRUE;
-      p_results[one.place] := replace(p_text, '{}', size::TEXT);
-    END IF;
-  END LOOP;
-  RETURN minion_server_end(p_lane, p_token, p_ids, p_retries, p_failed, p_results, p_delays);
-END
-$$;
+END $$;

@@ -6,8 +6,7 @@
 CREATE OR REPLACE FUNCTION minion_server_channel() RETURNS TEXT LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 BEGIN
   RETURN 'minion_server_' || 'minion_jobs'::REGCLASS::OID;
-END
-$$;
+END $$;
 
 CREATE OR REPLACE FUNCTION minion_server_follow_job() RETURNS trigger LANGUAGE plpgsql
   SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -48,8 +47,7 @@ BEGIN
   END IF;
   PERFORM pg_notify(minion_server_channel(), payload::TEXT);
   RETURN NULL;
-END
-$$;
+END $$;
 DROP TRIGGER IF EXISTS minion_server_follow_job ON minion_jobs;
 CREATE TRIGGER minion_server_follow_job AFTER INSERT OR UPDATE OR DELETE ON minion_jobs FOR EACH ROW
   WHEN (current_setting('minion_server.own', TRUE) IS DISTINCT FROM 'on') EXECUTE FUNCTION minion_server_follow_job();
@@ -62,8 +60,7 @@ BEGIN
   DELETE FROM minion_server_requests;
   PERFORM pg_notify(minion_server_channel(), '{"look": true}');
   RETURN NULL;
-END
-$$;
+END $$;
 DROP TRIGGER IF EXISTS minion_server_follow_truncate ON minion_jobs;
 CREATE TRIGGER minion_server_follow_truncate AFTER TRUNCATE ON minion_jobs
   EXECUTE FUNCTION minion_server_follow_truncate();
@@ -85,8 +82,7 @@ BEGIN
     END IF;
   END IF;
   RETURN NULL;
-END
-$$;
+END $$;
 DROP TRIGGER IF EXISTS minion_server_follow_worker ON minion_workers;
 CREATE TRIGGER minion_server_follow_worker AFTER INSERT OR DELETE OR UPDATE OF status ON minion_workers FOR EACH ROW
   EXECUTE FUNCTION minion_server_follow_worker();
@@ -97,8 +93,7 @@ CREATE OR REPLACE FUNCTION minion_server_follow_command() RETURNS trigger LANGUA
 BEGIN
   PERFORM pg_notify(minion_server_channel(), jsonb_build_object('commanded', jsonb_build_array(NEW.id))::TEXT);
   RETURN NULL;
-END
-$$;
+END $$;
 DROP TRIGGER IF EXISTS minion_server_follow_command ON minion_workers;
 CREATE TRIGGER minion_server_follow_command AFTER UPDATE OF inbox ON minion_workers FOR EACH ROW
   WHEN (NEW.inbox <> '[]' AND current_setting('minion_server.own', TRUE) IS DISTINCT FROM 'on')

@@ -14,9 +14,7 @@ DECLARE
   family BOOL;
   one    RECORD;
 BEGIN
-  IF answer IS NOT NULL THEN
-    RETURN answer;
-  END IF;
+  IF answer IS NOT NULL THEN RETURN answer; END IF;
   IF p_requests IS NULL THEN
     SELECT array_agg(nextval('minion_jobs_id_seq')) INTO ids FROM generate_subscripts(p_tasks, 1);
   ELSE
@@ -50,8 +48,7 @@ BEGIN
     END IF;
   END IF;
   RETURN minion_server_remember(p_lane, p_token, answer);
-END
-$$;
+END $$;
 
 -- Returns the job that came with a request id, and whether it is known already; if not, a new id, which is remembered.
 CREATE OR REPLACE FUNCTION minion_server_request(p_request TEXT, p_lifetime INTERVAL, OUT id BIGINT, OUT known BOOL)
@@ -74,8 +71,7 @@ BEGIN
     -- Another server was first, at this very moment. SQLite has one writer, and no such race.
     SELECT r.job, TRUE INTO id, known FROM minion_server_requests AS r WHERE r.request_id = p_request;
   END IF;
-END
-$$;
+END $$;
 
 -- The steps that change one job return {"missing": true} if there is no such job, else {"accepted": whether it changed}, and
 -- {"revoked": [[worker, job, retries]]} if it was active.
@@ -84,14 +80,11 @@ $$;
 CREATE OR REPLACE FUNCTION minion_server_revoke(p_state minion_state, p_worker BIGINT, p_job BIGINT, p_retries INT) RETURNS JSONB
   LANGUAGE plpgsql AS $$
 BEGIN
-  IF p_state <> 'active' OR p_worker IS NULL THEN
-    RETURN '{"accepted": true}';
-  END IF;
+  IF p_state <> 'active' OR p_worker IS NULL THEN RETURN '{"accepted": true}'; END IF;
   INSERT INTO minion_server_revocations (worker, job, retries) VALUES (p_worker, p_job, p_retries);
   RETURN jsonb_build_object('accepted', TRUE,
     'revoked', jsonb_build_array(jsonb_build_array(p_worker, p_job, p_retries)));
-END
-$$;
+END $$;
 
 CREATE OR REPLACE FUNCTION minion_server_retry(
   p_lane TEXT, p_token BIGINT, p_job BIGINT, p_retries INT, p_attempts INT, p_delay FLOAT8, p_expire FLOAT8, p_lax BOOL,
@@ -102,9 +95,7 @@ DECLARE
   old    RECORD;
   job    RECORD;
 BEGIN
-  IF answer IS NOT NULL THEN
-    RETURN answer;
-  END IF;
+  IF answer IS NOT NULL THEN RETURN answer; END IF;
   SELECT j.state, j.retries, j.worker INTO old FROM minion_jobs AS j WHERE j.id = p_job FOR UPDATE;
   IF NOT FOUND THEN
     RETURN '{"missing": true}';
@@ -131,8 +122,7 @@ BEGIN
       || jsonb_build_array(jsonb_build_array(job.queue, job.task, job.priority, 1)));
   END IF;
   RETURN minion_server_remember(p_lane, p_token, answer);
-END
-$$;
+END $$;
 
 CREATE OR REPLACE FUNCTION minion_server_cancel(p_lane TEXT, p_token BIGINT, p_job BIGINT, p_result TEXT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
@@ -140,9 +130,7 @@ DECLARE
   answer JSONB := minion_server_begin(p_lane, p_token);
   old    RECORD;
 BEGIN
-  IF answer IS NOT NULL THEN
-    RETURN answer;
-  END IF;
+  IF answer IS NOT NULL THEN RETURN answer; END IF;
   SELECT j.state, j.retries, j.worker INTO old FROM minion_jobs AS j WHERE j.id = p_job FOR UPDATE;
   IF NOT FOUND THEN
     RETURN '{"missing": true}';
@@ -151,8 +139,7 @@ BEGIN
   END IF;
   answer := minion_server_revoke(old.state, old.worker, p_job, old.retries);
   RETURN minion_server_remember(p_lane, p_token, minion_server_fail(answer, ARRAY[p_job], p_result));
-END
-$$;
+END $$;
 
 CREATE OR REPLACE FUNCTION minion_server_remove(p_lane TEXT, p_token BIGINT, p_job BIGINT, p_retries INT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
@@ -160,9 +147,7 @@ DECLARE
   answer JSONB := minion_server_begin(p_lane, p_token);
   old    RECORD;
 BEGIN
-  IF answer IS NOT NULL THEN
-    RETURN answer;
-  END IF;
+  IF answer IS NOT NULL THEN RETURN answer; END IF;
   SELECT j.state, j.retries INTO old FROM minion_jobs AS j WHERE j.id = p_job FOR UPDATE;
   IF NOT FOUND THEN
     RETURN '{"missing": true}';
@@ -170,8 +155,7 @@ BEGIN
     RETURN '{"accepted": false}';
   END IF;
   RETURN minion_server_remember(p_lane, p_token, minion_server_delete('{"accepted": true}', ARRAY[p_job]));
-END
-$$;
+END $$;
 
 -- Makes these jobs failed, whatever their state, without another attempt.
 CREATE OR REPLACE FUNCTION minion_server_fail(p_answer JSONB, p_jobs BIGINT[], p_result TEXT) RETURNS JSONB LANGUAGE plpgsql AS $$
@@ -179,8 +163,7 @@ BEGIN
   UPDATE minion_jobs SET state = 'failed', finished = now(), result = p_result::JSONB WHERE id = ANY (p_jobs);
   DELETE FROM minion_server_waiting WHERE job = ANY (p_jobs);
   RETURN minion_server_stage_children(p_answer, p_jobs);
-END
-$$;
+END $$;
 
 -- Deletes these jobs, whatever their state.
 CREATE OR REPLACE FUNCTION minion_server_delete(p_answer JSONB, p_jobs BIGINT[]) RETURNS JSONB LANGUAGE plpgsql AS $$
@@ -188,11 +171,10 @@ BEGIN
   DELETE FROM minion_jobs WHERE id = ANY (p_jobs);
   DELETE FROM minion_server_waiting WHERE job = ANY (p_jobs);
   RETURN minion_server_stage_children(p_answer, p_jobs);
-END
-$$;
+END $$;
 
--- Merges notes into those of jobs, each given once, and returns the jobs that exist. `p_gone` are keys to remove. No step:
--- to merge twice changes nothing.
+-- Merges notes into those of jobs, each given once, and returns the jobs that were changed: not those that may become larger
+-- than `p_most` bytes, if it is given. `p_gone` are keys to remove. No step: to merge twice changes nothing.
 CREATE OR REPLACE FUNCTION minion_server_note(p_jobs BIGINT[], p_notes TEXT[], p_gone TEXT[], p_most BIGINT)
   RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -201,36 +183,20 @@ DECLARE
   answer JSONB;
 BEGIN
   PERFORM set_config('minion_server.own', 'on', TRUE);
-  WITH noted AS (
-    UPDATE minion_jobs AS j
-    SET notes = minion_server_merged(j.args, j.notes, j.result, g.notes::JSONB,
-      ARRAY (SELECT jsonb_array_elements_text(g.gone::JSONB)), p_most)
-    FROM unnest(p_jobs, p_notes, p_gone) AS g (id, notes, gone) WHERE j.id = g.id
+  WITH given AS (
+    SELECT g.id, g.notes::JSONB AS notes, ARRAY (SELECT jsonb_array_elements_text(g.gone::JSONB)) AS gone
+    FROM unnest(p_jobs, p_notes, p_gone) AS g (id, notes, gone)
+  ), noted AS (
+    UPDATE minion_jobs AS j SET notes = (j.notes || g.notes) - g.gone
+    -- Stored values may be compressed, to less than a 300th of their size as a message. The text of a value, times 5.5, is
+    -- above that size (see minion_wire.sizes.upper_bound).
+    FROM given AS g WHERE j.id = g.id AND (p_most IS NULL
+      OR (pg_column_size(j.args) + coalesce(pg_column_size(j.result), 0))::BIGINT * 300 + pg_column_size(j.notes || g.notes) * 2
+        <= p_most
+      OR (octet_length(j.args::TEXT) + octet_length((j.notes || g.notes)::TEXT) + coalesce(octet_length(j.result::TEXT), 0))
+        * 5.5 + 16 <= p_most)
     RETURNING j.id
   )
   SELECT coalesce(jsonb_agg(n.id), '[]') INTO answer FROM noted AS n;
   RETURN answer;
-END
-$$;
-
--- Returns notes merged; raises an error, whose text is the size, if they make the job larger than `p_most` bytes. To remove
--- some is always possible.
-CREATE OR REPLACE FUNCTION minion_server_merged(p_args JSONB, p_old JSONB, p_result JSONB, p_notes JSONB, p_gone TEXT[], p_most BIGINT)
-  RETURNS JSONB LANGUAGE plpgsql IMMUTABLE AS $$
-DECLARE
-  merged JSONB := (p_old || p_notes) - p_gone;
-  size   BIGINT;
-BEGIN
-  -- Stored values may be compressed, to less than a 300th of their size as a message. The text of a value, times 5.5, is
-  -- above that size (see minion_wire.sizes.upper_bound). Only then is it measured.
-  IF (pg_column_size(p_args) + coalesce(pg_column_size(p_result), 0))::BIGINT * 300 + pg_column_size(merged) * 2 > p_most
-      AND (octet_length(p_args::TEXT) + octet_length(merged::TEXT) + coalesce(octet_length(p_result::TEXT), 0)) * 5.5 + 16
-        > p_most THEN
-    size := minion_server_job_size(p_args, merged, p_result);
-    IF size > p_most AND minion_server_content_size(merged) > minion_server_content_size(p_old) THEN
-      RAISE EXCEPTION USING ERRCODE = 'MN002', MESSAGE = size::TEXT;
-    END IF;
-  END IF;
-  RETURN merged;
-END
-$$;
+END $$;

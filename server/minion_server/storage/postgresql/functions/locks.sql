@@ -8,21 +8,16 @@ DECLARE
   answer JSONB := minion_server_begin(p_lane, p_token);
   taken  BIGINT;
 BEGIN
-  IF answer IS NOT NULL THEN
-    RETURN answer;
-  END IF;
+  IF answer IS NOT NULL THEN RETURN answer; END IF;
   IF NOT minion_lock(p_name, least(ceil(p_seconds), 2000000000)::INT, p_limit) THEN
     RETURN 'null';
   END IF;
-  IF p_seconds = 0 THEN
-    RETURN '0';
-  END IF;
+  IF p_seconds = 0 THEN RETURN '0'; END IF;
   -- It has locked the table: the last one is ours. It knows whole seconds only.
   UPDATE minion_locks SET expires = now() + p_seconds * INTERVAL '1 second'
   WHERE id = (SELECT max(l.id) FROM minion_locks AS l WHERE l.name = p_name) RETURNING id INTO taken;
   RETURN minion_server_remember(p_lane, p_token, to_jsonb(taken));
-END
-$$;
+END $$;
 
 -- Without an id, it is the lock of that name that expires first.
 CREATE OR REPLACE FUNCTION minion_server_release_lock(p_lane TEXT, p_token BIGINT, p_name TEXT, p_id BIGINT) RETURNS JSONB
@@ -30,15 +25,10 @@ CREATE OR REPLACE FUNCTION minion_server_release_lock(p_lane TEXT, p_token BIGIN
 DECLARE
   answer JSONB := minion_server_begin(p_lane, p_token);
 BEGIN
-  IF answer IS NOT NULL THEN
-    RETURN answer;
-  END IF;
+  IF answer IS NOT NULL THEN RETURN answer; END IF;
   DELETE FROM minion_locks WHERE id = (
     SELECT l.id FROM minion_locks AS l WHERE l.expires > now() AND l.name = p_name AND l.id = coalesce(p_id, l.id)
     ORDER BY l.expires LIMIT 1 FOR UPDATE);
-  IF NOT FOUND THEN
-    RETURN 'false';
-  END IF;
+  IF NOT FOUND THEN RETURN 'false'; END IF;
   RETURN minion_server_remember(p_lane, p_token, 'true');
-END
-$$;
+END $$;

@@ -15,8 +15,7 @@ BEGIN
     RAISE EXCEPTION 'lane % has gone on', p_lane;
   END IF;
   RETURN CASE WHEN last.token = p_token THEN last.answer END;
-END
-$$;
+END $$;
 
 -- Ends a step, and returns what it returns.
 CREATE OR REPLACE FUNCTION minion_server_remember(p_lane TEXT, p_token BIGINT, p_answer JSONB) RETURNS JSONB LANGUAGE plpgsql AS $$
@@ -27,5 +26,4 @@ BEGIN
     INSERT INTO minion_server_receipts (lane, token, answer, given) VALUES (p_lane, p_token, p_answer, now());
   END IF;
   RETURN p_answer;
-END
-$$;
+END $$;

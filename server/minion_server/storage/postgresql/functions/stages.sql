@@ -32,8 +32,7 @@ BEGIN
   DELETE FROM minion_server_waiting WHERE job = ANY (p_jobs) AND NOT EXISTS (
     SELECT 1 FROM minion_jobs AS j WHERE j.id = minion_server_waiting.job AND j.state::TEXT = 'inactive'
       AND NOT (j.delayed <= j.created AND j.parents = '{}' AND j.expires IS NULL));
-END
-$$;
+END $$;
 
 -- Makes the jobs that watch these parents undecided; returns whether there were any.
 CREATE OR REPLACE FUNCTION minion_server_release(p_parents BIGINT[]) RETURNS BOOL LANGUAGE plpgsql
@@ -41,8 +40,7 @@ CREATE OR REPLACE FUNCTION minion_server_release(p_parents BIGINT[]) RETURNS BOO
 BEGIN
   UPDATE minion_server_waiting SET stage = 'undecided', blocker = NULL WHERE blocker = ANY (p_parents);
   RETURN FOUND;
-END
-$$;
+END $$;
 
 -- Makes jobs expired whose time has come, and releases their children.
 CREATE OR REPLACE FUNCTION minion_server_stage_expired(p_most INT) RETURNS BIGINT[] LANGUAGE plpgsql AS $$
@@ -61,8 +59,7 @@ BEGIN
     PERFORM minion_server_release(expired);
   END IF;
   RETURN coalesce(expired, '{}');
-END
-$$;
+END $$;
 
 -- Makes delayed jobs ready, or undecided, whose time has come; returns those that are ready.
 CREATE OR REPLACE FUNCTION minion_server_stage_delayed(p_most INT) RETURNS BIGINT[] LANGUAGE plpgsql AS $$
@@ -80,8 +77,7 @@ BEGIN
   )
   SELECT array_agg(staged.job) INTO ready FROM staged WHERE staged.stage = 'ready';
   RETURN coalesce(ready, '{}');
-END
-$$;
+END $$;
 
 -- Makes an undecided job blocked or ready; returns its stage.
 --
@@ -104,8 +100,7 @@ BEGIN
   END IF;
   UPDATE minion_server_waiting SET stage = 'ready' WHERE job = p_job;
   RETURN 'ready';
-END
-$$;
+END $$;
 
 -- Stages up to `p_most` jobs that have expired, that are due, and that are undecided; returns that added to `p_answer`.
 CREATE OR REPLACE FUNCTION minion_server_stage(p_answer JSONB, p_most INT) RETURNS JSONB LANGUAGE plpgsql
@@ -137,8 +132,7 @@ BEGIN
   RETURN p_answer || jsonb_build_object('ready', coalesce(p_answer -> 'ready', '[]') || grouped,
     'expired', coalesce(p_answer -> 'expired', '[]') || to_jsonb(expired),
     'left', greatest((p_answer ->> 'left')::INT, undecided));
-END
-$$;
+END $$;
 
 -- Returns whether there is something to stage.
 CREATE OR REPLACE FUNCTION minion_server_unstaged() RETURNS BOOL LANGUAGE plpgsql STABLE
@@ -149,15 +143,11 @@ BEGIN
     OR EXISTS (SELECT 1 FROM minion_server_waiting WHERE stage = 'delayed' AND due <= now())
     OR EXISTS (SELECT 1 FROM minion_server_waiting
       WHERE expires IS NOT NULL AND stage <> 'expired' AND expires <= now());
-END
-$$;
+END $$;
 
 -- Releases the children of these parents, and stages if there are any; returns that added to `p_answer`.
 CREATE OR REPLACE FUNCTION minion_server_stage_children(p_answer JSONB, p_parents BIGINT[]) RETURNS JSONB LANGUAGE plpgsql AS $$
 BEGIN
-  IF minion_server_release(p_parents) THEN
-    RETURN minion_server_stage(p_answer, 1000);
-  END IF;
+  IF minion_server_release(p_parents) THEN RETURN minion_server_stage(p_answer, 1000); END IF;
   RETURN p_answer;
-END
-$$;
+END $$;

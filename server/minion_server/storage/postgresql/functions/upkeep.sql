@@ -28,8 +28,7 @@ BEGIN
   END IF;
   answer := jsonb_strip_nulls(jsonb_build_object('done', to_jsonb(jobs), 'last', last));
   RETURN minion_server_delete(answer, jobs);
-END
-$$;
+END $$;
 
 -- Removes inactive jobs that have expired.
 CREATE OR REPLACE FUNCTION minion_server_remove_expired(p_most INT) RETURNS JSONB
@@ -43,17 +42,14 @@ BEGIN
   PERFORM set_config('minion_server.own', 'on', TRUE);
   SELECT array_agg(e.job) INTO rows FROM (SELECT w.job FROM minion_server_waiting AS w WHERE w.stage = 'expired'
     ORDER BY w.due LIMIT p_most FOR UPDATE SKIP LOCKED) AS e;
-  IF rows IS NULL THEN
-    RETURN answer || '{"done": []}';
-  END IF;
+  IF rows IS NULL THEN RETURN answer || '{"done": []}'; END IF;
   SELECT coalesce(array_agg(j.id), '{}') INTO jobs FROM (SELECT id FROM minion_jobs
     WHERE id = ANY (rows) AND state::TEXT = 'inactive' AND expires <= now() FOR UPDATE SKIP LOCKED) AS j;
   answer := minion_server_delete(answer, jobs);
   DELETE FROM minion_server_waiting AS w WHERE w.job = ANY (rows)
     AND NOT EXISTS (SELECT 1 FROM minion_jobs AS j WHERE j.id = w.job AND j.state::TEXT = 'inactive');
   RETURN answer || jsonb_build_object('done', to_jsonb(jobs));
-END
-$$;
+END $$;
 
 -- Fails inactive jobs that have been due for too long.
 CREATE OR REPLACE FUNCTION minion_server_fail_stuck(p_seconds FLOAT8, p_result TEXT, p_most INT) RETURNS JSONB
@@ -74,5 +70,4 @@ BEGIN
     )) AND state::TEXT = 'inactive' ORDER BY id LIMIT p_most FOR UPDATE SKIP LOCKED
   ) AS j;
   RETURN minion_server_fail(jsonb_build_object('done', to_jsonb(jobs)), jobs, p_result);
-END
-$$;
+END $$;

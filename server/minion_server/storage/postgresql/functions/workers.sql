@@ -20,8 +20,7 @@ BEGIN
   VALUES (p_id, p_host, p_pid, p_status::JSONB, now(), now())
   ON CONFLICT (id) DO UPDATE SET notified = excluded.notified, status = excluded.status;
   RETURN p_id;
-END
-$$;
+END $$;
 
 -- Mends the sequence after a crash, for Perl Minion's workers, which take their ids from it themselves.
 CREATE OR REPLACE FUNCTION minion_server_heal() RETURNS VOID LANGUAGE sql AS $$
@@ -35,17 +34,14 @@ CREATE OR REPLACE FUNCTION minion_server_broadcast(p_lane TEXT, p_token BIGINT, 
 DECLARE
   answer JSONB := minion_server_begin(p_lane, p_token);
 BEGIN
-  IF answer IS NOT NULL THEN
-    RETURN answer;
-  END IF;
+  IF answer IS NOT NULL THEN RETURN answer; END IF;
   WITH commanded AS (
     UPDATE minion_workers SET inbox = inbox || jsonb_build_array(p_command::JSONB)
     WHERE p_workers = '{}' OR id = ANY (p_workers) RETURNING id
   )
   SELECT jsonb_build_object('commanded', coalesce(jsonb_agg(id), '[]')) INTO answer FROM commanded;
   RETURN minion_server_remember(p_lane, p_token, answer);
-END
-$$;
+END $$;
 
 -- Removes commands from an inbox, the first one and others while they have up to `p_length` characters in all.
 CREATE OR REPLACE FUNCTION minion_server_receive(p_lane TEXT, p_token BIGINT, p_worker BIGINT, p_length BIGINT) RETURNS JSONB
@@ -54,13 +50,9 @@ DECLARE
   answer JSONB := minion_server_begin(p_lane, p_token);
   rest   JSONB;
 BEGIN
-  IF answer IS NOT NULL THEN
-    RETURN answer;
-  END IF;
+  IF answer IS NOT NULL THEN RETURN answer; END IF;
   PERFORM 1 FROM minion_workers AS w WHERE w.id = p_worker AND w.inbox <> '[]' FOR UPDATE;
-  IF NOT FOUND THEN
-    RETURN '[]';
-  END IF;
+  IF NOT FOUND THEN RETURN '[]'; END IF;
   SELECT jsonb_agg(c.entry ORDER BY c.place) FILTER (WHERE c.place = 1 OR c.total <= p_length),
     coalesce(jsonb_agg(c.entry ORDER BY c.place) FILTER (WHERE c.place > 1 AND c.total > p_length), '[]')
   INTO answer, rest FROM (
@@ -69,5 +61,4 @@ BEGIN
   ) AS c;
   UPDATE minion_workers SET inbox = rest WHERE id = p_worker;
   RETURN minion_server_remember(p_lane, p_token, answer);
-END
-$$;
+END $$;

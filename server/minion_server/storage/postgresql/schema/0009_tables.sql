@@ -93,26 +93,6 @@ INSERT INTO minion_server_marks (worker) SELECT greatest(
   (SELECT coalesce(max(id), 0) FROM minion_workers), (SELECT coalesce(max(worker), 0) FROM minion_jobs))
 ON CONFLICT DO NOTHING;
 
--- For databases of versions before 25, until they have Minion's own table.
-CREATE TABLE IF NOT EXISTS minion_server_schedules (
-  id       BIGSERIAL PRIMARY KEY,
-  args     JSONB NOT NULL DEFAULT '[]' CHECK (jsonb_typeof(args) = 'array'),
-  attempts INT NOT NULL DEFAULT 1,
-  created  TIMESTAMPTZ NOT NULL DEFAULT now(),
-  cron     TEXT NOT NULL,
-  expire   INT,
-  last_job BIGINT,
-  last_run TIMESTAMPTZ,
-  lax      BOOL NOT NULL DEFAULT FALSE,
-  name     TEXT NOT NULL UNIQUE,
-  next_run TIMESTAMPTZ NOT NULL,
-  notes    JSONB NOT NULL DEFAULT '{}' CHECK (jsonb_typeof(notes) = 'object'),
-  paused   BOOL NOT NULL DEFAULT FALSE,
-  priority INT NOT NULL DEFAULT 0,
-  queue    TEXT NOT NULL DEFAULT 'default',
-  task     TEXT NOT NULL
-);
-
 -- The jobs that are there already.
 INSERT INTO minion_server_waiting (job, queue, task, priority, stage, due, expires)
 SELECT id, queue, task, priority,
