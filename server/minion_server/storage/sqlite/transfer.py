@@ -1,31 +1,40 @@
-"""Moving a whole queue into or out of a SQLite file (see `storage.transfer.Transfer`)."""
+"""Move a whole queue into or out of a SQLite file (see `storage.transfer.Transfer`)."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar, assert_never
 
 import apsw
+import orjson
 
 from minion_server.domain.errors import Conflict, DatabaseNotFound, Invalid
 from minion_server.domain.job import Job, JobState
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
-from minion_server.domain.worker import Worker
-from minion_server.storage.inbox import read_inbox
-from minion_server.storage.sqlite import rows, stages
+from minion_server.storage.inbox import read_inbox, to_entry
 from minion_server.storage.sqlite import seal as sealing
+from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.connection import connect_reader, connect_writer
 from minion_server.storage.sqlite.failures import translated
 from minion_server.storage.sqlite.file_lock import FileLock
 from minion_server.storage.sqlite.jobs import depend
-from minion_server.storage.sqlite.rows import to_column, to_json
+from minion_server.storage.sqlite.rows import (
+    JOB,
+    LOCK,
+    REQUEST,
+    SCHEDULE,
+    WORKER,
+    Columns,
+    to_columns,
+    to_json,
+)
 from minion_server.storage.sqlite.schema import (
     check_ours,
     is_current,
@@ -48,6 +57,8 @@ from minion_server.storage.transfer import (
 P = ParamSpec("P")
 T = TypeVar("T")
 Connect = Callable[[Path], apsw.Connection]
+
+_OTHERS: Mapping[str, Columns[Any]] = {"requests": REQUEST, "locks": LOCK, "schedules": SCHEDULE}
 
 
 class SqliteTransfer:
@@ -276,28 +287,16 @@ def _writing(connection: apsw.Connection) -> Iterator[None]:
         raise
 
 
-def _read(connection: apsw.Connection) -> Iterable[Record]:
-    inboxed = rows.Columns(" ".join(rows.WORKER.names), inbox="inbox", jobs="'[]'")
-    for fields in _select(connection, "jobs", rows.JOB):
-        yield Job(**fields, time=0.0)
-    for fields in _select(connection, "workers", inboxed):
-        inbox = read_inbox(fields.pop("inbox"))
-        yield WorkerRecord(worker=Worker(**fields), inbox=inbox)
-    for fields in _select(connection, "requests", rows.REQUEST):
-        yield RequestRecord(**fields)
-    for fields in _select(connection, "locks", rows.LOCK):
-        yield Lock(**fields)
-    for fields in _select(connection, "schedules", rows.SCHEDULE):
-        yield Schedule(**fields)
+def _read(connection: apsw.Connection) -> Iterator[Record]:
+    for row in connection.execute(f"SELECT {JOB.sql} FROM jobs ORDER BY id"):  # noqa: S608 - of constants
+        yield JOB.read(row, time=0.0)
+    for *row, inbox in connection.execute(f"SELECT {WORKER.sql}, inbox FROM workers ORDER BY id"):  # noqa: S608 - of constants
+        yield WorkerRecord(worker=WORKER.read(row), inbox=read_inbox(orjson.loads(inbox)))
+    for table, columns in _OTHERS.items():
+        for row in connection.execute(f"SELECT {columns.sql} FROM {table} ORDER BY 1"):  # noqa: S608 - of constants
+            yield columns.read(row)
     last: dict[Any, Any] = dict(connection.execute("SELECT name, seq FROM sqlite_sequence"))
     yield LastIds(**{table: last.get(table, 0) for table in LastIds.__slots__})
-
-
-def _select(
-    connection: apsw.Connection, table: str, columns: rows.Columns
-) -> Iterator[rows.Fields]:
-    for row in connection.execute(f"SELECT {columns.sql} FROM {table} ORDER BY 1"):  # noqa: S608 - of constants
-        yield columns.read(row)
 
 
 class _RecordWriter:
@@ -315,14 +314,14 @@ class _RecordWriter:
                 case Job():
                     self._write_job(record)
                 case WorkerRecord(worker=worker, inbox=commands):
-                    inbox = [[command.command, *command.args] for command in commands]
-                    self._insert("workers", worker, without="jobs", inbox=to_json(inbox))
+                    inbox = to_json([to_entry(command) for command in commands])
+                    self._insert("workers", to_columns(worker, without=["jobs"]), inbox=inbox)
                 case RequestRecord():
-                    self._insert("requests", record)
+                    self._insert("requests", to_columns(record))
                 case Lock():
-                    self._insert("locks", record)
+                    self._insert("locks", to_columns(record))
                 case Schedule():
-                    self._insert("schedules", record)
+                    self._insert("schedules", to_columns(record))
                 case LastIds():
                     self._last = record
                 case _:
@@ -340,21 +339,12 @@ class _RecordWriter:
     def _write_job(self, job: Job) -> None:
         inactive = job.state == JobState.INACTIVE
         result = to_json(job.result) if job.has_result else None
-        stage = "delayed" if inactive else None
-        self._insert("jobs", job, without="children time", result=result, stage=stage)
+        columns = to_columns(job, without=["children", "result", "time"])
+        self._insert("jobs", columns, result=result, stage="delayed" if inactive else None)
         depend(self._txn, job.id, job.parents)
         if inactive:
             self._unstaged.append(job.id)
 
-    def _insert(
-        self,
-        table: str,
-        record: Job | Worker | RequestRecord | Lock | Schedule,
-        *,
-        without: str = "",
-        **more: Any,
-    ) -> None:
-        names = [name for name in record.__slots__ if name not in without.split()]
-        columns = {name: to_column(name, getattr(record, name)) for name in names}
-        self._txn.insert(table, **(columns | more))
+    def _insert(self, table: str, columns: Mapping[str, Any], **more: Any) -> None:
+        self._txn.insert(table, **columns, **more)
         self.written[table] += 1
