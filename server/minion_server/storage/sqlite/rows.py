@@ -54,11 +54,11 @@ class Columns(Generic[Record]):
 
     def read(self, row: Sequence[Any], **others: Any) -> Record:
         """Return the record of a row, given its fields that are not in the database."""
-        found = dict(zip(self._names, row, strict=True))
+        found = dict(zip(self._names, row, strict=True), **others)
         for name, decode in self._decoders:
             if (value := found[name]) is not None:
                 found[name] = decode(value)
-        return self._record(**found, **others)
+        return self._record(**found)
 
 
 JOB = Columns(

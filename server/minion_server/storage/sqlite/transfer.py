@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar, assert_never
@@ -58,6 +58,8 @@ P = ParamSpec("P")
 T = TypeVar("T")
 Connect = Callable[[Path], apsw.Connection]
 
+_COUNT_ACTIVE = "SELECT count(*) FROM jobs WHERE state = 'active'"
+_COUNT = "SELECT state, count(*) FROM jobs GROUP BY state"
 _OTHERS: Mapping[str, Columns[Any]] = {"requests": REQUEST, "locks": LOCK, "schedules": SCHEDULE}
 
 
@@ -79,39 +81,25 @@ class SqliteTransfer:
         return f"{found.st_dev}:{found.st_ino}"
 
     async def check_empty(self) -> None:
-        def run() -> None:
-            if not self._path.exists():
-                return
-            with FileLock(self._path):
-                connection = connect_writer(self._path)
-                try:
+        def check() -> None:
+            if self._path.exists():
+                with self._locked() as connection:
                     self._check_empty(connection)
-                    if closed := sealing.closed_because(connection):
-                        raise Conflict(f"{self._path} is closed: {closed}")
-                finally:
-                    connection.close()
 
-        await self._run(run)
+        await self._run(check)
 
     async def status(self) -> StoreStatus:
         return await self._run(self._status)
 
     async def hold(self) -> None:
-        def run() -> None:
-            with self._opened(connect_writer) as connection, _writing(connection):
-                sealing.hold(connection)
-
-        await self._run(run)
+        await self._run(self._change, sealing.hold)
 
     async def active_jobs(self) -> int:
-        def run() -> int:
+        def count() -> int:
             with self._opened(connect_reader) as connection:
-                count: int = connection.execute(
-                    "SELECT count(*) FROM jobs WHERE state = 'active'"
-                ).get
-                return count
+                return int(connection.execute(_COUNT_ACTIVE).get)
 
-        return await self._run(run)
+        return await self._run(count)
 
     @asynccontextmanager
     async def read(self, *, seal: str | None = None) -> AsyncIterator[Records]:
@@ -139,11 +127,7 @@ class SqliteTransfer:
         await self._run(self._upgrade)
 
     async def reopen(self) -> None:
-        def run() -> None:
-            with self._opened(connect_writer) as connection, _writing(connection):
-                sealing.reopen(connection)
-
-        await self._run(run)
+        await self._run(self._change, sealing.reopen)
 
     async def write(self, records: Records) -> Mapping[str, int]:
         with FileLock(self._path):
@@ -159,11 +143,11 @@ class SqliteTransfer:
                 await self._run(connection.close)
 
     async def backup(self, path: Path) -> None:
-        def run() -> None:
+        def copy() -> None:
             with new_file(path) as unfinished, self._opened(connect_reader) as connection:
                 connection.execute("VACUUM INTO ?", (str(unfinished),))
 
-        await self._run(run)
+        await self._run(copy)
 
     async def _write(self, connection: apsw.Connection, records: Records) -> Mapping[str, int]:
         # What is not committed is rolled back when the connection is closed.
@@ -184,17 +168,35 @@ class SqliteTransfer:
                 raise Conflict(f"{self._path} is not empty: it has {table}")
 
     @contextmanager
+    def _connected(self, connect: Connect) -> Iterator[apsw.Connection]:
+        """Connect to the file, which may be empty, beside a server that may use it."""
+        if not self._path.exists():
+            raise DatabaseNotFound(str(self._path))
+        with closing(connect(self._path)) as connection:
+            check_ours(connection)
+            yield connection
+
+    @contextmanager
     def _opened(self, connect: Connect) -> Iterator[apsw.Connection]:
         """Open the database of whatever version, beside a server that may use it."""
-        self._check_exists()
-        connection = connect(self._path)
-        try:
-            check_ours(connection)
+        with self._connected(connect) as connection:
             if not version_of(connection):
                 raise DatabaseNotFound(str(self._path))
             yield connection
-        finally:
-            connection.close()
+
+    @contextmanager
+    def _locked(self) -> Iterator[apsw.Connection]:
+        """Open the file, which is made if need be, and keep servers out."""
+        with FileLock(self._path), closing(connect_writer(self._path)) as connection:
+            yield connection
+
+    def _change(self, change: Callable[[apsw.Connection], None]) -> None:
+        with self._opened(connect_writer) as connection:
+            # Other writers stay out of what is checked and written.
+            connection.execute("BEGIN IMMEDIATE")
+            change(connection)
+            # What is not committed is rolled back when the connection is closed.
+            connection.execute("COMMIT")
 
     def _open_to_read(self, folder: Path) -> apsw.Connection:
         """Open the database, or a copy of it with the present schema if its own is older."""
@@ -221,16 +223,8 @@ class SqliteTransfer:
         return connect_writer(self._path)
 
     def _upgrade(self) -> None:
-        with FileLock(self._path):
-            connection = connect_writer(self._path)
-            try:
-                migrate(connection)
-            finally:
-                connection.close()
-
-    def _check_exists(self) -> None:
-        if not self._path.exists():
-            raise DatabaseNotFound(str(self._path))
+        with self._locked() as connection:
+            migrate(connection)
 
     async def _run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a step on a thread, to its end even when the caller is cancelled."""
@@ -250,15 +244,12 @@ class SqliteTransfer:
             yield batch
 
     def _status(self) -> StoreStatus:
-        self._check_exists()
-        connection = connect_reader(self._path)
-        try:
-            check_ours(connection)
+        with self._connected(connect_reader) as connection:
             version = version_of(connection)
             jobs: dict[str, int] = {}
             closed = ""
             if version:
-                counted = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state")
+                counted = connection.execute(_COUNT)
                 jobs = dict.fromkeys(JobState, 0) | {JobState(state): n for state, n in counted}
                 closed = sealing.closed_because(connection)
             return StoreStatus(
@@ -269,22 +260,6 @@ class SqliteTransfer:
                 bytes=connection.pragma("page_count") * connection.pragma("page_size"),
                 closed=closed,
             )
-        finally:
-            connection.close()
-
-
-@contextmanager
-def _writing(connection: apsw.Connection) -> Iterator[None]:
-    """Keep other writers out of what is checked and written in a block, which is all or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # Some errors, a full disk's among them, have rolled back already.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
 
 
 def _read(connection: apsw.Connection) -> Iterator[Record]:
