@@ -15,7 +15,7 @@ from minion_server.domain.job import Job, JobState
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Worker
-from minion_server.storage.inbox import read_inbox
+from minion_server.storage.inbox import read_inbox, to_entry
 from minion_server.storage.postgresql import rows
 from minion_server.storage.postgresql import seal as sealing
 from minion_server.storage.postgresql.address import parse_address
@@ -285,7 +285,7 @@ class _RecordWriter:
                         fields["result"] = None
                     tables["minion_jobs"].append(fields)
                 case WorkerRecord(worker=worker, inbox=commands):
-                    inbox = [[command.command, *command.args] for command in commands]
+                    inbox = [to_entry(command) for command in commands]
                     fields = _columns(worker, without=("jobs",)) | {"inbox": to_json(inbox)}
                     tables["minion_workers"].append(fields)
                 case RequestRecord():
