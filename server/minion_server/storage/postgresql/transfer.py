@@ -15,7 +15,7 @@ from minion_server.domain.job import Job, JobState, JsonValue
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Worker
-from minion_server.storage.inbox import read_inbox
+from minion_server.storage.inbox import read_inbox, to_entry
 from minion_server.storage.postgresql import rows
 from minion_server.storage.postgresql import seal as sealing
 from minion_server.storage.postgresql.address import parse_address
@@ -298,7 +298,7 @@ def _to_row(record: _Stored, schedules: str) -> tuple[str, rows.Fields]:
             fields = _columns(record, without=("children", "time"))
             return "minion_jobs", fields if record.has_result else fields | {"result": None}
         case WorkerRecord(worker=worker, inbox=commands):
-            inbox = [[command.command, *command.args] for command in commands]
+            inbox = [to_entry(command) for command in commands]
             return "minion_workers", _columns(worker, without=("jobs",)) | {"inbox": to_json(inbox)}
         case RequestRecord():
             return "minion_server_requests", _columns(record)

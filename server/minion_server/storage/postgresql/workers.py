@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from minion_server.domain import limits
 from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter, WorkerPage
-from minion_server.storage.inbox import read_inbox
+from minion_server.storage.inbox import read_inbox, to_entry
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.lists import Listing
 from minion_server.storage.postgresql.payloads import to_changes
@@ -53,7 +53,7 @@ class Workers(Verbs):
         return WorkerPage(workers=[Worker(**fields) for fields in page], total=total)
 
     async def broadcast(self, command: Command, worker_ids: Sequence[int]) -> bool:
-        entry = to_json([command.command, *command.args])
+        entry = to_json(to_entry(command))
         changes = to_changes(
             await self._database.step("minion_server_broadcast", entry, list(worker_ids))
         )

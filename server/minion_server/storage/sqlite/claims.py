@@ -69,7 +69,7 @@ class Claims(Verbs):
             while len(claimed) < claim.max_jobs:
                 rest = replace(claim, max_jobs=claim.max_jobs - len(claimed))
                 taken = [
-                    ClaimedJob(**CLAIMED.read(row))
+                    CLAIMED.read(row)
                     for job_id in _ready_ids(txn, rest)
                     for row in txn.rows(_TAKE, txn.now, worker_id, job_id)
                 ]

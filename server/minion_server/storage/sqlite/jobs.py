@@ -30,6 +30,7 @@ _INSERT = """
       priority, queue, stage, task)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_REQUEST = "INSERT OR REPLACE INTO requests (request_id, job, created) VALUES (?, ?, ?)"
 _REQUESTED = "SELECT job FROM requests WHERE request_id = ? AND created > ?"
 
 # It is 'delayed' until its stage has been decided, which follows at once.
@@ -194,12 +195,7 @@ def _insert(txn: Transaction, job: NewJob, args: str, notes: str, parents: str) 
     if job.parents:
         depend(txn, job_id, job.parents)
     if job.request_id is not None:
-        txn.execute(
-            "INSERT OR REPLACE INTO requests (request_id, job, created) VALUES (?, ?, ?)",
-            job.request_id,
-            job_id,
-            now,
-        )
+        txn.execute(_REQUEST, job.request_id, job_id, now)
     txn.changes.jobs.add(job_id)
     if stage == "ready":
         txn.changes.add_ready(job.queue, job.task, job.priority)
