@@ -26,7 +26,7 @@ from minion_server.cli.output import (
 )
 from minion_server.cli.verbs import add_page_arguments, add_verbs, collect
 from minion_server.domain.errors import Invalid
-from minion_server.setting_values import argument, parse_id
+from minion_server.settings.values import argument, parse_id
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -23,55 +23,16 @@ from minion.v1 import (
 from minion_client import errors as client
 from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls
 
-from minion_server import keys
 from minion_server.address_book import AddressBook
 from minion_server.domain.errors import Invalid, MinionError
-from minion_server.setting_values import parse_flag, parse_interval, parse_path, parse_target
-from minion_server.settings import (
-    API_KEY,
-    DATA_DIR,
-    KEY_FILE,
-    Option,
-    add_arguments,
-    resolve,
-)
+from minion_server.settings import keys
+from minion_server.settings.options import CONNECTION_OPTIONS
+from minion_server.settings.sources import add_arguments, resolve
 
 T = TypeVar("T")
 
-TARGET = Option(
-    name="target",
-    parse=parse_target,
-    # Without a default, it is known whether it was given.
-    help=f"gRPC address; default: of the data directory's server, else {DEFAULT_TARGET}",
-    metavar="HOST:PORT",
-)
-TLS = Option(
-    name="tls",
-    parse=parse_flag,
-    help="connect with TLS, trusting the certificate authorities that gRPC brings",
-    default=False,
-    metavar=None,
-)
-TLS_CA = Option(
-    name="tls_ca",
-    parse=parse_path,
-    help="connect with TLS, trusting the certificate authorities in this file (PEM)",
-    metavar="FILE",
-)
-TIMEOUT = Option(
-    name="timeout",
-    parse=parse_interval,
-    help="how long to wait for an answer",
-    default=30.0,
-    metavar="DURATION",
-)
 PERSIST_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
-ADDRESS_OPTIONS = (TARGET, DATA_DIR, TLS, TLS_CA)
-"""Say which server, for commands that show no key of their own."""
-ENDPOINT_OPTIONS = (*ADDRESS_OPTIONS, API_KEY, KEY_FILE)
-"""Say which server, and with which key."""
-CONNECTION_OPTIONS = (*ENDPOINT_OPTIONS, TIMEOUT)
 
 
 class CallFailed(MinionError):
@@ -167,7 +128,7 @@ def make_endpoint(values: Mapping[str, Any]) -> Endpoint:
         Conflict: The key cannot be read.
     """
     target = values["target"] or AddressBook(values["data_dir"]).grpc() or DEFAULT_TARGET
-    key = _find_key(values) if API_KEY.name in values else None
+    key = _find_key(values) if "api_key" in values else None
     return Endpoint(target=target, key=key, tls=_find_tls(values))
 
 

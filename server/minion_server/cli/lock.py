@@ -21,7 +21,7 @@ from minion_server.cli.output import (
 )
 from minion_server.cli.verbs import add_page_arguments, add_verbs, collect, each
 from minion_server.domain.errors import Invalid
-from minion_server.setting_values import (
+from minion_server.settings.values import (
     argument,
     parse_duration,
     parse_id,

@@ -21,7 +21,7 @@ from minion_server.cli.output import (
     show_time,
 )
 from minion_server.cli.verbs import add_page_arguments, add_verbs, collect, each
-from minion_server.setting_values import argument, parse_duration, parse_int32
+from minion_server.settings.values import argument, parse_duration, parse_int32
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -10,7 +10,7 @@ import grpc
 
 from minion_server.cli.connection import Connection, add_connection_arguments, connect
 from minion_server.cli.output import print_message, print_warning
-from minion_server.setting_values import argument, parse_natural, parse_unicode
+from minion_server.settings.values import argument, parse_natural, parse_unicode
 
 Verb = Callable[[argparse.Namespace, Connection], int]
 """Runs one verb; answers the exit status: 1 when something asked for was not done."""

@@ -21,24 +21,22 @@ from minion_client.tasks import REGISTRY, Job, call
 from minion_wire.sizes import MAX_JOB_BYTES
 from minion_wire.values import from_list, from_struct, to_struct, to_value
 
-from minion_server import settings as settings_module
-from minion_server.app import TASK_SETTINGS, load_tasks
 from minion_server.cli.connection import Connection, persist
 from minion_server.cli.output import print_message, print_warning, show_json
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import FOREGROUND_QUEUE
-from minion_server.settings import DATA_DIR, OPTIONS
+from minion_server.settings.options import TASK_OPTIONS
+from minion_server.settings.sources import resolve
+from minion_server.tasks import load_tasks
 
-TASK_OPTIONS: Final = tuple(
-    option for option in OPTIONS if option.name in TASK_SETTINGS and option is not DATA_DIR
-)
+RUN_OPTIONS: Final = tuple(option for option in TASK_OPTIONS if option.name != "data_dir")
 """Besides the data directory, which every verb has."""
 HEARTBEAT_SECONDS: Final = 15.0
 
 
 def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
     """Retry a job for one attempt in a queue of its own, and perform it; 1 if it fails."""
-    load_tasks(**settings_module.resolve((DATA_DIR, *TASK_OPTIONS), arguments))
+    load_tasks(**resolve(TASK_OPTIONS, arguments))
     detail = connection.stub.GetJobDetail(
         pb.GetJobDetailRequest(id=arguments.id), **connection.call
     )
