@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,29 +39,30 @@ class CallFailed(MinionError):
     """A call that the server refused, or that did not reach it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """A connection to a server.
+    """A connection to a server: one stub a service, whose calls have the key and a timeout.
 
     Attributes:
         endpoint: The server.
-        stub: Makes calls of MinionService.
-        workers: Makes calls of WorkerService.
-        locks: Makes calls of LockService.
-        schedules: Makes calls of ScheduleService.
-        admin: Makes calls of AdminService.
-        call: Keyword arguments for each call: metadata and timeout.
-        stream: The same for streams, which may last.
+        timeout: Seconds that a call may take where it is given no other.
     """
 
-    endpoint: Endpoint
-    stub: minion_service_pb2_grpc.MinionServiceStub
-    workers: worker_service_pb2_grpc.WorkerServiceStub
-    locks: lock_service_pb2_grpc.LockServiceStub
-    schedules: schedule_service_pb2_grpc.ScheduleServiceStub
-    admin: admin_service_pb2_grpc.AdminServiceStub
-    call: dict[str, Any]
-    stream: dict[str, Any]
+    def __init__(self, endpoint: Endpoint, channel: grpc.Channel, timeout: float) -> None:
+        self.endpoint = endpoint
+        self.timeout = timeout
+        call = {"metadata": endpoint.metadata, "timeout": timeout}
+
+        def stub(kind: Callable[[grpc.Channel], T]) -> T:
+            made = kind(channel)
+            for name, method in vars(made).items():
+                setattr(made, name, partial(method, **call))
+            return made
+
+        self.stub = stub(minion_service_pb2_grpc.MinionServiceStub)
+        self.workers = stub(worker_service_pb2_grpc.WorkerServiceStub)
+        self.locks = stub(lock_service_pb2_grpc.LockServiceStub)
+        self.schedules = stub(schedule_service_pb2_grpc.ScheduleServiceStub)
+        self.admin = stub(admin_service_pb2_grpc.AdminServiceStub)
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,19 +82,9 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
     endpoint = make_endpoint(values)
     # It logs the traceback of an answer that it cannot read; the error of the call says so too.
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
-    metadata = endpoint.metadata
     try:
         with endpoint.open() as channel:
-            yield Connection(
-                endpoint=endpoint,
-                stub=minion_service_pb2_grpc.MinionServiceStub(channel),
-                workers=worker_service_pb2_grpc.WorkerServiceStub(channel),
-                locks=lock_service_pb2_grpc.LockServiceStub(channel),
-                schedules=schedule_service_pb2_grpc.ScheduleServiceStub(channel),
-                admin=admin_service_pb2_grpc.AdminServiceStub(channel),
-                call={"metadata": metadata, "timeout": values["timeout"]},
-                stream={"metadata": metadata},
-            )
+            yield Connection(endpoint, channel, values["timeout"])
     except grpc.RpcError as error:
         raise CallFailed(endpoint.explain(error)) from None
     except client.MinionError as error:
