@@ -26,11 +26,12 @@ import grpc
 import uvloop
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import minion_service_pb2_grpc
-from minion_server.app import DATABASE_FILE, Server, find_key
+from minion_server.app import Server, find_key
 from minion_server.domain.job import Claim, NewJob
 from minion_server.domain.worker import Registration
-from minion_server.settings import OPTIONS, Settings
+from minion_server.settings.options import Settings
 from minion_server.storage.sqlite import SqliteStorage
+from minion_server.stores import DATABASE_FILE
 
 BATCH = 100
 CALLERS = 8
@@ -40,19 +41,15 @@ CLAIMS = 200
 
 
 def settings(directory: Path, **values: Any) -> Settings:
-    defaults = {option.name: option.default for option in OPTIONS}
-    return Settings(
-        **defaults
-        | {
-            "data_dir": directory,
-            "grpc_listen": ("127.0.0.1", 0),
-            "no_http": True,
-            "no_library": True,
-            "tasks": ("noop_tasks",),
-            "log_level": "WARNING",
-        }
-        | values
-    )
+    defaults: dict[str, Any] = {
+        "data_dir": directory,
+        "grpc_listen": ("127.0.0.1", 0),
+        "no_http": True,
+        "no_library": True,
+        "tasks": ("noop_tasks",),
+        "log_level": "WARNING",
+    }
+    return Settings(**defaults | values)
 
 
 @contextmanager

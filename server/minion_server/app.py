@@ -1,27 +1,18 @@
-"""The composition root: the only place that names concrete stores, and that wires everything."""
+"""The composition root: the only place that wires everything."""
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import logging
-import os
-import sys
-import traceback
-from collections.abc import Sequence
-from datetime import timedelta
-from pathlib import Path
-from types import ModuleType
+from contextlib import AsyncExitStack
 
 from minion_client import ChildStartError
 from minion_client.tasks import REGISTRY
 from minion_client.worker import Worker
 from minion_rest_bridge.app import create_app
 
-from minion_server import keys
 from minion_server.address_book import AddressBook
 from minion_server.domain.errors import Invalid
-from minion_server.domain.policy import Policy, Retention
 from minion_server.domain.worker import MISSED_HEARTBEATS
 from minion_server.engine.dispatcher import Dispatcher
 from minion_server.engine.hearing import Hearing
@@ -34,90 +25,21 @@ from minion_server.engine.stager import Stager
 from minion_server.engine.watchers import Watchers
 from minion_server.http import HttpServer, join
 from minion_server.rpc.server import RpcServer
-from minion_server.settings import Settings
-from minion_server.storage.base import Storage
-from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer
-from minion_server.storage.transfer import Transfer
+from minion_server.settings import keys
+from minion_server.settings.options import TASK_OPTIONS, Settings
+from minion_server.stores import open_storage
+from minion_server.tasks import load_tasks
 
 logger = logging.getLogger(__name__)
 
-DATABASE_FILE = "minion.db"
-SQLITE_SCHEME = "sqlite:///"
-POSTGRESQL_SCHEMES = frozenset({"postgresql", "postgres"})
-LIBRARY_MODULE = "minion_server.library"
-TASK_SETTINGS = ("data_dir", "tasks", "no_library", "library_dir")
-"""The settings that say which tasks there are, and where the bundled ones work."""
 HEARTBEAT_SECONDS = 15.0
 """Longest time between two heartbeats of the worker in the server."""
 CALL_GRACE_SECONDS = 2.0
 """Time that calls under way are given at the end."""
 
 
-def open_storage(settings: Settings) -> Storage:
-    """Answer the store that the settings name, not opened yet.
-
-    Raises:
-        Invalid: There is no such kind of store.
-    """
-    policy = Policy(
-        retention=Retention(
-            missing_after=timedelta(seconds=settings.missing_after),
-            remove_after=timedelta(seconds=settings.remove_after),
-            stuck_after=timedelta(seconds=settings.stuck_after),
-        )
-    )
-    database = settings.database or default_database(settings.data_dir)
-    if _is_postgresql(database):
-        storage: Storage = _postgresql().PostgresStorage(database, policy=policy)
-        return storage
-    return SqliteStorage(_sqlite_path(database), policy=policy)
-
-
-def open_transfer(database: str) -> Transfer:
-    """Answer what is done to a database as a whole.
-
-    Args:
-        database: Its URL.
-
-    Raises:
-        Invalid: There is no such kind of store.
-    """
-    if _is_postgresql(database):
-        transfer: Transfer = _postgresql().PostgresTransfer(database)
-        return transfer
-    return SqliteTransfer(_sqlite_path(database))
-
-
-def default_database(data_dir: Path) -> str:
-    """Answer the URL of the embedded database of a data directory."""
-    return f"{SQLITE_SCHEME}{data_dir / DATABASE_FILE}"
-
-
-def _is_postgresql(database: str) -> bool:
-    return database.partition("://")[0] in POSTGRESQL_SCHEMES
-
-
-def _postgresql() -> ModuleType:
-    try:
-        from minion_server.storage import postgresql  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise Invalid("--database", f"needs the extra minion-server[postgres] ({error})") from error
-    return postgresql
-
-
-def _sqlite_path(database: str) -> Path:
-    path = database.removeprefix(SQLITE_SCHEME)
-    if path == database or not path:
-        # What it names instead may hold a password.
-        scheme = database.partition("://")[0]
-        raise Invalid(
-            "--database", f"must be {SQLITE_SCHEME}PATH or postgresql://..., not {scheme}"
-        )
-    return Path(path)
-
-
 def find_key(settings: Settings) -> str:
-    """Answer the key: the one given, else the one kept, else a new one that is kept from now on."""
+    """Return the key: the one given, else the one kept, else a new one that is kept from now on."""
     if settings.api_key:
         return settings.api_key
     key = keys.read_key(settings.key_path)
@@ -149,7 +71,8 @@ class Server:
         self._settings = settings
         self._modules: list[str] = []
         if not settings.no_scheduler:
-            self._modules = load_tasks(**{name: getattr(settings, name) for name in TASK_SETTINGS})
+            values = {option.name: getattr(settings, option.name) for option in TASK_OPTIONS}
+            self._modules = load_tasks(**values)
         self._storage = open_storage(settings)
         self._watchers = Watchers(self._storage)
         self._scheduler = Scheduler(self._storage)
@@ -167,7 +90,7 @@ class Server:
         self._worker: Worker | None = None
         self._working: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
-        self._addresses = AddressBook(settings.data_dir)
+        self._stack = AsyncExitStack()
 
     async def start(self) -> None:
         """Open the store, rescue what a dead predecessor left, serve, and take jobs.
@@ -176,56 +99,13 @@ class Server:
             MinionError: The store cannot be opened, or a setting cannot be accepted.
             OSError: An address cannot be listened on.
         """
-        settings = self._settings
-        await self._storage.open()
-        try:
-            # Not before the database is this server's alone: a start that is refused must not make
-            # a key beside the one that another server holds.
-            key = find_key(settings)
-            await recover(self._storage, own_namespace=pid_namespace())
-            self._rpc = RpcServer(
-                storage=self._storage,
-                scheduler=self._scheduler,
-                watchers=self._watchers,
-                key=key,
-                hearing=self._hearing,
-            )
-            host, port = settings.grpc_listen
-            self.grpc_address = join(host, await self._rpc.start(join(host, port)))
-            if not settings.no_http:
-                self._http = HttpServer(create_app(self._rpc.channel), settings.http_listen)
-                self.http_address = await self._http.start()
-            self._stager.start()
-            self._dispatcher.start()
-            self._hearing.start()
-            self._repairer.start()
-            if not settings.no_scheduler:
-                await self._start_worker()
-            self._addresses.write(grpc=self.grpc_address, http=self.http_address)
-        except BaseException:
-            await self.stop()
-            raise
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
 
     async def stop(self) -> None:
         """Drain: take no more jobs, give running ones their grace, then end everything."""
-        if hasattr(self, "_rpc"):
-            await self._rpc.drain()
-        if self._worker is not None and self._working is not None:
-            self._worker.stop()
-            await asyncio.wait([self._working])
-            if error := self._working.exception():
-                logger.error("the worker failed", exc_info=error)
-        self._scheduler.close()
-        await self._repairer.stop()
-        await self._hearing.stop()
-        await self._dispatcher.stop()
-        await self._stager.stop()
-        if self._http is not None:
-            await self._http.stop(CALL_GRACE_SECONDS)
-        if hasattr(self, "_rpc"):
-            await self._rpc.stop(CALL_GRACE_SECONDS)
-        await self._storage.close()
-        self._addresses.remove()
+        await self._stack.aclose()
 
     async def failed(self) -> None:
         """Wait until the worker or the HTTP server ends by itself, and raise why."""
@@ -242,10 +122,45 @@ class Server:
         for part in done:
             part.result()
 
-    def hurry(self) -> None:
+    def end_grace(self) -> None:
         """Cut the grace of `stop` short."""
         if self._worker is not None:
             self._worker.stop()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        settings = self._settings
+        addresses = AddressBook(settings.data_dir)
+        stack.callback(addresses.remove)
+        await self._storage.open()
+        stack.push_async_callback(self._storage.close)
+        # Not before the database is this server's alone: a start that is refused must not make a
+        # key beside the one that another server holds.
+        key = find_key(settings)
+        await recover(self._storage, own_namespace=pid_namespace())
+        rpc = RpcServer(
+            storage=self._storage,
+            scheduler=self._scheduler,
+            watchers=self._watchers,
+            key=key,
+            hearing=self._hearing,
+        )
+        stack.push_async_callback(rpc.stop, CALL_GRACE_SECONDS)
+        host, port = settings.grpc_listen
+        self.grpc_address = join(host, await rpc.start(join(host, port)))
+        if not settings.no_http:
+            self._http = HttpServer(create_app(rpc.channel), settings.http_listen)
+            self.http_address = await self._http.start()
+            stack.push_async_callback(self._http.stop, CALL_GRACE_SECONDS)
+        for loop in (self._stager, self._dispatcher, self._hearing, self._repairer):
+            loop.start()
+            stack.push_async_callback(loop.stop)
+        stack.callback(self._scheduler.close)
+        stack.push_async_callback(self._stop_worker)
+        # First of all: remote workers get no more jobs while those here end.
+        stack.push_async_callback(rpc.drain)
+        if not settings.no_scheduler:
+            await self._start_worker()
+        addresses.write(grpc=self.grpc_address, http=self.http_address)
 
     async def _start_worker(self) -> None:
         settings = self._settings
@@ -273,57 +188,9 @@ class Server:
             except ChildStartError as error:
                 raise Invalid("--tasks", str(error)) from None
 
-
-def load_tasks(
-    *, data_dir: Path, tasks: Sequence[str], no_library: bool, library_dir: Path | None
-) -> list[str]:
-    """Import the modules that define tasks, the bundled ones first, and return their names.
-
-    The arguments are the settings `TASK_SETTINGS`.
-
-    Raises:
-        Invalid: One cannot be imported.
-    """
-    modules = tasks if no_library else (LIBRARY_MODULE, *tasks)
-    return import_tasks(modules, library_dir or data_dir / "library")
-
-
-def import_tasks(modules: Sequence[str], library_dir: Path) -> list[str]:
-    """Import modules that define tasks, from `sys.path` or the working directory.
-
-    Args:
-        modules: Their names, which are answered.
-        library_dir: Where the bundled tasks keep archives.
-
-    Raises:
-        Invalid: One cannot be imported.
-    """
-    # The bundled tasks, in this process and in those it starts, are told where to work.
-    os.environ["MINION_LIBRARY_DIR"] = str(library_dir.absolute())
-    working_directory = str(Path.cwd())
-    if working_directory not in sys.path:
-        sys.path.append(working_directory)
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except KeyboardInterrupt:
-            raise
-        # A module may raise anything, SystemExit too, which would end this program without a word.
-        except BaseException as error:
-            raise Invalid("--tasks", f"cannot import {module}: {_describe(error)}") from error
-    return list(modules)
-
-
-def _describe(error: BaseException) -> str:
-    """Return the kind and text of an error in one line, and where in the first module it arose."""
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and frame.filename != __file__
-    ]
-    if not frames:
-        return text
-    # The last line within the module itself: what it called is not its writer's.
-    line = next(f.lineno for f in reversed(frames) if f.filename == frames[0].filename)
-    return f"{text} ({frames[0].filename}, line {line})"
+    async def _stop_worker(self) -> None:
+        if self._worker is not None and self._working is not None:
+            self._worker.stop()
+            await asyncio.wait([self._working])
+            if error := self._working.exception():
+                logger.error("the worker failed", exc_info=error)

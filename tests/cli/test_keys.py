@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from minion_server.keys import make_key, read_key
+from minion_server.settings.keys import make_key, read_key
 
 
 def test_a_key_is_made_once_by_however_many_at_the_same_time(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from minion_server.cli.serving import heed_signals, run_loop
+from minion_server.cli.serving import run_loop, stop_event
 
 
 def interrupt() -> None:
@@ -22,7 +22,7 @@ def interrupt() -> None:
 )
 def test_a_callback_does_not_end_the_loop(callback: Callable[[], None]) -> None:
     async def main() -> int:
-        heed_signals(lambda: None)
+        stop_event(lambda: None)
         loop = asyncio.get_running_loop()
         loop.call_soon(callback)
         later = asyncio.Event()
@@ -43,7 +43,7 @@ def test_the_main_coroutine_may_exit() -> None:
 
 def test_a_signal_is_heeded_after_a_callback_that_exits() -> None:
     async def main() -> int:
-        told = heed_signals(lambda: None)
+        told = stop_event(lambda: None)
         loop = asyncio.get_running_loop()
         loop.call_soon(sys.exit, 3)
         loop.call_soon(signal.raise_signal, signal.SIGTERM)

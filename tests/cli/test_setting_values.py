@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from minion_server import setting_values as values
 from minion_server.cli import json_arguments
 from minion_server.cli.main import build_parser
 from minion_server.domain.errors import Invalid
 from minion_server.domain.limits import MAX_SPAN
-from minion_server.settings import OPTIONS, Option, load, resolve
+from minion_server.settings import values
+from minion_server.settings.options import OPTIONS, Option
+from minion_server.settings.sources import load, resolve
 
 DURATIONS = {
     "0": timedelta(),
@@ -153,7 +154,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: str) -> No
 
 @pytest.mark.parametrize("name", ["api_key", "database"])
 def test_secrets_are_not_shown(tmp_path: Path, name: str) -> None:
-    option: Option = next(option for option in OPTIONS if option.name == name)
+    option: Option = OPTIONS[name]
     arguments = build_parser().parse_args(["serve", "--data-dir", str(tmp_path)])
     with pytest.raises(Invalid) as caught:
         resolve([option], arguments, {option.variable: "hush\udcff"})

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from minion_server.cli.main import build_parser
-from minion_server.settings import OPTIONS, load
+from minion_server.settings.options import SERVE_OPTIONS
+from minion_server.settings.sources import load
 from support.cli import told
 from support.processes import KEY, MinionProcess, minion
 
@@ -179,7 +180,7 @@ def test_tasks_are_found_in_the_working_directory(
 
 def test_the_help_names_flag_variable_and_setting(home: Path) -> None:
     text = " ".join(minion("serve", "--help", home=home, COLUMNS="200").stdout.split())
-    for option in OPTIONS:
+    for option in SERVE_OPTIONS:
         assert f"({option.variable}, {option.name}" in text
         assert option.flag in text
 

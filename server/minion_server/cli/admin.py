@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import defaultdict
-from typing import Any
+from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict
 from minion.v1 import admin_service_pb2 as admin
@@ -16,8 +16,8 @@ from minion_server.cli.connection import Connection
 from minion_server.cli.json_arguments import parse_array
 from minion_server.cli.output import (
     print_fields,
+    print_list,
     print_message,
-    print_rest,
     print_table,
     print_warning,
     shorten,
@@ -26,7 +26,16 @@ from minion_server.cli.output import (
 )
 from minion_server.cli.verbs import add_page_arguments, add_verbs, collect
 from minion_server.domain.errors import Invalid
-from minion_server.setting_values import argument, parse_id
+from minion_server.settings.values import argument, parse_id
+
+COLUMNS: Final = {
+    "ID": lambda worker: worker.id,
+    "HOST": lambda worker: worker.host,
+    "PID": lambda worker: worker.pid,
+    "NOTIFIED": lambda worker: show_time(worker.notified),
+    "QUEUES": lambda worker: ", ".join(_queues(worker)),
+    "JOBS": lambda worker: shorten(", ".join(map(str, worker.jobs)) or "-"),
+}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,29 +76,11 @@ def list_workers(arguments: argparse.Namespace, connection: Connection) -> int:
     if missing:
         print_warning(f"there is no worker {', '.join(map(str, missing))}")
         return 1
-    if arguments.json:
-        print_message(response)
-        return 0
-    if arguments.ids:
+    if arguments.ids and not arguments.json:
         for worker in response.workers:
             print_fields(_fields(worker))
         return 0
-    print_table(
-        ("ID", "HOST", "PID", "NOTIFIED", "QUEUES", "JOBS"),
-        [
-            (
-                worker.id,
-                worker.host,
-                worker.pid,
-                show_time(worker.notified),
-                ", ".join(_queues(worker)),
-                shorten(", ".join(map(str, worker.jobs)) or "-"),
-            )
-            for worker in response.workers
-        ],
-    )
-    print_rest(len(response.workers), response.total)
-    return 0
+    return print_list(response, COLUMNS, as_json=arguments.json)
 
 
 def list_tasks(arguments: argparse.Namespace, connection: Connection) -> int:
@@ -118,7 +109,7 @@ def broadcast(arguments: argparse.Namespace, connection: Connection) -> int:
     request = pb.BroadcastCommandRequest(
         command=arguments.command, args=arguments.args, ids=arguments.ids
     )
-    response = connection.workers.BroadcastCommand(request, **connection.call)
+    response = connection.workers.BroadcastCommand(request)
     if arguments.json:
         print_message(response)
     elif not response.accepted:
@@ -128,7 +119,7 @@ def broadcast(arguments: argparse.Namespace, connection: Connection) -> int:
 
 def repair(arguments: argparse.Namespace, connection: Connection) -> int:
     """Repair."""
-    response = connection.admin.Repair(admin.RepairRequest(), **connection.call)
+    response = connection.admin.Repair(admin.RepairRequest())
     if arguments.json:
         print_message(response)
     else:
@@ -144,7 +135,7 @@ def reset(arguments: argparse.Namespace, connection: Connection) -> int:
         print_warning("nothing is deleted")
         return 1
     request = admin.ResetRequest(all=arguments.all, locks=arguments.locks)
-    response = connection.admin.Reset(request, **connection.call)
+    response = connection.admin.Reset(request)
     if arguments.json:
         print_message(response)
     return 0
@@ -159,7 +150,7 @@ def _is_meant(question: str) -> bool:
 
 def _workers(connection: Connection, ids: list[int], limit: int, offset: int) -> Any:
     return collect(
-        lambda page: connection.workers.ListWorkers(page, **connection.call),
+        connection.workers.ListWorkers,
         pb.ListWorkersRequest(ids=ids),
         limit,
         offset,

@@ -9,16 +9,15 @@ import logging
 from minion_client.endpoint import Endpoint
 from minion_rest_bridge.app import create_app
 
-from minion_server import settings as settings_module
-from minion_server.cli.connection import ADDRESS_OPTIONS, make_endpoint
-from minion_server.cli.serving import configure_logging, heed_signals, run_loop
+from minion_server.cli.connection import make_endpoint
+from minion_server.cli.serving import configure_logging, run_loop, stop_event
 from minion_server.http import HttpServer
-from minion_server.settings import LOG_LEVEL, OPTIONS
+from minion_server.settings.options import ADDRESS_OPTIONS, pick
+from minion_server.settings.sources import add_arguments, resolve
 
 logger = logging.getLogger(__name__)
 
-HTTP_LISTEN = next(option for option in OPTIONS if option.name == "http_listen")
-BRIDGE_OPTIONS = (*ADDRESS_OPTIONS, HTTP_LISTEN, LOG_LEVEL)
+BRIDGE_OPTIONS = (*ADDRESS_OPTIONS, *pick("http_listen", "log_level"))
 CALL_GRACE_SECONDS = 2.0
 
 
@@ -29,13 +28,13 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="serve the REST API of a gRPC server elsewhere",
         description="Serve the REST API of a gRPC server elsewhere.",
     )
-    settings_module.add_arguments(parser, BRIDGE_OPTIONS)
+    add_arguments(parser, BRIDGE_OPTIONS)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Serve until told to stop."""
-    values = settings_module.resolve(BRIDGE_OPTIONS, arguments)
+    """Serve until a signal to stop."""
+    values = resolve(BRIDGE_OPTIONS, arguments)
     configure_logging(values["log_level"])
     endpoint = make_endpoint(values)
     if endpoint.is_exposed:
@@ -48,11 +47,11 @@ async def serve(endpoint: Endpoint, listen: tuple[str, int]) -> int:
     async with endpoint.open_aio() as channel:
         server = HttpServer(create_app(channel), listen)
         address = await server.start()
-        stop = heed_signals(lambda: None)
+        stop = stop_event(lambda: None)
         print(f"REST: http://{address}", flush=True)
-        told = asyncio.create_task(stop.wait())
+        stopped = asyncio.create_task(stop.wait())
         failed = asyncio.create_task(server.failed())
-        await asyncio.wait([told, failed], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
         failed.cancel()
         await server.stop(CALL_GRACE_SECONDS)
-    return 0 if told.done() else 1
+    return 0 if stopped.done() else 1

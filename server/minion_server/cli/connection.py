@@ -8,7 +8,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,84 +23,46 @@ from minion.v1 import (
 from minion_client import errors as client
 from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls
 
-from minion_server import keys
 from minion_server.address_book import AddressBook
 from minion_server.domain.errors import Invalid, MinionError
-from minion_server.setting_values import parse_flag, parse_interval, parse_path, parse_target
-from minion_server.settings import (
-    API_KEY,
-    DATA_DIR,
-    KEY_FILE,
-    Option,
-    add_arguments,
-    resolve,
-)
+from minion_server.settings import keys
+from minion_server.settings.options import CONNECTION_OPTIONS
+from minion_server.settings.sources import add_arguments, resolve
 
 T = TypeVar("T")
 
-TARGET = Option(
-    name="target",
-    parse=parse_target,
-    # Without a default, it is known whether it was given.
-    help=f"gRPC address; default: of the data directory's server, else {DEFAULT_TARGET}",
-    metavar="HOST:PORT",
-)
-TLS = Option(
-    name="tls",
-    parse=parse_flag,
-    help="connect with TLS, trusting the certificate authorities that gRPC brings",
-    default=False,
-    metavar=None,
-)
-TLS_CA = Option(
-    name="tls_ca",
-    parse=parse_path,
-    help="connect with TLS, trusting the certificate authorities in this file (PEM)",
-    metavar="FILE",
-)
-TIMEOUT = Option(
-    name="timeout",
-    parse=parse_interval,
-    help="how long to wait for an answer",
-    default=30.0,
-    metavar="DURATION",
-)
 PERSIST_SECONDS = 5.0
 PAUSE_SECONDS = 0.5
-ADDRESS_OPTIONS = (TARGET, DATA_DIR, TLS, TLS_CA)
-"""Say which server, for commands that show no key of their own."""
-ENDPOINT_OPTIONS = (*ADDRESS_OPTIONS, API_KEY, KEY_FILE)
-"""Say which server, and with which key."""
-CONNECTION_OPTIONS = (*ENDPOINT_OPTIONS, TIMEOUT)
 
 
 class CallFailed(MinionError):
     """A call that the server refused, or that did not reach it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
-    """A connection to a server.
+    """A connection to a server: one stub a service, whose calls have the key and a timeout.
 
     Attributes:
         endpoint: The server.
-        stub: Makes calls of MinionService.
-        workers: Makes calls of WorkerService.
-        locks: Makes calls of LockService.
-        schedules: Makes calls of ScheduleService.
-        admin: Makes calls of AdminService.
-        call: Keyword arguments for each call: metadata and timeout.
-        stream: The same for streams, which may last.
+        timeout: Seconds that a call may take where it is given no other.
     """
 
-    endpoint: Endpoint
-    stub: minion_service_pb2_grpc.MinionServiceStub
-    workers: worker_service_pb2_grpc.WorkerServiceStub
-    locks: lock_service_pb2_grpc.LockServiceStub
-    schedules: schedule_service_pb2_grpc.ScheduleServiceStub
-    admin: admin_service_pb2_grpc.AdminServiceStub
-    call: dict[str, Any]
-    stream: dict[str, Any]
+    def __init__(self, endpoint: Endpoint, channel: grpc.Channel, timeout: float) -> None:
+        self.endpoint = endpoint
+        self.timeout = timeout
+        call = {"metadata": endpoint.metadata, "timeout": timeout}
+
+        def stub(kind: Callable[[grpc.Channel], T]) -> T:
+            made = kind(channel)
+            for name, method in vars(made).items():
+                setattr(made, name, partial(method, **call))
+            return made
+
+        self.stub = stub(minion_service_pb2_grpc.MinionServiceStub)
+        self.workers = stub(worker_service_pb2_grpc.WorkerServiceStub)
+        self.locks = stub(lock_service_pb2_grpc.LockServiceStub)
+        self.schedules = stub(schedule_service_pb2_grpc.ScheduleServiceStub)
+        self.admin = stub(admin_service_pb2_grpc.AdminServiceStub)
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,19 +82,9 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
     endpoint = make_endpoint(values)
     # It logs the traceback of an answer that it cannot read; the error of the call says so too.
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
-    metadata = endpoint.metadata
     try:
         with endpoint.open() as channel:
-            yield Connection(
-                endpoint=endpoint,
-                stub=minion_service_pb2_grpc.MinionServiceStub(channel),
-                workers=worker_service_pb2_grpc.WorkerServiceStub(channel),
-                locks=lock_service_pb2_grpc.LockServiceStub(channel),
-                schedules=schedule_service_pb2_grpc.ScheduleServiceStub(channel),
-                admin=admin_service_pb2_grpc.AdminServiceStub(channel),
-                call={"metadata": metadata, "timeout": values["timeout"]},
-                stream={"metadata": metadata},
-            )
+            yield Connection(endpoint, channel, values["timeout"])
     except grpc.RpcError as error:
         raise CallFailed(endpoint.explain(error)) from None
     except client.MinionError as error:
@@ -167,7 +119,7 @@ def make_endpoint(values: Mapping[str, Any]) -> Endpoint:
         Conflict: The key cannot be read.
     """
     target = values["target"] or AddressBook(values["data_dir"]).grpc() or DEFAULT_TARGET
-    key = _find_key(values) if API_KEY.name in values else None
+    key = _find_key(values) if "api_key" in values else None
     return Endpoint(target=target, key=key, tls=_find_tls(values))
 
 

@@ -8,24 +8,17 @@ import json
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from minion_server.app import default_database, open_transfer
 from minion_server.cli.output import print_warning
 from minion_server.domain.errors import Conflict, MinionError
-from minion_server.setting_values import parse_path, parse_seconds
-from minion_server.settings import (
-    DATA_DIR,
-    OPTIONS,
-    Option,
-    add_arguments,
-    resolve,
-)
+from minion_server.settings.options import Option, pick
+from minion_server.settings.sources import add_arguments, resolve
+from minion_server.settings.values import parse_path, parse_seconds
 from minion_server.storage.transfer import Transfer
+from minion_server.stores import default_database, open_transfer, sqlite_url
 
-DATABASE = next(option for option in OPTIONS if option.name == "database")
-DB_OPTIONS = (DATA_DIR, DATABASE)
+DB_OPTIONS = pick("data_dir", "database")
 WAIT = Option(
     name="wait",
     parse=parse_seconds,
@@ -118,7 +111,7 @@ async def back_up(arguments: argparse.Namespace, database: str) -> int:
 async def restore_backup(arguments: argparse.Namespace, database: str) -> int:
     """Fill an empty database from a copy."""
     path = parse_path(arguments.file).absolute()
-    async with open_transfer(_file_url(path)).read() as records:
+    async with open_transfer(sqlite_url(path)).read() as records:
         _print_counts(await open_transfer(database).write(records))
     return 0
 
@@ -191,7 +184,3 @@ async def _wait_for_active(source: Transfer, seconds: float) -> int:
 def _print_counts(written: Mapping[str, int]) -> None:
     counts = ", ".join(f"{count:,} {kind}" for kind, count in written.items())
     print(counts or "nothing")
-
-
-def _file_url(path: Path) -> str:
-    return f"sqlite:///{path}"

@@ -61,7 +61,7 @@ class Holder:
         def call() -> pb.ReleaseLockResponse:
             nonlocal attempts
             attempts += 1
-            return self._connection.locks.ReleaseLock(request, **self._connection.call)
+            return self._connection.locks.ReleaseLock(request)
 
         try:
             released = persist(call).released
@@ -77,14 +77,13 @@ class Holder:
         request = pb.RenewLockRequest(name=self._name, id=self._id)
         request.duration.FromMilliseconds(max(1, round(self._duration * 1_000)))
         pause = min(max(self._duration / RENEWALS, SHORTEST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
-        call = self._connection.call
         # Given up in time for the next.
-        call = call | {"timeout": min(call["timeout"], pause)}
+        timeout = min(self._connection.timeout, pause)
         expires = time.monotonic() + self._duration
         while not self._ended.wait(pause):
             asked = time.monotonic()
             try:
-                renewed = self._connection.locks.RenewLock(request, **call).renewed
+                renewed = self._connection.locks.RenewLock(request, timeout=timeout).renewed
             except grpc.RpcError as error:
                 if time.monotonic() > expires:
                     self._warn_of_loss(self._connection.endpoint.explain(error))

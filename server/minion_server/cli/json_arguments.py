@@ -1,4 +1,4 @@
-"""Readers of arguments that are JSON, as those of `setting_values`."""
+"""Readers of arguments that are JSON, as those of `settings.values`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from google.protobuf.struct_pb2 import ListValue, Struct
 from minion_wire.json_value import TOO_DEEP, NotJsonError, plain_json
 from minion_wire.values import to_list, to_struct
 
-from minion_server.setting_values import parse_unicode
+from minion_server.settings.values import parse_unicode
 
 _MAX_DIGITS: Final = 100
 

@@ -13,15 +13,14 @@ from minion.v1 import lock_service_pb2 as pb
 from minion_server.cli.connection import Connection
 from minion_server.cli.holding import EXIT_SIGNALLED, Holder, Signals, refusal_to_run, run_held
 from minion_server.cli.output import (
+    print_list,
     print_message,
-    print_rest,
-    print_table,
     print_warning,
     show_time,
 )
 from minion_server.cli.verbs import add_page_arguments, add_verbs, collect, each
 from minion_server.domain.errors import Invalid
-from minion_server.setting_values import (
+from minion_server.settings.values import (
     argument,
     parse_duration,
     parse_id,
@@ -31,6 +30,11 @@ from minion_server.setting_values import (
 
 DEFAULT_DURATION: Final = timedelta(hours=1)
 POLL_SECONDS: Final = 0.5
+COLUMNS: Final = {
+    "ID": lambda lock: lock.id,
+    "NAME": lambda lock: lock.name,
+    "EXPIRES": lambda lock: show_time(lock.expires),
+}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -103,20 +107,12 @@ def _add_taking(parser: argparse.ArgumentParser) -> None:
 def list_locks(arguments: argparse.Namespace, connection: Connection) -> int:
     """List locks."""
     response = collect(
-        lambda page: connection.locks.ListLocks(page, **connection.call),
+        connection.locks.ListLocks,
         pb.ListLocksRequest(names=arguments.names),
         arguments.limit,
         arguments.offset,
     )
-    if arguments.json:
-        print_message(response)
-        return 0
-    print_table(
-        ("ID", "NAME", "EXPIRES"),
-        [(lock.id, lock.name, show_time(lock.expires)) for lock in response.locks],
-    )
-    print_rest(len(response.locks), response.total)
-    return 0
+    return print_list(response, COLUMNS, as_json=arguments.json)
 
 
 def acquire_lock(arguments: argparse.Namespace, connection: Connection) -> int:
@@ -134,7 +130,7 @@ def acquire_lock(arguments: argparse.Namespace, connection: Connection) -> int:
 def renew_lock(arguments: argparse.Namespace, connection: Connection) -> int:
     """Renew a lock."""
     request = pb.RenewLockRequest(name=arguments.name, id=arguments.id, duration=arguments.duration)
-    response = connection.locks.RenewLock(request, **connection.call)
+    response = connection.locks.RenewLock(request)
     if arguments.json:
         print_message(response)
     elif not response.renewed:
@@ -150,7 +146,7 @@ def release_locks(arguments: argparse.Namespace, connection: Connection) -> int:
         arguments,
         arguments.names,
         lambda name: connection.locks.ReleaseLock(
-            pb.ReleaseLockRequest(name=name, id=arguments.id), **connection.call
+            pb.ReleaseLockRequest(name=name, id=arguments.id)
         ),
         "released",
         lambda name: f"nobody holds the lock {name!r}",
@@ -189,7 +185,7 @@ def _acquire(
     while True:
         response = pb.AcquireLockResponse()
         try:
-            response = connection.locks.AcquireLock(request, **connection.call)
+            response = connection.locks.AcquireLock(request)
             reached = True
         except grpc.RpcError as error:
             away = error.code() is grpc.StatusCode.UNAVAILABLE

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
 from typing import Any
@@ -31,10 +31,27 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         print(line.rstrip())
 
 
-def print_rest(shown: int, total: int) -> None:
-    """Print how much of a list is shown, if it is not all."""
-    if shown < total:
-        print(f"{shown} of {total}")
+def print_list(response: Any, columns: Mapping[str, Callable[[Any], Any]], *, as_json: bool) -> int:
+    """Print what a response lists, and how much of all that is; return the exit status, 0.
+
+    Args:
+        response: Lists records in its first field, as every response that is a list does.
+        columns: The headers, and what returns the cell of a record.
+        as_json: Whether to print the message instead.
+    """
+    if as_json:
+        print_message(response)
+        return 0
+    records = listed(response)
+    print_table([*columns], [[cell(record) for cell in columns.values()] for record in records])
+    if "total" in response.DESCRIPTOR.fields_by_name and len(records) < response.total:
+        print(f"{len(records)} of {response.total}")
+    return 0
+
+
+def listed(response: Any) -> Any:
+    """Return what a response lists: the first field of every response that is a list."""
+    return getattr(response, response.DESCRIPTOR.fields[0].name)
 
 
 def print_fields(fields: Sequence[tuple[str, Any]]) -> None:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from operator import attrgetter
+from typing import Any, Final
 
-from google.protobuf.timestamp_pb2 import Timestamp
 from minion.v1 import schedule_service_pb2 as pb
 
 from minion_server.cli.connection import Connection
 from minion_server.cli.json_arguments import parse_array, parse_object
 from minion_server.cli.output import (
     print_fields,
+    print_list,
     print_message,
-    print_rest,
-    print_table,
     print_warning,
     show_duration,
     show_json,
     show_time,
 )
 from minion_server.cli.verbs import add_page_arguments, add_verbs, collect, each
-from minion_server.setting_values import argument, parse_duration, parse_int32
+from minion_server.settings.values import argument, parse_duration, parse_int32
+
+COLUMNS: Final = {
+    "ID": lambda schedule: schedule.id,
+    "NAME": lambda schedule: schedule.name,
+    "CRON": lambda schedule: schedule.cron,
+    "TASK": lambda schedule: schedule.task,
+    "QUEUE": lambda schedule: schedule.queue,
+    "NEXT RUN": lambda one: "paused" if one.paused else show_time(one.next_run),
+    "LAST RUN": lambda schedule: show_time(schedule.last_run),
+    "LAST JOB": lambda one: one.last_job if one.HasField("last_job") else "-",
+}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -90,39 +100,19 @@ def _add_put(putting: argparse.ArgumentParser) -> None:
 def list_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
     """List schedules."""
     response = collect(
-        lambda page: connection.schedules.ListSchedules(page, **connection.call),
+        connection.schedules.ListSchedules,
         pb.ListSchedulesRequest(names=arguments.names),
         arguments.limit,
         arguments.offset,
     )
-    if arguments.json:
-        print_message(response)
-        return 0
-    print_table(
-        ("ID", "NAME", "CRON", "TASK", "QUEUE", "NEXT RUN", "LAST RUN", "LAST JOB"),
-        [
-            (
-                schedule.id,
-                schedule.name,
-                schedule.cron,
-                schedule.task,
-                schedule.queue,
-                _next_run(schedule),
-                _optional_time(schedule, "last_run"),
-                schedule.last_job if schedule.HasField("last_job") else "-",
-            )
-            for schedule in response.schedules
-        ],
-    )
-    print_rest(len(response.schedules), response.total)
-    return 0
+    return print_list(response, COLUMNS, as_json=arguments.json)
 
 
 def show_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
     """Show everything about schedules."""
     for name in arguments.names:
         request = pb.ListSchedulesRequest(names=[name])
-        response = connection.schedules.ListSchedules(request, **connection.call)
+        response = connection.schedules.ListSchedules(request)
         if not response.schedules:
             print_warning(_is_unknown(name))
             return 1
@@ -148,7 +138,7 @@ def put_schedule(arguments: argparse.Namespace, connection: Connection) -> int:
         expire=arguments.expire,
         lax=arguments.lax,
     )
-    response = connection.schedules.PutSchedule(request, **connection.call)
+    response = connection.schedules.PutSchedule(request)
     if arguments.json:
         print_message(response)
     else:
@@ -158,68 +148,34 @@ def put_schedule(arguments: argparse.Namespace, connection: Connection) -> int:
 
 def delete_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
     """Delete schedules."""
-    return each(
-        arguments,
-        arguments.names,
-        lambda name: connection.schedules.DeleteSchedule(
-            pb.DeleteScheduleRequest(name=name), **connection.call
-        ),
-        "deleted",
-        _is_unknown,
-    )
+    call, request = connection.schedules.DeleteSchedule, pb.DeleteScheduleRequest
+    names = arguments.names
+    return each(arguments, names, lambda name: call(request(name=name)), "deleted", _is_unknown)
 
 
 def pause_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
     """Pause schedules."""
-    return each(
-        arguments,
-        arguments.names,
-        lambda name: connection.schedules.PauseSchedule(
-            pb.PauseScheduleRequest(name=name), **connection.call
-        ),
-        "accepted",
-        _is_unknown,
-    )
+    call, request = connection.schedules.PauseSchedule, pb.PauseScheduleRequest
+    names = arguments.names
+    return each(arguments, names, lambda name: call(request(name=name)), "accepted", _is_unknown)
 
 
 def resume_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
     """Resume schedules."""
-    return each(
-        arguments,
-        arguments.names,
-        lambda name: connection.schedules.ResumeSchedule(
-            pb.ResumeScheduleRequest(name=name), **connection.call
-        ),
-        "accepted",
-        _is_unknown,
-    )
+    call, request = connection.schedules.ResumeSchedule, pb.ResumeScheduleRequest
+    names = arguments.names
+    return each(arguments, names, lambda name: call(request(name=name)), "accepted", _is_unknown)
 
 
 def dispatch_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
     """Fire what is due."""
-    response = connection.schedules.DispatchSchedules(
-        pb.DispatchSchedulesRequest(), **connection.call
-    )
-    if arguments.json:
-        print_message(response)
-    else:
-        print_table(
-            ("ID", "NAME", "JOB"), [(each.id, each.name, each.job) for each in response.dispatched]
-        )
-    return 0
+    response = connection.schedules.DispatchSchedules(pb.DispatchSchedulesRequest())
+    columns = {"ID": attrgetter("id"), "NAME": attrgetter("name"), "JOB": attrgetter("job")}
+    return print_list(response, columns, as_json=arguments.json)
 
 
 def _is_unknown(name: str) -> str:
     return f"there is no schedule {name!r}"
-
-
-def _next_run(schedule: pb.Schedule) -> str:
-    return "paused" if schedule.paused else show_time(schedule.next_run)
-
-
-def _optional_time(schedule: pb.Schedule, name: str) -> str:
-    time: Timestamp = getattr(schedule, name)
-    return show_time(time)
 
 
 def _fields(schedule: pb.Schedule) -> list[tuple[str, Any]]:

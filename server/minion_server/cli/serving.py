@@ -1,4 +1,4 @@
-"""What commands that serve until they are told to stop have in common."""
+"""What commands that serve until they are stopped to stop have in common."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
         while True:
             try:
                 return loop.run_until_complete(running)
-            # A callback that exits, or one that stops the loop, which is told by RuntimeError.
+            # A callback that exits, or one that stops the loop, which raises RuntimeError.
             except (SystemExit, KeyboardInterrupt, RuntimeError) as error:
                 if running.done() or _is_interrupt(error):
                     raise
@@ -55,27 +55,27 @@ def _is_interrupt(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) and handler is signal.default_int_handler
 
 
-def heed_signals(hurry: Callable[[], None]) -> asyncio.Event:
+def stop_event(on_repeat: Callable[[], None]) -> asyncio.Event:
     """Return an event that SIGTERM, SIGINT or SIGHUP sets, from now on.
 
     SIGHUP is left alone where it is ignored, as `nohup` has it.
 
     Args:
-        hurry: Called at each further signal.
+        on_repeat: Called at each further signal.
     """
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
+    stopped = asyncio.Event()
 
     def heed() -> None:
-        if told.is_set():
-            hurry()
-        told.set()
+        if stopped.is_set():
+            on_repeat()
+        stopped.set()
 
     for number in STOP_SIGNALS:
         if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
             continue
         loop.add_signal_handler(number, heed)
-    return told
+    return stopped
 
 
 def _is_no_fault_of_a_client(record: logging.LogRecord) -> bool:

@@ -8,8 +8,14 @@ from datetime import datetime
 from minion.v1 import minion_service_pb2 as pb
 
 from minion_server.cli.connection import Connection
-from minion_server.cli.output import print_fields, print_message, print_table, show_duration
+from minion_server.cli.output import print_fields, print_list, print_message, show_duration
 from minion_server.cli.verbs import add_common
+
+HISTORY_COLUMNS = {
+    "HOUR": lambda one: f"{datetime.fromtimestamp(one.epoch).astimezone():%Y-%m-%d %H:00}",
+    "FINISHED": lambda one: one.finished_jobs,
+    "FAILED": lambda one: one.failed_jobs,
+}
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -26,7 +32,7 @@ def show_stats(arguments: argparse.Namespace, connection: Connection) -> int:
     """Show the counts, or the history."""
     if arguments.history:
         return _show_history(arguments, connection)
-    response = connection.stub.GetStats(pb.GetStatsRequest(), **connection.call)
+    response = connection.stub.GetStats(pb.GetStatsRequest())
     if arguments.json:
         print_message(response)
         return 0
@@ -45,19 +51,5 @@ def show_stats(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def _show_history(arguments: argparse.Namespace, connection: Connection) -> int:
-    response = connection.stub.GetHistory(pb.GetHistoryRequest(), **connection.call)
-    if arguments.json:
-        print_message(response)
-        return 0
-    print_table(
-        ("HOUR", "FINISHED", "FAILED"),
-        [
-            (
-                datetime.fromtimestamp(hour.epoch).astimezone().strftime("%Y-%m-%d %H:00"),
-                hour.finished_jobs,
-                hour.failed_jobs,
-            )
-            for hour in response.daily
-        ],
-    )
-    return 0
+    response = connection.stub.GetHistory(pb.GetHistoryRequest())
+    return print_list(response, HISTORY_COLUMNS, as_json=arguments.json)

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import grpc
 
 from minion_server.cli.connection import Connection, add_connection_arguments, connect
-from minion_server.cli.output import print_message, print_warning
-from minion_server.setting_values import argument, parse_natural, parse_unicode
+from minion_server.cli.output import listed, print_message, print_warning
+from minion_server.settings.values import argument, parse_natural, parse_unicode
 
 Verb = Callable[[argparse.Namespace, Connection], int]
 """Runs one verb; answers the exit status: 1 when something asked for was not done."""
@@ -160,7 +160,7 @@ def pages(call: Callable[[Any], Any], request: Any, limit: int, offset: int = 0)
         response = call(request)
         yield response
         # A page of large entries has fewer than were asked for.
-        seen += len(_entries(response))
+        seen += len(listed(response))
         if not response.next_page_token or seen == limit:
             return
         request.page_token = response.next_page_token
@@ -171,14 +171,9 @@ def collect(call: Callable[[Any], Any], request: Any, limit: int, offset: int = 
     """Answer several pages as one (see `pages`)."""
     first, *others = pages(call, request, limit, offset)
     for page in others:
-        _entries(first).extend(_entries(page))
+        listed(first).extend(listed(page))
         first.next_page_token = page.next_page_token
     return first
-
-
-def _entries(page: Any) -> Any:
-    """Answer what a page lists: the first field of every response that is one."""
-    return getattr(page, page.DESCRIPTOR.fields[0].name)
 
 
 def _sentence(text: str) -> str:

@@ -12,32 +12,19 @@ from minion_client.source import SourceRefused
 from minion_client.tasks import REGISTRY
 from minion_client.worker import Worker
 
-from minion_server import settings as settings_module
-from minion_server.app import TASK_SETTINGS, load_tasks
-from minion_server.cli.connection import ENDPOINT_OPTIONS, CallFailed, make_endpoint
-from minion_server.cli.serving import configure_logging, heed_signals, run_loop
+from minion_server.cli.connection import CallFailed, make_endpoint
+from minion_server.cli.serving import configure_logging, run_loop, stop_event
 from minion_server.domain.errors import Invalid
-from minion_server.settings import OPTIONS
+from minion_server.settings.options import ENDPOINT_OPTIONS, TASK_OPTIONS, pick
+from minion_server.settings.sources import add_arguments, resolve
+from minion_server.tasks import load_tasks
 
 logger = logging.getLogger(__name__)
 
-_AS_SERVE = frozenset(
-    {
-        "tasks",
-        "no_library",
-        "library_dir",
-        "jobs",
-        "spare",
-        "spare_min_priority",
-        "queues",
-        "limit",
-        "grace",
-        "log_level",
-    }
-)
 WORKER_OPTIONS = (
     *ENDPOINT_OPTIONS,
-    *(option for option in OPTIONS if option.name in _AS_SERVE),
+    *TASK_OPTIONS[1:],
+    *pick("jobs", "spare", "spare_min_priority", "queues", "limit", "grace", "log_level"),
 )
 
 
@@ -50,18 +37,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "away is waited for. SIGTERM takes no more jobs and gives running ones their grace; a "
         "second one does not wait.",
     )
-    settings_module.add_arguments(parser, WORKER_OPTIONS)
+    add_arguments(parser, WORKER_OPTIONS)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Work until told to stop."""
-    values = settings_module.resolve(WORKER_OPTIONS, arguments)
+    """Work until a signal to stop."""
+    values = resolve(WORKER_OPTIONS, arguments)
     if values["jobs"] + values["spare"] == 0:
         raise Invalid("--jobs", "expected at least 1 without spare slots, got 0")
     configure_logging(values["log_level"])
     endpoint = make_endpoint(values)
-    modules = load_tasks(**{name: values[name] for name in TASK_SETTINGS})
+    modules = load_tasks(**{option.name: values[option.name] for option in TASK_OPTIONS})
     return run_loop(work(endpoint, modules, values))
 
 
@@ -82,11 +69,11 @@ async def work(endpoint: Endpoint, modules: list[str], values: dict[str, Any]) -
         grace=values["grace"],
         modules=modules,
     )
-    told = asyncio.create_task(heed_signals(worker.stop).wait())
+    stopped = asyncio.create_task(stop_event(worker.stop).wait())
     announcing = asyncio.create_task(_announce(worker))
     working = asyncio.create_task(worker.run())
-    await asyncio.wait([told, working], return_when=asyncio.FIRST_COMPLETED)
-    if told.done():
+    await asyncio.wait([stopped, working], return_when=asyncio.FIRST_COMPLETED)
+    if stopped.done():
         logger.info("stopping: running jobs have %g seconds", values["grace"])
         worker.stop()
     announcing.cancel()

@@ -11,7 +11,7 @@ from typing import TypeVar
 import platformdirs
 
 from minion_server.library.errors import SettingError
-from minion_server.setting_values import parse_path, parse_size, refusal, whole_number
+from minion_server.settings.values import parse_path, parse_size, refusal, whole_number
 
 HIDDEN = ".minion"
 """The directory inside the library that holds everything that is not an archive."""

@@ -22,7 +22,7 @@ from minion_server.app import Server, find_key
 from minion_server.cli.demo import tasks
 from minion_server.cli.demo.pages import write_comic
 from minion_server.cli.demo.shapes import DETAIL, QUEUED, STATUS, Check, find_deviation
-from minion_server.settings import OPTIONS, Settings
+from minion_server.settings.options import Settings
 
 PAGES = 6
 TIMEOUT_SECONDS = 60.0
@@ -36,18 +36,14 @@ class Deviation(Exception):
 
 async def demonstrate(directory: Path) -> int:
     """Run everything in a directory, and answer the exit status."""
-    defaults = {option.name: option.default for option in OPTIONS}
     settings = Settings(
-        **defaults
-        | {
-            "data_dir": directory / "data",
-            "grpc_listen": ("127.0.0.1", 0),
-            "http_listen": ("127.0.0.1", 0),
-            "tasks": (tasks.__name__,),
-            # One slot, so that it is seen who comes first.
-            "jobs": 1,
-            "spare": 0,
-        }
+        data_dir=directory / "data",
+        grpc_listen=("127.0.0.1", 0),
+        http_listen=("127.0.0.1", 0),
+        tasks=(tasks.__name__,),
+        # One slot, which shows the order.
+        jobs=1,
+        spare=0,
     )
     server = Server(settings)
     await server.start()

@@ -6,7 +6,7 @@ import argparse
 
 from minion_server.cli.job.finding import STATES, explain_jobs, list_jobs, show_jobs
 from minion_server.cli.job.following import wait_for_jobs, watch_job
-from minion_server.cli.job.foreground import TASK_OPTIONS, run_job
+from minion_server.cli.job.foreground import RUN_OPTIONS, run_job
 from minion_server.cli.job.steering import (
     cancel_jobs,
     enqueue_job,
@@ -16,8 +16,8 @@ from minion_server.cli.job.steering import (
 )
 from minion_server.cli.json_arguments import parse_array, parse_object
 from minion_server.cli.verbs import AddVerb, add_page_arguments, add_verbs
-from minion_server.setting_values import argument, parse_duration, parse_id, parse_int32
-from minion_server.settings import add_option
+from minion_server.settings.sources import add_option
+from minion_server.settings.values import argument, parse_duration, parse_id, parse_int32
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -104,7 +104,7 @@ def _add_following(add: AddVerb) -> None:
 
     running = add("run", run_job, "retry a job and perform it in this process, for debugging")
     running.add_argument("id", type=argument(parse_id), metavar="ID")
-    for option in TASK_OPTIONS:
+    for option in RUN_OPTIONS:
         add_option(running, option)
 
 

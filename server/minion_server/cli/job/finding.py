@@ -11,9 +11,8 @@ from minion.v1 import minion_service_pb2 as pb
 from minion_server.cli.connection import Connection
 from minion_server.cli.output import (
     print_fields,
+    print_list,
     print_message,
-    print_rest,
-    print_table,
     printable,
     shorten,
     show_json,
@@ -22,6 +21,16 @@ from minion_server.cli.output import (
 from minion_server.cli.verbs import collect
 
 STATES = ("inactive", "active", "finished", "failed")
+COLUMNS = {
+    "ID": lambda job: job.id,
+    "STATE": lambda job: job.state,
+    "TASK": lambda job: job.task,
+    "QUEUE": lambda job: job.queue,
+    "PRIORITY": lambda job: job.priority,
+    "RETRIES": lambda job: job.retries,
+    "CREATED": lambda job: show_time(job.created),
+    "ARGS": lambda job: shorten(show_json(job.args)),
+}
 
 
 def list_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
@@ -34,40 +43,18 @@ def list_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
         before=arguments.before,
     )
     response = collect(
-        lambda page: connection.stub.ListJobs(page, **connection.call),
+        connection.stub.ListJobs,
         request,
         arguments.limit,
         arguments.offset,
     )
-    if arguments.json:
-        print_message(response)
-        return 0
-    print_table(
-        ("ID", "STATE", "TASK", "QUEUE", "PRIORITY", "RETRIES", "CREATED", "ARGS"),
-        [
-            (
-                job.id,
-                job.state,
-                job.task,
-                job.queue,
-                job.priority,
-                job.retries,
-                show_time(job.created),
-                shorten(show_json(job.args)),
-            )
-            for job in response.jobs
-        ],
-    )
-    print_rest(len(response.jobs), response.total)
-    return 0
+    return print_list(response, COLUMNS, as_json=arguments.json)
 
 
 def show_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
     """Show everything about jobs."""
     for job_id in arguments.ids:
-        response = connection.stub.GetJobDetail(
-            pb.GetJobDetailRequest(id=job_id), **connection.call
-        )
+        response = connection.stub.GetJobDetail(pb.GetJobDetailRequest(id=job_id))
         if arguments.json:
             print_message(response.job)
         else:
@@ -78,7 +65,7 @@ def show_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
 def explain_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
     """Tell why jobs do not run yet."""
     for job_id in arguments.ids:
-        response = connection.stub.ExplainJob(pb.ExplainJobRequest(id=job_id), **connection.call)
+        response = connection.stub.ExplainJob(pb.ExplainJobRequest(id=job_id))
         if arguments.json:
             print_message(response)
         else:

@@ -81,9 +81,7 @@ def _changes(job_id: int, connection: Connection, seconds: float | None) -> Iter
     following = WatchSession(seconds)
     while not following.over:
         broken: grpc.RpcError | None = None
-        stream: Any = connection.stub.WatchJob(
-            request, timeout=following.remaining, **connection.stream
-        )
+        stream: Any = connection.stub.WatchJob(request, timeout=following.remaining)
         try:
             for response in stream:
                 if following.take(to_job(response.job)):

@@ -21,27 +21,23 @@ from minion_client.tasks import REGISTRY, Job
 from minion_wire.sizes import MAX_JOB_BYTES
 from minion_wire.values import from_list, from_struct, to_struct, to_value
 
-from minion_server import settings as settings_module
-from minion_server.app import TASK_SETTINGS, load_tasks
 from minion_server.cli.connection import Connection, persist
 from minion_server.cli.output import print_message, print_warning, show_json
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import FOREGROUND_QUEUE
-from minion_server.settings import DATA_DIR, OPTIONS
+from minion_server.settings.options import TASK_OPTIONS
+from minion_server.settings.sources import resolve
+from minion_server.tasks import load_tasks
 
-TASK_OPTIONS: Final = tuple(
-    option for option in OPTIONS if option.name in TASK_SETTINGS and option is not DATA_DIR
-)
+RUN_OPTIONS: Final = tuple(option for option in TASK_OPTIONS if option.name != "data_dir")
 """Besides the data directory, which every verb has."""
 HEARTBEAT_SECONDS: Final = 15.0
 
 
 def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
     """Retry a job for one attempt in a queue of its own, and perform it; 1 if it fails."""
-    load_tasks(**settings_module.resolve((DATA_DIR, *TASK_OPTIONS), arguments))
-    detail = connection.stub.GetJobDetail(
-        pb.GetJobDetailRequest(id=arguments.id), **connection.call
-    )
+    load_tasks(**resolve(TASK_OPTIONS, arguments))
+    detail = connection.stub.GetJobDetail(pb.GetJobDetailRequest(id=arguments.id))
     if detail.job.task not in REGISTRY:
         raise Invalid("--tasks", f"names no module that has the task {detail.job.task!r}")
     if detail.job.state == "active":
@@ -53,12 +49,12 @@ def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
     retry = pb.RetryJobRequest(
         id=arguments.id, retries=detail.job.retries, attempts=1, queue=FOREGROUND_QUEUE
     )
-    retried = connection.stub.RetryJob(retry, **connection.call).accepted
+    retried = connection.stub.RetryJob(retry).accepted
     with _registered(connection) as worker_id:
         claim = worker_service.DequeueJobsRequest(
             id=worker_id, queues=[FOREGROUND_QUEUE], job_id=arguments.id
         )
-        jobs = connection.workers.DequeueJobs(claim, **connection.call).jobs if retried else ()
+        jobs = connection.workers.DequeueJobs(claim).jobs if retried else ()
         if not jobs:
             if retried:
                 _put_back(detail.job, connection)
@@ -74,7 +70,7 @@ def _is_blocked(job: job_pb2.Job, connection: Connection) -> bool:
         return False
     states = ["inactive", "active"] if job.lax else ["inactive", "active", "failed"]
     request = pb.ListJobsRequest(ids=job.parents, states=states, page_size=1)
-    return connection.stub.ListJobs(request, **connection.call).total > 0
+    return connection.stub.ListJobs(request).total > 0
 
 
 def _put_back(job: job_pb2.Job, connection: Connection) -> None:
@@ -82,14 +78,14 @@ def _put_back(job: job_pb2.Job, connection: Connection) -> None:
     retry = pb.RetryJobRequest(
         id=job.id, retries=job.retries + 1, attempts=job.attempts, queue=job.queue
     )
-    connection.stub.RetryJob(retry, **connection.call)
+    connection.stub.RetryJob(retry)
 
 
 def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
     def note(notes: Mapping[str, Any]) -> None:
         message = Struct()
         to_struct(notes, message)
-        connection.stub.NoteJob(pb.NoteJobRequest(id=claimed.id, notes=message), **connection.call)
+        connection.stub.NoteJob(pb.NoteJobRequest(id=claimed.id, notes=message))
 
     job = Job(
         id=claimed.id,
@@ -123,11 +119,11 @@ def _report(
     response: worker_service.FailJobResponse | worker_service.FinishJobResponse
     if verdict.failed:
         fail = worker_service.FailJobRequest(**fields)
-        response = persist(lambda: connection.workers.FailJob(fail, **connection.call))
+        response = persist(lambda: connection.workers.FailJob(fail))
         print_warning(f"job {claimed.id} failed: {show_json(result)}")
     else:
         finish = worker_service.FinishJobRequest(**fields)
-        response = persist(lambda: connection.workers.FinishJob(finish, **connection.call))
+        response = persist(lambda: connection.workers.FinishJob(finish))
         if not arguments.json:
             print(show_json(result))
     if arguments.json:
@@ -142,13 +138,13 @@ def _registered(connection: Connection) -> Iterator[int]:
     """Register a worker, and keep it alive meanwhile: people take their time in debuggers."""
     registration = worker_service.RegisterWorkerRequest(host=platform.node(), pid=os.getpid())
     to_struct({"queues": [FOREGROUND_QUEUE], "jobs": 1, "type": "foreground"}, registration.status)
-    registration.id = connection.workers.RegisterWorker(registration, **connection.call).id
+    registration.id = connection.workers.RegisterWorker(registration).id
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(HEARTBEAT_SECONDS):
             try:
-                connection.workers.RegisterWorker(registration, **connection.call)
+                connection.workers.RegisterWorker(registration)
             except grpc.RpcError as error:
                 print_warning(connection.endpoint.explain(error))
 
@@ -161,7 +157,7 @@ def _registered(connection: Connection) -> Iterator[int]:
         beating.join()
         request = worker_service.UnregisterWorkerRequest(id=registration.id)
         try:
-            connection.workers.UnregisterWorker(request, **connection.call)
+            connection.workers.UnregisterWorker(request)
         except grpc.RpcError as error:
             # The server forgets it after a while; what became of the job is told all the same.
             print_warning(connection.endpoint.explain(error))

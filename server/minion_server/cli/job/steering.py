@@ -25,7 +25,7 @@ def enqueue_job(arguments: argparse.Namespace, connection: Connection) -> int:
         request_id=arguments.request_id,
         **_job_options(arguments),
     )
-    response = connection.stub.EnqueueJob(request, **connection.call)
+    response = connection.stub.EnqueueJob(request)
     if arguments.wait:
         return wait_for_job(response.id, arguments, connection)
     if arguments.json:
@@ -42,7 +42,7 @@ def retry_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
         arguments,
         _jobs(arguments, connection),
         lambda job: connection.stub.RetryJob(
-            pb.RetryJobRequest(id=job.id, retries=job.retries, **options), **connection.call
+            pb.RetryJobRequest(id=job.id, retries=job.retries, **options)
         ),
         "accepted",
         lambda job: f"job {job.id} has moved on",
@@ -55,7 +55,7 @@ def cancel_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
         arguments,
         arguments.ids,
         lambda job_id: connection.stub.CancelJob(
-            pb.CancelJobRequest(id=job_id, reason=arguments.reason), **connection.call
+            pb.CancelJobRequest(id=job_id, reason=arguments.reason)
         ),
         "accepted",
         lambda job_id: f"job {job_id} has ended already",
@@ -67,9 +67,7 @@ def remove_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
     return each(
         arguments,
         _jobs(arguments, connection),
-        lambda job: connection.stub.RemoveJob(
-            pb.RemoveJobRequest(id=job.id, retries=job.retries), **connection.call
-        ),
+        lambda job: connection.stub.RemoveJob(pb.RemoveJobRequest(id=job.id, retries=job.retries)),
         "removed",
         lambda job: f"job {job.id} {'is active' if job.retries is None else 'has moved on'}",
     )
@@ -77,9 +75,7 @@ def remove_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
 
 def note_job(arguments: argparse.Namespace, connection: Connection) -> int:
     """Merge notes into a job's."""
-    response = connection.stub.NoteJob(
-        pb.NoteJobRequest(id=arguments.id, notes=arguments.notes), **connection.call
-    )
+    response = connection.stub.NoteJob(pb.NoteJobRequest(id=arguments.id, notes=arguments.notes))
     if arguments.json:
         print_message(response)
     return 0
@@ -105,7 +101,7 @@ def _jobs(arguments: argparse.Namespace, connection: Connection) -> Sequence[_Me
     if not arguments.failed:
         return [_Meant(id=job_id) for job_id in arguments.ids]
     failed = pages(
-        lambda page: connection.stub.ListJobs(page, **connection.call),
+        connection.stub.ListJobs,
         pb.ListJobsRequest(states=["failed"]),
         limit=0,
     )
