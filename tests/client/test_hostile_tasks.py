@@ -231,6 +231,7 @@ async def test_the_loop_is_as_it_was_after_the_worker(bench: WorkerBench) -> Non
     assert loop.stop == stop
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("thread", [False, True], ids=["coroutine", "thread"])
 async def test_what_a_task_forks_does_not_go_on(bench: WorkerBench, thread: bool) -> None:
     def forks() -> Any:
@@ -275,6 +276,7 @@ async def test_what_a_task_changes_in_the_worker_is_set_back(
     await unharmed(bench)
 
 
+@pytest.mark.program
 async def test_what_a_task_changes_in_the_worker_does_not_reach_its_processes(
     bench: WorkerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -374,6 +376,7 @@ async def processes(bench: WorkerBench) -> WorkerBench:
     return bench
 
 
+@pytest.mark.program
 async def test_whatever_a_process_raises_or_returns_fails_its_job(processes: WorkerBench) -> None:
     jobs: list[tuple[MemoryJob, str]] = []
     values = hostile_values
@@ -387,6 +390,7 @@ async def test_whatever_a_process_raises_or_returns_fails_its_job(processes: Wor
     await unharmed(processes)
 
 
+@pytest.mark.program
 async def test_a_coroutine_behind_a_plain_decorator_is_awaited(processes: WorkerBench) -> None:
     job = await processes.run_job("wrapped", "x")
     assert (job.state, job.result) == ("finished", "x")

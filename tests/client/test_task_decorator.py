@@ -160,6 +160,7 @@ def test_what_a_task_adds_to_a_line_of_its_log_is_kept(caplog: pytest.LogCapture
     assert (two["job"], "page" in two) == (7, False)
 
 
+@pytest.mark.program
 def test_defining_tasks_imports_neither_grpc_nor_asyncio() -> None:
     heavy = {"grpc", "google.protobuf", "minion", "minion_server", "asyncio", "starlette"}
     code = f"import minion_client._run.child, sys; print(sorted({heavy} & set(sys.modules)))"

@@ -100,6 +100,12 @@ class PostgresServer:
             "shared_buffers": "64MB",
             # Tests ask what survives a crash of the server, not of the machine.
             "fsync": "off",
+            "full_page_writes": "off",
+            "wal_level": "minimal",
+            "max_wal_senders": "0",
+            # Queries of tests are shorter than their compilation would take.
+            "jit": "off",
+            "update_process_title": "off",
             "autovacuum": "off",
         } | self.settings
         arguments = [f"-c{name}={value}" for name, value in settings.items()]

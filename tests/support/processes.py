@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,25 @@ class MinionProcess:
         log = self.log.read_text(errors="replace")
         parts = re.split(r"^(?=\d{4}-\d\d-\d\d )", log, flags=re.MULTILINE)
         return [part for part in parts if "Traceback" in part and " minion.task." not in part]
+
+
+Start = Callable[..., MinionProcess]
+
+
+@contextmanager
+def starting(home: Path) -> Iterator[Start]:
+    """Start `minion` commands that serve until the end, and expect no defects in their logs."""
+    started: list[MinionProcess] = []
+
+    def start(*arguments: str, **env: str) -> MinionProcess:
+        started.append(MinionProcess(home, *arguments, **env))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.kill()
+        assert one.tracebacks() == []
 
 
 def serve_arguments(home: Path, flags: Sequence[str]) -> list[str]:
