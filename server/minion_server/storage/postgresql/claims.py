@@ -30,6 +30,8 @@ LOCKED_SECONDS = 0.01
 UNDECIDED_SECONDS = 0.02
 """When to look again at jobs whose parents others were changing."""
 MAX_STAGED = 10_000
+CLAIMED = ("id", "task", "args", "retries", "attempts", "priority", "queue", "notes")
+"""What `minion_server_claim` returns of a job: objects would make it a tenth slower."""
 
 _DUE_IN = """
     SELECT extract(EPOCH FROM least(
@@ -93,7 +95,7 @@ class Claims(Verbs):
         )
         if found.get("unknown"):
             raise WorkerNotFound(worker_id)
-        jobs = [ClaimedJob(**job) for job in found.pop("jobs")]
+        jobs = [ClaimedJob(**dict(zip(CLAIMED, job, strict=True))) for job in found.pop("jobs")]
         self._notify(to_changes(found, jobs=[job.id for job in jobs]))
         locked = found.get("locked", [])
         fit = [job for job in jobs if await self._is_fit(job)]
