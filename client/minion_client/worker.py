@@ -5,17 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from asyncio import FIRST_COMPLETED
 from collections.abc import Mapping, Sequence
 from typing import TypedDict, Unpack
 
 from minion_wire import sizes
+from minion_wire.failure import WORKER_WENT_AWAY
 from minion_wire.json_value import JsonValue, NotJsonError, plain_json
 
 from minion_client._run.contain import containing
 from minion_client._run.job_run import JobRun
 from minion_client._run.runner import Runner
-from minion_client._run.verdict import WORKER_GONE
 from minion_client._work.claimer import Claimer
 from minion_client._work.commands import Commander, CommandHandler
 from minion_client._work.grpc_source import GrpcSource
@@ -29,6 +28,8 @@ from minion_client.tasks import REGISTRY, Registry
 
 _log = logging.getLogger(__name__)
 
+HEARTBEAT_SECONDS = 15.0
+"""Default time between two heartbeats."""
 _LAST_CALLS_SECONDS = 5.0
 
 
@@ -83,7 +84,7 @@ class Worker:
         spare: int = 1,
         spare_min_priority: int = 1,
         limits: Mapping[str, int] | None = None,
-        heartbeat_interval: float = 15.0,
+        heartbeat_interval: float = HEARTBEAT_SECONDS,
         dequeue_wait: float = 30.0,
         grace: float = 25.0,
         status: Mapping[str, JsonValue] | None = None,
@@ -253,7 +254,7 @@ class Worker:
             await end_all((registering,))
         finally:
             for run in list(self._running.values()):
-                run.abandon(WORKER_GONE)
+                run.abandon(WORKER_WENT_AWAY)
             await self._runner.stop()
             await self._source.close()
 
@@ -267,7 +268,9 @@ class Worker:
             asyncio.create_task(self._commander.run()),
         ]
         try:
-            await first(self._stopping.wait(), asyncio.wait(loops, return_when=FIRST_COMPLETED))
+            await first(
+                self._stopping.wait(), asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
+            )
             for loop in loops:
                 if loop.done():  # by a refusal or a defect
                     loop.result()
@@ -372,10 +375,10 @@ class Worker:
         deadline = loop.time() + self._grace
         await first(ended(), self._stop_now.wait(), timeout=self._grace)
         for run in list(self._running.values()):
-            run.stop(WORKER_GONE)
+            run.stop(WORKER_WENT_AWAY)
         await first(self._idle.wait(), timeout=self._runner.limits.cancel_grace)
         for run in list(self._running.values()):
-            run.abandon(WORKER_GONE)
+            run.abandon(WORKER_WENT_AWAY)
         # A source that is out of reach may come back within the grace, but not keep this for ever.
         patience = max(deadline - loop.time(), _LAST_CALLS_SECONDS)
         await first(self._reporter.delivered(), self._stop_now.wait(), timeout=patience)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 
 from minion_client import ChildStartError
 from minion_client.tasks import REGISTRY
-from minion_client.worker import Worker
+from minion_client.worker import HEARTBEAT_SECONDS, Worker
 from minion_rest_bridge.app import create_app
 
 from minion_server.address_book import AddressBook
@@ -32,8 +32,6 @@ from minion_server.tasks import load_tasks
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 15.0
-"""Longest time between two heartbeats of the worker in the server."""
 CALL_GRACE_SECONDS = 2.0
 """Time that calls under way are given at the end."""
 

@@ -16,9 +16,9 @@ from minion_server.domain.job import (
     RetryOptions,
     blocks,
 )
-from minion_server.domain.maintenance import JOB_STUCK, WORKER_WENT_AWAY
 from minion_server.domain.policy import Retention, minion_backoff
 from minion_server.domain.worker import Registration
+from minion_wire.failure import JOB_STUCK, WORKER_WENT_AWAY
 from support.bench import START
 
 Fields = dict[str, Any]

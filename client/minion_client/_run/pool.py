@@ -7,11 +7,13 @@ import logging
 import signal
 from collections import deque
 
+from minion_wire.failure import WORKER_WENT_AWAY
+
 from minion_client._run.frames import encode_frame
 from minion_client._run.guard import Guard
 from minion_client._run.job_run import JobObserver, JobRun, TaskLimits
 from minion_client._run.process import ChildProcess, ChildSettings, ChildStartError
-from minion_client._run.verdict import WORKER_GONE, exit_words
+from minion_client._run.verdict import exit_words
 from minion_client.backoff import Backoff
 from minion_client.source import ClaimedJob
 from minion_client.tasks import Task, job_fields
@@ -101,7 +103,7 @@ class ProcessPool:
         for starter in self._starters:
             starter.cancel()
         await asyncio.gather(*self._starters, return_exceptions=True)
-        self._fail_waiting(WORKER_GONE)
+        self._fail_waiting(WORKER_WENT_AWAY)
         for child in self._idle:
             child.close()
         for child in self._busy:
@@ -118,7 +120,7 @@ class ProcessPool:
         """Begin a run before all that wait: its process ended before it began."""
         self._waiting.appendleft(run)
         if self._stopping:
-            self._fail_waiting(WORKER_GONE)
+            self._fail_waiting(WORKER_WENT_AWAY)
         self._dispatch()
 
     def withdraw(self, run: ProcessRun) -> None:

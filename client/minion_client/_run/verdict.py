@@ -26,9 +26,6 @@ MAX_NAME_LENGTH = 200
 _MAX_NAMED = 5
 """Exceptions of a group that its text names."""
 
-WORKER_GONE = "Worker went away"
-"""Result of a job whose worker was stopped before the job ended."""
-
 
 class Verdict(NamedTuple):
     """How a job ended: with a result, which is plain JSON."""

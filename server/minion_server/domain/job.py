@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Annotated
 
 from minion_wire import json_value, sizes
+from minion_wire.failure import JOB_CANCELLED, JOB_UNFIT
 from minion_wire.json_value import nests_too_deep
 
 from minion_server.domain import limits
@@ -34,10 +35,6 @@ JobKey = tuple[int, int]
 """Id and retries of a job: one of its generations."""
 
 DEFAULT_QUEUE = "default"
-JOB_UNFIT = "Job cannot be given to a worker: "
-"""Beginning of the result of a job that cannot be sent to a worker."""
-JOB_CANCELLED = "Job cancelled"
-"""Result of a cancelled job, or the beginning of it."""
 REQUEST_ID_LIFETIME = timedelta(hours=24)
 """How long a request id is remembered."""
 

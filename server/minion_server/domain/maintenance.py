@@ -1,14 +1,10 @@
-"""Results of jobs that repair ends, and the counts of the queue."""
+"""The report of a repair, and the counts of the queue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
-WORKER_WENT_AWAY = "Worker went away"
-"""Result of a job whose worker is gone."""
-JOB_STUCK = "Job appears stuck in queue"
-"""Result of a job that no worker took for too long."""
 FOREGROUND_QUEUE = "minion_foreground"
 """Queue whose active jobs Perl Minion runs without a worker that stays; never repaired."""
 

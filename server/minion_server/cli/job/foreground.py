@@ -18,6 +18,7 @@ from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import worker_service_pb2 as worker_service
 from minion_client._run.verdict import Verdict, run_task
 from minion_client.tasks import REGISTRY, Job
+from minion_client.worker import HEARTBEAT_SECONDS
 from minion_wire.sizes import MAX_JOB_BYTES
 from minion_wire.values import from_list, from_struct, to_struct, to_value
 
@@ -31,7 +32,6 @@ from minion_server.tasks import load_tasks
 
 RUN_OPTIONS: Final = tuple(option for option in TASK_OPTIONS if option.name != "data_dir")
 """Besides the data directory, which every verb has."""
-HEARTBEAT_SECONDS: Final = 15.0
 
 
 def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
