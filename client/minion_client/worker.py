@@ -260,13 +260,10 @@ class Worker:
 
     async def _work(self) -> None:
         claiming = asyncio.create_task(self._claimer.run())
-        loops = [
-            claiming,
-            asyncio.create_task(self._reporter.run()),
-            asyncio.create_task(self._send_heartbeats()),
-            asyncio.create_task(self._stop_revoked()),
-            asyncio.create_task(self._commander.run()),
-        ]
+        others = (self._reporter, self._commander)
+        loops = [claiming, *(asyncio.create_task(other.run()) for other in others)]
+        loops.append(asyncio.create_task(self._send_heartbeats()))
+        loops.append(asyncio.create_task(self._stop_revoked()))
         try:
             await first(
                 self._stopping.wait(), asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
