@@ -89,7 +89,7 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
-        """Listen, and answer the address.
+        """Listen, and return the address.
 
         Raises:
             OSError: The address cannot be listened on.
@@ -138,7 +138,7 @@ def join(host: str, port: int) -> str:
 
 
 def bind(address: tuple[str, int]) -> socket.socket:
-    """Answer a listening socket.
+    """Return a listening socket.
 
     Raises:
         OSError: The address cannot be listened on.
@@ -149,7 +149,7 @@ def bind(address: tuple[str, int]) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise OSError(f"cannot listen on {join(host, port)}: {error.strerror}") from error
-    # asyncio's own loop leaves it out where a socket does not name its protocol: each answer would
-    # wait 40 ms for the client's acknowledgement of its head.
+    # asyncio's own loop leaves it out where a socket does not name its protocol: each response
+    # would wait 40 ms for the client's acknowledgement of its head.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

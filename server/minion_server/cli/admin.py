@@ -40,7 +40,7 @@ COLUMNS: Final = {
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its verbs."""
-    add = add_verbs(commands, "admin", "see and steer workers, repair and reset the queue")
+    add = add_verbs(commands, "admin", "list and command workers, repair and reset the queue")
 
     listing = add("workers", list_workers, "list workers, or show some of them")
     listing.add_argument("ids", nargs="*", type=argument(parse_id), metavar="ID", help="show these")

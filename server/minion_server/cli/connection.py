@@ -80,7 +80,7 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
     """
     values = resolve(CONNECTION_OPTIONS, arguments)
     endpoint = make_endpoint(values)
-    # It logs the traceback of an answer that it cannot read; the error of the call says so too.
+    # It logs a traceback for a response that it cannot read; the error of the call has the cause.
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
     try:
         with endpoint.open() as channel:
@@ -96,7 +96,7 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
 def persist(call: Callable[[], T]) -> T:
     """Make a call again for some seconds while the server is away, as when it restarts.
 
-    Only for calls that do no harm when they were carried out although no answer came.
+    Only for calls that may be repeated when they succeeded without a response.
 
     Raises:
         grpc.RpcError: It failed otherwise, or the server stayed away.

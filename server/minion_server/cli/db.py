@@ -120,8 +120,8 @@ async def move(arguments: argparse.Namespace, database: str) -> int:
     """Move the queue to another database.
 
     No job is lost and none is performed twice: first no jobs are given out any more, then those
-    that run are waited for, and last everything is copied while nobody can write, after which
-    nobody can write here again.
+    that run are waited for, and last everything is copied while writes are refused, as they are
+    here from then on.
     """
     source, target = open_transfer(database), open_transfer(arguments.target)
     seconds = WAIT.read(arguments.wait, WAIT.flag)
@@ -175,7 +175,7 @@ async def reopen(_arguments: argparse.Namespace, database: str) -> int:
 
 async def _wait_for_active(source: Transfer, seconds: float) -> int:
     end = time.monotonic() + seconds
-    # Whoever ends them may be another server, which tells this process nothing.
+    # Another server may end them, without a notice to this process.
     while (active := await source.active_jobs()) and time.monotonic() < end:  # noqa: ASYNC110
         await asyncio.sleep(POLL_SECONDS)
     return active

@@ -69,7 +69,7 @@ class Holder:
             why = self._connection.endpoint.explain(error)
             print_warning(f"the lock {self._name!r} is left to expire: {why}")
             return
-        # An attempt before may have been carried out without an answer.
+        # An earlier attempt may have succeeded without a response.
         if not released and attempts == 1:
             self._warn_of_loss("it expired or was released")
 

@@ -155,7 +155,7 @@ def release_locks(arguments: argparse.Namespace, connection: Connection) -> int:
 
 def run_command(arguments: argparse.Namespace, connection: Connection) -> int:
     """Hold a lock while a command runs, and return the command's exit status."""
-    # Before the lock is held, so that nobody waits for nothing.
+    # Before the lock is held, which would be in vain.
     if status := refusal_to_run(arguments.command[0]):
         return status
     with Signals() as signals:

@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command, and answer its exit status: 0 done, 1 failed, 2 asked for wrongly."""
+    """Run a command, and return its exit status: 0 done, 1 failed, 2 asked for wrongly."""
     prepare_process()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names and results may hold what the terminal's encoding does not.
@@ -56,10 +56,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             return _run(argv)
         finally:
-            # What is still in the buffer must not fail where nobody catches it.
+            # A later flush of the buffer would fail outside of this try.
             sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read the output has seen enough, as `head` does.
+        # The reader has closed the pipe, as `head` does.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
 

@@ -36,7 +36,7 @@ COLUMNS: Final = {
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its verbs."""
-    add = add_verbs(commands, "schedule", "list, make and steer schedules")
+    add = add_verbs(commands, "schedule", "list, make and change schedules")
 
     listing = add("list", list_schedules, "list schedules, newest first")
     listing.add_argument("names", nargs="*", metavar="NAME", help="only these")

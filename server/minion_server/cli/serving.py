@@ -22,9 +22,9 @@ def configure_logging(level: str) -> None:
     """Send the log to the standard error stream; what cannot be written is lost."""
     guard_output()
     logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
-    # uvicorn tells of each start and stop, which the commands do themselves.
+    # The commands report starts and stops themselves.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # gRPC tells of metadata that is not UTF-8 with a traceback, whoever sends it.
+    # gRPC logs a traceback for metadata of any client that is not UTF-8.
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_fault_of_a_client)
 
 

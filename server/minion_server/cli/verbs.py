@@ -13,7 +13,7 @@ from minion_server.cli.output import listed, print_message, print_warning
 from minion_server.settings.values import argument, parse_natural, parse_unicode
 
 Verb = Callable[[argparse.Namespace, Connection], int]
-"""Runs one verb; answers the exit status: 1 when something asked for was not done."""
+"""Runs one verb; returns the exit status: 1 when something asked for was not done."""
 
 MAX_PAGE_SIZE = 1_000
 EXIT_NOT_FOUND = 2
@@ -42,7 +42,7 @@ class VerbParser(argparse.ArgumentParser):
 
 
 class AddVerb(Protocol):
-    """Adds a verb to a command, and answers its parser."""
+    """Adds a verb to a command, and returns its parser."""
 
     def __call__(self, name: str, verb: Verb, text: str) -> VerbParser:
         """Add a verb."""
@@ -51,12 +51,12 @@ class AddVerb(Protocol):
 def add_verbs(
     commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str
 ) -> AddVerb:
-    """Add a command, and answer what adds its verbs.
+    """Add a command, and return a function that adds its verbs.
 
     Args:
         commands: Where to.
         name: Of the command.
-        text: What it does, as in "list, show and steer jobs".
+        text: What it does, as in "list, show and change jobs".
     """
     parser = commands.add_parser(name, help=text, description=_sentence(text))
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=VerbParser)
@@ -148,7 +148,7 @@ def pages(call: Callable[[Any], Any], request: Any, limit: int, offset: int = 0)
     """Call for as many pages as it takes; each has at least one entry, or is the only one.
 
     Args:
-        call: Answers a response.
+        call: Returns a response.
         request: With the filters; its paging is overwritten.
         limit: How many entries are wanted; 0: all.
         offset: How many to pass over first.
@@ -168,7 +168,7 @@ def pages(call: Callable[[Any], Any], request: Any, limit: int, offset: int = 0)
 
 
 def collect(call: Callable[[Any], Any], request: Any, limit: int, offset: int = 0) -> Any:
-    """Answer several pages as one (see `pages`)."""
+    """Return several pages as one (see `pages`)."""
     first, *others = pages(call, request, limit, offset)
     for page in others:
         listed(first).extend(listed(page))

@@ -1,19 +1,19 @@
-"""`minion job`: list, show, enqueue, steer and follow jobs."""
+"""`minion job`: list, show, enqueue, change and follow jobs."""
 
 from __future__ import annotations
 
 import argparse
 
-from minion_server.cli.job.finding import STATES, explain_jobs, list_jobs, show_jobs
-from minion_server.cli.job.following import wait_for_jobs, watch_job
-from minion_server.cli.job.foreground import RUN_OPTIONS, run_job
-from minion_server.cli.job.steering import (
+from minion_server.cli.job.changing import (
     cancel_jobs,
     enqueue_job,
     note_job,
     remove_jobs,
     retry_jobs,
 )
+from minion_server.cli.job.finding import STATES, explain_jobs, list_jobs, show_jobs
+from minion_server.cli.job.following import wait_for_jobs, watch_job
+from minion_server.cli.job.foreground import RUN_OPTIONS, run_job
 from minion_server.cli.json_arguments import parse_array, parse_object
 from minion_server.cli.verbs import AddVerb, add_page_arguments, add_verbs
 from minion_server.settings.sources import add_option
@@ -22,9 +22,9 @@ from minion_server.settings.values import argument, parse_duration, parse_id, pa
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add the command and its verbs."""
-    add = add_verbs(commands, "job", "list, show, enqueue, steer and follow jobs")
+    add = add_verbs(commands, "job", "list, show, enqueue, change and follow jobs")
     _add_finding(add)
-    _add_steering(add)
+    _add_changing(add)
     _add_following(add)
 
 
@@ -51,7 +51,7 @@ def _add_finding(add: AddVerb) -> None:
     _add_ids(add("explain", explain_jobs, "tell why jobs do not run yet"))
 
 
-def _add_steering(add: AddVerb) -> None:
+def _add_changing(add: AddVerb) -> None:
     enqueueing = add("enqueue", enqueue_job, "put a job into the queue, and print its id")
     enqueueing.add_argument("task", help="name of the task")
     enqueueing.add_argument(

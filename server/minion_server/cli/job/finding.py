@@ -63,7 +63,7 @@ def show_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def explain_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Tell why jobs do not run yet."""
+    """Print why jobs do not run yet."""
     for job_id in arguments.ids:
         response = connection.stub.ExplainJob(pb.ExplainJobRequest(id=job_id))
         if arguments.json:

@@ -58,7 +58,7 @@ def wait_for_job(
     connection: Connection,
     seconds: float | None = None,
 ) -> int:
-    """Wait until a job has ended, print its result, and answer the exit status."""
+    """Wait until a job has ended, print its result, and return the exit status."""
     with Progress() as progress:
         for job in _changes(job_id, connection, seconds):
             progress.show(job)

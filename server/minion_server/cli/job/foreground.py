@@ -65,7 +65,7 @@ def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def _is_blocked(job: job_pb2.Job, connection: Connection) -> bool:
-    """Return whether a job waits for parents: retried, it would wait where nobody takes it."""
+    """Return whether a job waits for parents: retried, it would wait in a queue without workers."""
     if not job.parents:
         return False
     states = ["inactive", "active"] if job.lax else ["inactive", "active", "failed"]
@@ -159,5 +159,5 @@ def _registered(connection: Connection) -> Iterator[int]:
         try:
             connection.workers.UnregisterWorker(request)
         except grpc.RpcError as error:
-            # The server forgets it after a while; what became of the job is told all the same.
+            # The server forgets it after a while; the outcome of the job has been printed.
             print_warning(connection.endpoint.explain(error))
