@@ -84,6 +84,7 @@ class Connection:
 
     Attributes:
         endpoint: The server.
+        channel: To the server.
         stub: Makes calls of MinionService.
         workers: Makes calls of WorkerService.
         locks: Makes calls of LockService.
@@ -94,6 +95,7 @@ class Connection:
     """
 
     endpoint: Endpoint
+    channel: grpc.Channel
     stub: minion_service_pb2_grpc.MinionServiceStub
     workers: worker_service_pb2_grpc.WorkerServiceStub
     locks: lock_service_pb2_grpc.LockServiceStub
@@ -101,6 +103,17 @@ class Connection:
     admin: admin_service_pb2_grpc.AdminServiceStub
     call: dict[str, Any]
     stream: dict[str, Any]
+
+    def is_ready(self, seconds: float) -> bool:
+        """Return whether the server is connected, or gets so within some seconds."""
+        ready = grpc.channel_ready_future(self.channel)
+        try:
+            ready.result(timeout=seconds)
+        except grpc.FutureTimeoutError:
+            return False
+        finally:
+            ready.cancel()
+        return True
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -125,6 +138,7 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
         with endpoint.open() as channel:
             yield Connection(
                 endpoint=endpoint,
+                channel=channel,
                 stub=minion_service_pb2_grpc.MinionServiceStub(channel),
                 workers=worker_service_pb2_grpc.WorkerServiceStub(channel),
                 locks=lock_service_pb2_grpc.LockServiceStub(channel),
