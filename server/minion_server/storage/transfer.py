@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from minion_server.domain.errors import Conflict
+from minion_server.domain.errors import Conflict, Unavailable
 from minion_server.domain.job import Job
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
@@ -18,6 +18,15 @@ from minion_server.domain.worker import Command, Worker
 
 BATCH = 1_000
 """Records that are read and written together."""
+
+
+class OutcomeUnknown(Unavailable):
+    """A commit whose answer was lost: it may have been carried out or not."""
+
+    reason = "OUTCOME_UNKNOWN"
+
+    def __init__(self, place: str, error: Exception) -> None:
+        super().__init__(f"it is not known whether {place} was changed: {error}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +124,19 @@ class Transfer(Protocol):
             Invalid: The database has no such schema.
         """
 
+    async def check_seal(self) -> None:
+        """Raise an error if `read` with a seal would, and change nothing.
+
+        Raises:
+            Conflict: The schema is a newer one, or an older one and a server uses the database that
+                cannot be upgraded under it.
+        """
+
     async def hold(self) -> None:
         """Make every claim fail, until `reopen`; all else goes on.
 
         Raises:
+            OutcomeUnknown: It may have been done or not. With any other error, it was not done.
             Conflict: The database is closed already: another move is under way, was killed, or has
                 succeeded. A move that failed then would reopen what the other one closed.
         """
@@ -142,9 +160,11 @@ class Transfer(Protocol):
         """Take back `hold` and a seal."""
 
     async def write(self, records: Records) -> Mapping[str, int]:
-        """Write a whole queue, all or nothing, and answer what was written, counted by kind.
+        """Write a whole queue, all or nothing, and return what was written, counted by kind.
 
         Raises:
+            OutcomeUnknown: It may be written or not, as it may be when this is cancelled after all
+                has been read. With any other error, nothing is written.
             Conflict: There is something in the database, or a server uses it that cannot share it.
         """
 

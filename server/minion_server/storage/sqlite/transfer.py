@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ from minion_server.storage.sqlite.rows import to_json
 from minion_server.storage.sqlite.writer import Transaction
 from minion_server.storage.transfer import (
     LastIds,
+    OutcomeUnknown,
     Record,
     Records,
     RequestRecord,
@@ -43,6 +45,8 @@ from minion_server.storage.transfer import (
     batches,
     new_file,
 )
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -88,6 +92,18 @@ class SqliteTransfer:
     async def status(self) -> StoreStatus:
         """Tell what there is to know of the database."""
         return await self._run(self._status)
+
+    async def check_seal(self) -> None:
+        """Raise an error if `read` with a seal would."""
+
+        def run() -> None:
+            with self._opened(connect_reader) as connection:
+                current = is_current(connection)
+            if not current:
+                with self._locked_to_upgrade():
+                    pass
+
+        await self._run(run)
 
     async def hold(self) -> None:
         """Let nobody claim jobs any more."""
@@ -154,11 +170,11 @@ class SqliteTransfer:
                 await self._run(self._check_empty, connection)
                 await self._run(migrate, connection)
                 written = await self._write(connection, records)
-                # A file without a log can be read where nothing can be written, as a backup may be.
-                await self._run(connection.pragma, "journal_mode", "delete")
-                return written
-            finally:
+            except BaseException:
                 await self._run(connection.close)
+                raise
+            await self._run(_close_written, connection)
+            return written
 
     async def backup(self, path: Path) -> None:
         """Write a copy into a new file."""
@@ -176,7 +192,7 @@ class SqliteTransfer:
         async for batch in records:
             await self._run(writer.write, batch)
         await self._run(writer.finish)
-        await self._run(connection.execute, "COMMIT")
+        await self._run(_commit, connection)
         return writer.written
 
     def _check_empty(self, connection: apsw.Connection) -> None:
@@ -218,19 +234,28 @@ class SqliteTransfer:
         with self._opened(connect_writer) as connection:
             current = is_current(connection)
         if not current:
-            try:
-                self._upgrade()
-            except Conflict as error:
-                raise Conflict(f"cannot upgrade the schema: {error}") from error
+            with self._locked_to_upgrade():
+                self._migrate()
         return connect_writer(self._path)
+
+    @contextmanager
+    def _locked_to_upgrade(self) -> Iterator[None]:
+        try:
+            with FileLock(self._path):
+                yield
+        except Conflict as error:
+            raise Conflict(f"cannot upgrade the schema: {error}") from error
 
     def _upgrade(self) -> None:
         with FileLock(self._path):
-            connection = connect_writer(self._path)
-            try:
-                migrate(connection)
-            finally:
-                connection.close()
+            self._migrate()
+
+    def _migrate(self) -> None:
+        connection = connect_writer(self._path)
+        try:
+            migrate(connection)
+        finally:
+            connection.close()
 
     def _check_exists(self) -> None:
         if not self._path.exists():
@@ -283,12 +308,33 @@ def _writing(connection: apsw.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
-        connection.execute("COMMIT")
+        _commit(connection)
     except BaseException:
         # Some errors, a full disk's among them, have rolled back already.
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _commit(connection: apsw.Connection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except apsw.Error as error:
+        if connection.in_transaction or isinstance(error, apsw.FullError):
+            raise
+        # What could not be synced may be on disk all the same.
+        raise OutcomeUnknown(connection.filename, error) from error
+
+
+def _close_written(connection: apsw.Connection) -> None:
+    """Close a database that is complete whatever happens here."""
+    try:
+        # A file without a log can be read where nothing can be written, as a backup may be.
+        connection.pragma("journal_mode", "delete")
+        connection.close()
+    except apsw.Error as error:
+        logger.warning("%s is written, but keeps its log: %s", connection.filename, error)
+        connection.close(True)  # noqa: FBT003 - apsw's
 
 
 def _read(connection: apsw.Connection) -> Iterable[Record]:
