@@ -118,6 +118,7 @@ def test_many_large_bodies_at_once(server: MinionProcess) -> None:
             thread.start()
         for thread in threads:
             thread.join()
+    assert len(statuses) == len(threads)
     assert set(statuses) <= {400, 429}
 
 

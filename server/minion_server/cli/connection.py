@@ -49,6 +49,7 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint, channel: grpc.Channel, timeout: float) -> None:
         self.endpoint = endpoint
+        self._channel = channel
         self.timeout = timeout
         call = {"metadata": endpoint.metadata, "timeout": timeout}
 
@@ -63,6 +64,17 @@ class Connection:
         self.locks = stub(lock_service_pb2_grpc.LockServiceStub)
         self.schedules = stub(schedule_service_pb2_grpc.ScheduleServiceStub)
         self.admin = stub(admin_service_pb2_grpc.AdminServiceStub)
+
+    def is_ready(self, seconds: float) -> bool:
+        """Return whether the server is connected, or gets so within some seconds."""
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(timeout=seconds)
+        except grpc.FutureTimeoutError:
+            return False
+        finally:
+            ready.cancel()
+        return True
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from minion_server.domain.errors import Conflict
+from minion_server.domain.errors import Conflict, Unavailable
 from minion_server.domain.job import Job
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
@@ -28,6 +28,15 @@ MOVED = "its queue has been moved elsewhere"
 def closed_error(place: str, reason: str) -> Conflict:
     """Return the error of a database that is closed, for one of the reasons above."""
     return Conflict(f"{place}: {reason} (`minion db reopen` would open it)")
+
+
+class OutcomeUnknown(Unavailable):
+    """A commit whose answer was lost: it may have been carried out or not."""
+
+    reason = "OUTCOME_UNKNOWN"
+
+    def __init__(self, place: str, error: Exception) -> None:
+        super().__init__(f"it is not known whether {place} was changed: {error}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,10 +134,19 @@ class Transfer(Protocol):
             Invalid: The database has no such schema.
         """
 
+    async def check_seal(self) -> None:
+        """Raise an error if `read` with a seal would, and change nothing.
+
+        Raises:
+            Conflict: The schema is a newer one, or an older one and a server uses the database that
+                cannot be upgraded under it.
+        """
+
     async def hold(self) -> None:
         """Make every claim fail, until `reopen`; all else goes on.
 
         Raises:
+            OutcomeUnknown: It may have been done or not. With any other error, it was not done.
             Conflict: The database is closed already: another move is under way, was killed, or has
                 succeeded. A move that failed then would reopen what the other one closed.
         """
@@ -155,6 +173,8 @@ class Transfer(Protocol):
         """Write a whole queue, all or nothing, and return the number of records by kind.
 
         Raises:
+            OutcomeUnknown: It may be written or not, as it may be when this is cancelled after all
+                has been read. With any other error, nothing is written.
             Conflict: There is something in the database, or a server uses it that cannot share it.
         """
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -20,7 +21,7 @@ from minion_server.storage.postgresql import rows
 from minion_server.storage.postgresql import seal as sealing
 from minion_server.storage.postgresql.address import parse_address
 from minion_server.storage.postgresql.database import Connection, Database
-from minion_server.storage.postgresql.failures import translate_at_start
+from minion_server.storage.postgresql.failures import Failure, classify, translate_at_start
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.schema import (
     migrate,
@@ -31,6 +32,7 @@ from minion_server.storage.postgresql.schema import (
 from minion_server.storage.transfer import (
     BATCH,
     LastIds,
+    OutcomeUnknown,
     Record,
     Records,
     RequestRecord,
@@ -38,6 +40,8 @@ from minion_server.storage.transfer import (
     WorkerRecord,
     new_file,
 )
+
+logger = logging.getLogger(__name__)
 
 LONG_SECONDS = 24 * 3_600.0
 """Time for one statement over all of a large queue."""
@@ -137,8 +141,16 @@ class PostgresTransfer:
                 closed=closed,
             )
 
+    async def check_seal(self) -> None:
+        async with self._served() as connection:
+            async with connection.transaction():
+                versions, newest = await schema_versions(connection), newest_versions()
+            if any(versions[name] > newest[name] for name in newest):
+                # It says so, and changes nothing.
+                await migrate(connection)
+
     async def hold(self) -> None:
-        async with self._served() as connection, connection.transaction():
+        async with self._served() as connection, self._transaction(connection):
             await sealing.check_open(connection)
             await _wait_for_locks(connection)
             await connection.execute(sealing.HOLD)
@@ -180,13 +192,13 @@ class PostgresTransfer:
     async def write(self, records: Records) -> Mapping[str, int]:
         async with self._connected() as connection:
             schedules = await migrate(connection)
-            async with connection.transaction():
+            async with self._transaction(connection):
                 # The triggers that follow Perl Minion would go job by job.
                 await connection.execute("SET LOCAL minion_server.own = 'on'")
                 await _lock(connection, schedules)
                 await _check_empty(connection, schedules)
                 written = await _write(connection, schedules, records)
-            await connection.execute("ANALYZE minion_jobs", timeout=LONG_SECONDS)
+            await self._analyze(connection)
             return written
 
     async def backup(self, path: Path) -> None:
@@ -196,6 +208,35 @@ class PostgresTransfer:
         with new_file(path) as unfinished:
             async with self.read() as records:
                 await SqliteTransfer(unfinished).write(records)
+
+    async def _analyze(self, connection: Connection) -> None:
+        try:
+            await connection.execute("ANALYZE minion_jobs", timeout=LONG_SECONDS)
+        except _DRIVER_ERRORS as error:
+            logger.warning("%s is written, but not analyzed: %s", self.place, error)
+
+    @asynccontextmanager
+    async def _transaction(self, connection: Connection) -> AsyncIterator[None]:
+        """Do a block in a transaction.
+
+        Raises:
+            OutcomeUnknown: The connection broke while it was committed.
+        """
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            yield
+        except BaseException:
+            # Of a connection that broke, the server rolls it back by itself.
+            with suppress(*_DRIVER_ERRORS):
+                await transaction.rollback()
+            raise
+        try:
+            await transaction.commit()
+        except _DRIVER_ERRORS as error:
+            if classify(error) is Failure.LOST:
+                raise OutcomeUnknown(self.place, error) from error
+            raise
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:

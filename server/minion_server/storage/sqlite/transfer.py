@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -45,6 +46,7 @@ from minion_server.storage.sqlite.schema import (
 from minion_server.storage.sqlite.writer import Transaction
 from minion_server.storage.transfer import (
     LastIds,
+    OutcomeUnknown,
     Record,
     Records,
     RequestRecord,
@@ -53,6 +55,8 @@ from minion_server.storage.transfer import (
     batches,
     new_file,
 )
+
+logger = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,6 +94,16 @@ class SqliteTransfer:
 
     async def status(self) -> StoreStatus:
         return await self._run(self._status)
+
+    async def check_seal(self) -> None:
+        def check() -> None:
+            with self._opened(connect_reader) as connection:
+                current = is_current(connection)
+            if not current:
+                with self._locked_to_upgrade():
+                    pass
+
+        await self._run(check)
 
     async def hold(self) -> None:
         await self._run(self._change, sealing.hold)
@@ -136,11 +150,11 @@ class SqliteTransfer:
                 await self._run(self._check_empty, connection)
                 await self._run(migrate, connection)
                 written = await self._write(connection, records)
-                # A file without a log can be read where nothing can be written, as a backup may be.
-                await self._run(connection.pragma, "journal_mode", "delete")
-                return written
-            finally:
+            except BaseException:
                 await self._run(connection.close)
+                raise
+            await self._run(_close_written, connection)
+            return written
 
     async def backup(self, path: Path) -> None:
         def copy() -> None:
@@ -156,7 +170,7 @@ class SqliteTransfer:
         async for batch in records:
             await self._run(writer.write, batch)
         await self._run(writer.finish)
-        await self._run(connection.execute, "COMMIT")
+        await self._run(_commit, connection)
         return writer.written
 
     def _check_empty(self, connection: apsw.Connection) -> None:
@@ -196,7 +210,7 @@ class SqliteTransfer:
             connection.execute("BEGIN IMMEDIATE")
             change(connection)
             # What is not committed is rolled back when the connection is closed.
-            connection.execute("COMMIT")
+            _commit(connection)
 
     def _open_to_read(self, folder: Path) -> apsw.Connection:
         """Open the database, or a copy of it with the present schema if its own is older."""
@@ -216,11 +230,17 @@ class SqliteTransfer:
         with self._opened(connect_writer) as connection:
             current = is_current(connection)
         if not current:
-            try:
-                self._upgrade()
-            except Conflict as error:
-                raise Conflict(f"cannot upgrade the schema: {error}") from error
+            with self._locked_to_upgrade() as connection:
+                migrate(connection)
         return connect_writer(self._path)
+
+    @contextmanager
+    def _locked_to_upgrade(self) -> Iterator[apsw.Connection]:
+        try:
+            with self._locked() as connection:
+                yield connection
+        except Conflict as error:
+            raise Conflict(f"cannot upgrade the schema: {error}") from error
 
     def _upgrade(self) -> None:
         with self._locked() as connection:
@@ -260,6 +280,27 @@ class SqliteTransfer:
                 bytes=connection.pragma("page_count") * connection.pragma("page_size"),
                 closed=closed,
             )
+
+
+def _commit(connection: apsw.Connection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except apsw.Error as error:
+        if connection.in_transaction or isinstance(error, apsw.FullError):
+            raise
+        # What could not be synced may be on disk all the same.
+        raise OutcomeUnknown(connection.filename, error) from error
+
+
+def _close_written(connection: apsw.Connection) -> None:
+    """Close a database that is complete whatever happens here."""
+    try:
+        # A file without a log can be read where nothing can be written, as a backup may be.
+        connection.pragma("journal_mode", "delete")
+        connection.close()
+    except apsw.Error as error:
+        logger.warning("%s is written, but keeps its log: %s", connection.filename, error)
+        connection.close(True)  # noqa: FBT003 - apsw's
 
 
 def _read(connection: apsw.Connection) -> Iterator[Record]:
