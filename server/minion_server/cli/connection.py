@@ -105,7 +105,7 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
         raise CallFailed(text) from None
 
 
-def persist(call: Callable[[], T]) -> T:
+def persist(call: Callable[[], T], seconds: float = PERSIST_SECONDS) -> T:
     """Make a call again for some seconds while the server is away, as when it restarts.
 
     Only for calls that may be repeated when they succeeded without a response.
@@ -113,7 +113,7 @@ def persist(call: Callable[[], T]) -> T:
     Raises:
         grpc.RpcError: It failed otherwise, or the server stayed away.
     """
-    end = time.monotonic() + PERSIST_SECONDS
+    end = time.monotonic() + seconds
     while True:
         try:
             return call()
