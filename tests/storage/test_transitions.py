@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
-from minion_server.domain.errors import MinionError
 from minion_server.domain.job import TRANSITIONS, JobFilter, JobState
-from storage.test_stores_agree import steps
+from storage.steps import steps, take_step
 from support.bench import START, Bench
 
 
@@ -30,11 +28,7 @@ async def test_jobs_change_as_the_table_says(bench: Bench, steps: list[Any]) -> 
         await bench.worker()
     before: dict[int, JobState] = {}
     for name, arguments, fixed in steps:
-        if name == "advance":
-            bench.clock.advance(*arguments)
-            continue
-        with suppress(MinionError):
-            await getattr(bench.storage, name)(*arguments, **fixed)
+        await take_step(bench, name, arguments, fixed)
         after = await _states(bench)
         for job_id in before.keys() & after.keys():
             was, state = before[job_id], after[job_id]

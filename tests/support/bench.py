@@ -29,7 +29,7 @@ class Bench:
 
     storage: Storage
     clock: SettableClock
-    changes: list[Changes] = field(default_factory=list)
+    changes: list[Changes] = field(default_factory=list, repr=False)
 
     async def enqueue(self, task: str = "foo", **fields: object) -> int:
         (enqueued,) = await self.storage.enqueue([NewJob(task=task, **fields)])  # type: ignore[arg-type]  # the test knows
