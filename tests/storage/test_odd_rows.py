@@ -14,13 +14,15 @@ from minion_server.domain.limits import MAX_SPAN, MAX_TIME, MIN_TIME
 from minion_server.domain.lock import Lock
 from minion_server.domain.policy import Retention
 from minion_server.domain.schedule import Schedule
-from minion_server.domain.worker import Command, Worker
+from minion_server.domain.worker import MAX_HEARTBEAT_SECONDS, Command, Registration, Worker
 from minion_server.engine.explain import explain_job
 from minion_server.rpc.convert import to_job_message
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.transfer import LastIds, Record, WorkerRecord
 from storage.test_transfer import NewPlace, Place, content, move, new_place, opened
-from support.postgresql import PostgresServer
+from support.bench import Bench
+from support.postgresql import DatabaseClock, PostgresServer
+from support.raw_database import Database
 
 __all__ = ["new_place"]
 
@@ -219,3 +221,66 @@ async def test_a_command_that_cannot_be_read_keeps_no_other_from_its_worker(
         async with opened(one) as bench:
             assert await bench.storage.receive(1) == [good]
             assert await bench.storage.receive(1) == []
+
+
+@pytest.mark.parametrize("interval", [3.6e10, 1e300])
+async def test_a_heartbeat_interval_of_ages_stops_no_repair(
+    bench: Bench, database: Database, interval: float
+) -> None:
+    odd = await bench.storage.register_worker(Registration(status={"heartbeat_interval": 1}))
+    await database.execute(
+        f"UPDATE {database.jobs.replace('jobs', 'workers')}"
+        f""" SET status = '{{"heartbeat_interval": {interval}}}'"""
+    )
+    first, second = await bench.enqueue(), await bench.enqueue()
+    assert await bench.claim_ids(odd, max_jobs=1) == [first]
+    gone = await bench.worker()
+    assert await bench.claim_ids(gone) == [second]
+    bench.clock.advance(100)
+    report = await bench.storage.repair()
+    # The other worker's.
+    assert report.abandoned_jobs == 1
+    bench.clock.advance(6 * MAX_HEARTBEAT_SECONDS)
+    await bench.storage.repair()
+    assert {(await bench.job(one)).result for one in (first, second)} == {"Worker went away"}
+
+
+async def test_a_heartbeat_interval_that_was_kept_unbounded_stops_no_repair(
+    bench: Bench, database: Database
+) -> None:
+    if not isinstance(bench.clock, DatabaseClock):
+        pytest.skip("the embedded database keeps none")
+    job_id = await bench.enqueue()
+    worker_id = await bench.worker()
+    await bench.claim(worker_id)
+    await bench.storage.unregister_worker(worker_id)
+    # As after a crash of the database, whose servers of before knew no bound.
+    await database.execute(
+        f"INSERT INTO minion_server_heartbeats VALUES ({worker_id}, 1e300);"
+        " UPDATE minion_server_departures SET since = test_clock.now()"
+    )
+    bench.clock.advance(6 * MAX_HEARTBEAT_SECONDS)
+    assert (await bench.storage.repair()).abandoned_jobs == 0
+    bench.clock.advance(1)
+    assert (await bench.storage.repair()).abandoned_jobs == 1
+    assert (await bench.job(job_id)).state == JobState.FAILED
+
+
+async def test_an_abandoned_job_that_cannot_be_ended_keeps_no_other_from_it(
+    bench: Bench, database: Database
+) -> None:
+    if not isinstance(bench.clock, DatabaseClock):
+        pytest.skip("the embedded database is no other program's")
+    jobs = [await bench.enqueue() for _ in range(3)]
+    worker_id = await bench.worker()
+    assert await bench.claim_ids(worker_id) == jobs
+    await bench.storage.unregister_worker(worker_id)
+    await database.execute(f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+          BEGIN RAISE EXCEPTION USING ERRCODE = '22008', MESSAGE = 'no'; END $$;
+        CREATE TRIGGER refuse BEFORE UPDATE OF state ON minion_jobs FOR EACH ROW
+          WHEN (NEW.id = {jobs[1]}) EXECUTE FUNCTION refuse()
+    """)
+    report = await bench.storage.repair()
+    assert report.abandoned_jobs == 2
+    assert await bench.listed(states=[JobState.FAILED]) == [jobs[2], jobs[0]]

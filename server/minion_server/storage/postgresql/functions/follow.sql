@@ -76,8 +76,9 @@ BEGIN
     DELETE FROM minion_server_departures WHERE worker = NEW.id;
     UPDATE minion_server_marks SET worker = NEW.id WHERE worker < NEW.id;
     IF jsonb_typeof(NEW.status -> 'heartbeat_interval') = 'number' THEN
+      -- Of any number of digits. The bound is MAX_HEARTBEAT_SECONDS of domain/worker.py.
       INSERT INTO minion_server_heartbeats AS h (worker, seconds)
-      VALUES (NEW.id, (NEW.status ->> 'heartbeat_interval')::FLOAT8)
+      VALUES (NEW.id, least(greatest(round((NEW.status ->> 'heartbeat_interval')::NUMERIC, 6), 0), 86400)::FLOAT8)
       ON CONFLICT (worker) DO UPDATE SET seconds = excluded.seconds WHERE h.seconds <> excluded.seconds;
     END IF;
   END IF;
