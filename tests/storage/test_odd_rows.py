@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import orjson
 import pytest
-from minion.v1 import job_pb2
-from minion_server.domain.job import Job, JobState
+from minion.v1 import job_pb2, worker_pb2
+from minion_server.domain.job import LONG_RESULT, Job, JobState, JsonValue
 from minion_server.domain.limits import MAX_SPAN, MAX_TIME, MIN_TIME
 from minion_server.domain.lock import Lock
 from minion_server.domain.policy import Retention
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import MAX_HEARTBEAT_SECONDS, Command, Registration, Worker
 from minion_server.engine.explain import explain_job
+from minion_server.engine.recovery import recover
 from minion_server.rpc.convert import to_job_message
+from minion_server.rpc.convert_workers import to_command_message
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
+from minion_server.storage.sqlite import SqliteTransfer
 from minion_server.storage.transfer import LastIds, Record, WorkerRecord
+from minion_wire.failure import JOB_UNFIT
 from storage.test_transfer import NewPlace, Place, content, move, new_place, opened
 from support.bench import Bench
 from support.postgresql import DatabaseClock, PostgresServer
@@ -115,7 +121,7 @@ async def test_odd_jobs_arrive_as_they_were(place: Place, new_place: NewPlace) -
 
 
 async def test_a_job_that_nests_deeply_arrives(place: Place, new_place: NewPlace) -> None:
-    args = orjson.loads("[" * 400 + "1.5" + "]" * 400)
+    args = orjson.loads("[" * 400 + '1.5, 1e17, -2.5e300, "1e17 \\"1e17"' + "]" * 400)
     await place[1].write(of(replace(PLAIN_JOB, args=args, notes={"n": args}), LAST_IDS))
     for kind in ("sqlite", "postgresql"):
         target = await new_place(kind)
@@ -284,3 +290,128 @@ async def test_an_abandoned_job_that_cannot_be_ended_keeps_no_other_from_it(
     report = await bench.storage.repair()
     assert report.abandoned_jobs == 2
     assert await bench.listed(states=[JobState.FAILED]) == [jobs[2], jobs[0]]
+
+
+HUGE = '[1e400, -1e400, {"n": 1e400, "s": "[{\\"1e400", "i": 18446744073709551616}, 1.5]'
+VERY_DEEP = "[" * 3_000 + "]" * 3_000
+
+
+def nested(levels: int) -> str:
+    return "[" * levels + "1.5" + "]" * levels
+
+
+def check_huge(value: JsonValue) -> None:
+    """Check what is read of `HUGE`: PostgreSQL spells its numbers out."""
+    high, low, entries, last = value
+    assert (type(high), type(low), last) == (str, str, 1.5)
+    assert (float(high), float(low)) == (math.inf, -math.inf)
+    assert entries == {"n": high, "s": '[{"1e400', "i": 2.0**64}
+
+
+async def test_numbers_out_of_range_are_read_as_text(bench: Bench, database: Database) -> None:
+    odd, plain = await bench.enqueue(), await bench.enqueue()
+    await database.execute(
+        f"""UPDATE {database.jobs} SET args = '{HUGE}', notes = '{{"n": {HUGE}}}',"""
+        f" result = '{HUGE}' WHERE id = {odd}"
+    )
+    job, _ = await bench.claim(await bench.worker(), max_jobs=9)
+    check_huge(job.args)
+    check_huge(job.notes["n"])
+    await bench.storage.note_job(odd, {"m": 1})
+    assert await bench.listed() == [plain, odd]
+    check_huge((await bench.storage.get_job_status(odd)).result)
+    # An outcome that needs a look at the whole job.
+    assert await bench.finish(odd, result="x" * LONG_RESULT)
+    found = await bench.job(odd)
+    check_huge(found.notes["n"])
+    message = job_pb2.Job()
+    to_job_message(found, message)
+
+
+@pytest.mark.parametrize("levels", [300, 600, 1_000, 3_000])
+async def test_a_job_that_nests_too_deeply_fails_alone(
+    bench: Bench, database: Database, levels: int
+) -> None:
+    deep, odd, plain = [await bench.enqueue(notes={"a": 1}) for _ in range(3)]
+    await database.execute(
+        f"UPDATE {database.jobs} SET args = '{nested(levels)}' WHERE id = {deep};"
+        f"""UPDATE {database.jobs} SET notes = '{{"n": {nested(levels)}}}' WHERE id = {odd}"""
+    )
+    assert await bench.claim_ids(await bench.worker()) == [plain]
+    assert await bench.listed(states=[JobState.FAILED]) == [odd, deep]
+    for job_id in (deep, odd):
+        assert str((await bench.job(job_id)).result).startswith(JOB_UNFIT)
+        await bench.storage.note_job(job_id, {"m": 1})
+        assert (await bench.storage.get_job_status(job_id)).notes["m"] == 1
+        message = job_pb2.Job()
+        to_job_message(await bench.job(job_id), message)
+
+
+async def test_a_job_that_cannot_be_failed_keeps_no_other_from_its_worker(
+    bench: Bench, database: Database
+) -> None:
+    if not isinstance(bench.clock, DatabaseClock):
+        pytest.skip("the embedded database is no other program's")
+    deep, plain = await bench.enqueue(), await bench.enqueue()
+    await database.execute(f"""
+        UPDATE minion_jobs SET args = '{VERY_DEEP}' WHERE id = {deep};
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+          BEGIN RAISE EXCEPTION USING ERRCODE = '22008', MESSAGE = 'no'; END $$;
+        CREATE TRIGGER refuse BEFORE UPDATE OF state ON minion_jobs FOR EACH ROW
+          WHEN (NEW.state = 'failed') EXECUTE FUNCTION refuse()
+    """)
+    assert await bench.claim_ids(await bench.worker()) == [plain]
+
+
+@pytest.mark.parametrize("odd", [HUGE, VERY_DEEP, nested(900)], ids=["huge", "deep", "900"])
+async def test_an_odd_status_or_command_stops_nothing(
+    bench: Bench, database: Database, odd: str
+) -> None:
+    worker_id = await bench.worker()
+    workers = database.jobs.replace("jobs", "workers")
+    await database.execute(
+        f"""UPDATE {workers} SET status = '{{"heartbeat_interval": {odd}}}',"""
+        f""" inbox = '[["a", {odd}], ["b", 1]]'"""
+    )
+    assert [worker.id for worker in await bench.workers()] == [worker_id]
+    commands = await bench.storage.receive(worker_id)
+    assert [command.command for command in commands] == ["a", "b"]
+    for command in commands:
+        to_command_message(command, worker_pb2.Command())
+    await recover(bench.storage, own_namespace=None)
+    bench.clock.advance(100)
+    report = await bench.storage.repair()
+    assert report.missing_workers == 1
+
+
+@pytest.mark.parametrize(
+    "odd", [HUGE, VERY_DEEP, nested(900), nested(500)], ids=["huge", "deep", "900", "500"]
+)
+async def test_odd_values_are_copied(
+    postgresql: PostgresServer, new_place: NewPlace, tmp_path: Path, odd: str
+) -> None:
+    name = await postgresql.make_database()
+    url = postgresql.url(name)
+    place = (lambda: PostgresStorage(url)), PostgresTransfer(url)
+    await place[1].write(of(PLAIN_JOB, worker(1), schedule(1), LAST_IDS))
+    notes = f"""'{{"n": {odd}}}'"""
+    await postgresql.execute(
+        f"UPDATE minion_jobs SET args = '{odd}', notes = {notes}, result = '{odd}';"
+        f"""UPDATE minion_workers SET status = {notes}, inbox = '[["a", {odd}]]';"""
+        f"UPDATE minion_schedules SET args = '{odd}', notes = {notes}",
+        name,
+    )
+    target = await new_place("postgresql")
+    await place[1].backup(tmp_path / "copy.db")
+    backup = SqliteTransfer(tmp_path / "copy.db")
+    await move(backup, target[1])
+    async with opened(place) as one, opened(target) as other:
+        assert await one.listed(notes=["n"]) == await other.listed(notes=["n"]) == [1]
+        for bench in (one, other):
+            assert [one.id for one in await bench.storage.dispatch_schedules()] == [1]
+            assert (await bench.workers())[0].status["n"]
+            job = await bench.job(1)
+            if odd is HUGE:
+                check_huge(job.args)
+            elif odd == nested(500):
+                assert job.args == orjson.loads(odd)

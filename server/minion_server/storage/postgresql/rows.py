@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-import orjson
 
 from minion_server.domain import limits
 from minion_server.domain.job import JobState
+from minion_server.storage.json_bytes import from_text
 from minion_server.storage.postgresql.json_text import to_json
 
 Fields = dict[str, Any]
@@ -50,7 +50,7 @@ def to_fields(row: asyncpg.Record) -> Fields:
 
 
 def _loads(text: str | None) -> Any:
-    return None if text is None else orjson.loads(text)
+    return None if text is None else from_text(text)
 
 
 def _seconds(time: datetime | None) -> float | None:

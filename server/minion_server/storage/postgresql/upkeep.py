@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-import orjson
 from minion_wire.failure import JOB_STUCK, WORKER_WENT_AWAY
 
 from minion_server.domain.errors import Exhausted, Unavailable
@@ -18,6 +17,7 @@ from minion_server.domain.maintenance import FOREGROUND_QUEUE, RepairReport
 from minion_server.domain.policy import Retention
 from minion_server.domain.worker import MAX_HEARTBEAT_SECONDS, MISSED_HEARTBEATS, is_missing
 from minion_server.storage.changes import Changes, Revocation
+from minion_server.storage.json_bytes import from_text
 from minion_server.storage.postgresql.claims import Claims
 from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import to_json
@@ -147,7 +147,7 @@ class Upkeep(Claims):
             row
             for row in silent
             if is_missing(
-                orjson.loads(row["status"]),
+                from_text(row["status"]),
                 silent_for=row["silent_for"],
                 missing_after=missing_after,
                 heard_for=heard_for,
