@@ -11,11 +11,11 @@ from pathlib import Path
 import orjson
 import pytest
 from minion.v1 import job_pb2, worker_pb2
-from minion_server.domain.job import LONG_RESULT, Job, JobState, JsonValue
+from minion_server.domain.job import LONG_RESULT, Job, JobState, JsonValue, RetryOptions
 from minion_server.domain.limits import MAX_SPAN, MAX_TIME, MIN_TIME
 from minion_server.domain.lock import Lock
 from minion_server.domain.policy import Retention
-from minion_server.domain.schedule import Schedule
+from minion_server.domain.schedule import NewSchedule, Schedule, ScheduleFilter
 from minion_server.domain.worker import MAX_HEARTBEAT_SECONDS, Command, Registration, Worker
 from minion_server.engine.explain import explain_job
 from minion_server.engine.recovery import recover
@@ -27,7 +27,7 @@ from minion_server.storage.transfer import LastIds, Record, WorkerRecord
 from minion_wire.failure import JOB_UNFIT
 from storage.test_transfer import NewPlace, Place, content, move, new_place, opened
 from support.bench import Bench
-from support.postgresql import DatabaseClock, PostgresServer
+from support.postgresql import PostgresServer
 from support.raw_database import Database
 
 __all__ = ["new_place"]
@@ -51,6 +51,8 @@ NEVER_STARTED = replace(PLAIN_JOB, id=8, state=JobState.ACTIVE, worker=3)
 JOBS = [
     STUCK, NO_RESULT, OFTEN_RETRIED, NO_ATTEMPTS, LONG_NAMES, FAR_AWAY, ODD_PARENTS, NEVER_STARTED,
 ]  # fmt: skip
+# Of what the embedded database, which no other program writes, cannot hold.
+IN_POSTGRESQL = pytest.mark.parametrize("bench", ["postgresql", "pgbouncer"], indirect=True)
 LAST_IDS = LastIds(jobs=100, workers=100, locks=100, schedules=100)
 
 
@@ -142,7 +144,13 @@ async def test_times_that_postgresql_could_not_show_arrive_clamped(new_place: Ne
 
 
 @pytest.mark.parametrize(
-    ("time", "shown"), [("33658-01-01", MAX_TIME), ("0044-03-15 BC", MIN_TIME)]
+    ("time", "shown"),
+    [
+        ("33658-01-01", MAX_TIME),
+        ("infinity", MAX_TIME),
+        ("0044-03-15 BC", MIN_TIME),
+        ("-infinity", MIN_TIME),
+    ],
 )
 async def test_a_time_of_postgresql_that_no_datetime_holds_spoils_no_list(
     postgresql: PostgresServer, new_place: NewPlace, time: str, shown: float
@@ -150,25 +158,68 @@ async def test_a_time_of_postgresql_that_no_datetime_holds_spoils_no_list(
     name = await postgresql.make_database()
     url = postgresql.url(name)
     place = (lambda: PostgresStorage(url)), PostgresTransfer(url)
-    await place[1].write(of(replace(PLAIN_JOB, state=JobState.FAILED, finished=NOW), LAST_IDS))
-    # As Perl Minion's functions do with a delay of 10 ** 12 seconds.
-    columns = ("created", "delayed", "expires", "finished", "retried", "started")
-    changes = ", ".join(f"{column} = '{time}'" for column in columns)
+    job = replace(PLAIN_JOB, state=JobState.FAILED, finished=NOW)
+    await place[1].write(of(job, worker(1), schedule(1), LAST_IDS))
+    # As Perl Minion's functions do with a delay of 10 ** 12 seconds, and people with psql.
+    tables = {
+        "minion_jobs": ("created", "delayed", "expires", "finished", "retried", "started"),
+        "minion_workers": ("started", "notified"),
+        "minion_schedules": ("created", "last_run", "next_run"),
+    }
+    for table, columns in tables.items():
+        changes = ", ".join(f"{column} = '{time}'" for column in columns)
+        await postgresql.execute(f"UPDATE {table} SET {changes}", name)
     await postgresql.execute(
-        f"UPDATE minion_jobs SET {changes};"
-        " INSERT INTO minion_locks (name, expires) VALUES ('l', '33658-01-01')",
-        name,
+        "INSERT INTO minion_locks (name, expires) VALUES ('l', '33658-01-01')", name
     )
     target = await new_place("sqlite")
     await move(place[1], target[1])
     for one in (place, target):
         async with opened(one) as bench:
-            job = await bench.job(1)
-            assert {getattr(job, column) for column in columns} == {shown}
             assert await bench.listed() == [1]
             (lock,) = (await bench.storage.list_locks([], limit=9)).locks
             assert lock.expires == MAX_TIME
+            (kept,) = (await bench.storage.list_schedules(ScheduleFilter(), limit=9)).schedules
+            found = [await bench.job(1), *await bench.workers(), kept]
+            for record, columns in zip(found, tables.values(), strict=True):
+                assert {getattr(record, column) for column in columns} == {shown}
+            due = await bench.storage.next_dispatch()
+            assert due is not None
+            assert (due > 0) == (shown == MAX_TIME)
+            assert await bench.storage.pause_schedule("s1", paused=False)
+            again = NewSchedule(name="s1", cron="* * * * *", task="foo")
+            assert await bench.storage.put_schedule(again) == 1
+            fired = await bench.storage.dispatch_schedules()
+            assert len(fired) == (shown == MIN_TIME)
     await postgresql.drop_database(name)
+
+
+@IN_POSTGRESQL
+@pytest.mark.parametrize("time", ["33658-01-01", "infinity"])
+async def test_a_job_of_a_time_that_never_comes_is_served(
+    bench: Bench, database: Database, time: str
+) -> None:
+    job_id = await bench.enqueue()
+    await database.execute(f"UPDATE minion_jobs SET delayed = '{time}', expires = '{time}'")
+    worker_id = await bench.worker()
+    assert await bench.claim_ids(worker_id) == []
+    due = await bench.storage.stage_due()
+    assert due is not None
+    assert due > 0
+    assert await bench.storage.retry_job(job_id, None, RetryOptions())
+    assert await bench.claim_ids(worker_id) == [job_id]
+
+
+@IN_POSTGRESQL
+@pytest.mark.parametrize("time", ["0044-03-15 BC", "-infinity"])
+async def test_a_worker_that_was_never_heard_is_forgotten(
+    bench: Bench, database: Database, time: str
+) -> None:
+    await bench.worker()
+    other = await bench.worker()
+    await database.execute(f"UPDATE minion_workers SET notified = '{time}' WHERE id <> {other}")
+    assert (await bench.storage.repair()).missing_workers == 1
+    assert [worker.id for worker in await bench.workers()] == [other]
 
 
 async def test_a_schedule_that_cannot_be_read_keeps_no_other_from_firing(
@@ -251,11 +302,10 @@ async def test_a_heartbeat_interval_of_ages_stops_no_repair(
     assert {(await bench.job(one)).result for one in (first, second)} == {"Worker went away"}
 
 
+@IN_POSTGRESQL
 async def test_a_heartbeat_interval_that_was_kept_unbounded_stops_no_repair(
     bench: Bench, database: Database
 ) -> None:
-    if not isinstance(bench.clock, DatabaseClock):
-        pytest.skip("the embedded database keeps none")
     job_id = await bench.enqueue()
     worker_id = await bench.worker()
     await bench.claim(worker_id)
@@ -272,11 +322,10 @@ async def test_a_heartbeat_interval_that_was_kept_unbounded_stops_no_repair(
     assert (await bench.job(job_id)).state == JobState.FAILED
 
 
+@IN_POSTGRESQL
 async def test_an_abandoned_job_that_cannot_be_ended_keeps_no_other_from_it(
     bench: Bench, database: Database
 ) -> None:
-    if not isinstance(bench.clock, DatabaseClock):
-        pytest.skip("the embedded database is no other program's")
     jobs = [await bench.enqueue() for _ in range(3)]
     worker_id = await bench.worker()
     assert await bench.claim_ids(worker_id) == jobs
@@ -347,11 +396,10 @@ async def test_a_job_that_nests_too_deeply_fails_alone(
         to_job_message(await bench.job(job_id), message)
 
 
+@IN_POSTGRESQL
 async def test_a_job_that_cannot_be_failed_keeps_no_other_from_its_worker(
     bench: Bench, database: Database
 ) -> None:
-    if not isinstance(bench.clock, DatabaseClock):
-        pytest.skip("the embedded database is no other program's")
     deep, plain = await bench.enqueue(), await bench.enqueue()
     await database.execute(f"""
         UPDATE minion_jobs SET args = '{VERY_DEEP}' WHERE id = {deep};

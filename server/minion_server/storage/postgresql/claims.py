@@ -37,10 +37,10 @@ CLAIMED = ("id", "task", "args", "retries", "attempts", "priority", "queue", "no
 """What `minion_server_claim` returns of a job: objects would make it a tenth slower."""
 
 _DUE_IN = """
-    SELECT extract(EPOCH FROM least(
+    SELECT minion_server_seconds_until(least(
         (SELECT min(due) FROM minion_server_waiting WHERE stage = 'delayed'),
         (SELECT min(expires) FROM minion_server_waiting
-          WHERE expires IS NOT NULL AND stage <> 'expired')) - now())::float8 AS due_in,
+          WHERE expires IS NOT NULL AND stage <> 'expired'))) AS due_in,
       EXISTS (SELECT 1 FROM minion_server_waiting WHERE stage = 'undecided') AS undecided
 """
 

@@ -20,7 +20,7 @@ def _clamped(column: str) -> str:
     """Return SQL for a column of times; PostgreSQL has some that no datetime holds.
 
     Perl Minion accepts any number of seconds for a delay, an expiry or the duration of a lock, and
-    one time out of range would fail the whole list.
+    people write 'infinity': one time out of range would fail the whole list.
     """
     return (
         f"CASE WHEN {column} IS NOT NULL THEN least(greatest({column}, "
@@ -33,11 +33,11 @@ JOB_COLUMNS = f"""
     {_clamped("finished")}, lax, notes, parents, priority, queue, result, {_clamped("retried")},
     retries, {_clamped("started")}, state::text AS state, task, worker, now() AS time
 """
-WORKER_COLUMNS = "id, host, pid, status, started, notified"
+WORKER_COLUMNS = f"id, host, pid, status, {_clamped('started')}, {_clamped('notified')}"
 LOCK_COLUMNS = f"id, name, {_clamped('expires')}"
-SCHEDULE_COLUMNS = """
-    id, args, attempts, created, cron, expire, last_job, last_run, lax, name, next_run, notes,
-    paused, priority, queue, task
+SCHEDULE_COLUMNS = f"""
+    id, args, attempts, {_clamped("created")}, cron, expire, last_job, {_clamped("last_run")}, lax,
+    name, {_clamped("next_run")}, notes, paused, priority, queue, task
 """
 
 

@@ -28,18 +28,17 @@ logger = logging.getLogger(__name__)
 
 # While the database was down, no worker that was there before could be heard.
 _SILENT = """
-    SELECT id, status, notified, extract(EPOCH FROM now() - CASE
+    SELECT id, status, notified::text AS notified, - minion_server_seconds_until(CASE
         WHEN started < pg_postmaster_start_time()
         THEN greatest(notified, pg_postmaster_start_time()) ELSE notified
-      END)::float8 AS silent_for
+      END) AS silent_for
     FROM minion_workers WHERE notified < now() - $1::float8 * INTERVAL '1 second'
 """
 
-# One that was heard of meanwhile stays.
+# One that was heard of meanwhile stays. Times as text: there are some that no datetime holds.
 _FORGET_WORKERS = """
-    DELETE FROM minion_workers AS w USING unnest($1::bigint[], $2::timestamptz[])
-      AS m (id, notified)
-    WHERE w.id = m.id AND w.notified = m.notified RETURNING w.id
+    DELETE FROM minion_workers AS w USING unnest($1::bigint[], $2::text[]) AS m (id, notified)
+    WHERE w.id = m.id AND w.notified = m.notified::timestamptz RETURNING w.id
 """
 
 # Minion's table of workers is unlogged, and empty after a crash of the database: workers of active

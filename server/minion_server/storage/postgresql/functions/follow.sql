@@ -37,7 +37,7 @@ BEGIN
       PERFORM minion_server_place(ARRAY[id]);
     END IF;
     IF NEW.delayed > now() THEN
-      payload := jsonb_build_object('due', extract(EPOCH FROM NEW.delayed - now())) || payload;
+      payload := jsonb_build_object('due', minion_server_seconds_until(NEW.delayed)) || payload;
     ELSIF NEW.parents <> '{}' OR NEW.expires IS NOT NULL THEN
       payload := payload || '{"due": 0}';
     ELSE
