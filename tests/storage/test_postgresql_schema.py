@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from importlib import resources
 
@@ -16,6 +16,7 @@ from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.postgresql.failures import translate
+from minion_server.storage.transfer import Record
 from support.postgresql import OWN_SCHEMA, ROLE, PostgresServer, database_of
 
 SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("schema")
@@ -361,3 +362,36 @@ async def test_the_users_settings_change_nothing(postgresql: PostgresServer, url
     report = await storage.repair(Retention(remove_after=timedelta(0)))
     assert report.removed_jobs == len(many)
     await storage.close()
+
+
+OURS = """
+    SELECT (SELECT count(*) FROM pg_class WHERE relname LIKE 'minion\\_server%')
+      + (SELECT count(*) FROM pg_proc WHERE proname LIKE 'minion\\_server%')
+"""
+
+
+async def nothing() -> AsyncIterator[Sequence[Record]]:
+    yield []
+
+
+@pytest.mark.parametrize("version", [23, 24, 25])
+async def test_a_queue_of_minions_is_not_changed_before_it_is_refused_as_a_target(
+    perl: asyncpg.Connection, url: str, version: int
+) -> None:
+    await _make_minion(perl, version)
+    transfer = PostgresTransfer(url)
+    await transfer.check_empty()
+    assert await perl.fetchval(OURS) == 0
+    await perl.execute("INSERT INTO minion_workers (id, host, pid) VALUES (7, 'h', 1)")
+    before = await perl.fetchval(MINIONS)
+    for attempt in (transfer.check_empty(), transfer.write(nothing())):
+        with pytest.raises(Conflict, match="not empty: it has minion_workers"):
+            await attempt
+    assert await perl.fetchval(MINIONS) == before
+    assert await perl.fetchval(OURS) == 0
+
+
+async def test_a_look_at_a_new_target_makes_nothing(perl: asyncpg.Connection, url: str) -> None:
+    await PostgresTransfer(url).check_empty()
+    assert await perl.fetchval("SELECT to_regclass('minion_jobs') IS NULL")
+    assert await perl.fetchval(OURS) == 0

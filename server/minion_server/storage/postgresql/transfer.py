@@ -64,11 +64,11 @@ _DRIVER_ERRORS = (
     TimeoutError,
 )
 
-_EMPTY = """
-    SELECT NOT EXISTS (SELECT 1 FROM minion_jobs) AND NOT EXISTS (SELECT 1 FROM {schedules})
-      AND NOT EXISTS (SELECT 1 FROM minion_workers) AND NOT EXISTS (SELECT 1 FROM minion_locks)
-      AND NOT EXISTS (SELECT 1 FROM minion_server_requests)
-"""
+# Not all of them are there in a database that is new, or Perl Minion's.
+_FILLED = (
+    "minion_jobs", "minion_workers", "minion_locks", "minion_schedules", "minion_server_schedules",
+    "minion_server_requests",
+)  # fmt: skip
 # The running server, which no other one started with at that microsecond, the database, the schema.
 _IDENTITY = """
     SELECT concat_ws(':',
@@ -119,9 +119,15 @@ class PostgresTransfer:
 
     async def check_empty(self) -> None:
         async with self._connected() as connection:
-            schedules = await migrate(connection)
-            async with connection.transaction():
-                await _check_empty(connection, schedules)
+            transaction = connection.transaction(isolation="read_committed")
+            await transaction.start()
+            try:
+                await _check_empty(connection)
+                # Whether it can be, and no more: all of it is rolled back.
+                await migrate(connection)
+            finally:
+                with suppress(*_DRIVER_ERRORS):
+                    await transaction.rollback()
 
     async def status(self) -> StoreStatus:
         async with self._connected() as connection, connection.transaction():
@@ -191,12 +197,15 @@ class PostgresTransfer:
 
     async def write(self, records: Records) -> Mapping[str, int]:
         async with self._connected() as connection:
+            # Another program's queue stays as it is.
+            async with connection.transaction():
+                await _check_empty(connection)
             schedules = await migrate(connection)
             async with self._transaction(connection):
                 # The triggers that follow Perl Minion would go job by job.
                 await connection.execute("SET LOCAL minion_server.own = 'on'")
                 await _lock(connection, schedules)
-                await _check_empty(connection, schedules)
+                await _check_empty(connection)
                 written = await _write(connection, schedules, records)
             await self._analyze(connection)
             return written
@@ -267,9 +276,12 @@ class PostgresTransfer:
             yield connection
 
 
-async def _check_empty(connection: Connection, schedules: str) -> None:
-    if not await connection.fetchval(_EMPTY.format(schedules=schedules)):
-        raise Conflict("the database is not empty")
+async def _check_empty(connection: Connection) -> None:
+    for table in _FILLED:
+        if await connection.fetchval("SELECT to_regclass($1::text) IS NOT NULL", table):
+            sql = f"SELECT EXISTS (SELECT 1 FROM {table})"  # noqa: S608 - of constants
+            if await connection.fetchval(sql):
+                raise Conflict(f"the database is not empty: it has {table}")
     await sealing.check_open(connection)
 
 
