@@ -24,6 +24,7 @@ from minion_server.storage.postgresql.database import Connection, Database
 from minion_server.storage.postgresql.failures import Failure, classify, translate_at_start
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.schema import (
+    current_schedules,
     migrate,
     newest_versions,
     schema_versions,
@@ -169,11 +170,14 @@ class PostgresTransfer:
     @asynccontextmanager
     async def read(self, *, seal: str | None = None) -> AsyncIterator[Records]:
         async with self._served() as connection:
-            schedules = await migrate(connection)
+            schedules = "" if seal is None else await migrate(connection)
             async with connection.transaction(
                 isolation="repeatable_read" if seal is None else "read_committed"
             ):
-                if seal is not None:
+                if seal is None:
+                    # Servers of another version may use it, which a migration would stop.
+                    schedules = await current_schedules(connection)
+                else:
                     # Nobody writes from here on; what is read is all there is.
                     await _lock(connection, schedules)
                     await sealing.check_not_moved(connection)
