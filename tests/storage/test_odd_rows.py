@@ -463,3 +463,21 @@ async def test_odd_values_are_copied(
                 check_huge(job.args)
             elif odd == nested(500):
                 assert job.args == orjson.loads(odd)
+
+
+@IN_POSTGRESQL
+async def test_an_active_job_of_no_worker_is_retried_and_repaired(
+    bench: Bench, database: Database
+) -> None:
+    retried, left = await bench.enqueue(), await bench.enqueue()
+    await database.execute("UPDATE minion_jobs SET state = 'active'")
+    # As Perl Minion's retry does.
+    await database.execute(
+        f"UPDATE minion_jobs SET state = 'inactive', retries = 1 WHERE id = {retried}"
+    )
+    # The first repair finds that there is no such worker, which then has time to come back.
+    await bench.storage.repair()
+    bench.clock.advance(100)
+    assert (await bench.storage.repair()).abandoned_jobs == 1
+    assert (await bench.job(left)).result == "Worker went away"
+    assert (await bench.job(retried)).state == JobState.INACTIVE

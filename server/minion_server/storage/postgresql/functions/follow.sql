@@ -26,7 +26,7 @@ BEGIN
   IF TG_OP <> 'INSERT' AND minion_server_release(ARRAY[id]) THEN
     payload := payload || '{"due": 0}';
   END IF;
-  IF TG_OP = 'UPDATE' AND OLD.state = 'active' AND NEW.retries <> OLD.retries THEN
+  IF TG_OP = 'UPDATE' AND OLD.state = 'active' AND NEW.retries <> OLD.retries AND OLD.worker IS NOT NULL THEN
     INSERT INTO minion_server_revocations (worker, job, retries) VALUES (OLD.worker, id, OLD.retries);
     payload := payload || jsonb_build_object('revoked', jsonb_build_array(jsonb_build_array(OLD.worker, id, OLD.retries)));
   END IF;
