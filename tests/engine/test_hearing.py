@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import cast
 
 import pytest
-from minion_server.domain.errors import JobNotFound, Unavailable
+from minion_server.domain.errors import Conflict, JobNotFound, Unavailable
 from minion_server.domain.policy import Policy, Retention
 from minion_server.domain.worker import Registration
 from minion_server.engine.hearing import Hearing
@@ -22,11 +22,12 @@ class OutageStorage:
     def __init__(self, missing_after: timedelta) -> None:
         self.policy = Policy(retention=Retention(missing_after=missing_after))
         self.reachable = True
+        self.answer: Exception = JobNotFound(1)
 
-    async def get_job_status(self, job_id: int) -> None:
+    async def get_job_status(self, _job_id: int) -> None:
         if not self.reachable:
             raise Unavailable("gone")
-        raise JobNotFound(job_id)
+        raise self.answer
 
     async def register_worker(self, _registration: Registration) -> int:
         raise Unavailable("gone")
@@ -90,6 +91,14 @@ async def test_while_the_store_does_not_answer_nobody_is_heard() -> None:
     ear.storage.reachable = True
     await ear.live(20)
     assert ear.heard_for == timedelta(seconds=20)
+
+
+@pytest.mark.parametrize("answer", [Conflict("it is closed"), ValueError("a row that is odd")])
+async def test_any_error_but_an_outage_is_an_answer(answer: Exception) -> None:
+    ear = Ear()
+    ear.storage.answer = answer
+    await ear.live(1_000)
+    assert ear.heard_for == timedelta.max
 
 
 async def test_a_short_pause_is_no_gap() -> None:

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import apsw
 import pytest
+from minion_server.domain.errors import Unavailable
 from minion_server.domain.job import JobState
+from minion_server.domain.maintenance import RepairReport
 from minion_server.domain.policy import Policy, Retention
 from minion_server.domain.worker import Registration
 from minion_server.engine.recovery import EMBEDDED, PID_NAMESPACE, recover
+from minion_server.storage.sqlite import SqliteStorage
 from support.bench import Bench
 
 HERE = socket.gethostname()
@@ -113,6 +116,10 @@ async def test_a_worker_that_is_none_to_us_stops_no_start(bench: Bench, tmp_path
     job_id = await worker_with_job(bench, "elsewhere", 1)
     with closing(apsw.Connection(str(tmp_path / "minion.db"))) as connection:
         connection.execute(f"UPDATE workers SET host = '', pid = {2**40} WHERE id = 1")
+        connection.execute(
+            "INSERT INTO workers (host, notified, pid, started, status) VALUES ('h', 1, 1, 1, ?)",
+            ('{"deep": ' + "[" * 300 + "]" * 300 + "}",),
+        )
     assert await failed_after_recovery(bench) == [job_id]
 
 
@@ -131,6 +138,29 @@ async def test_a_job_that_a_repair_stumbles_over_stops_no_start(bench: Bench) ->
     assert (report.abandoned_jobs, report.stuck_jobs) == (0, 1)
     assert (await bench.job(job_id)).state == JobState.ACTIVE
     assert (await bench.job(stuck)).state == JobState.FAILED
+
+
+class Unrepairable(SqliteStorage):
+    async def repair(
+        self, retention: Retention | None = None, *, heard_for: timedelta = timedelta.max
+    ) -> RepairReport:
+        raise OverflowError("an odd row")
+
+
+async def test_a_repair_that_fails_stops_no_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    storage = Unrepairable(tmp_path / "odd.db")
+    await storage.open()
+    assert not await recover(storage, own_namespace=None)
+    assert "the repair at the start failed" in caplog.text
+    await storage.close()
+
+
+async def test_an_outage_stops_the_start(bench: Bench) -> None:
+    await bench.storage.close()
+    with pytest.raises(Unavailable):
+        await recover(bench.storage, own_namespace=None)
 
 
 async def test_a_job_with_attempts_left_is_tried_again(bench: Bench) -> None:

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import orjson
 import pytest
-from minion.v1 import job_pb2
-from minion_server.domain.job import Job, JobState
+from minion.v1 import job_pb2, worker_pb2
+from minion_server.domain.job import LONG_RESULT, Job, JobState, JsonValue, RetryOptions
 from minion_server.domain.limits import MAX_SPAN, MAX_TIME, MIN_TIME
 from minion_server.domain.lock import Lock
 from minion_server.domain.policy import Retention
-from minion_server.domain.schedule import Schedule
-from minion_server.domain.worker import Command, Worker
+from minion_server.domain.schedule import NewSchedule, Schedule, ScheduleFilter
+from minion_server.domain.worker import MAX_HEARTBEAT_SECONDS, Command, Registration, Worker
 from minion_server.engine.explain import explain_job
+from minion_server.engine.recovery import recover
 from minion_server.rpc.convert import to_job_message
+from minion_server.rpc.convert_workers import to_command_message
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
+from minion_server.storage.sqlite import SqliteTransfer
 from minion_server.storage.transfer import LastIds, Record, WorkerRecord
+from minion_wire.failure import JOB_UNFIT
 from storage.test_transfer import NewPlace, Place, content, move, new_place, opened
+from support.bench import Bench
 from support.postgresql import PostgresServer
+from support.raw_database import Database
 
 __all__ = ["new_place"]
 
@@ -43,6 +51,8 @@ NEVER_STARTED = replace(PLAIN_JOB, id=8, state=JobState.ACTIVE, worker=3)
 JOBS = [
     STUCK, NO_RESULT, OFTEN_RETRIED, NO_ATTEMPTS, LONG_NAMES, FAR_AWAY, ODD_PARENTS, NEVER_STARTED,
 ]  # fmt: skip
+# Of what the embedded database, which no other program writes, cannot hold.
+IN_POSTGRESQL = pytest.mark.parametrize("bench", ["postgresql", "pgbouncer"], indirect=True)
 LAST_IDS = LastIds(jobs=100, workers=100, locks=100, schedules=100)
 
 
@@ -113,7 +123,7 @@ async def test_odd_jobs_arrive_as_they_were(place: Place, new_place: NewPlace) -
 
 
 async def test_a_job_that_nests_deeply_arrives(place: Place, new_place: NewPlace) -> None:
-    args = orjson.loads("[" * 400 + "1.5" + "]" * 400)
+    args = orjson.loads("[" * 400 + '1.5, 1e17, -2.5e300, "1e17 \\"1e17"' + "]" * 400)
     await place[1].write(of(replace(PLAIN_JOB, args=args, notes={"n": args}), LAST_IDS))
     for kind in ("sqlite", "postgresql"):
         target = await new_place(kind)
@@ -134,7 +144,13 @@ async def test_times_that_postgresql_could_not_show_arrive_clamped(new_place: Ne
 
 
 @pytest.mark.parametrize(
-    ("time", "shown"), [("33658-01-01", MAX_TIME), ("0044-03-15 BC", MIN_TIME)]
+    ("time", "shown"),
+    [
+        ("33658-01-01", MAX_TIME),
+        ("infinity", MAX_TIME),
+        ("0044-03-15 BC", MIN_TIME),
+        ("-infinity", MIN_TIME),
+    ],
 )
 async def test_a_time_of_postgresql_that_no_datetime_holds_spoils_no_list(
     postgresql: PostgresServer, new_place: NewPlace, time: str, shown: float
@@ -142,25 +158,68 @@ async def test_a_time_of_postgresql_that_no_datetime_holds_spoils_no_list(
     name = await postgresql.make_database()
     url = postgresql.url(name)
     place = (lambda: PostgresStorage(url)), PostgresTransfer(url)
-    await place[1].write(of(replace(PLAIN_JOB, state=JobState.FAILED, finished=NOW), LAST_IDS))
-    # As Perl Minion's functions do with a delay of 10 ** 12 seconds.
-    columns = ("created", "delayed", "expires", "finished", "retried", "started")
-    changes = ", ".join(f"{column} = '{time}'" for column in columns)
+    job = replace(PLAIN_JOB, state=JobState.FAILED, finished=NOW)
+    await place[1].write(of(job, worker(1), schedule(1), LAST_IDS))
+    # As Perl Minion's functions do with a delay of 10 ** 12 seconds, and people with psql.
+    tables = {
+        "minion_jobs": ("created", "delayed", "expires", "finished", "retried", "started"),
+        "minion_workers": ("started", "notified"),
+        "minion_schedules": ("created", "last_run", "next_run"),
+    }
+    for table, columns in tables.items():
+        changes = ", ".join(f"{column} = '{time}'" for column in columns)
+        await postgresql.execute(f"UPDATE {table} SET {changes}", name)
     await postgresql.execute(
-        f"UPDATE minion_jobs SET {changes};"
-        " INSERT INTO minion_locks (name, expires) VALUES ('l', '33658-01-01')",
-        name,
+        "INSERT INTO minion_locks (name, expires) VALUES ('l', '33658-01-01')", name
     )
     target = await new_place("sqlite")
     await move(place[1], target[1])
     for one in (place, target):
         async with opened(one) as bench:
-            job = await bench.job(1)
-            assert {getattr(job, column) for column in columns} == {shown}
             assert await bench.listed() == [1]
             (lock,) = (await bench.storage.list_locks([], limit=9)).locks
             assert lock.expires == MAX_TIME
+            (kept,) = (await bench.storage.list_schedules(ScheduleFilter(), limit=9)).schedules
+            found = [await bench.job(1), *await bench.workers(), kept]
+            for record, columns in zip(found, tables.values(), strict=True):
+                assert {getattr(record, column) for column in columns} == {shown}
+            due = await bench.storage.next_dispatch()
+            assert due is not None
+            assert (due > 0) == (shown == MAX_TIME)
+            assert await bench.storage.pause_schedule("s1", paused=False)
+            again = NewSchedule(name="s1", cron="* * * * *", task="foo")
+            assert await bench.storage.put_schedule(again) == 1
+            fired = await bench.storage.dispatch_schedules()
+            assert len(fired) == (shown == MIN_TIME)
     await postgresql.drop_database(name)
+
+
+@IN_POSTGRESQL
+@pytest.mark.parametrize("time", ["33658-01-01", "infinity"])
+async def test_a_job_of_a_time_that_never_comes_is_served(
+    bench: Bench, database: Database, time: str
+) -> None:
+    job_id = await bench.enqueue()
+    await database.execute(f"UPDATE minion_jobs SET delayed = '{time}', expires = '{time}'")
+    worker_id = await bench.worker()
+    assert await bench.claim_ids(worker_id) == []
+    due = await bench.storage.stage_due()
+    assert due is not None
+    assert due > 0
+    assert await bench.storage.retry_job(job_id, None, RetryOptions())
+    assert await bench.claim_ids(worker_id) == [job_id]
+
+
+@IN_POSTGRESQL
+@pytest.mark.parametrize("time", ["0044-03-15 BC", "-infinity"])
+async def test_a_worker_that_was_never_heard_is_forgotten(
+    bench: Bench, database: Database, time: str
+) -> None:
+    await bench.worker()
+    other = await bench.worker()
+    await database.execute(f"UPDATE minion_workers SET notified = '{time}' WHERE id <> {other}")
+    assert (await bench.storage.repair()).missing_workers == 1
+    assert [worker.id for worker in await bench.workers()] == [other]
 
 
 async def test_a_schedule_that_cannot_be_read_keeps_no_other_from_firing(
@@ -219,3 +278,206 @@ async def test_a_command_that_cannot_be_read_keeps_no_other_from_its_worker(
         async with opened(one) as bench:
             assert await bench.storage.receive(1) == [good]
             assert await bench.storage.receive(1) == []
+
+
+@pytest.mark.parametrize("interval", [3.6e10, 1e300])
+async def test_a_heartbeat_interval_of_ages_stops_no_repair(
+    bench: Bench, database: Database, interval: float
+) -> None:
+    odd = await bench.storage.register_worker(Registration(status={"heartbeat_interval": 1}))
+    await database.execute(
+        f"UPDATE {database.jobs.replace('jobs', 'workers')}"
+        f""" SET status = '{{"heartbeat_interval": {interval}}}'"""
+    )
+    first, second = await bench.enqueue(), await bench.enqueue()
+    assert await bench.claim_ids(odd, max_jobs=1) == [first]
+    gone = await bench.worker()
+    assert await bench.claim_ids(gone) == [second]
+    bench.clock.advance(100)
+    report = await bench.storage.repair()
+    # The other worker's.
+    assert report.abandoned_jobs == 1
+    bench.clock.advance(6 * MAX_HEARTBEAT_SECONDS)
+    await bench.storage.repair()
+    assert {(await bench.job(one)).result for one in (first, second)} == {"Worker went away"}
+
+
+@IN_POSTGRESQL
+async def test_a_heartbeat_interval_that_was_kept_unbounded_stops_no_repair(
+    bench: Bench, database: Database
+) -> None:
+    job_id = await bench.enqueue()
+    worker_id = await bench.worker()
+    await bench.claim(worker_id)
+    await bench.storage.unregister_worker(worker_id)
+    # As after a crash of the database, whose servers of before knew no bound.
+    await database.execute(
+        f"INSERT INTO minion_server_heartbeats VALUES ({worker_id}, 1e300);"
+        " UPDATE minion_server_departures SET since = test_clock.now()"
+    )
+    bench.clock.advance(6 * MAX_HEARTBEAT_SECONDS)
+    assert (await bench.storage.repair()).abandoned_jobs == 0
+    bench.clock.advance(1)
+    assert (await bench.storage.repair()).abandoned_jobs == 1
+    assert (await bench.job(job_id)).state == JobState.FAILED
+
+
+@IN_POSTGRESQL
+async def test_an_abandoned_job_that_cannot_be_ended_keeps_no_other_from_it(
+    bench: Bench, database: Database
+) -> None:
+    jobs = [await bench.enqueue() for _ in range(3)]
+    worker_id = await bench.worker()
+    assert await bench.claim_ids(worker_id) == jobs
+    await bench.storage.unregister_worker(worker_id)
+    await database.execute(f"""
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+          BEGIN RAISE EXCEPTION USING ERRCODE = '22008', MESSAGE = 'no'; END $$;
+        CREATE TRIGGER refuse BEFORE UPDATE OF state ON minion_jobs FOR EACH ROW
+          WHEN (NEW.id = {jobs[1]}) EXECUTE FUNCTION refuse()
+    """)
+    report = await bench.storage.repair()
+    assert report.abandoned_jobs == 2
+    assert await bench.listed(states=[JobState.FAILED]) == [jobs[2], jobs[0]]
+
+
+HUGE = '[1e400, -1e400, {"n": 1e400, "s": "[{\\"1e400", "i": 18446744073709551616}, 1.5]'
+VERY_DEEP = "[" * 3_000 + "]" * 3_000
+
+
+def nested(levels: int) -> str:
+    return "[" * levels + "1.5" + "]" * levels
+
+
+def check_huge(value: JsonValue) -> None:
+    """Check what is read of `HUGE`: PostgreSQL spells its numbers out."""
+    high, low, entries, last = value
+    assert (type(high), type(low), last) == (str, str, 1.5)
+    assert (float(high), float(low)) == (math.inf, -math.inf)
+    assert entries == {"n": high, "s": '[{"1e400', "i": 2.0**64}
+
+
+async def test_numbers_out_of_range_are_read_as_text(bench: Bench, database: Database) -> None:
+    odd, plain = await bench.enqueue(), await bench.enqueue()
+    await database.execute(
+        f"""UPDATE {database.jobs} SET args = '{HUGE}', notes = '{{"n": {HUGE}}}',"""
+        f" result = '{HUGE}' WHERE id = {odd}"
+    )
+    job, _ = await bench.claim(await bench.worker(), max_jobs=9)
+    check_huge(job.args)
+    check_huge(job.notes["n"])
+    await bench.storage.note_job(odd, {"m": 1})
+    assert await bench.listed() == [plain, odd]
+    check_huge((await bench.storage.get_job_status(odd)).result)
+    # An outcome that needs a look at the whole job.
+    assert await bench.finish(odd, result="x" * LONG_RESULT)
+    found = await bench.job(odd)
+    check_huge(found.notes["n"])
+    message = job_pb2.Job()
+    to_job_message(found, message)
+
+
+@pytest.mark.parametrize("levels", [300, 600, 1_000, 3_000])
+async def test_a_job_that_nests_too_deeply_fails_alone(
+    bench: Bench, database: Database, levels: int
+) -> None:
+    deep, odd, plain = [await bench.enqueue(notes={"a": 1}) for _ in range(3)]
+    await database.execute(
+        f"UPDATE {database.jobs} SET args = '{nested(levels)}' WHERE id = {deep};"
+        f"""UPDATE {database.jobs} SET notes = '{{"n": {nested(levels)}}}' WHERE id = {odd}"""
+    )
+    assert await bench.claim_ids(await bench.worker()) == [plain]
+    assert await bench.listed(states=[JobState.FAILED]) == [odd, deep]
+    for job_id in (deep, odd):
+        assert str((await bench.job(job_id)).result).startswith(JOB_UNFIT)
+        await bench.storage.note_job(job_id, {"m": 1})
+        assert (await bench.storage.get_job_status(job_id)).notes["m"] == 1
+        message = job_pb2.Job()
+        to_job_message(await bench.job(job_id), message)
+
+
+@IN_POSTGRESQL
+async def test_a_job_that_cannot_be_failed_keeps_no_other_from_its_worker(
+    bench: Bench, database: Database
+) -> None:
+    deep, plain = await bench.enqueue(), await bench.enqueue()
+    await database.execute(f"""
+        UPDATE minion_jobs SET args = '{VERY_DEEP}' WHERE id = {deep};
+        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+          BEGIN RAISE EXCEPTION USING ERRCODE = '22008', MESSAGE = 'no'; END $$;
+        CREATE TRIGGER refuse BEFORE UPDATE OF state ON minion_jobs FOR EACH ROW
+          WHEN (NEW.state = 'failed') EXECUTE FUNCTION refuse()
+    """)
+    assert await bench.claim_ids(await bench.worker()) == [plain]
+
+
+@pytest.mark.parametrize("odd", [HUGE, VERY_DEEP, nested(900)], ids=["huge", "deep", "900"])
+async def test_an_odd_status_or_command_stops_nothing(
+    bench: Bench, database: Database, odd: str
+) -> None:
+    worker_id = await bench.worker()
+    workers = database.jobs.replace("jobs", "workers")
+    await database.execute(
+        f"""UPDATE {workers} SET status = '{{"heartbeat_interval": {odd}}}',"""
+        f""" inbox = '[["a", {odd}], ["b", 1]]'"""
+    )
+    assert [worker.id for worker in await bench.workers()] == [worker_id]
+    commands = await bench.storage.receive(worker_id)
+    assert [command.command for command in commands] == ["a", "b"]
+    for command in commands:
+        to_command_message(command, worker_pb2.Command())
+    await recover(bench.storage, own_namespace=None)
+    bench.clock.advance(100)
+    report = await bench.storage.repair()
+    assert report.missing_workers == 1
+
+
+@pytest.mark.parametrize(
+    "odd", [HUGE, VERY_DEEP, nested(900), nested(500)], ids=["huge", "deep", "900", "500"]
+)
+async def test_odd_values_are_copied(
+    postgresql: PostgresServer, new_place: NewPlace, tmp_path: Path, odd: str
+) -> None:
+    name = await postgresql.make_database()
+    url = postgresql.url(name)
+    place = (lambda: PostgresStorage(url)), PostgresTransfer(url)
+    await place[1].write(of(PLAIN_JOB, worker(1), schedule(1), LAST_IDS))
+    notes = f"""'{{"n": {odd}}}'"""
+    await postgresql.execute(
+        f"UPDATE minion_jobs SET args = '{odd}', notes = {notes}, result = '{odd}';"
+        f"""UPDATE minion_workers SET status = {notes}, inbox = '[["a", {odd}]]';"""
+        f"UPDATE minion_schedules SET args = '{odd}', notes = {notes}",
+        name,
+    )
+    target = await new_place("postgresql")
+    await place[1].backup(tmp_path / "copy.db")
+    backup = SqliteTransfer(tmp_path / "copy.db")
+    await move(backup, target[1])
+    async with opened(place) as one, opened(target) as other:
+        assert await one.listed(notes=["n"]) == await other.listed(notes=["n"]) == [1]
+        for bench in (one, other):
+            assert [one.id for one in await bench.storage.dispatch_schedules()] == [1]
+            assert (await bench.workers())[0].status["n"]
+            job = await bench.job(1)
+            if odd is HUGE:
+                check_huge(job.args)
+            elif odd == nested(500):
+                assert job.args == orjson.loads(odd)
+
+
+@IN_POSTGRESQL
+async def test_an_active_job_of_no_worker_is_retried_and_repaired(
+    bench: Bench, database: Database
+) -> None:
+    retried, left = await bench.enqueue(), await bench.enqueue()
+    await database.execute("UPDATE minion_jobs SET state = 'active'")
+    # As Perl Minion's retry does.
+    await database.execute(
+        f"UPDATE minion_jobs SET state = 'inactive', retries = 1 WHERE id = {retried}"
+    )
+    # The first repair finds that there is no such worker, which then has time to come back.
+    await bench.storage.repair()
+    bench.clock.advance(100)
+    assert (await bench.storage.repair()).abandoned_jobs == 1
+    assert (await bench.job(left)).result == "Worker went away"
+    assert (await bench.job(retried)).state == JobState.INACTIVE

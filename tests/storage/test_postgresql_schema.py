@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from importlib import resources
+from pathlib import Path
 
 import asyncpg
 import pytest
 from minion_server.domain.errors import Conflict, Invalid
 from minion_server.domain.job import Claim, NewJob, Outcome
 from minion_server.domain.policy import Retention
-from minion_server.domain.schedule import NewSchedule, ScheduleFilter
+from minion_server.domain.schedule import NewSchedule, Schedule, ScheduleFilter
 from minion_server.domain.worker import Registration
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.postgresql.failures import translate
+from minion_server.storage.sqlite import SqliteTransfer
+from minion_server.storage.transfer import Record
 from support.postgresql import OWN_SCHEMA, ROLE, PostgresServer, database_of
 
 SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("schema")
@@ -360,4 +364,83 @@ async def test_the_users_settings_change_nothing(postgresql: PostgresServer, url
     )
     report = await storage.repair(Retention(remove_after=timedelta(0)))
     assert report.removed_jobs == len(many)
+    await storage.close()
+
+
+OURS = """
+    SELECT (SELECT count(*) FROM pg_class WHERE relname LIKE 'minion\\_server%')
+      + (SELECT count(*) FROM pg_proc WHERE proname LIKE 'minion\\_server%')
+"""
+
+
+async def nothing() -> AsyncIterator[Sequence[Record]]:
+    yield []
+
+
+@pytest.mark.parametrize("version", [23, 24, 25])
+async def test_a_queue_of_minions_is_not_changed_before_it_is_refused_as_a_target(
+    perl: asyncpg.Connection, url: str, version: int
+) -> None:
+    await _make_minion(perl, version)
+    transfer = PostgresTransfer(url)
+    await transfer.check_empty()
+    assert await perl.fetchval(OURS) == 0
+    await perl.execute("INSERT INTO minion_workers (id, host, pid) VALUES (7, 'h', 1)")
+    before = await perl.fetchval(MINIONS)
+    for attempt in (transfer.check_empty(), transfer.write(nothing())):
+        with pytest.raises(Conflict, match="not empty: it has minion_workers"):
+            await attempt
+    assert await perl.fetchval(MINIONS) == before
+    assert await perl.fetchval(OURS) == 0
+
+
+async def test_a_look_at_a_new_target_makes_nothing(perl: asyncpg.Connection, url: str) -> None:
+    await PostgresTransfer(url).check_empty()
+    assert await perl.fetchval("SELECT to_regclass('minion_jobs') IS NULL")
+    assert await perl.fetchval(OURS) == 0
+
+
+async def test_a_backup_changes_nothing_beneath_servers_that_run(
+    perl: asyncpg.Connection, url: str, tmp_path: Path
+) -> None:
+    transfer = PostgresTransfer(url)
+    await transfer.upgrade()
+    await perl.execute("UPDATE minion_server_schema SET functions = 'another programs'")
+    written = (
+        "SELECT array_agg((proname, xmin)::text ORDER BY 1) FROM pg_proc WHERE proname ~ '^mini'"
+    )
+    before = await perl.fetchval(written)
+    await transfer.backup(tmp_path / "same.db")
+    for version, text in ((8, "is of schema version 8 and Perl"), (99, "newer than this program")):
+        await perl.execute(f"UPDATE minion_server_schema SET version = {version}")
+        with pytest.raises(Conflict, match=text):
+            await transfer.backup(tmp_path / "other.db")
+        assert (await transfer.status()).versions["minion-server"] == version
+    assert await perl.fetchval(written) == before
+    assert os.listdir(tmp_path) == ["same.db"]  # noqa: PTH208 - at once
+
+
+@pytest.mark.parametrize("version", [23, 24, 25])
+async def test_a_backup_has_the_schedules_of_each_version(
+    perl: asyncpg.Connection, url: str, tmp_path: Path, version: int
+) -> None:
+    await _make_minion(perl, version)
+    storage = PostgresStorage(url)
+    await storage.open()
+    await storage.put_schedule(NewSchedule(name="s", cron="* * * * *", task="foo"))
+    transfer = PostgresTransfer(url)
+    await transfer.backup(tmp_path / "first.db")
+    async with SqliteTransfer(tmp_path / "first.db").read() as records:
+        found = [record async for batch in records for record in batch]
+    assert [record.name for record in found if isinstance(record, Schedule)] == ["s"]
+    if version < 25:
+        # By Perl Minion, while servers of ours go on with their own table.
+        for number in range(version + 1, 26):
+            script = SCHEMAS.joinpath(f"minion_{number}.sql").read_text(encoding="utf-8")
+            await perl.execute(script)
+        await perl.execute("UPDATE mojo_migrations SET version = 25")
+        with pytest.raises(Conflict, match=r"Perl Minion's version 25.*minion db upgrade"):
+            await transfer.backup(tmp_path / "second.db")
+        await transfer.upgrade()
+    await transfer.backup(tmp_path / "second.db")
     await storage.close()

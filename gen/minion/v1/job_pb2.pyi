@@ -58,7 +58,7 @@ class Job(_message.Message):
     attempts: _builtins.int
     """How many more times the job may run, including the current attempt."""
     id: _builtins.int
-    """Id, ascending in the order of enqueueing, never reused."""
+    """Id, ascending in the order of enqueueing, not reused until the queue is reset."""
     lax: _builtins.bool
     """Whether the job runs even if a parent fails."""
     priority: _builtins.int

@@ -44,7 +44,7 @@ class Schedule(_message.Message):
     LAST_RUN_FIELD_NUMBER: _builtins.int
     LAST_JOB_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id, never reused."""
+    """Id, not reused until the queue is reset."""
     name: _builtins.str
     """Its name."""
     cron: _builtins.str

@@ -34,7 +34,7 @@ class Worker(_message.Message):
     NOTIFIED_FIELD_NUMBER: _builtins.int
     JOBS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id, never reused."""
+    """Id, not reused until the queue is reset."""
     host: _builtins.str
     """Name of the machine it runs on."""
     pid: _builtins.int
@@ -43,7 +43,7 @@ class Worker(_message.Message):
     def status(self) -> _struct_pb2.Struct:
         """What it reports about itself. Workers of this project report `queues`, `tasks`, `jobs` and `spare`
         (numbers of slots), `spare_min_priority`, `limits` and `type`. A worker with rarer heartbeats than the
-        server expects reports its `heartbeat_interval` in seconds: it may miss six of them.
+        server expects reports its `heartbeat_interval` in seconds, of a day at most: it may miss six of them.
         """
 
     @_builtins.property

@@ -28,6 +28,8 @@ class Worker:
 
 MISSED_HEARTBEATS = 6
 """Heartbeats that a worker whose status has their interval may miss."""
+MAX_HEARTBEAT_SECONDS = 86_400.0
+"""A longer interval counts as this one: a worker that dies must be found missing at last."""
 
 
 def is_missing(
@@ -49,7 +51,7 @@ def is_missing(
         heard_for: For how long this server could have received heartbeats.
     """
     interval = status.get("heartbeat_interval") if isinstance(status, Mapping) else None
-    seconds = interval if isinstance(interval, int | float) else 0.0
+    seconds = min(interval, MAX_HEARTBEAT_SECONDS) if isinstance(interval, int | float) else 0.0
     silence = min(silent_for, heard_for.total_seconds())
     return silence > max(missing_after.total_seconds(), MISSED_HEARTBEATS * seconds)
 

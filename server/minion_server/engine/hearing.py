@@ -9,10 +9,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import timedelta
 
-from minion_server.domain.errors import Exhausted, JobNotFound, MinionError, Unavailable
+from minion_server.domain.errors import Exhausted, Unavailable
 from minion_server.domain.worker import Registration
 from minion_server.loop import Loop
 from minion_server.storage.base import Storage
@@ -66,15 +65,16 @@ class Hearing(Loop):
     async def step(self) -> float:
         """Probe the store."""
         try:
-            with suppress(JobNotFound):
-                await self._storage.get_job_status(1)
-        except MinionError as error:
+            await self._storage.get_job_status(1)
+        except (Unavailable, Exhausted) as error:
             # A gap, if it lasts; the loops that need the store report the outage.
             logger.debug("the store does not answer: %s", error)
-        else:
-            if self._in_gap():
-                self._interrupt()
-            self._last = self._now()
+            return self._interval
+        except Exception as error:  # noqa: BLE001 - any other error is an answer, too
+            logger.debug("the store answers: %s", error)
+        if self._in_gap():
+            self._interrupt()
+        self._last = self._now()
         return self._interval
 
     async def register(self, registration: Registration) -> int:

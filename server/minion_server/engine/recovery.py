@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from minion_server.domain import limits
-from minion_server.domain.errors import Invalid
+from minion_server.domain.errors import Exhausted, Unavailable
 from minion_server.domain.job import JsonValue
 from minion_server.domain.maintenance import RepairReport
 from minion_server.domain.worker import Registration, Worker, WorkerFilter
@@ -53,28 +53,36 @@ async def recover(storage: Storage, *, own_namespace: str | None) -> RepairRepor
         own_namespace: This process's (see `pid_namespace`).
 
     Raises:
-        MinionError: The store is out of reach.
+        Unavailable, Exhausted: The store is out of reach or full. Any other failure of the repair
+            is logged.
     """
     page = await storage.list_workers(WorkerFilter(), limit=limits.MAX_WORKERS)
     for worker in page.workers:
-        if worker.status.get(EMBEDDED) and _is_dead(storage, worker, own_namespace):
-            await storage.unregister_worker(worker.id)
-        elif storage.exclusive:
-            await _hear(storage, worker)
-    return await storage.repair(heard_for=storage.uptime())
-
-
-async def _hear(storage: Storage, worker: Worker) -> None:
-    """Give a worker all its time to come back: nobody was here to hear it."""
+        try:
+            await _recover_one(storage, worker, own_namespace)
+        except (Unavailable, Exhausted):
+            raise
+        except Exception as error:  # noqa: BLE001 - of whatever kind: its row may be another program's
+            logger.warning("worker %d is left as it is: %s", worker.id, error)
     try:
-        registration = Registration(
-            id=worker.id, host=worker.host, pid=worker.pid, status=worker.status
+        return await storage.repair(heard_for=storage.uptime())
+    except (Unavailable, Exhausted):
+        raise
+    except Exception:
+        # The repairs that follow try it again: one odd row must not keep a server from starting.
+        logger.exception("the repair at the start failed")
+        return RepairReport()
+
+
+async def _recover_one(storage: Storage, worker: Worker, own_namespace: str | None) -> None:
+    """Forget a worker that is dead; give another all its time to come back, if need be."""
+    if worker.status.get(EMBEDDED) and _is_dead(storage, worker, own_namespace):
+        await storage.unregister_worker(worker.id)
+    elif storage.exclusive:
+        # Nobody was here to hear it.
+        await storage.register_worker(
+            Registration(id=worker.id, host=worker.host, pid=worker.pid, status=worker.status)
         )
-    except Invalid as error:
-        # Another program's, whose rules are not ours.
-        logger.warning("worker %d is left as it is: %s", worker.id, error)
-    else:
-        await storage.register_worker(registration)
 
 
 def _is_dead(storage: Storage, worker: Worker, own_namespace: str | None) -> bool:

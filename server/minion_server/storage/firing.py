@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import orjson
-
 from minion_server.domain.cron import FIELD, parse_cron
 from minion_server.domain.errors import Invalid
 from minion_server.domain.job import NewJob
+from minion_server.storage.json_bytes import from_text
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ def fire(row: Mapping[str, Any], now: float) -> Firing:
 
 
 def _loads(name: str, row: Mapping[str, Any], kind: type) -> Any:
-    value = orjson.loads(row[name])
+    value = from_text(row[name])
     if not isinstance(value, kind):
         raise TypeError(f"{name}: expected a {kind.__name__}, got {row[name]}")
     return value

@@ -1,17 +1,28 @@
-"""JSON values as bytes, however deep they nest."""
+"""JSON values as text, and text as JSON values: whatever another program has stored can be read."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
+from itertools import repeat
 
 import orjson
 
 from minion_server.domain.job import JsonValue
 
+MAX_LEVELS = 512
+"""Arrays and objects within each other that are kept; Perl Minion reads no more (Mojo::JSON)."""
+TOO_DEEP = "(nested too deeply)"
+"""Stands for what is nested deeper."""
+
+_TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
+_LONGEST_INT64 = 20
+
 
 def to_bytes(value: JsonValue) -> bytes:
-    """Return a JSON value as compact JSON.
+    """Return a JSON value as compact JSON; `TOO_DEEP` in place of what is nested too deeply.
 
     Raises:
         TypeError: It is not a JSON value.
@@ -19,11 +30,78 @@ def to_bytes(value: JsonValue) -> bytes:
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:
-        # orjson stops at 254 levels; Perl Minion's jobs may have 512 (Mojo::JSON).
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        # orjson stops at 254 levels.
+        kept = _without_depths(value, MAX_LEVELS)
+        text = json.dumps(kept, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()
+
+
+def from_text(text: str) -> JsonValue:
+    """Return the value of JSON text, as near to it as a value can be.
+
+    JSONB has numbers of any size, and any depth. A number out of range becomes its text, `TOO_DEEP`
+    stands for what is nested too deeply.
+
+    Raises:
+        ValueError: It is not JSON.
+    """
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(
+            "".join(_shallow_parts(text)),
+            parse_int=_integer,
+            parse_float=_number,
+            parse_constant=str,
+        )
 
 
 def without_nulls(notes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
     """Return notes as they are stored: a null stands for no note."""
     return {key: value for key, value in notes.items() if value is not None}
+
+
+def _without_depths(value: JsonValue, levels: int) -> JsonValue:
+    # One frame a level: Python allows a thousand.
+    match value:
+        case dict() | list() | tuple() if not levels:
+            return TOO_DEEP
+        case dict():
+            return dict(
+                zip(value, map(_without_depths, value.values(), repeat(levels - 1)), strict=True)
+            )
+        case list() | tuple():
+            return list(map(_without_depths, value, repeat(levels - 1)))
+        case _:
+            return value
+
+
+def _shallow_parts(text: str) -> Iterator[str]:
+    """Return JSON text without what is nested too deeply, in parts."""
+    levels = start = 0
+    for token in _TOKENS.finditer(text):
+        match token[0]:
+            case "[" | "{":
+                levels += 1
+                if levels == MAX_LEVELS + 1:
+                    yield text[start : token.start()]
+                    yield json.dumps(TOO_DEEP)
+            case "]" | "}":
+                if levels == MAX_LEVELS + 1:
+                    start = token.end()
+                levels -= 1
+    yield text[start:]
+
+
+def _integer(digits: str) -> int | float | str:
+    """Return a whole number as orjson does: as a float beyond 64 bits."""
+    if len(digits) <= _LONGEST_INT64:
+        number = int(digits)
+        if -(2**63) <= number < 2**64:
+            return number
+    return _number(digits)
+
+
+def _number(digits: str) -> float | str:
+    number = float(digits)
+    return number if math.isfinite(number) else digits

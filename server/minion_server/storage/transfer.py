@@ -155,7 +155,7 @@ class Transfer(Protocol):
         """Count the jobs that are running."""
 
     def read(self, *, seal: str | None = None) -> AbstractAsyncContextManager[Records]:
-        """Read the whole queue, as it is at one moment.
+        """Read the whole queue, as it is at one moment. Without a seal, nothing is changed.
 
         Args:
             seal: If given, nobody can write meanwhile, and every write fails with this text
@@ -163,7 +163,8 @@ class Transfer(Protocol):
 
         Raises:
             Conflict: `seal` is given, and the queue has been moved elsewhere already, or the schema
-                is an older one and a server uses the database.
+                is an older one and a server uses the database. Without it, the schema is one that
+                cannot be read as it is.
         """
 
     async def reopen(self) -> None:
@@ -182,7 +183,7 @@ class Transfer(Protocol):
         """Write a copy, as of one moment, into a new file, which is an embedded database.
 
         Raises:
-            Conflict: There is a file already.
+            Conflict: There is a file already, or the database cannot be read as it is (see `read`).
         """
 
 

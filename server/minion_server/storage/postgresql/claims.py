@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 from minion_wire.sizes import RESULT_TOO_LARGE
 
-from minion_server.domain.errors import WorkerNotFound
+from minion_server.domain.errors import MinionError, WorkerNotFound
 from minion_server.domain.job import (
     LONG_RESULT,
     Claim,
@@ -25,6 +26,8 @@ from minion_server.storage.postgresql.payloads import to_changes
 from minion_server.storage.postgresql.rows import to_fields
 from minion_server.storage.postgresql.verbs import Verbs
 
+logger = logging.getLogger(__name__)
+
 LOCKED_SECONDS = 0.01
 """When to look again for jobs that others were changing."""
 UNDECIDED_SECONDS = 0.02
@@ -34,10 +37,10 @@ CLAIMED = ("id", "task", "args", "retries", "attempts", "priority", "queue", "no
 """What `minion_server_claim` returns of a job: objects would make it a tenth slower."""
 
 _DUE_IN = """
-    SELECT extract(EPOCH FROM least(
+    SELECT minion_server_seconds_until(least(
         (SELECT min(due) FROM minion_server_waiting WHERE stage = 'delayed'),
         (SELECT min(expires) FROM minion_server_waiting
-          WHERE expires IS NOT NULL AND stage <> 'expired')) - now())::float8 AS due_in,
+          WHERE expires IS NOT NULL AND stage <> 'expired'))) AS due_in,
       EXISTS (SELECT 1 FROM minion_server_waiting WHERE stage = 'undecided') AS undecided
 """
 
@@ -101,16 +104,27 @@ class Claims(Verbs):
         fit = [job for job in jobs if await self._is_fit(job)]
         if len(fit) < len(jobs) and claim.job_id is None:
             rest = replace(claim, max_jobs=claim.max_jobs - len(fit))
-            others, locked = await self._claim(worker_id, rest)
-            fit += others
+            try:
+                others, locked = await self._claim(worker_id, rest)
+            except MinionError:
+                # What is claimed already would stay active for ever if nobody got it.
+                if not fit:
+                    raise
+            else:
+                fit += others
         return fit, locked
 
     async def _is_fit(self, job: ClaimedJob) -> bool:
         """Return whether a worker can be sent a job, which fails if not."""
         problem = job.problem()
-        if problem is not None:
+        if problem is None:
+            return True
+        try:
             await self._change_job("minion_server_cancel", job.id, to_json(problem))
-        return problem is None
+        except Exception:
+            # The worker must get the others.
+            logger.exception("cannot fail job %d, which cannot be given to a worker", job.id)
+        return False
 
     async def _end(self, outcomes: list[Outcome]) -> list[bool]:
         if not outcomes:

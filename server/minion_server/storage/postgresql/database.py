@@ -20,10 +20,10 @@ from typing import Any, TypeAlias, TypeVar
 from urllib.parse import urlencode
 
 import asyncpg
-import orjson
 from asyncpg.connect_utils import SessionAttribute
 
 from minion_server.domain.errors import Unavailable
+from minion_server.storage.json_bytes import from_text
 from minion_server.storage.postgresql.address import Address
 from minion_server.storage.postgresql.failures import Failure, classify, translate
 
@@ -166,14 +166,14 @@ class Database:
             if before is None:
                 return await self.call(function, *token, *arguments)
             sql = _call_sql(function, len(token) + len(arguments))
-            return orjson.loads(await self.run(_after(before, sql, *token, *arguments)))
+            return from_text(await self.run(_after(before, sql, *token, *arguments)))
         finally:
             # If it was given up its lane knows a higher token before the step can come late.
             self._lanes.append(lane)
 
     async def call(self, function: str, *arguments: Any) -> Any:
         """Call a function that may be called again, and return what it returns, which is JSON."""
-        return orjson.loads(await self.fetchval(_call_sql(function, len(arguments)), *arguments))
+        return from_text(await self.fetchval(_call_sql(function, len(arguments)), *arguments))
 
     async def fetchval(self, sql: str, *arguments: Any) -> Any:
         """Run a statement that may be run again, and return the first column of its first row."""

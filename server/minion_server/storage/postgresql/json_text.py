@@ -5,16 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
-
-import orjson
 
 from minion_server.domain.job import JsonValue
 from minion_server.storage.json_bytes import to_bytes, without_nulls
 
 # May be a number with an exponent, or part of a string that looks like one.
 _EXPONENT = re.compile(rb"[0-9]e\+?[0-9]")
-_LEAST_WITH_EXPONENT = 1e15
+_STRING_OR_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[-+.0-9e]+', re.DOTALL)
 
 
 def to_json(value: JsonValue) -> str:
@@ -25,7 +22,7 @@ def to_json(value: JsonValue) -> str:
     """
     text = to_bytes(value)
     if _EXPONENT.search(text):
-        text = to_bytes(_spelled_out(value))
+        text = _STRING_OR_NUMBER.sub(_spelled_out, text)
     return text.decode()
 
 
@@ -34,14 +31,9 @@ def notes_to_json(notes: Mapping[str, JsonValue]) -> str:
     return to_json(without_nulls(notes))
 
 
-def _spelled_out(value: JsonValue) -> Any:
-    match value:
-        case float() if abs(value) >= _LEAST_WITH_EXPONENT:
-            digits = f"{Decimal(repr(value)):f}"
-            return orjson.Fragment((digits if "." in digits else f"{digits}.0").encode())
-        case dict():
-            return {key: _spelled_out(entry) for key, entry in value.items()}
-        case list() | tuple():
-            return [_spelled_out(entry) for entry in value]
-        case _:
-            return value
+def _spelled_out(found: re.Match[bytes]) -> bytes:
+    token = found[0]
+    if not _EXPONENT.search(token) or token.startswith(b'"'):
+        return token
+    digits = f"{Decimal(token.decode()):f}"
+    return (digits if "." in digits else f"{digits}.0").encode()

@@ -7,10 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-import orjson
 
 from minion_server.domain import limits
 from minion_server.domain.job import JobState
+from minion_server.storage.json_bytes import from_text
 from minion_server.storage.postgresql.json_text import to_json
 
 Fields = dict[str, Any]
@@ -20,7 +20,7 @@ def _clamped(column: str) -> str:
     """Return SQL for a column of times; PostgreSQL has some that no datetime holds.
 
     Perl Minion accepts any number of seconds for a delay, an expiry or the duration of a lock, and
-    one time out of range would fail the whole list.
+    people write 'infinity': one time out of range would fail the whole list.
     """
     return (
         f"CASE WHEN {column} IS NOT NULL THEN least(greatest({column}, "
@@ -33,11 +33,11 @@ JOB_COLUMNS = f"""
     {_clamped("finished")}, lax, notes, parents, priority, queue, result, {_clamped("retried")},
     retries, {_clamped("started")}, state::text AS state, task, worker, now() AS time
 """
-WORKER_COLUMNS = "id, host, pid, status, started, notified"
+WORKER_COLUMNS = f"id, host, pid, status, {_clamped('started')}, {_clamped('notified')}"
 LOCK_COLUMNS = f"id, name, {_clamped('expires')}"
-SCHEDULE_COLUMNS = """
-    id, args, attempts, created, cron, expire, last_job, last_run, lax, name, next_run, notes,
-    paused, priority, queue, task
+SCHEDULE_COLUMNS = f"""
+    id, args, attempts, {_clamped("created")}, cron, expire, last_job, {_clamped("last_run")}, lax,
+    name, {_clamped("next_run")}, notes, paused, priority, queue, task
 """
 
 
@@ -50,7 +50,7 @@ def to_fields(row: asyncpg.Record) -> Fields:
 
 
 def _loads(text: str | None) -> Any:
-    return None if text is None else orjson.loads(text)
+    return None if text is None else from_text(text)
 
 
 def _seconds(time: datetime | None) -> float | None:

@@ -33,14 +33,14 @@ _PUT = """
       cron = excluded.cron, expire = excluded.expire, lax = excluded.lax, notes = excluded.notes,
       priority = excluded.priority, queue = excluded.queue, task = excluded.task,
       next_run = CASE WHEN s.cron = excluded.cron THEN s.next_run ELSE excluded.next_run END
-    RETURNING id, extract(EPOCH FROM next_run - now())::float8 AS due_in, paused
+    RETURNING id, minion_server_seconds_until(next_run) AS due_in, paused
 """
 _DELETE = "DELETE FROM {table} WHERE name = $1 RETURNING 1"
 _PAUSE = """
     UPDATE {table} SET paused = $2 WHERE name = $1
-    RETURNING extract(EPOCH FROM next_run - now())::float8
+    RETURNING minion_server_seconds_until(next_run)
 """
-_NEXT = "SELECT extract(EPOCH FROM min(next_run) - now())::float8 FROM {table} WHERE NOT paused"
+_NEXT = "SELECT minion_server_seconds_until(min(next_run)) FROM {table} WHERE NOT paused"
 
 # The lock that Perl Minion takes, too.
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('minion.schedules'))"

@@ -128,6 +128,26 @@ async def migrate(connection: Connection) -> str:
         return await _adapt(connection, version)
 
 
+async def current_schedules(connection: Connection) -> str:
+    """Return the name of the table of schedules, as `migrate` does, and change nothing.
+
+    Raises:
+        Conflict: `migrate` would have to change the tables, or cannot serve the database.
+    """
+    versions, newest = await schema_versions(connection), newest_versions()
+    minion, own = versions["minion"], versions["minion-server"]
+    _check_minion(minion)
+    _check_own(own)
+    moved = await connection.fetchval(_OWN_SCHEDULES) != "r"
+    if own < newest["minion-server"] or moved != (minion >= MINION_NEWEST):
+        raise Conflict(
+            f"the database is of schema version {own} and Perl Minion's version {minion}, which "
+            "this program cannot read as it is: use the program that serves it, or run `minion db "
+            "upgrade`, after which servers of older versions may fail"
+        )
+    return "minion_schedules" if moved else "minion_server_schedules"
+
+
 async def _version(connection: Connection, table: str, sql: str) -> int:
     if not await connection.fetchval("SELECT to_regclass($1::text) IS NOT NULL", table):
         return 0
@@ -189,6 +209,11 @@ async def _migrate_minion(connection: Connection) -> int:
             "the database has a table minion_jobs, but mojo_migrations does not say of which "
             "version of Perl Minion: start Perl Minion on it once, or use another database"
         )
+    _check_minion(version)
+    return version
+
+
+def _check_minion(version: int) -> None:
     if version < MINION_OLDEST:
         raise Conflict(
             f"the database is of Perl Minion's schema version {version}, older than "
@@ -199,7 +224,6 @@ async def _migrate_minion(connection: Connection) -> int:
             f"the database is of Perl Minion's schema version {version}, newer than this "
             f"program's {MINION_NEWEST}: use a later version of this program"
         )
-    return version
 
 
 async def _make_minion(connection: Connection, version: int, target: int) -> None:
@@ -212,11 +236,7 @@ async def _migrate_own(connection: Connection, path: Sequence[str]) -> None:
     scripts = _migrations()
     newest = max(scripts)
     version = await _version(connection, "minion_server_schema", _OWN_VERSION)
-    if version > newest:
-        raise Conflict(
-            f"the database is of schema version {version}, newer than this program's "
-            f"{newest}: use the program that wrote it, or a later one"
-        )
+    _check_own(version)
     for number, script in scripts.items():
         if number > version:
             await connection.execute(script, timeout=MIGRATION_SECONDS)
@@ -224,6 +244,15 @@ async def _migrate_own(connection: Connection, path: Sequence[str]) -> None:
     if version == 0:
         # The planner knows nothing of the new table yet.
         await connection.execute("ANALYZE minion_server_waiting")
+
+
+def _check_own(version: int) -> None:
+    newest = max(_migrations())
+    if version > newest:
+        raise Conflict(
+            f"the database is of schema version {version}, newer than this program's "
+            f"{newest}: use the program that wrote it, or a later one"
+        )
 
 
 async def _replace_functions(connection: Connection, version: int, path: Sequence[str]) -> None:

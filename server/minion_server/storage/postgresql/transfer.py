@@ -24,6 +24,7 @@ from minion_server.storage.postgresql.database import Connection, Database
 from minion_server.storage.postgresql.failures import Failure, classify, translate_at_start
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.schema import (
+    current_schedules,
     migrate,
     newest_versions,
     schema_versions,
@@ -64,11 +65,11 @@ _DRIVER_ERRORS = (
     TimeoutError,
 )
 
-_EMPTY = """
-    SELECT NOT EXISTS (SELECT 1 FROM minion_jobs) AND NOT EXISTS (SELECT 1 FROM {schedules})
-      AND NOT EXISTS (SELECT 1 FROM minion_workers) AND NOT EXISTS (SELECT 1 FROM minion_locks)
-      AND NOT EXISTS (SELECT 1 FROM minion_server_requests)
-"""
+# Not all of them are there in a database that is new, or Perl Minion's.
+_FILLED = (
+    "minion_jobs", "minion_workers", "minion_locks", "minion_schedules", "minion_server_schedules",
+    "minion_server_requests",
+)  # fmt: skip
 # The running server, which no other one started with at that microsecond, the database, the schema.
 _IDENTITY = """
     SELECT concat_ws(':',
@@ -119,9 +120,15 @@ class PostgresTransfer:
 
     async def check_empty(self) -> None:
         async with self._connected() as connection:
-            schedules = await migrate(connection)
-            async with connection.transaction():
-                await _check_empty(connection, schedules)
+            transaction = connection.transaction(isolation="read_committed")
+            await transaction.start()
+            try:
+                await _check_empty(connection)
+                # Whether it can be, and no more: all of it is rolled back.
+                await migrate(connection)
+            finally:
+                with suppress(*_DRIVER_ERRORS):
+                    await transaction.rollback()
 
     async def status(self) -> StoreStatus:
         async with self._connected() as connection, connection.transaction():
@@ -163,11 +170,14 @@ class PostgresTransfer:
     @asynccontextmanager
     async def read(self, *, seal: str | None = None) -> AsyncIterator[Records]:
         async with self._served() as connection:
-            schedules = await migrate(connection)
+            schedules = "" if seal is None else await migrate(connection)
             async with connection.transaction(
                 isolation="repeatable_read" if seal is None else "read_committed"
             ):
-                if seal is not None:
+                if seal is None:
+                    # Servers of another version may use it, which a migration would stop.
+                    schedules = await current_schedules(connection)
+                else:
                     # Nobody writes from here on; what is read is all there is.
                     await _lock(connection, schedules)
                     await sealing.check_not_moved(connection)
@@ -191,12 +201,15 @@ class PostgresTransfer:
 
     async def write(self, records: Records) -> Mapping[str, int]:
         async with self._connected() as connection:
+            # Another program's queue stays as it is.
+            async with connection.transaction():
+                await _check_empty(connection)
             schedules = await migrate(connection)
             async with self._transaction(connection):
                 # The triggers that follow Perl Minion would go job by job.
                 await connection.execute("SET LOCAL minion_server.own = 'on'")
                 await _lock(connection, schedules)
-                await _check_empty(connection, schedules)
+                await _check_empty(connection)
                 written = await _write(connection, schedules, records)
             await self._analyze(connection)
             return written
@@ -267,9 +280,12 @@ class PostgresTransfer:
             yield connection
 
 
-async def _check_empty(connection: Connection, schedules: str) -> None:
-    if not await connection.fetchval(_EMPTY.format(schedules=schedules)):
-        raise Conflict("the database is not empty")
+async def _check_empty(connection: Connection) -> None:
+    for table in _FILLED:
+        if await connection.fetchval("SELECT to_regclass($1::text) IS NOT NULL", table):
+            sql = f"SELECT EXISTS (SELECT 1 FROM {table})"  # noqa: S608 - of constants
+            if await connection.fetchval(sql):
+                raise Conflict(f"the database is not empty: it has {table}")
     await sealing.check_open(connection)
 
 

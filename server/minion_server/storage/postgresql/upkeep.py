@@ -9,15 +9,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
-import orjson
 from minion_wire.failure import JOB_STUCK, WORKER_WENT_AWAY
 
-from minion_server.domain.errors import MinionError
+from minion_server.domain.errors import Exhausted, Unavailable
 from minion_server.domain.job import REQUEST_ID_LIFETIME, Outcome
 from minion_server.domain.maintenance import FOREGROUND_QUEUE, RepairReport
 from minion_server.domain.policy import Retention
-from minion_server.domain.worker import MISSED_HEARTBEATS, is_missing
+from minion_server.domain.worker import MAX_HEARTBEAT_SECONDS, MISSED_HEARTBEATS, is_missing
 from minion_server.storage.changes import Changes, Revocation
+from minion_server.storage.json_bytes import from_text
 from minion_server.storage.postgresql.claims import Claims
 from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import to_json
@@ -28,18 +28,17 @@ logger = logging.getLogger(__name__)
 
 # While the database was down, no worker that was there before could be heard.
 _SILENT = """
-    SELECT id, status, notified, extract(EPOCH FROM now() - CASE
+    SELECT id, status, notified::text AS notified, - minion_server_seconds_until(CASE
         WHEN started < pg_postmaster_start_time()
         THEN greatest(notified, pg_postmaster_start_time()) ELSE notified
-      END)::float8 AS silent_for
+      END) AS silent_for
     FROM minion_workers WHERE notified < now() - $1::float8 * INTERVAL '1 second'
 """
 
-# One that was heard of meanwhile stays.
+# One that was heard of meanwhile stays. Times as text: there are some that no datetime holds.
 _FORGET_WORKERS = """
-    DELETE FROM minion_workers AS w USING unnest($1::bigint[], $2::timestamptz[])
-      AS m (id, notified)
-    WHERE w.id = m.id AND w.notified = m.notified RETURNING w.id
+    DELETE FROM minion_workers AS w USING unnest($1::bigint[], $2::text[]) AS m (id, notified)
+    WHERE w.id = m.id AND w.notified = m.notified::timestamptz RETURNING w.id
 """
 
 # Minion's table of workers is unlogged, and empty after a crash of the database: workers of active
@@ -56,15 +55,15 @@ _DEPART = """
 _ABANDONED = """
     SELECT id, retries, worker FROM (
       SELECT j.id, j.retries, d.worker, d.since,
-        greatest($2::float8, $3::int * coalesce(h.seconds, 0)) AS missing_after
+        greatest($2::float8, $3::int * least(coalesce(h.seconds, 0), $4::float8)) AS missing_after
       FROM minion_jobs AS j JOIN minion_server_departures AS d ON d.worker = coalesce(j.worker, 0)
         LEFT JOIN minion_server_heartbeats AS h ON h.worker = d.worker
       WHERE j.state = 'active' AND j.queue <> $1
         AND NOT EXISTS (SELECT 1 FROM minion_workers AS w WHERE w.id = j.worker)
     ) AS a
     WHERE since < now() - missing_after * INTERVAL '1 second'
-      AND (since = '-infinity' OR $4::float8 > missing_after)
-    ORDER BY id LIMIT $5::int
+      AND (since = '-infinity' OR $5::float8 > missing_after)
+    ORDER BY id LIMIT $6::int
 """
 
 # Nobody asks for these again.
@@ -147,7 +146,7 @@ class Upkeep(Claims):
             row
             for row in silent
             if is_missing(
-                orjson.loads(row["status"]),
+                from_text(row["status"]),
                 silent_for=row["silent_for"],
                 missing_after=missing_after,
                 heard_for=heard_for,
@@ -195,6 +194,7 @@ class Upkeep(Claims):
                     FOREGROUND_QUEUE,
                     missing_after.total_seconds(),
                     MISSED_HEARTBEATS,
+                    MAX_HEARTBEAT_SECONDS,
                     heard_for.total_seconds(),
                     MAX_REPAIRED,
                 )
@@ -210,7 +210,10 @@ class Upkeep(Claims):
                 return total
 
     async def _end_abandoned(self, rows: Sequence[asyncpg.Record]) -> list[asyncpg.Record]:
-        """End jobs, in one step unless that fails; return those that were ended."""
+        """End jobs, in one step unless that fails; return those that were ended.
+
+        Only an outage ends it: one job that cannot be ended must not keep the others from it.
+        """
         outcomes = [
             Outcome(job_id=row["id"], retries=row["retries"], failed=True, result=WORKER_WENT_AWAY)
             for row in rows
@@ -219,7 +222,9 @@ class Upkeep(Claims):
             *(self.end_jobs([outcome]) for outcome in outcomes), return_exceptions=True
         )
         for row, result in zip(rows, results, strict=True):
-            if isinstance(result, MinionError) or not isinstance(result, Exception | list):
+            if isinstance(result, Unavailable | Exhausted) or not isinstance(
+                result, Exception | list
+            ):
                 raise result
             if isinstance(result, Exception):
                 logger.error("cannot end job %d", row["id"], exc_info=result)

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 
-import orjson
 from minion_wire.sizes import RESULT_TOO_LARGE
 
 from minion_server.domain.errors import WorkerNotFound
 from minion_server.domain.job import LONG_RESULT, Claim, ClaimedJob, Outcome, result_excess
 from minion_server.domain.limits import LOWEST_PRIORITY, MAX_RETRIES
+from minion_server.storage.json_bytes import from_text
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.jobs import fail_job
 from minion_server.storage.sqlite.rows import CLAIMED, to_json
@@ -125,7 +125,7 @@ def _fitting(txn: Transaction, outcome: Outcome, result: str) -> tuple[Outcome, 
     row = txn.row("SELECT args, notes FROM jobs WHERE id = ?", outcome.job_id)
     if row is None:
         return outcome, result
-    args, notes = map(orjson.loads, row)
+    args, notes = map(from_text, row)
     size = result_excess(args, notes, outcome.result)
     if size is None:
         return outcome, result

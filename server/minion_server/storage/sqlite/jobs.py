@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import orjson
 from minion_wire import sizes
 
 from minion_server.domain import limits
@@ -19,7 +18,7 @@ from minion_server.domain.job import (
     RetryOptions,
     check_notes,
 )
-from minion_server.storage.json_bytes import without_nulls
+from minion_server.storage.json_bytes import from_text, without_nulls
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.rows import to_json
 from minion_server.storage.sqlite.verbs import Verbs
@@ -121,12 +120,12 @@ class Jobs(Verbs):
             text, others = _find(
                 txn, job_id, "notes, octet_length(args) + coalesce(octet_length(result), 0)"
             )
-            present = orjson.loads(text)
+            present = from_text(text)
             merged = without_nulls(present | dict(notes))
             text = to_json(merged)
             if sizes.upper_bound(others + len(text)) > sizes.MAX_JOB_BYTES:
                 args, result = _find(txn, job_id, "args, coalesce(result, 'null')")
-                check_notes(orjson.loads(args), present, merged, orjson.loads(result))
+                check_notes(from_text(args), present, merged, from_text(result))
             txn.execute("UPDATE jobs SET notes = ? WHERE id = ?", text, job_id)
             txn.changes.jobs.add(job_id)
 
@@ -162,7 +161,7 @@ def depend(txn: Transaction, job_id: int, parents: Iterable[int]) -> None:
 def undepend(txn: Transaction, job_id: int, parents: str) -> None:
     """Delete the record of a job as the child of its parents, which are a JSON array."""
     if parents != "[]":
-        children = [(parent, job_id) for parent in orjson.loads(parents)]
+        children = [(parent, job_id) for parent in from_text(parents)]
         txn.connection.executemany(_UNDEPEND, children)
 
 

@@ -7,13 +7,11 @@ from dataclasses import fields
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-import orjson
-
 from minion_server.domain.job import ClaimedJob, Job, JobState, JobStatus, JsonValue
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Worker
-from minion_server.storage.json_bytes import to_bytes
+from minion_server.storage.json_bytes import from_text, to_bytes
 from minion_server.storage.transfer import RequestRecord
 
 if TYPE_CHECKING:
@@ -23,7 +21,7 @@ Record = TypeVar("Record", bound="DataclassInstance")
 
 _DECODERS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(
-        ("args", "children", "jobs", "notes", "parents", "result", "status"), orjson.loads
+        ("args", "children", "jobs", "notes", "parents", "result", "status"), from_text
     ),
     **dict.fromkeys(("lax", "paused"), bool),
     "expire": lambda seconds: timedelta(seconds=seconds),
@@ -94,6 +92,6 @@ def to_columns(record: DataclassInstance, *, without: Sequence[str] = ()) -> dic
 
 
 def _encode(name: str, value: Any) -> Any:
-    if _DECODERS.get(name) is orjson.loads and value is not None:
+    if _DECODERS.get(name) is from_text and value is not None:
         return to_json(dict(value) if isinstance(value, Mapping) else value)
     return value.total_seconds() if isinstance(value, timedelta) else value

@@ -13,13 +13,13 @@ from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar, assert_never
 
 import apsw
-import orjson
 
 from minion_server.domain.errors import Conflict, DatabaseNotFound, Invalid
 from minion_server.domain.job import Job, JobState
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
 from minion_server.storage.inbox import read_inbox, to_entry
+from minion_server.storage.json_bytes import from_text
 from minion_server.storage.sqlite import seal as sealing
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.connection import connect_reader, connect_writer
@@ -307,7 +307,7 @@ def _read(connection: apsw.Connection) -> Iterator[Record]:
     for row in connection.execute(f"SELECT {JOB.sql} FROM jobs ORDER BY id"):  # noqa: S608 - of constants
         yield JOB.read(row, time=0.0)
     for *row, inbox in connection.execute(f"SELECT {WORKER.sql}, inbox FROM workers ORDER BY id"):  # noqa: S608 - of constants
-        yield WorkerRecord(worker=WORKER.read(row), inbox=read_inbox(orjson.loads(inbox)))
+        yield WorkerRecord(worker=WORKER.read(row), inbox=read_inbox(from_text(inbox)))
     for table, columns in _OTHERS.items():
         for row in connection.execute(f"SELECT {columns.sql} FROM {table} ORDER BY 1"):  # noqa: S608 - of constants
             yield columns.read(row)

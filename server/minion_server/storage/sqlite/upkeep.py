@@ -7,13 +7,13 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-import orjson
 from minion_wire.failure import JOB_STUCK, WORKER_WENT_AWAY
 
 from minion_server.domain.job import REQUEST_ID_LIFETIME, Outcome
 from minion_server.domain.maintenance import FOREGROUND_QUEUE, RepairReport
 from minion_server.domain.policy import Retention
 from minion_server.domain.worker import is_missing
+from minion_server.storage.json_bytes import from_text
 from minion_server.storage.repairs import MAX_REPAIRED, take_steps
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.claims import Claims
@@ -95,7 +95,7 @@ def _forget_workers(txn: Transaction, *, missing_after: timedelta, heard_for: ti
             "SELECT id, ? - notified, status FROM workers", txn.now
         )
         if is_missing(
-            orjson.loads(status),
+            from_text(status),
             silent_for=silent_for,
             missing_after=missing_after,
             heard_for=heard_for,

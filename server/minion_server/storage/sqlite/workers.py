@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import orjson
-
 from minion_server.domain import limits
 from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
 from minion_server.storage.inbox import read_inbox, to_entry
+from minion_server.storage.json_bytes import from_text
 from minion_server.storage.sqlite.lists import Listing
 from minion_server.storage.sqlite.rows import WORKER, to_json
 from minion_server.storage.sqlite.verbs import Verbs
@@ -71,7 +70,7 @@ class Workers(Verbs):
             row = txn.row("SELECT inbox FROM workers WHERE id = ? AND inbox <> '[]'", worker_id)
             if row is None:
                 return []
-            entries, size = orjson.loads(row[0]), 0
+            entries, size = from_text(row[0]), 0
             for count, entry in enumerate(entries):
                 size += len(to_json(entry))
                 if count and size > limits.MAX_COMMANDS_LENGTH:

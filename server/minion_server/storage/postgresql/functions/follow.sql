@@ -26,7 +26,7 @@ BEGIN
   IF TG_OP <> 'INSERT' AND minion_server_release(ARRAY[id]) THEN
     payload := payload || '{"due": 0}';
   END IF;
-  IF TG_OP = 'UPDATE' AND OLD.state = 'active' AND NEW.retries <> OLD.retries THEN
+  IF TG_OP = 'UPDATE' AND OLD.state = 'active' AND NEW.retries <> OLD.retries AND OLD.worker IS NOT NULL THEN
     INSERT INTO minion_server_revocations (worker, job, retries) VALUES (OLD.worker, id, OLD.retries);
     payload := payload || jsonb_build_object('revoked', jsonb_build_array(jsonb_build_array(OLD.worker, id, OLD.retries)));
   END IF;
@@ -37,7 +37,7 @@ BEGIN
       PERFORM minion_server_place(ARRAY[id]);
     END IF;
     IF NEW.delayed > now() THEN
-      payload := jsonb_build_object('due', extract(EPOCH FROM NEW.delayed - now())) || payload;
+      payload := jsonb_build_object('due', minion_server_seconds_until(NEW.delayed)) || payload;
     ELSIF NEW.parents <> '{}' OR NEW.expires IS NOT NULL THEN
       payload := payload || '{"due": 0}';
     ELSE
@@ -76,8 +76,9 @@ BEGIN
     DELETE FROM minion_server_departures WHERE worker = NEW.id;
     UPDATE minion_server_marks SET worker = NEW.id WHERE worker < NEW.id;
     IF jsonb_typeof(NEW.status -> 'heartbeat_interval') = 'number' THEN
+      -- Of any number of digits. The bound is MAX_HEARTBEAT_SECONDS of domain/worker.py.
       INSERT INTO minion_server_heartbeats AS h (worker, seconds)
-      VALUES (NEW.id, (NEW.status ->> 'heartbeat_interval')::FLOAT8)
+      VALUES (NEW.id, least(greatest(round((NEW.status ->> 'heartbeat_interval')::NUMERIC, 6), 0), 86400)::FLOAT8)
       ON CONFLICT (worker) DO UPDATE SET seconds = excluded.seconds WHERE h.seconds <> excluded.seconds;
     END IF;
   END IF;

@@ -109,7 +109,7 @@ BEGIN
     parents = coalesce(p_parents, j.parents), priority = coalesce(p_priority, j.priority),
     queue = coalesce(p_queue, j.queue), retried = now(), retries = j.retries + 1, state = 'inactive'
   WHERE j.id = p_job
-  RETURNING j.queue, j.task, j.priority, j.parents, extract(EPOCH FROM j.expires - now())::FLOAT8 AS expires_in INTO job;
+  RETURNING j.queue, j.task, j.priority, j.parents, minion_server_seconds_until(j.expires) AS expires_in INTO job;
   PERFORM minion_server_place(ARRAY[p_job]);
   PERFORM minion_server_release(ARRAY[p_job]);
   answer := minion_server_revoke(old.state, old.worker, p_job, old.retries) || jsonb_strip_nulls(jsonb_build_object(

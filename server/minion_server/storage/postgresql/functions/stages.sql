@@ -18,6 +18,14 @@ CREATE OR REPLACE FUNCTION minion_server_blocks(state minion_state, expires TIME
   SELECT $1 = 'active' OR ($1 = 'failed' AND NOT $3) OR ($1 = 'inactive' AND ($2 IS NULL OR $2 > now()))
 $$;
 
+-- Returns how long it is until a time; null if there is none. An infinite time cannot be subtracted from before version 17 of
+-- PostgreSQL, and is a number of no JSON: the first and the last year that Python knows are far enough.
+CREATE OR REPLACE FUNCTION minion_server_seconds_until(p_time TIMESTAMPTZ) RETURNS FLOAT8
+  LANGUAGE sql STABLE PARALLEL SAFE AS $$
+  SELECT CASE WHEN $1 IS NOT NULL
+    THEN extract(EPOCH FROM least(greatest($1, '0001-01-01 00:00:00Z'), '9999-12-31 23:59:59Z') - now())::FLOAT8 END
+$$;
+
 -- Gives each of these jobs the row that it needs, or none.
 CREATE OR REPLACE FUNCTION minion_server_place(p_jobs BIGINT[]) RETURNS VOID LANGUAGE plpgsql
   SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
