@@ -10,7 +10,10 @@ import { inspect } from 'node:util';
 import grpc from '@grpc/grpc-js';
 import * as json from './minion.mjs';
 
-const FATAL = [grpc.status.UNAUTHENTICATED, grpc.status.INVALID_ARGUMENT, grpc.status.UNIMPLEMENTED];
+const { INVALID_ARGUMENT, PERMISSION_DENIED, UNAUTHENTICATED, UNIMPLEMENTED } = grpc.status;
+const FATAL = [INVALID_ARGUMENT];
+// After a welcome these can be temporary: a key that is being changed, or a proxy without a server.
+const FATAL_AT_FIRST = [...FATAL, PERMISSION_DENIED, UNAUTHENTICATED, UNIMPLEMENTED];
 const MAX_REPORT_BYTES = 1 << 20; // Limit of a report, unless a single outcome is larger.
 const MAX_NEWS_BYTES = (4 << 20) - 1024; // gRPC servers accept messages of up to 4 MiB.
 const MAX_ERROR_LENGTH = 10_000;
@@ -33,10 +36,10 @@ class Worker {
     this.failures = 0;
     for (;;) {
       const { code, details } = await this.connect();
-      if (FATAL.includes(code)) throw new Error(details);
+      if ((this.id ? FATAL : FATAL_AT_FIRST).includes(code)) throw new Error(details);
       if (this.stopping && this.isIdle()) return;
       const pause = Math.min(5000, 100 * 2 ** this.failures++) * (0.5 + Math.random() / 2);
-      console.error(`the call ended (${details || 'by the server'}): again in ${Math.round(pause)} ms`);
+      console.warn(`the call ended (${details || 'by the server'}): again in ${Math.round(pause)} ms`);
       await sleep(pause);
     }
   }

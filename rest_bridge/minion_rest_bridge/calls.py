@@ -1,4 +1,4 @@
-"""Calls for HTTP requests: made once the request is read, and ended when the client hangs up."""
+"""Calls for HTTP requests: made once these are read; long polls end when the client hangs up."""
 
 from __future__ import annotations
 
@@ -21,12 +21,6 @@ from minion_rest_bridge.rules import Policy
 
 T = TypeVar("T")
 
-PATIENCE: Final = 2.0
-"""Seconds after which a client whose call does not wait is watched for hanging up.
-
-Such a call has its effect in any case, and a client that only closes its sending side looks like
-one that has left, but expects its response. Watching costs a task, too.
-"""
 ACCESS_SECONDS: Final = 5.0
 """Deadline of the question whether a key is good."""
 _REFUSALS: Final = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)
@@ -115,23 +109,22 @@ class Caller:
                 raise
 
 
-async def finish(call: Any, receive: Receive, *, waits: bool) -> Any:
-    """Return the response of a unary call; cancel the call when the client hangs up.
+async def finish(call: Any, policy: Policy, receive: Receive) -> Any:
+    """Return the response of a unary call.
 
-    If the call may wait for something to happen, the client is watched from the first moment: jobs
-    that were claimed for one that has left are put back only if the call is cancelled in time.
+    A call that may wait for something to happen is cancelled when the client hangs up: jobs that
+    were claimed for a client that has left are put back only if the call is cancelled in time. Any
+    other call has its effect in any case, and its client may only have closed its sending side,
+    which looks the same, and expect the response.
 
     Raises:
         AioRpcError: The call failed.
         ClientGone: The client hung up first.
     """
+    if policy.wait_field is None:
+        return await call
     caller = asyncio.current_task()
-    watch: asyncio.Task[None] | None = None
     is_gone = False
-
-    def start_watch() -> None:
-        nonlocal watch
-        watch = asyncio.create_task(cancel_on_hang_up())
 
     async def cancel_on_hang_up() -> None:
         nonlocal is_gone
@@ -140,8 +133,7 @@ async def finish(call: Any, receive: Receive, *, waits: bool) -> Any:
         if caller is not None:
             caller.cancel()
 
-    loop = asyncio.get_running_loop()
-    timer = loop.call_soon(start_watch) if waits else loop.call_later(PATIENCE, start_watch)
+    watch = asyncio.create_task(cancel_on_hang_up())
     try:
         return await call
     except asyncio.CancelledError:
@@ -150,9 +142,7 @@ async def finish(call: Any, receive: Receive, *, waits: bool) -> Any:
             raise ClientGone from None
         raise
     finally:
-        timer.cancel()
-        if watch is not None:
-            watch.cancel()
+        watch.cancel()
 
 
 async def wait_for_hang_up(receive: Receive) -> None:

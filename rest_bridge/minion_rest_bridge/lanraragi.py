@@ -86,7 +86,7 @@ class LanraragiApi:
             call = await self._caller.start(
                 method, policy, read, scope, receive, has_body=operation.http_method == "POST"
             )
-            text = await self._large.write(write, await finish(call, receive, waits=False))
+            text = await self._large.write(write, await finish(call, policy, receive))
         except (RequestError, AioRpcError) as error:
             await _send_error(send, operation, errors.failure_of(error))
         else:

@@ -76,8 +76,7 @@ class Transcoder:
         if route.policy.is_stream:
             await send_stream(call, write, scope, receive, send, keep_alive=self._keep_alive)
         else:
-            waits = route.policy.wait_field is not None
-            await send_json(send, await write(await finish(call, receive, waits=waits)))
+            await send_json(send, await write(await finish(call, route.policy, receive)))
 
     def _find(self, path: str, method: str) -> tuple[_Route, re.Match[str]] | set[str]:
         """Return the route and the match of a path; for OPTIONS, the path's methods."""

@@ -308,3 +308,26 @@ def test_a_wrong_key_ends_the_worker(
     server = serve("--api-key", "another")
     assert start(server.grpc, "node", "worker.mjs").wait(30) == 1
     assert "this method needs a key" in (tmp_path / "process-0").read_text()
+
+
+def test_a_worker_that_was_welcome_outlives_a_change_of_the_key(
+    serve: Callable[..., MinionProcess], start: Start, line: Line, tmp_path: Path
+) -> None:
+    server = serve()
+    line.lead_to(server)
+    worker = start(line.address, "node", "worker.mjs", TASKS)
+    (job,) = await_files(server, tmp_path, ["plain"])
+    server.stop()
+    server = serve("--api-key", "another")
+    line.lead_to(server)
+    log = tmp_path / "process-0"
+    until(
+        lambda: "this method needs a key" in log.read_text() or worker.poll() is not None,
+        "it is refused",
+    )
+    server.stop()
+    server = serve()
+    line.lead_to(server)
+    let_end(tmp_path, [job])
+    assert server.wait(job)["state"] == "finished"
+    assert worker.poll() is None
