@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
@@ -42,6 +43,8 @@ settings.register_profile("tests", deadline=None, suppress_health_check=[HealthC
 settings.register_profile("quick", settings.get_profile("tests"), max_examples=10)
 settings.load_profile("tests")
 
+# A shell ignores it for what it runs in the background: so would the programs that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Without compiled modules each program that is started would compile its own.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

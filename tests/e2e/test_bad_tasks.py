@@ -112,17 +112,17 @@ def test_a_job_that_fails_is_tried_again_with_backoff(serve: Callable[..., Minio
     assert server.wait(job)["retries"] == 2
 
 
-def test_what_a_task_left_behind_does_not_outlive_a_crash_of_the_server(
+def test_processes_and_programs_of_tasks_do_not_outlive_a_crash_of_the_server(
     serve: Callable[..., MinionProcess],
 ) -> None:
     server = serve()
-    jobs = [server.enqueue("forever") for _ in range(2)]
-    pids = [int(until(lambda: server.detail(job)["notes"].get("pid"))) for job in jobs]  # noqa: B023 - called at once
-    orphan = server.wait(server.enqueue("orphan"))["result"]
-    assert is_running(orphan)
-    children = [*pids, os.getpgid(orphan)]
+    jobs = [server.enqueue(task) for task in ("forever", "starts_program")]
+    notes = [until(lambda: server.detail(job)["notes"]) for job in jobs]  # noqa: B023 - called at once
+    pids = [int(pid) for noted in notes for pid in noted.values()]
+    assert len(pids) == 3
+    assert all(map(is_running, pids))
     server.kill()
-    until(lambda: not any(is_running(pid) for pid in (*children, orphan)), children)
+    until(lambda: not any(map(is_running, pids)), pids)
 
     again = serve()
     for job in jobs:

@@ -110,9 +110,10 @@ async def unspeakable_on_the_loop(job: Job) -> Any:
 
 
 @task
-def orphan(job: Job) -> int:
-    """Leave a process behind."""
-    return subprocess.Popen(["sleep", "600"]).pid
+def starts_program(job: Job) -> None:
+    """Start a program, and wait for it."""
+    with subprocess.Popen(["sleep", "600"]) as program:
+        job.note(pid=os.getpid(), program=program.pid)
 
 
 @task
