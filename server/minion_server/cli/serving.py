@@ -24,8 +24,7 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
     # The commands report starts and stops themselves.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    # gRPC logs a traceback for metadata of any client that is not UTF-8.
-    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_fault_of_a_client)
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_defect)
 
 
 SWITCH_SECONDS = 0.001
@@ -78,5 +77,11 @@ def stop_event(on_repeat: Callable[[], None]) -> asyncio.Event:
     return stopped
 
 
-def _is_no_fault_of_a_client(record: logging.LogRecord) -> bool:
-    return not str(record.msg).startswith("Invalid encoding on")
+def _is_defect(record: logging.LogRecord) -> bool:
+    """Return False for what gRPC logs with a traceback though nothing has failed here.
+
+    These are a client's metadata that are not UTF-8, and calls that are cancelled by a stop.
+    """
+    error = record.exc_info[1] if record.exc_info else None
+    is_encoding = str(record.msg).startswith("Invalid encoding on")
+    return not (is_encoding or isinstance(error, asyncio.CancelledError))
