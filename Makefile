@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-PARALLEL = -n $$(( 2 * $$(getconf _NPROCESSORS_ONLN) )) --dist worksteal
+PROCESSORS = $$(getconf _NPROCESSORS_ONLN)
 
 OUT := gen
 CLIENT := client/minion_client/client.py
@@ -23,11 +23,11 @@ demo: $(VENV)/runtime
 
 # Tests wait for much: two processes of them per processor, each with folders, ports and a PostgreSQL server of its own.
 test: $(VENV)/dev
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest -n $$(( 2 * $(PROCESSORS) )) --dist worksteal
 
-# Half a minute for the inner loop: what starts no program, on the embedded store.
+# A quarter of a minute for the inner loop: tests that start no program and listen at no port.
 unit: $(VENV)/dev
-	$(BIN)/python -m pytest $(PARALLEL) -m unit --hypothesis-profile quick
+	$(BIN)/python -m pytest -n $(PROCESSORS) --dist worksteal -m unit --hypothesis-profile quick
 
 # Everything that CI checks besides the tests.
 check: lint types layers protos breaking

@@ -2,42 +2,81 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
+from support.memory import memory_folder
 from support.pgbouncer import PgBouncer, pooling
 from support.postgresql import PostgresServer, serving
 
 HERE = Path(__file__).parent
-# What starts programs: servers, workers' processes, browsers' proxies.
-PROGRAM_FOLDERS = frozenset({"cli", "e2e", "examples", "fuzz", "interop"})
+# What starts programs (servers, workers' processes, proxies) or listens at ports.
+PROGRAM_FOLDERS = frozenset({"cli", "doors", "e2e", "examples", "fuzz", "interop"})
 PROGRAM_MODULES = (
+    "test_both_sources",
     "test_bridge_envoy",
     "test_child_",
+    "test_client_closing",
     "test_clients",
+    "test_endpoint",
+    "test_grpc_source",
+    "test_library_crash",
     "test_postgresql_",
     "test_process_",
     "test_remote_",
+    "test_sqlite_file_lock",
+    "test_watch_resumes",
+    "test_work.py",
 )
-PROGRAM_FIXTURES = frozenset({"benches", "postgresql"})
+PROGRAM_FIXTURES = frozenset({"address", "benches", "channel", "postgresql", "served"})
+PROGRAM_NAMES = ("postgresql", "pgbouncer")
+PROGRAM_EVENTS = frozenset({"os.fork", "os.posix_spawn", "subprocess.Popen"})
 
-settings.register_profile("quick", max_examples=10)
+# How long something takes is not what these tests are about.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("tests"), max_examples=10)
+settings.load_profile("tests")
+
+# Without compiled modules each program that is started would compile its own.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+if folder := memory_folder():
+    # pytest's: each store that writes to a disk would wait for it.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", folder)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hold unit tests to what they are."""
+    if config.option.markexpr == "unit":
+        sys.addaudithook(_refuse_programs)
+
+
+def _refuse_programs(event: str, _arguments: tuple[object, ...]) -> None:
+    if event in PROGRAM_EVENTS and "PYTEST_CURRENT_TEST" in os.environ:
+        raise AssertionError(f"{event}: tests that start programs are marked `program`")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `unit` what starts no program."""
+    """Mark as `unit` what starts no program and listens at no port."""
     for item in items:
-        fixtures: set[str] = set(getattr(item, "fixturenames", ()))
-        if not (
-            item.path.relative_to(HERE).parts[0] in PROGRAM_FOLDERS
-            or item.path.name.startswith(PROGRAM_MODULES)
-            or fixtures & PROGRAM_FIXTURES
-            or "postgresql" in item.name
-        ):
+        if not _has_programs(item):
             item.add_marker("unit")
+
+
+def _has_programs(item: pytest.Item) -> bool:
+    fixtures: set[str] = set(getattr(item, "fixturenames", ()))
+    return (
+        item.path.relative_to(HERE).parts[0] in PROGRAM_FOLDERS
+        or item.path.name.startswith(PROGRAM_MODULES)
+        or item.get_closest_marker("program") is not None
+        or bool(fixtures & PROGRAM_FIXTURES)
+        or any(name in item.name for name in PROGRAM_NAMES)
+    )
 
 
 @pytest.fixture(scope="session")

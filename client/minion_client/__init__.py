@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from minion_client.tasks import Job, JobCancelled, JobFailed, task
+from minion_client.tasks import Job, JobCancelled, JobFailed, Registry, task
 
 if TYPE_CHECKING:
     from minion_client._run.process import ChildStartError
@@ -39,71 +39,27 @@ if TYPE_CHECKING:
         WorkerInfo,
     )
     from minion_client.source import SourceRefused
-    from minion_client.tasks import Registry
     from minion_client.worker import Worker
 
+# fmt: off
 __all__ = [
-    "AsyncClient",
-    "ChildStartError",
-    "Client",
-    "ConflictError",
-    "DeadlineError",
-    "Dispatched",
-    "ExhaustedError",
-    "Explanation",
-    "HistoryHour",
-    "InvalidError",
-    "Job",
-    "JobCancelled",
-    "JobFailed",
-    "JobFailedError",
-    "JobInfo",
-    "JobState",
-    "JobStatus",
-    "KeyRefusedError",
-    "LockInfo",
-    "LockTakenError",
-    "MinionError",
-    "NewJob",
-    "NotFoundError",
-    "Reason",
-    "Registry",
-    "RepairReport",
-    "ScheduleInfo",
-    "SourceRefused",
-    "Stats",
-    "UnavailableError",
-    "Worker",
-    "WorkerInfo",
-    "task",
+    "AsyncClient", "ChildStartError", "Client", "ConflictError", "DeadlineError", "Dispatched",
+    "ExhaustedError", "Explanation", "HistoryHour", "InvalidError", "Job", "JobCancelled",
+    "JobFailed", "JobFailedError", "JobInfo", "JobState", "JobStatus", "KeyRefusedError",
+    "LockInfo", "LockTakenError", "MinionError", "NewJob", "NotFoundError", "Reason", "Registry",
+    "RepairReport", "ScheduleInfo", "SourceRefused", "Stats", "UnavailableError", "Worker",
+    "WorkerInfo", "task",
 ]
+# fmt: on
 
-# Imported on first use: the processes that run jobs need tasks alone, and no gRPC.
-_MODULES = {
-    "AsyncClient": "aio",
-    "ChildStartError": "_run.process",
-    "Client": "client",
-    "Dispatched": "records",
-    "Explanation": "records",
-    "HistoryHour": "records",
-    "JobInfo": "records",
-    "JobState": "records",
-    "JobStatus": "records",
-    "LockInfo": "records",
-    "NewJob": "records",
-    "Reason": "records",
-    "Registry": "tasks",
-    "RepairReport": "records",
-    "ScheduleInfo": "records",
-    "SourceRefused": "source",
-    "Stats": "records",
-    "Worker": "worker",
-    "WorkerInfo": "records",
-}
+_MODULES = ("records", "errors", "client", "aio", "worker", "source", "_run.process")
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}")
-    return getattr(module, name)
+    # Imported on first use: the processes that run jobs need tasks alone, and no gRPC.
+    if name in __all__:
+        for module in _MODULES:
+            found = getattr(importlib.import_module(f"{__name__}.{module}"), name, None)
+            if found is not None:
+                return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,13 @@ from dataclasses import dataclass, field
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
-from minion.v1 import lock_service_pb2, minion_service_pb2, schedule_service_pb2, worker_service_pb2
+from minion.v1 import (
+    lock_service_pb2,
+    minion_service_pb2,
+    options_pb2,
+    schedule_service_pb2,
+    worker_service_pb2,
+)
 
 from minion_client.errors import DeadlineError, UnavailableError, from_rpc_error, is_answer
 
@@ -39,38 +45,38 @@ _SERVICES = (
 )
 
 
-def _is_idempotent(method: MethodDescriptor) -> bool:
-    # This client always sends a request id where a request can have one.
-    fields = [*method.input_type.fields]
-    fields += [part for field in fields if field.message_type for part in field.message_type.fields]
-    return method.GetOptions().idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN or any(
-        field.name == "request_id" for field in fields
+def _may_repeat(method: MethodDescriptor, *, request_ids: bool) -> bool:
+    options = method.GetOptions()
+    if options.idempotency_level != MethodOptions.IDEMPOTENCY_UNKNOWN:
+        return True
+    return request_ids and bool(options.Extensions[options_pb2.policy].request_id_field)
+
+
+def _service_config(*, request_ids: bool) -> str:
+    return json.dumps(
+        {
+            "methodConfig": [
+                {
+                    "name": [
+                        {"service": service.full_name, "method": method.name}
+                        for service in _SERVICES
+                        for method in service.methods
+                        if _may_repeat(method, request_ids=request_ids)
+                    ],
+                    "retryPolicy": {
+                        "maxAttempts": 5,
+                        "initialBackoff": "0.1s",
+                        "maxBackoff": "2s",
+                        "backoffMultiplier": 3,
+                        "retryableStatusCodes": ["UNAVAILABLE"],
+                    },
+                }
+            ]
+        }
     )
 
 
-_SERVICE_CONFIG = json.dumps(
-    {
-        "methodConfig": [
-            {
-                "name": [
-                    {"service": service.full_name, "method": method.name}
-                    for service in _SERVICES
-                    for method in service.methods
-                    if _is_idempotent(method)
-                ],
-                "retryPolicy": {
-                    "maxAttempts": 5,
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "2s",
-                    "backoffMultiplier": 3,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ]
-    }
-)
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
-    ("grpc.service_config", _SERVICE_CONFIG),
     # Detects dead connections; servers allow a ping every 10 seconds.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
@@ -92,12 +98,15 @@ class Endpoint:
         key: The server's key.
         tls: Whether to use TLS, and whom to trust.
         options: gRPC channel arguments, besides or instead of those set here.
+        request_ids: Whether every request that can have a request id has one, as those of `Client`
+            do: only then are such calls repeated while the server is away.
     """
 
     target: str = DEFAULT_TARGET
     key: str | None = field(default=None, repr=False)
     tls: Tls = field(default=False, repr=False)
     options: Sequence[tuple[str, int | str]] = ()
+    request_ids: bool = True
 
     def __post_init__(self) -> None:
         if self.key is not None and self.is_exposed:
@@ -158,7 +167,9 @@ class Endpoint:
     def _all_options(self) -> list[tuple[str, int | str]]:
         # Proxies are for what is elsewhere, whatever the environment says.
         proxy = (("grpc.enable_http_proxy", 0),) if _is_local(self.target) else ()
-        return list({**dict(_OPTIONS), **dict(proxy), **dict(self.options)}.items())
+        repeating = (("grpc.service_config", _service_config(request_ids=self.request_ids)),)
+        options = (*_OPTIONS, *repeating, *proxy, *self.options)
+        return list(dict(options).items())
 
     def _credentials(self) -> grpc.ChannelCredentials | None:
         match self.tls:

@@ -91,10 +91,7 @@ class RetryOptions(TypedDict, total=False):
         attempts: How often it may run from now on.
         delay: Seconds from now until it may be taken.
         expire: Seconds from now that it may wait.
-        lax: Whether a failed parent lets it run.
         parents: Ids of the jobs that must finish first, instead of those it has.
-        priority: Its priority.
-        queue: Name of its queue.
     """
 
     retries: int | None
@@ -110,15 +107,8 @@ class RetryOptions(TypedDict, total=False):
 class JobFilters(TypedDict, total=False):
     """Filters of `Client.list_jobs`: a job must have one of the values of each.
 
-    None is no filter, and a filter without values matches nothing.
-
-    Attributes:
-        ids: Ids of the jobs.
-        queues: Their queues.
-        states: Their states.
-        tasks: Names of their tasks.
-        notes: Keys of their notes.
-        before: Only jobs with a lower id.
+    `notes` are keys, `before` is an id: jobs with lower ones match. None is no filter, and a filter
+    without values matches nothing.
     """
 
     ids: Sequence[int] | None
@@ -141,24 +131,16 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobInfo:
-    """Everything about a job, at one moment.
+    """Everything about a job, at one moment (see `NewJob` for what is not named here).
 
     Attributes:
         id: Ascending in the order of enqueueing.
-        task: Name of the task.
-        args: Arguments that the task is called with.
-        state: Its state.
         result: What the task returned, or why it failed; None until it has ended once.
-        queue: Name of its queue.
-        priority: Its priority.
         attempts: How often it may still run, the present attempt included.
         retries: How often it has been retried: its generation.
-        notes: Metadata.
         parents: Ids of the jobs it waits for, as given.
         children: Ids of the jobs that wait for it, ascending.
-        lax: Whether a failed parent lets it run.
         worker: Id of the worker that took it last.
-        created: When it was enqueued.
         delayed: It is not taken before.
         expires: It is not taken after.
         started: When it was last started.
@@ -201,7 +183,6 @@ class Reason:
 
     Attributes:
         kind: Its name in the contract: `DELAYED`, `BLOCKED`, `TASK_UNKNOWN`, ...
-        text: The reason in words.
         time: When the job is due, or expired.
         parents: Parents that block it, and their states.
         workers: The workers concerned.
@@ -258,7 +239,6 @@ class WorkerInfo:
     """A registered worker.
 
     Attributes:
-        id: Its id.
         host: Name of the machine it runs on.
         pid: Its process id there.
         status: What it reports of itself.

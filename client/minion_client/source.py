@@ -1,10 +1,10 @@
-"""Where a worker takes jobs from and reports back to: the queue in its own process, or a server."""
+"""The interface between a worker and the queue it takes jobs from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 from minion_wire.json_value import JsonValue
 
@@ -16,50 +16,41 @@ MAX_CLAIM = 1_000
 
 
 class ClaimedJob(Protocol):
-    """A job that a worker has taken."""
+    """A job that a worker has taken.
+
+    Attributes:
+        retries: How often it has been retried: the generation that its outcome names.
+        attempts: How often it may still run, this run included.
+        notes: Its notes when it was taken.
+    """
 
     @property
-    def id(self) -> int:
-        """Id of the job."""
-
+    def id(self) -> int: ...  # noqa: D102 - see the class
     @property
-    def task(self) -> str:
-        """Name of its task."""
-
+    def task(self) -> str: ...  # noqa: D102
     @property
-    def args(self) -> list[JsonValue]:
-        """Arguments to call the task with."""
-
+    def args(self) -> list[JsonValue]: ...  # noqa: D102
     @property
-    def retries(self) -> int:
-        """How often it has been retried: the generation that its outcome names."""
-
+    def retries(self) -> int: ...  # noqa: D102
     @property
-    def attempts(self) -> int:
-        """How often it may still be performed, this time included."""
-
+    def attempts(self) -> int: ...  # noqa: D102
     @property
-    def priority(self) -> int:
-        """Its priority."""
-
+    def priority(self) -> int: ...  # noqa: D102
     @property
-    def queue(self) -> str:
-        """Name of the queue it was taken from."""
-
+    def queue(self) -> str: ...  # noqa: D102
     @property
-    def notes(self) -> dict[str, JsonValue]:
-        """Its notes when it was taken."""
+    def notes(self) -> dict[str, JsonValue]: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How performing a job ended.
+    """How a run of a job ended.
 
     Attributes:
         job_id: Id of the job.
-        retries: The generation that was performed.
+        retries: The generation that ran.
         failed: Whether it failed; else it finished.
-        result: What the task answered, or why it failed.
+        result: What the task returned, or why it failed.
     """
 
     job_id: int
@@ -69,45 +60,46 @@ class Outcome:
 
 
 class Command(Protocol):
-    """Something that a worker is told to do."""
+    """A command for a worker: its name and its arguments."""
 
     @property
-    def command(self) -> str:
-        """Name of the command."""
-
+    def command(self) -> str: ...  # noqa: D102
     @property
-    def args(self) -> Sequence[JsonValue]:
-        """Its arguments."""
+    def args(self) -> Sequence[JsonValue]: ...  # noqa: D102
 
 
 class SourceRefused(ValueError):
-    """A source refuses the worker or what it asks for, now and later; the text says why."""
+    """A source refuses the worker or what it asks for, now and later; the text gives the reason."""
+
+    @classmethod
+    def of(cls, error: ValueError) -> Self:
+        """Return a refusal as this kind of error."""
+        return error if isinstance(error, cls) else cls(str(error))
 
 
 class JobSource(Protocol):
-    """What a worker asks of the queue.
+    """A queue, as a worker uses it.
 
-    ValueError is a refusal: the source will never accept what it was given. Where it concerns one
-    outcome or one job's notes, these alone are dropped; else it ends the worker. ConnectionError
-    and TimeoutError are outages, which the worker waits out (see `waiting.is_outage`). Anything
-    else is a defect: the worker logs it with its traceback and goes on. A source may also wait
-    itself until it is in reach.
+    ValueError is a refusal: the source will never accept what it was given. A refused outcome, or
+    a job's refused notes, are dropped; any other refusal ends the worker. ConnectionError and
+    TimeoutError are outages, which the worker waits out. Anything else is a defect: the worker logs
+    it with its traceback and goes on. A source may also wait itself until it is in reach.
     """
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
-        """Register the worker, or, from the second call on, tell that it is alive.
+        """Register the worker, or give a sign of life from the second call on.
 
-        Answers its id, which is a new one if the server had forgotten the worker.
+        Returns its id, which is a new one if the server had forgotten the worker.
 
         Raises:
             ValueError: The worker, or its status, is refused for good.
         """
 
     async def unregister(self) -> None:
-        """Tell that the worker has ended. What it still has is given to others."""
+        """End the worker's registration; jobs that it still has are given to others."""
 
     async def close(self) -> None:
-        """Let go of what is held open. Called at the end, however the worker ends."""
+        """Release connections. Called last, however the worker ends."""
 
     async def dequeue(
         self,
@@ -118,9 +110,9 @@ class JobSource(Protocol):
         max_jobs: int,
         wait: float,
     ) -> Sequence[ClaimedJob]:
-        """Take jobs, as soon as there are any; none after `wait` seconds without.
+        """Take jobs as soon as there are any, or return none after `wait` seconds.
 
-        A call that is cancelled while it takes jobs either answers them nevertheless or gives them
+        A call that is cancelled while it takes jobs either returns them nevertheless or gives them
         back: a job must not be left with a worker that doesn't know of it.
 
         Args:
@@ -135,9 +127,9 @@ class JobSource(Protocol):
         """
 
     async def report(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
-        """Finish and fail jobs, in one go.
+        """Finish and fail jobs together.
 
-        Answers for each whether it was accepted; if not, the job had moved on.
+        Returns for each whether it was accepted; if not, the job had moved on.
 
         Raises:
             ValueError: An outcome is refused for good; none was accepted.
@@ -151,14 +143,11 @@ class JobSource(Protocol):
         """
 
     async def revoked(self) -> JobKey:
-        """Wait for the next of the worker's jobs that is to be stopped where it runs.
+        """Wait for the next job to stop, and return its id and the generation that is to stop.
 
-        It was cancelled, retried or given to another worker. Answers its id and the generation that
-        is to stop. What is revoked between two calls is not lost.
+        It was cancelled, retried or given to another worker. What is revoked between two calls is
+        kept.
         """
 
     async def commanded(self) -> Command:
-        """Wait for the next command that was sent to the worker.
-
-        What is sent between two calls is not lost.
-        """
+        """Wait for the next command; what is sent between two calls is kept."""

@@ -1,4 +1,4 @@
-"""The `task` decorator, the registry it fills, and `Job`, the handle that a task is given."""
+"""The `task` decorator, its registry, and `Job`, the first argument of every task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import logging
 import math
 import reprlib
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any, TypeVar, overload
 
@@ -16,7 +16,7 @@ from minion_wire.json_value import JsonValue, NotJsonError, plain_json
 from minion_wire.sizes import MAX_JOB_BYTES
 
 MAX_NAME_LENGTH = 255
-"""Characters that the name of a task may have; the queue takes no longer ones."""
+"""Maximum length of the name of a task."""
 
 TaskFunction = Callable[..., JsonValue | Awaitable[JsonValue]]
 _F = TypeVar("_F", bound=TaskFunction)
@@ -35,11 +35,7 @@ class JobCancelled(Exception):
 
 
 class JobFailed(Exception):
-    """Raised by a task to fail its job with a result of its own, any JSON value.
-
-    Attributes:
-        result: The job's result.
-    """
+    """Raised by a task to fail its job with `result`, any JSON value."""
 
     def __init__(self, result: JsonValue) -> None:
         super().__init__(result)
@@ -51,7 +47,6 @@ class Task:
     """A named function that jobs call.
 
     Attributes:
-        name: What jobs call it by.
         function: Called as `function(job, *args)`.
         kind: Where it runs.
         timeout: Seconds a job of it may run; None is without limit.
@@ -70,11 +65,7 @@ class Registry:
         self._tasks: dict[str, Task] = {}
 
     def add(self, task: Task) -> None:
-        """Add a task.
-
-        Raises:
-            ValueError: Another function has that name already.
-        """
+        """Add a task; raise ValueError if another function has its name already."""
         known = self._tasks.get(task.name)
         if known is not None and known.function is not task.function:
             raise ValueError(f"two tasks are named {task.name!r}")
@@ -94,7 +85,7 @@ class Registry:
 
 
 REGISTRY = Registry()
-"""Where `task` registers when it is given no other registry."""
+"""The registry that `task` fills by default."""
 
 
 @overload
@@ -132,26 +123,28 @@ def task(
     function: what it returns is awaited in its process or thread.
 
     Args:
-        name: What jobs call the task by; the function's own name if not given.
+        name: Name of the task; by default, the function's own.
         timeout: Seconds a job may run before it is stopped and fails. A thread can only be asked to
             stop: `Job.note` and `Job.check` raise `JobCancelled` in it.
         thread: Run a plain function in a thread.
         registry: Where to register.
 
     Raises:
-        TypeError: It is a generator function, or nothing that can be called.
+        TypeError: It is a generator function, or cannot be called.
         ValueError: The name is taken or has not 1 to 255 characters, the timeout is not positive,
-            or a coroutine function is asked to run in a thread.
+            or a coroutine function is to run in a thread.
     """
     if callable(name):
         return task()(name)
     if timeout is not None and not 0 < timeout < math.inf:
-        raise ValueError(f"timeout must be a positive number of seconds, not {timeout}")
+        raise ValueError(f"timeout: expected a positive number of seconds, got {timeout}")
 
     def register(function: _F) -> _F:
         task_name = _own_name(function) if name is None else name
         if not 1 <= len(task_name) <= MAX_NAME_LENGTH:
-            raise ValueError(f"the name of a task must have 1 to {MAX_NAME_LENGTH} characters")
+            raise ValueError(
+                f"task: expected a name of 1 to {MAX_NAME_LENGTH} characters, got {len(task_name)}"
+            )
         if _is_coroutine_function(function, task_name):
             if thread:
                 raise ValueError("a coroutine function runs on the loop, not in a thread")
@@ -172,11 +165,7 @@ def unwrapped(function: TaskFunction) -> TaskFunction:
 
 
 def call(function: TaskFunction, job: Job) -> JsonValue:
-    """Call the function of a task where no event loop runs.
-
-    What a plain function returns may be awaitable all the same, as with a decorator that knows
-    nothing of coroutines: it is awaited then.
-    """
+    """Call the function of a task where no event loop runs; an awaitable result is awaited."""
     value: Any = function(job, *job.args)
     # Not isinstance, which asks an object that may raise for its class.
     if not hasattr(type(value), "__await__"):
@@ -198,11 +187,7 @@ def _own_name(function: TaskFunction) -> str:
 
 
 def _is_coroutine_function(function: TaskFunction, name: str) -> bool:
-    """Return whether calling a function makes a coroutine.
-
-    Raises:
-        TypeError: It is a generator function, or nothing that can be called.
-    """
+    """Return whether calling a function makes a coroutine; see `task` for TypeError."""
     called = unwrapped(function)
     if not callable(called):
         raise TypeError(f"task {name!r}: expected a function, got {_shown(called)}")
@@ -222,28 +207,25 @@ def _shown(value: object) -> str:
 
 
 class _JobLogger(logging.LoggerAdapter[logging.Logger]):
-    """Adds the job and its task to what the caller adds to a line."""
+    """Adds the job and its task to the extra fields of a record."""
 
     def process(
         self, msg: object, kwargs: MutableMapping[str, Any]
     ) -> tuple[object, MutableMapping[str, Any]]:
-        """Merge the extra fields: before Python 3.13 the base class drops the caller's."""
+        # Before Python 3.13 the base class drops the caller's.
         return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
 
 
 @dataclass(slots=True, kw_only=True)
 class Job:
-    """The job that a task performs, as handed to the task.
+    """The job that a task runs for.
 
     Attributes:
-        id: Id of the job.
-        task: Name of the task.
-        args: Arguments, as the task was called with.
+        args: The other arguments of the task.
         retries: How often the job has been retried.
-        attempts: How often the job may still be performed, this time included.
-        priority: Its priority.
+        attempts: How often the job may still run, this run included.
         queue: Name of the queue it was taken from.
-        notes: Its notes when it was taken, and what this task noted since.
+        notes: Its notes when it was taken, and those of this run.
     """
 
     id: int
@@ -271,22 +253,17 @@ class Job:
         return self._cancelled()
 
     def check(self) -> None:
-        """Raise if the job was cancelled or ran out of time.
-
-        Raises:
-            JobCancelled: It was.
-        """
+        """Raise JobCancelled if the job was cancelled or ran out of time."""
         if self._cancelled():
             raise JobCancelled("the job was cancelled")
 
     def note(self, /, **notes: JsonValue) -> None:
         """Merge notes into the job's, key by key; None removes a key.
 
-        The notes are on their way when this returns, in the order of the calls, and stored before
-        the job finishes.
+        Notes are sent in the order of the calls, and stored before the job ends.
 
         Raises:
-            ValueError: A note is no JSON value.
+            ValueError: A note is not JSON.
             JobCancelled: The job was cancelled or ran out of time.
         """
         self.check()
@@ -300,3 +277,13 @@ class Job:
                 self.notes.pop(key, None)
             else:
                 self.notes[key] = value
+
+
+_JOB_FIELDS = [field.name for field in fields(Job) if not field.name.startswith("_")]
+
+
+def job_fields(job: object) -> dict[str, Any]:
+    """Return the public fields of a `Job`, from a job that has attributes of these names."""
+    values = {name: getattr(job, name) for name in _JOB_FIELDS}
+    values["notes"] = dict(values["notes"])
+    return values

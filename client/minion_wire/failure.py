@@ -1,10 +1,19 @@
-"""Why a job failed, as one text: the rule of the contract."""
+"""Why a job failed: the results that servers and workers write, and any result as one text."""
 
 from __future__ import annotations
 
 import orjson
 
 from minion_wire.json_value import MAX_EXACT, JsonValue
+
+WORKER_WENT_AWAY = "Worker went away"
+"""Result of a job whose worker is gone, or was stopped before the job ended."""
+JOB_STUCK = "Job appears stuck in queue"
+"""Result of a job that no worker took for too long."""
+JOB_CANCELLED = "Job cancelled"
+"""Result of a cancelled job, or the beginning of it."""
+JOB_UNFIT = "Job cannot be given to a worker: "
+"""Beginning of the result of a job that cannot be sent to a worker."""
 
 MAX_JSON_TEXT_BYTES = 2**17
 """Where the JSON text of a result is cut: it can be six times as long as the result's message."""

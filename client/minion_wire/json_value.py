@@ -1,7 +1,4 @@
-"""The one rule of JSON values: what arrives everywhere as it was sent, and what is refused.
-
-Nothing here needs protobuf itself.
-"""
+"""The rules of JSON values: what is accepted everywhere, and arrives as it was sent."""
 
 from __future__ import annotations
 
@@ -56,11 +53,7 @@ class NotJsonError(ValueError):
 
 
 class TooLargeError(NotJsonError):
-    """A value is too large.
-
-    Attributes:
-        size: Its bytes as encoded, or the number that was counted until it was given up.
-    """
+    """A value is too large: `size` bytes as encoded, or that many at least."""
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__("", f"must not have more than {limit} bytes as encoded, not {size}")
@@ -68,7 +61,7 @@ class TooLargeError(NotJsonError):
 
 
 def text_problem(text: str) -> str | None:
-    """Return what keeps a text from being stored as it is; None if nothing does."""
+    """Return why a text cannot be stored unchanged; None if it can."""
     found = _UNSTORABLE.search(text)
     if found is None:
         return None
@@ -77,7 +70,7 @@ def text_problem(text: str) -> str | None:
 
 
 def number_problem(number: float) -> str | None:
-    """Return what keeps a number from arriving exactly; None if nothing does."""
+    """Return why a number cannot be sent exactly; None if it can."""
     if isinstance(number, int):
         return None if -MAX_EXACT <= number <= MAX_EXACT else INEXACT
     if not math.isfinite(number):
@@ -136,7 +129,7 @@ def nests_too_deep(value: JsonValue, levels: int = MAX_LEVELS) -> bool:
 
 
 class _RefusedError(Exception):
-    """What is wrong with a value, and where: the steps to it, the last one first."""
+    """The problem with a value, and the steps to it, the last one first."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -145,7 +138,7 @@ class _RefusedError(Exception):
 
 
 class _Copier:
-    """Copies one value, counting what it holds against a limit."""
+    """Copies one value, counting its items and characters against a limit."""
 
     __slots__ = ("_decimals", "_left", "_levels", "_limit")
 

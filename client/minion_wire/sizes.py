@@ -1,7 +1,4 @@
-"""The one rule of size: how many bytes a job may have, as encoded in protobuf.
-
-Nothing here needs protobuf itself, so that stores can apply the rule.
-"""
+"""The limits of sizes, as encoded in protobuf, computed without it."""
 
 from __future__ import annotations
 
@@ -104,7 +101,7 @@ JOB_TOO_LARGE = (
     "job too large: its arguments, notes and result would have {} bytes, "
     f"at most {MAX_JOB_BYTES} are allowed"
 )
-"""What is wrong with a job of a size, which takes the place of the braces."""
+"""Error text for a job of the size that replaces the braces."""
 
 RESULT_TOO_LARGE = (
     "Result too large: with its arguments and notes the job would have {} bytes, "

@@ -1,4 +1,4 @@
-// Enqueues a job and shows what becomes of it:  node enqueue.mjs greet '["Ada"]'
+// Enqueues a job and prints its changes:  node enqueue.mjs greet '["Ada"]'
 
 import { randomUUID } from 'node:crypto';
 import { call, fromStruct, fromValue, metadata, minion, toList } from './minion.mjs';
@@ -13,12 +13,12 @@ const { id } = await call(minion, 'enqueueJob', {
   task,
   args: toList(JSON.parse(args)),
   attempts: 3,
-  // With it the call can be repeated, whatever became of it, and enqueues one job.
+  // With a request id the call can be repeated and enqueues one job.
   requestId: randomUUID(),
 });
 console.log(`job ${id} is in the queue`);
 
-// The job as it is, and again at each change, until it has ended.
+// The current job, then each change until it ends.
 let job;
 for await (const response of minion.watchJob({ id }, metadata())) {
   job = response.job;

@@ -1,4 +1,4 @@
-// What the worker and the enqueuer have in common: the services, the key, and JSON.
+// Shared by worker and client: the services, the key, and JSON.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -14,14 +14,14 @@ const COMMON = dirname(createRequire(import.meta.url).resolve('protobufjs/packag
 
 const definition = loader.loadSync(
   ['minion', 'worker'].map((name) => `minion/v1/${name}_service.proto`),
-  // Ids have 64 bits, which a number of JavaScript has not: they are strings here.
+  // Ids have 64 bits, more than JavaScript numbers: they are strings.
   { includeDirs: [PROTO, COMMON], longs: String, enums: String, defaults: true, oneofs: true },
 );
 const { MinionService, WorkerService } = grpc.loadPackageDefinition(definition).minion.v1;
 
 export const target = process.env.MINION_TARGET ?? '127.0.0.1:50051';
 const credentials = grpc.credentials.createInsecure();
-// A connection that died without a word is noticed; servers allow a ping every 10 seconds.
+// Detects dead connections; servers allow a ping every 10 seconds.
 const options = { 'grpc.keepalive_time_ms': 20_000, 'grpc.keepalive_timeout_ms': 10_000 };
 export const minion = new MinionService(target, credentials, options);
 export const workers = new WorkerService(target, credentials, options);
@@ -53,7 +53,7 @@ export const sizeOfRequest = (request) => WorkerService.service.Work.requestSeri
 
 // Plain JSON as google.protobuf.Value, Struct and ListValue, and back.
 
-/** Half of a character, which JavaScript keeps in strings and UTF-8 does not. */
+/** Half of a surrogate pair, which JavaScript allows in strings and UTF-8 does not. */
 export const LONE_SURROGATE = /\p{Surrogate}/gu;
 
 function checked(text) {

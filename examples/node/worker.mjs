@@ -1,8 +1,7 @@
 // A worker on WorkerService.Work:  node worker.mjs [TASKS.mjs] [JOBS]
 //
-// One stream carries everything. Up go the demand (how many jobs there is room for), the outcomes, the
-// notes, and heartbeats that say which jobs are held; down come jobs, receipts, and whatever the worker
-// has to do: stop jobs, carry out commands, expect the end of the server.
+// One stream carries everything. The worker sends its demand (how many jobs it can take), outcomes, notes,
+// and heartbeats with the jobs it holds. The server sends jobs, receipts, jobs to stop, and commands.
 
 import { hostname } from 'node:os';
 import { resolve as resolvePath } from 'node:path';
@@ -12,15 +11,15 @@ import grpc from '@grpc/grpc-js';
 import * as json from './minion.mjs';
 
 const FATAL = [grpc.status.UNAUTHENTICATED, grpc.status.INVALID_ARGUMENT, grpc.status.UNIMPLEMENTED];
-const MAX_REPORT_BYTES = 1 << 20; // Of one report, unless a single outcome is larger.
+const MAX_REPORT_BYTES = 1 << 20; // Limit of a report, unless a single outcome is larger.
 const MAX_NEWS_BYTES = (4 << 20) - 1024; // gRPC servers accept messages of up to 4 MiB.
 const MAX_ERROR_LENGTH = 10_000;
-const PATIENCE_MS = Number(process.env.MINION_PATIENCE_MS ?? 30_000); // For a receipt; then the call is dead.
+const PATIENCE_MS = Number(process.env.MINION_PATIENCE_MS ?? 30_000); // Time until a receipt; after it the call is dead.
 const keyOf = ({ id, retries }) => `${id}/${retries}`;
 
 class Worker {
-  id; // Given by the server, kept for later calls.
-  running = new Map(); // What runs, by id and generation.
+  id; // Assigned by the server, used in later calls.
+  running = new Map(); // Running jobs, by id and generation.
   unanswered = []; // Outcomes and notes without a receipt, oldest first.
   serial = 0; // Numbers demands and reports.
   stopping = false;
@@ -29,7 +28,7 @@ class Worker {
     Object.assign(this, { tasks, jobs, queues });
   }
 
-  /** Works until told to stop; connects again, more and more slowly, when the call breaks. */
+  /** Runs until stopped; reconnects with growing delays when the call breaks. */
   async run() {
     this.failures = 0;
     for (;;) {
@@ -42,7 +41,7 @@ class Worker {
     }
   }
 
-  /** Takes no more jobs; the worker ends when what runs has ended and is reported. */
+  /** Takes no more jobs; the worker ends when its running jobs have ended and are reported. */
   stop() {
     this.stopping = true;
     this.ask(0);
@@ -50,13 +49,13 @@ class Worker {
   }
 
   connect() {
-    this.demanded = 0; // The serial of the demand that is open, 0 if none is.
+    this.demanded = 0; // The serial of the open demand, or 0.
     this.awaited = new Map([['welcome', performance.now()]]); // When it was sent, by serial of the report.
     this.read = 0;
     this.draining = false;
     this.stream = json.workers.work(json.metadata());
     this.stream.on('data', (response) => this.take(response));
-    this.stream.on('error', () => {}); // The status tells it, too.
+    this.stream.on('error', () => {}); // The status has it too.
     this.send({ hello: this.hello() });
     this.beatEvery(PATIENCE_MS / 3);
     return new Promise((resolve) => this.stream.on('status', resolve)).finally(() =>
@@ -104,7 +103,7 @@ class Worker {
     this.failures = 0;
     this.awaited.delete('welcome');
     this.beatEvery(Math.min(PATIENCE_MS / 3, (json.seconds(missingAfter) * 1000) / 6));
-    this.report(); // What an earlier call has not confirmed.
+    this.report(); // Reports without a receipt from an earlier call.
   }
 
   beatEvery(milliseconds) {
@@ -112,16 +111,16 @@ class Worker {
     this.heartbeat = setInterval(() => this.beat(), milliseconds);
   }
 
-  /** Says hello again; the receipt of an empty report shows that the server still listens. */
+  /** Sends hello again; the receipt of an empty report shows that the server still responds. */
   beat() {
     const [oldest = Infinity] = this.awaited.values();
-    if (performance.now() - oldest > PATIENCE_MS) return this.stream.cancel(); // `run` connects again.
+    if (performance.now() - oldest > PATIENCE_MS) return this.stream.cancel(); // `run` reconnects.
     if (this.awaited.has('welcome')) return;
     this.send({ hello: this.hello() });
     this.sendReport([]);
   }
 
-  /** Asks for as many jobs as there is room for; one demand at a time, so that none is too many. */
+  /** Requests jobs for all free slots, with one demand at a time so that there are never too many. */
   demand() {
     const room = this.jobs - this.running.size;
     if (!this.demanded && room > 0 && !this.stopping && !this.draining) this.ask(room);
@@ -152,7 +151,7 @@ class Worker {
     this.finishIfIdle();
   }
 
-  /** Stops a job that has moved on: nobody asks how it ends here. */
+  /** Stops a revoked job; its outcome is not reported. */
   revoke(run) {
     if (!run) return;
     run.revoked = true;
@@ -161,7 +160,7 @@ class Worker {
 
   tell(news) {
     this.unanswered.push(news);
-    // Once for all that has come together until the loop turns.
+    // Once for all messages of this turn of the loop.
     this.reporting ??= setImmediate(() => this.report());
   }
 
@@ -187,7 +186,7 @@ class Worker {
     this.awaited.delete(serial);
     const reported = this.unanswered.filter((news) => news.serial === serial);
     if (refusal && reported.length > 1) {
-      // Nothing was accepted. Each again in a report of its own shows which is to blame.
+      // Nothing was accepted. Separate reports show which one is refused.
       for (const news of reported) news.alone = true;
       return this.report();
     }
@@ -223,7 +222,7 @@ function outcome(job, value) {
   return sized({ outcome: { job, failed: false, result: json.toValue(value) } });
 }
 
-/** Whatever was thrown, it makes an outcome that can be sent. */
+/** Makes an outcome that can be sent from anything that was thrown. */
 function failure(job, error) {
   const text = typeof error?.message === 'string' ? error.message : error;
   const shown = (typeof text === 'string' ? text : inspect(text)).slice(0, MAX_ERROR_LENGTH);
@@ -238,7 +237,7 @@ function sized(news) {
   throw new RangeError(`too large: ${news.size} bytes, expected at most ${MAX_NEWS_BYTES}`);
 }
 
-/** Splits news into reports of a bounded size; what must be alone is. */
+/** Splits news into reports of a bounded size, or of one entry. */
 function* batches(allNews) {
   let batch = [];
   let size = 0;

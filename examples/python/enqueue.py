@@ -1,4 +1,4 @@
-"""Enqueues jobs, follows one and waits for the others: `python enqueue.py FILE...`.
+"""Enqueue jobs, watch one and wait for the others: `python enqueue.py FILE...`.
 
 `MINION_API_KEY` is the server's key, `MINION_TARGET` its address.
 """
@@ -10,7 +10,7 @@ from minion_client import Client, JobFailedError, NewJob
 
 
 def main(files: list[str]) -> int:
-    """Greet, and print the checksums of files; answer how many jobs did not finish."""
+    """Greet, print the checksums of files, and return how many jobs did not finish."""
     failed = 0
     target = os.environ.get("MINION_TARGET", "127.0.0.1:50051")
     with Client(target, key=os.environ.get("MINION_API_KEY")) as minion:

@@ -1,4 +1,4 @@
-"""What can be done: each function is a task, named as the function."""
+"""Tasks, each named as its function."""
 
 import asyncio
 import hashlib
@@ -9,7 +9,7 @@ from minion_client import Job, JobFailed, task
 
 @task(timeout=10)
 async def greet(job: Job, name: str) -> str:
-    """Run on the worker's event loop: right for what waits a lot."""
+    """Run on the worker's event loop: for code that waits."""
     job.log.info("greeting %s", name)
     await asyncio.sleep(0.1)
     return f"Hello, {name}!"
@@ -17,7 +17,7 @@ async def greet(job: Job, name: str) -> str:
 
 @task(timeout=600)
 def checksum(job: Job, path: str) -> str:
-    """Run in a process of its own: right for what computes, blocks or may crash."""
+    """Run in a worker process: for code that computes, blocks or may crash."""
     file = Path(path)
     if not file.is_file():
         raise JobFailed(f"there is no file {path}")

@@ -1,4 +1,4 @@
-"""A worker in a program of one's own; `minion worker --tasks tasks` is the same without one.
+"""A worker as a program; `minion worker --tasks tasks` does the same.
 
 `MINION_API_KEY` is the server's key, `MINION_TARGET` its address.
 """
@@ -13,7 +13,7 @@ from minion_client import Worker
 
 
 async def main() -> None:
-    """Work until SIGTERM or Ctrl-C; after a second one, without waiting for what runs."""
+    """Run jobs until SIGTERM or Ctrl-C; a second one ends the grace of running jobs."""
     target = os.environ.get("MINION_TARGET", "127.0.0.1:50051")
     worker = Worker.connect(target, key=os.environ.get("MINION_API_KEY"), jobs=8)
     loop = asyncio.get_running_loop()

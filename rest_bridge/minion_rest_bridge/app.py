@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
@@ -11,42 +12,37 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from minion_rest_bridge.compression import Compressed
-from minion_rest_bridge.cors import OpenToAll
-from minion_rest_bridge.docs import docs_routes
-from minion_rest_bridge.errors import method_not_allowed, path_not_found
-from minion_rest_bridge.health import Health
-from minion_rest_bridge.json_out import CONTENT_TYPE, dumps
+from minion_rest_bridge.errors import PATH_NOT_FOUND, RequestError, method_not_allowed
+from minion_rest_bridge.json_text import dumps
 from minion_rest_bridge.lanraragi import PREFIX, LanraragiApi
 from minion_rest_bridge.large import LargeMessages
-from minion_rest_bridge.request import (
-    DEFAULT_BODY_TIMEOUT,
-    DEFAULT_MAX_BYTES,
-    DEFAULT_TIMEOUT,
-    Limits,
-)
-from minion_rest_bridge.routing import GetOnly, PrefixRoute
-from minion_rest_bridge.services import bindings, load_services
+from minion_rest_bridge.middleware import Compressed, OpenToAll
+from minion_rest_bridge.pages import page_routes
+from minion_rest_bridge.request import Limits, raw_path
+from minion_rest_bridge.responses import CONTENT_TYPE, failure_to_json
+from minion_rest_bridge.rules import load_services, read_rules
 from minion_rest_bridge.streams import DEFAULT_KEEP_ALIVE
 from minion_rest_bridge.transcode import Transcoder
+
+_LIMITS: Final = Limits()
 
 
 def create_app(
     channel: grpc.aio.Channel,
     *,
     services: Sequence[ServiceDescriptor] | None = None,
-    max_request_bytes: int = DEFAULT_MAX_BYTES,
-    timeout: float | None = DEFAULT_TIMEOUT,
-    body_timeout: float = DEFAULT_BODY_TIMEOUT,
+    max_request_bytes: int = _LIMITS.max_bytes,
+    timeout: float | None = _LIMITS.timeout,
+    body_timeout: float = _LIMITS.body_timeout,
     keep_alive: float = DEFAULT_KEEP_ALIVE,
 ) -> Starlette:
     """Create the bridge.
 
     Args:
-        channel: To the gRPC server, or an object of its shape. The caller closes it.
-        services: What is served under the paths of their HTTP rules; None: all of `minion.v1`.
+        channel: To the gRPC server. The caller closes it.
+        services: Those to serve under the paths of their HTTP rules; None: all of `minion.v1`.
         max_request_bytes: Size that a body, and the gRPC message made of it, may have.
         timeout: Seconds a unary call may take when the request names no deadline, besides what it
             asks to wait; None is without limit. Streams have no limit.
@@ -59,29 +55,42 @@ def create_app(
     served = load_services() if services is None else services
     limits = Limits(max_bytes=max_request_bytes, timeout=timeout, body_timeout=body_timeout)
     large = LargeMessages()
-    transcoder = Transcoder(
-        channel, bindings(served), limits=limits, large=large, keep_alive=keep_alive
+    rules = read_rules(served)
+    transcoder = Compressed(
+        Transcoder(channel, rules, limits=limits, large=large, keep_alive=keep_alive)
     )
-    return Starlette(
-        routes=[
-            # First what is asked most.
-            PrefixRoute(PREFIX, LanraragiApi(channel, limits=limits, large=large)),
-            Route("/healthz", GetOnly(Health(channel))),
-            *docs_routes(served),
-            PrefixRoute("", Compressed(transcoder)),
-        ],
-        middleware=[Middleware(OpenToAll)],
-        exception_handlers={HTTPException: _answer_http_exception},
+    # These are found by their prefix, which takes less time than Starlette's routes.
+    direct: dict[str, ASGIApp] = {
+        PREFIX: LanraragiApi(channel, limits=limits, large=large),
+        "/v1/": transcoder,
+    }
+    app = Starlette(
+        routes=page_routes(channel, served),
+        middleware=[Middleware(OpenToAll), Middleware(_by_prefix, direct)],
+        exception_handlers={HTTPException: _respond},
     )
+    app.router.redirect_slashes = False
+    app.router.default = transcoder
+    return app
 
 
-async def _answer_http_exception(_request: Request, exception: Exception) -> Response:
-    """Return what Starlette's own routes refuse: paths of files, and methods but GET."""
-    allow = getattr(exception, "headers", None) or {}
-    error = method_not_allowed(allow["Allow"].split(", ")) if "Allow" in allow else path_not_found()
+def _by_prefix(app: ASGIApp, direct: Mapping[str, ASGIApp]) -> ASGIApp:
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        path = raw_path(scope) if scope["type"] == "http" else ""
+        chosen = next((direct[prefix] for prefix in direct if path.startswith(prefix)), app)
+        await chosen(scope, receive, send)
+
+    return serve
+
+
+async def _respond(_request: Request, exception: Exception) -> Response:
+    """Return the response to what Starlette's own routes refuse: paths of files, and methods."""
+    allow = (getattr(exception, "headers", None) or {}).get("Allow")
+    error = method_not_allowed(allow.split(", ")) if allow else RequestError(PATH_NOT_FOUND)
+    failure = error.failure
     return Response(
-        dumps(error.failure.to_json()),
-        status_code=error.failure.http_status,
-        headers={name.decode(): value.decode() for name, value in error.headers},
+        dumps(failure_to_json(failure)),
+        status_code=failure.http_status,
+        headers={name.decode(): value.decode() for name, value in failure.headers},
         media_type=CONTENT_TYPE,
     )

@@ -1,25 +1,25 @@
-"""Errors as the REST API tells them: `google.rpc.Status` JSON, and the table from gRPC to HTTP."""
+"""Every error of the bridge: its text, its `google.rpc.Status`, and its HTTP status."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 from grpc.aio import AioRpcError
 from minion_wire.status import DOMAIN, read_status
 
-from minion_rest_bridge.json_out import message_to_json
-from minion_rest_bridge.json_text import JsonValue
+Headers = tuple[tuple[bytes, bytes], ...]
 
 CLIENT_CLOSED_REQUEST: Final = 499
 MAX_TEXT: Final = 500
-"""Characters of a message that may hold what the client sent."""
+"""Characters of a text that may hold what the client sent."""
 
 HTTP_STATUS: Final[dict[StatusCode, int]] = {
     StatusCode.OK: HTTPStatus.OK,
@@ -42,7 +42,7 @@ HTTP_STATUS: Final[dict[StatusCode, int]] = {
 }
 """The standard table (google/rpc/code.proto), which Envoy and grpc-gateway use too."""
 
-# What gRPC itself says with these codes is about addresses and Python: nothing for clients.
+# gRPC's own texts with these codes are about addresses and Python: nothing for clients.
 _FIXED_TEXT: Final[dict[StatusCode, str]] = {
     StatusCode.UNKNOWN: "internal error",
     StatusCode.INTERNAL: "internal error",
@@ -50,197 +50,205 @@ _FIXED_TEXT: Final[dict[StatusCode, str]] = {
     StatusCode.UNAVAILABLE: "the gRPC server is out of reach",
     StatusCode.DEADLINE_EXCEEDED: "the deadline passed before the answer came",
 }
+# Every 401 has it (RFC 9110, 11.6.1).
+_CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A kind of request that the bridge itself refuses."""
+
+    reason: str  # for programs: an UPPER_SNAKE word
+    text: str  # for people
+    code: StatusCode = StatusCode.INVALID_ARGUMENT
+    http_status: int | None = None  # where the code's own is not exact enough
+    headers: Headers = ()
+
+
+BODY_TOO_SLOW: Final = Refusal(
+    "REQUEST_TIMEOUT",
+    "the body did not arrive in time",
+    StatusCode.DEADLINE_EXCEEDED,
+    HTTPStatus.REQUEST_TIMEOUT,
+    # The rest of it would be taken for the next request.
+    ((b"connection", b"close"),),
+)
+CLIENT_GONE: Final = Refusal("CLIENT_CLOSED_REQUEST", "the client hung up", StatusCode.CANCELLED)
+COMPRESSED: Final = Refusal(
+    "UNSUPPORTED_ENCODING",
+    "Content-Encoding: expected identity: send the body uncompressed",
+    http_status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    headers=((b"accept-encoding", b"identity"),),  # RFC 9110, 15.5.16
+)
+DEFECT: Final = Refusal("INTERNAL", _FIXED_TEXT[StatusCode.INTERNAL], StatusCode.INTERNAL)
+MALFORMED_FORM: Final = Refusal("INVALID_FORM", "the form is malformed: {}")
+MALFORMED_FORM_HEADER: Final = Refusal(
+    "INVALID_FORM", "the form is malformed: its header is malformed ({})"
+)
+NOT_A_FORM: Final = Refusal(
+    "UNSUPPORTED_MEDIA_TYPE",
+    "the body must be a form: {} or {}",
+    http_status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+)
+NOT_JSON: Final = Refusal("INVALID_JSON", "the body is not JSON: {}")
+PATH_NOT_FOUND: Final = Refusal(
+    "PATH_NOT_FOUND", "nothing is served under this path", StatusCode.NOT_FOUND
+)
+TOO_LARGE: Final = Refusal(
+    "REQUEST_TOO_LARGE",
+    "the request is larger than {} bytes",
+    StatusCode.RESOURCE_EXHAUSTED,
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+)
+TOO_MANY_LARGE: Final = Refusal(
+    "TOO_MANY_LARGE_REQUESTS",
+    "too many large requests at once: try again later",
+    StatusCode.RESOURCE_EXHAUSTED,
+    headers=((b"retry-after", b"1"),),
+)
+
+# Texts about fields: their values, parameters, the documented paths, headers.
+EXCLUDES: Final = "excludes {}: only one of them may be given"
+EXPECTED: Final = "expected {}, got {}"
+LONE_SURROGATE: Final = "must not contain a lone surrogate"
+NOT_AN_OBJECT: Final = "must be a JSON object"
+NOT_BASE64: Final = "expected base64"
+NOT_IN_ENUM: Final = "is not a value of {}"
+NOT_NAMED_IN_ENUM: Final = "is not the name of a value of {}"
+NOT_WHOLE: Final = "expected an integer, got a number with a fraction"
+NULL: Final = "must not be null"
+NUMBER_OUT_OF_RANGE: Final = "number out of range"
+ONLY_VALUE: Final = 'must have "@type" and "value" only'
+OUT_OF_RANGE: Final = "expected an integer in {}..{}"
+TWO_SPELLINGS: Final = "given twice (camelCase and snake_case)"
+UNKNOWN: Final = "there is no such {}"
+UNKNOWN_TYPE: Final = "is not a known message type"
+
+DIFFERS_FROM_BODY: Final = "differs between the path and the body"
+NOT_AN_INTEGER: Final = "must be an integer, not {!r}"
+NOT_A_PARAMETER: Final = "is an object, which a parameter cannot give"
+NOT_UTF_8: Final = "is not UTF-8"
+TWICE: Final = "is given more than once"
+
+ARGS_MISSING: Final = "is required: a JSON array"
+ARGS_NOT_JSON: Final = "must be a JSON array: {}"
+BAD_JOB_ID: Final = "must be an integer in 1..2^63-1"
+
+BAD_GRPC_TIMEOUT: Final = "must be 1 to 8 digits and a unit of H, M, S, m, u, n"
+BAD_SERVER_TIMEOUT: Final = "must be seconds, as in 2.5"
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a request failed.
+    """How a failed request is answered."""
 
-    Attributes:
-        code: The gRPC status code.
-        message: For people.
-        details: Messages of `google.rpc` as JSON with "@type".
-        http_status: What HTTP says.
-    """
-
-    code: StatusCode
-    message: str
-    details: tuple[JsonValue, ...]
+    status: Status  # clients of `/v1` read it as JSON
     http_status: int
-
-    def to_json(self) -> JsonValue:
-        """Answer the JSON of the `google.rpc.Status`."""
-        return {
-            "code": self.code.value[0],
-            "message": self.message,
-            "details": list(self.details),
-        }
+    headers: Headers = ()
 
 
 class RequestError(Exception):
-    """A request that the bridge refuses itself.
+    """A request that the bridge itself refuses; the values fill the braces in the text."""
 
-    Args:
-        message: For people.
-        reason: For programs: an UPPER_SNAKE word.
-        field: Path of the field to blame, if it is one.
-        code: The gRPC status code.
-        http_status: What HTTP says, where the code's own status is not exact enough.
-        headers: Further HTTP headers of the answer.
+    def __init__(self, refusal: Refusal, *values: object) -> None:
+        self._refusal = refusal
+        self._text = refusal.text.format(*values) if values else refusal.text
+        super().__init__(self._text)
+
+    @property
+    def failure(self) -> Failure:
+        """How the request is answered."""
+        return self._failure(self._text)
+
+    def _failure(self, text: str, *details: Message) -> Failure:
+        code = self._refusal.code
+        status = Status(code=code.value[0], message=_clip(text))
+        for detail in (ErrorInfo(reason=self._refusal.reason, domain=DOMAIN), *details):
+            status.details.add().Pack(detail)
+        return Failure(
+            status, self._refusal.http_status or HTTP_STATUS[code], self._refusal.headers
+        )
+
+
+class FieldError(RequestError):
+    """A field that cannot be accepted.
+
+    Names and indexes lead to it, the innermost first, and `within` goes on from there. Code that
+    lets the error pass appends its own step: paths are built only for what is refused, since a
+    body may have millions of values.
     """
 
     def __init__(
-        self,
-        message: str,
-        *,
-        reason: str,
-        field: str | None = None,
-        code: StatusCode = StatusCode.INVALID_ARGUMENT,
-        http_status: int | None = None,
-        headers: Iterable[tuple[bytes, bytes]] = (),
+        self, text: str, *steps: str | int, within: str = "", reason: str = "INVALID_FIELD"
     ) -> None:
-        details: list[Message] = [ErrorInfo(reason=reason, domain=DOMAIN)]
-        if field is not None:
-            violation = BadRequest.FieldViolation(field=_clip(field), description=_clip(message))
-            details.append(BadRequest(field_violations=[violation]))
-            message = f"{_clip(field)}: {message}"
-        super().__init__(_clip(message))
-        self.headers = list(headers)
-        self.failure = Failure(
-            code=code,
-            message=_clip(message),
-            details=tuple(_detail(detail) for detail in details),
-            http_status=HTTP_STATUS[code] if http_status is None else http_status,
-        )
+        super().__init__(Refusal(reason, text))
+        self._within = within
+        self.steps = list(steps)
+
+    @property
+    def failure(self) -> Failure:
+        """How the request is answered: with the path of the field in the text and the details."""
+        path = ""
+        for step in reversed(self.steps):
+            if isinstance(step, int):
+                path += f"[{step}]"
+            else:
+                path = f"{path}.{step}" if path else step
+        field = _clip(path + self._within) if self.steps or self._within else "body"
+        violation = BadRequest.FieldViolation(field=field, description=_clip(self._text))
+        return self._failure(f"{field}: {self._text}", BadRequest(field_violations=[violation]))
+
+
+@contextmanager
+def field_path(step: str) -> Iterator[None]:
+    """Add a step to the path of every FieldError that passes."""
+    try:
+        yield
+    except FieldError as error:
+        error.steps.append(step)
+        raise
 
 
 class ClientGone(RequestError):
-    """Raised when the client hung up before its request was complete, or before it was answered."""
+    """The client hung up before its request was complete, or before it was answered."""
 
     def __init__(self) -> None:
-        super().__init__(
-            "the client hung up", reason="CLIENT_CLOSED_REQUEST", code=StatusCode.CANCELLED
-        )
+        super().__init__(CLIENT_GONE)
 
 
-def invalid_field(field: str, description: str) -> RequestError:
-    """Answer the error of a field with a value that cannot be accepted.
-
-    Args:
-        field: Its path, as in `args[0].name`; empty for the body itself.
-        description: What is wrong, without the field's name.
-    """
-    return RequestError(description, reason="INVALID_FIELD", field=field or "body")
+class JsonTextError(ValueError):
+    """A text that is not JSON, or that two readers of JSON may read differently."""
 
 
-def unknown_field(field: str, what: str) -> RequestError:
-    """Answer the error of a name that the request message does not have."""
-    return RequestError(f"there is no such {what}", reason="UNKNOWN_FIELD", field=field)
+def unknown_name(name: str, what: str) -> FieldError:
+    """Return the error of a name that the request message does not have."""
+    return FieldError(UNKNOWN.format(what), name, reason="UNKNOWN_FIELD")
 
 
 def method_not_allowed(allowed: Iterable[str]) -> RequestError:
-    """Answer the error of a known path with another method."""
+    """Return the error of a known path with another method."""
     names = ", ".join(sorted(allowed))
-    return RequestError(
+    refusal = Refusal(
+        "METHOD_NOT_ALLOWED",
         f"method not allowed; allowed: {names}",
-        reason="METHOD_NOT_ALLOWED",
-        code=StatusCode.UNIMPLEMENTED,
-        http_status=HTTPStatus.METHOD_NOT_ALLOWED,
-        headers=[(b"allow", names.encode())],
+        StatusCode.UNIMPLEMENTED,
+        HTTPStatus.METHOD_NOT_ALLOWED,
+        ((b"allow", names.encode()),),
     )
+    return RequestError(refusal)
 
 
-def path_not_found() -> RequestError:
-    """Answer the error of a path that nothing is served under."""
-    return RequestError(
-        "nothing is served under this path", reason="PATH_NOT_FOUND", code=StatusCode.NOT_FOUND
-    )
-
-
-def unsupported_type(message: str) -> RequestError:
-    """Return the error of a body of a type that is not understood."""
-    return RequestError(
-        message,
-        reason="UNSUPPORTED_MEDIA_TYPE",
-        http_status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-    )
-
-
-def unsupported_encoding() -> RequestError:
-    """Return the error of a body that is compressed (RFC 9110, 15.5.16)."""
-    return RequestError(
-        "Content-Encoding: expected identity: send the body uncompressed",
-        reason="UNSUPPORTED_ENCODING",
-        http_status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-        headers=[(b"accept-encoding", b"identity")],
-    )
-
-
-def too_large(limit: int) -> RequestError:
-    """Return the error of a request that is too large.
-
-    Args:
-        limit: In bytes.
-    """
-    return RequestError(
-        f"the request is larger than {limit} bytes",
-        reason="REQUEST_TOO_LARGE",
-        code=StatusCode.RESOURCE_EXHAUSTED,
-        http_status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-    )
-
-
-def too_many_large() -> RequestError:
-    """Return the error of a large request that found too many others before it."""
-    return RequestError(
-        "too many large requests at once: try again later",
-        reason="TOO_MANY_LARGE_REQUESTS",
-        code=StatusCode.RESOURCE_EXHAUSTED,
-        headers=[(b"retry-after", b"1")],
-    )
-
-
-def body_too_slow() -> RequestError:
-    """Return the error of a body that did not arrive in time."""
-    return RequestError(
-        "the body did not arrive in time",
-        reason="REQUEST_TIMEOUT",
-        code=StatusCode.DEADLINE_EXCEEDED,
-        http_status=HTTPStatus.REQUEST_TIMEOUT,
-        # The rest of it would be taken for the next request.
-        headers=[(b"connection", b"close")],
-    )
-
-
-def failure_of_call(error: AioRpcError) -> Failure:
-    """Answer the failure that a gRPC call ended with."""
+def failure_of(error: RequestError | AioRpcError) -> Failure:
+    """Return how a refused request, or one whose gRPC call failed, is answered."""
+    if isinstance(error, RequestError):
+        return error.failure
     code = error.code()
     status = read_status(error.trailing_metadata())
     if status is None:
-        text = _FIXED_TEXT.get(code, error.details() or "")
-        return Failure(code=code, message=text, details=(), http_status=HTTP_STATUS[code])
-    return Failure(
-        code=code,
-        message=status.message,
-        details=tuple(message_to_json(detail) for detail in status.details),
-        http_status=HTTP_STATUS[code],
-    )
-
-
-def internal_failure() -> Failure:
-    """Answer the failure of a request that met a defect of the bridge."""
-    return Failure(
-        code=StatusCode.INTERNAL,
-        message=_FIXED_TEXT[StatusCode.INTERNAL],
-        details=(_detail(ErrorInfo(reason="INTERNAL", domain=DOMAIN)),),
-        http_status=HTTPStatus.INTERNAL_SERVER_ERROR,
-    )
-
-
-def _detail(message: Message) -> JsonValue:
-    packed = AnyMessage()
-    packed.Pack(message)
-    return message_to_json(packed)
+        status = Status(message=_FIXED_TEXT.get(code, error.details() or ""))
+    status.code = code.value[0]
+    headers = _CHALLENGE if code == StatusCode.UNAUTHENTICATED else ()
+    return Failure(status, HTTP_STATUS[code], headers)
 
 
 def _clip(text: str) -> str:

@@ -3,46 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Collection, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Scope
 
-from minion_rest_bridge.errors import RequestError, invalid_field, unsupported_type
-from minion_rest_bridge.query import decode_text, split_query
+from minion_rest_bridge import errors
+from minion_rest_bridge.binding import decode_text, split_query
+from minion_rest_bridge.errors import FieldError, RequestError
 from minion_rest_bridge.request import header
 
 T = TypeVar("T")
 
-URL_ENCODED = b"application/x-www-form-urlencoded"
-MULTIPART = b"multipart/form-data"
-MAX_FIELDS = 100
+URL_ENCODED: Final = b"application/x-www-form-urlencoded"
+MULTIPART: Final = b"multipart/form-data"
+MAX_FIELDS: Final = 100
 
 
 def read_parameters(scope: Scope, body: bytes, names: Collection[str]) -> dict[str, str]:
-    """Read the parameters that have one of the names; others are passed over.
-
-    Args:
-        scope: Of the request.
-        body: Of the request.
-        names: Of the parameters that count.
+    """Return the parameters that have one of the names.
 
     Raises:
-        RequestError: The body is no form, or one parameter is given twice.
+        RequestError: The body is not a form, or one parameter is given twice.
     """
     pairs = split_query(scope["query_string"])
     if body:
         media_type = (header(scope, b"content-type") or b"").partition(b";")[0].strip().lower()
-        match media_type:
-            case b"application/x-www-form-urlencoded":
-                pairs += split_query(body)
-            case b"multipart/form-data":
-                pairs += _read_multipart(scope, body)
-            case _:
-                raise unsupported_type(
-                    f"the body must be a form: {URL_ENCODED.decode()} or {MULTIPART.decode()}"
-                )
+        if media_type == URL_ENCODED:
+            pairs += split_query(body)
+        elif media_type == MULTIPART:
+            pairs += _read_multipart(scope, body)
+        else:
+            raise RequestError(errors.NOT_A_FORM, URL_ENCODED.decode(), MULTIPART.decode())
     parameters: dict[str, str] = {}
     wanted = {name.encode(): name for name in names}
     for key, value in pairs:
@@ -50,7 +43,7 @@ def read_parameters(scope: Scope, body: bytes, names: Collection[str]) -> dict[s
         if name is None:
             continue
         if name in parameters:
-            raise invalid_field(name, "is given more than once")
+            raise FieldError(errors.TWICE, name)
         parameters[name] = decode_text(value, name)
     return parameters
 
@@ -65,10 +58,10 @@ def _read_multipart(scope: Scope, body: bytes) -> list[tuple[bytes, bytes]]:
     try:
         form = _run(parser.parse())
     except MultiPartException as error:
-        raise _malformed(error.message) from None
+        raise RequestError(errors.MALFORMED_FORM, error.message) from None
     except (KeyError, ValueError, LookupError) as error:
         # A missing boundary, or a charset that Python does not know.
-        raise _malformed(f"its header is malformed ({type(error).__name__})") from None
+        raise RequestError(errors.MALFORMED_FORM_HEADER, type(error).__name__) from None
     return [
         (name.encode(errors="surrogatepass"), value.encode(errors="surrogatepass"))
         for name, value in form.multi_items()
@@ -84,7 +77,3 @@ def _run(parsing: Coroutine[Any, Any, T]) -> T:
         result: T = end.value
         return result
     raise RuntimeError("the parser of forms waits for something")
-
-
-def _malformed(message: str) -> RequestError:
-    return RequestError(f"the form is malformed: {message}", reason="INVALID_FORM")

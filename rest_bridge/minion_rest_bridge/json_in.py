@@ -1,299 +1,195 @@
-"""From proto JSON values to protobuf messages: all is checked, and every error names its field.
+"""From proto JSON values to messages (https://protobuf.dev/programming-guides/json/).
 
-The rules are https://protobuf.dev/programming-guides/json/; beyond them, an integer that a double
-cannot hold is refused where it would become one (`google.protobuf.Value`), and nothing is dropped.
-
-Paths of fields are built only for what is refused: a body may have millions of values.
+`google.protobuf.json_format` rounds integers, takes the last of what is given twice, and names no
+field that it refuses. Here nothing is rounded or dropped, and every error has the path of its
+field.
 """
 
 from __future__ import annotations
 
-import functools
+import base64
+import binascii
+import math
 import re
 import sys
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from decimal import Decimal
+from typing import Any, Final, cast
 
 from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from minion_wire import values
 from minion_wire.json_value import MAX_LEVELS, TOO_DEEP, NotJsonError, plain_json
 
-from minion_rest_bridge.json_scalars import (
-    INTEGER_RANGES,
-    LONE_SURROGATE,
-    Refused,
-    expected,
-    integer_of,
-    read_scalar,
-)
-from minion_rest_bridge.json_text import JsonValue
+from minion_rest_bridge import errors, fields
+from minion_rest_bridge.errors import FieldError, field_path
+from minion_rest_bridge.json_text import MAX_DIGITS, JsonValue
 
-MAX_DEPTH: Final = 96
-"""How deep messages may stand in each other.
-
-Protobuf's parsers stop at 100, and what was sent comes back a little deeper, as in a list of jobs.
-"""
-
+BOOLEANS: Final = {"true": True, "false": False}
+_SLICE: Final = 4_096
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,6})?", re.ASCII)
+_NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+_LARGEST: Final = {
+    FieldDescriptor.CPPTYPE_DOUBLE: sys.float_info.max,
+    # What rounds to the largest float: its shortest decimal, 3.4028235e38, is beyond it.
+    FieldDescriptor.CPPTYPE_FLOAT: 3.4028235677973362e38,
+}
+_FROM_URL_SAFE: Final = str.maketrans("-_", "+/")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _DURATION: Final = re.compile(r"-?[0-9]{1,12}(\.[0-9]{1,9})?s", re.ASCII)
+_FIELD_MASK: Final = re.compile(r"[\w.,]*", re.ASCII)
 _TIMESTAMP: Final = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])",
     re.ASCII,
 )
 
 
-def read_message(value: JsonValue, message: Message) -> None:
-    """Read a JSON value into an empty message.
+def read_message(value: JsonValue, message: Message, depth: int = 0) -> None:
+    """Read a JSON value, as `json_text.loads` returns it, into an empty message.
 
-    Args:
-        value: What `json_text.loads` returned.
-        message: Where to; half filled when an error is raised.
+    The message may be half filled when an error is raised, and stands in `depth` others.
 
     Raises:
-        RequestError: The value is not of the message's form.
+        FieldError: The value is not of the message's form.
     """
-    try:
-        _read_message(value, message, 0)
-    except Refused as refused:
-        raise refused.to_error("") from None
-
-
-def set_field(
-    value: JsonValue, message: Message, field: FieldDescriptor, path: str, depth: int = 0
-) -> None:
-    """Read a JSON value into a field of a message. A null leaves the field unset.
-
-    Args:
-        value: What `json_text.loads` returned.
-        message: The message.
-        field: One of its fields.
-        path: Of the field, for errors.
-        depth: How many messages the message stands in.
-
-    Raises:
-        RequestError: The value is not of the field's form.
-    """
-    try:
-        _set_field(value, message, field, depth)
-    except Refused as refused:
-        raise refused.to_error(path) from None
-
-
-def add_to_field(
-    value: JsonValue, message: Message, field: FieldDescriptor, path: str, depth: int = 0
-) -> None:
-    """Read a JSON value as one more value of a repeated field.
-
-    Raises:
-        RequestError: The value is not of the field's form.
-    """
-    try:
-        _extend([value], message, field, depth)
-    except Refused as refused:
-        del refused.steps[-1:]
-        raise refused.to_error(path) from None
-
-
-def read_integer(value: JsonValue, path: str, low: int, high: int) -> int:
-    """Read a JSON number or string as an integer in `low..high`, exactly.
-
-    Raises:
-        RequestError: It is not an integer, or out of the range.
-    """
-    try:
-        return integer_of(value, low, high)
-    except Refused as refused:
-        raise refused.to_error(path) from None
-
-
-def read_list(value: JsonValue, message: ListValue, path: str, depth: int = 0) -> None:
-    """Read a JSON array.
-
-    Raises:
-        RequestError: It is not one, or not accepted (see `minion_wire.json_value`).
-    """
-    try:
-        _read_list(value, message, depth)
-    except Refused as refused:
-        raise refused.to_error(path) from None
-
-
-@functools.cache
-def field_names(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
-    """Return a message's fields by both their spellings: proto's and JSON's."""
-    return {field.json_name: field for field in descriptor.fields} | {
-        field.name: field for field in descriptor.fields
-    }
-
-
-def _takes_null(field: FieldDescriptor) -> bool:
-    kind = field.message_type or field.enum_type
-    return kind is not None and kind.full_name in {
-        "google.protobuf.Value",
-        "google.protobuf.NullValue",
-    }
-
-
-def _read_message(value: JsonValue, message: Message, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise Refused(TOO_DEEP)
+    if depth > fields.MAX_DEPTH:
+        raise FieldError(TOO_DEEP)
     special = _SPECIAL.get(message.DESCRIPTOR.full_name)
     if special is not None:
         special(value, message, depth)
         return
-    names = field_names(message.DESCRIPTOR)
+    known = fields.fields_by_name(message.DESCRIPTOR)
     seen: set[str] = set()
     for name, member in _object(value).items():
-        field = names.get(name)
+        field = known.get(name)
         if field is None:
-            raise Refused("", name, unknown=f"field in {message.DESCRIPTOR.name}")
+            raise errors.unknown_name(name, f"field in {message.DESCRIPTOR.name}")
         if field.name in seen:
-            raise Refused("given twice (camelCase and snake_case)", field.name)
+            raise FieldError(errors.TWO_SPELLINGS, field.name)
         seen.add(field.name)
         try:
-            _set_field(member, message, field, depth)
-        except Refused as refused:
-            refused.steps.append(field.name)
+            read_field(member, message, field, depth)
+        except FieldError as error:
+            error.steps.append(field.name)
             raise
 
 
-def _set_field(value: JsonValue, message: Message, field: FieldDescriptor, depth: int) -> None:
-    if value is None and not _takes_null(field):
+def read_field(value: JsonValue, message: Message, field: FieldDescriptor, depth: int = 0) -> None:
+    """Read a JSON value into a field of a message, as `read_message`. A null leaves it unset."""
+    if value is None and not fields.takes_null(field):
         return
-    oneof = field.containing_oneof
-    if oneof is not None:
-        other = message.WhichOneof(oneof.name)
-        if other is not None and other != field.name:
-            raise Refused(excludes(other))
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        _read_map(value, getattr(message, field.name), field.message_type, depth)
+    check_oneof(message, field)
+    if fields.is_map(field):
+        _read_map(value, getattr(message, field.name), field, depth)
     elif field.is_repeated:
-        _extend(_array(value), message, field, depth)
+        _read_array(_array(value), getattr(message, field.name), field, depth)
     elif field.message_type is not None:
         child = getattr(message, field.name)
         child.SetInParent()
-        _read_message(value, child, depth + 1)
+        read_message(value, child, depth + 1)
     else:
-        _assign(read_scalar(value, field), message, field)
+        setattr(message, field.name, _scalar(value, field))
 
 
-def _extend(items: list[JsonValue], message: Message, field: FieldDescriptor, depth: int) -> None:
-    """Read JSON values as further values of a repeated field."""
-    target = getattr(message, field.name)
-    if field.message_type is None and _append_integers(items, target, field):
+def add_value(value: JsonValue, target: Any, field: FieldDescriptor, depth: int = 0) -> None:
+    """Read a JSON value as one more value of a repeated field, as `read_message`."""
+    if field.message_type is None:
+        target.append(_scalar(value, field))
+    else:
+        _refuse_null(value, field)
+        read_message(value, target.add(), depth + 1)
+
+
+def check_oneof(message: Message, field: FieldDescriptor) -> None:
+    """Raise FieldError if the field belongs to a oneof whose other member is set."""
+    if field.containing_oneof is not None:
+        other = message.WhichOneof(field.containing_oneof.name)
+        if other is not None and other != field.name:
+            raise FieldError(errors.EXCLUDES.format(other))
+
+
+def read_integer(value: JsonValue, values: range) -> int:
+    """Return a JSON number or string as one of the values, exactly, or raise FieldError."""
+    number = _number(value, "an integer")
+    # The range first: a Decimal with a huge exponent would become an int of a million digits.
+    if not values[0] <= number <= values[-1]:
+        raise FieldError(errors.OUT_OF_RANGE.format(values[0], values[-1]))
+    if isinstance(number, Decimal) and number != number.to_integral_value():
+        raise FieldError(errors.NOT_WHOLE)
+    return int(number)
+
+
+def read_list(value: JsonValue, message: ListValue, depth: int = 0) -> None:
+    """Read a JSON array of values that `minion_wire.json_value` accepts, as `read_message`."""
+    values.to_list(_plain(_array(value), depth), message)
+
+
+def _read_array(items: list[JsonValue], target: Any, field: FieldDescriptor, depth: int) -> None:
+    if field.cpp_type in fields.INTEGERS and _add_integers(
+        items, target, fields.INTEGERS[field.cpp_type]
+    ):
         return
-    takes_null = _takes_null(field)
     for index, value in enumerate(items):
         try:
-            if field.message_type is None:
-                target.append(read_scalar(value, field))
-            elif value is None and not takes_null:
-                _refuse_null()
-            else:
-                _read_message(value, target.add(), depth + 1)
-        except Refused as refused:
-            refused.steps.append(index)
+            add_value(value, target, field, depth)
+        except FieldError as error:
+            error.steps.append(index)
             raise
-        except UnicodeEncodeError:
-            raise Refused(LONE_SURROGATE, index) from None
 
 
-def _refuse_null() -> NoReturn:
-    raise Refused("must not be null")
-
-
-def _append_integers(items: list[JsonValue], target: Any, field: FieldDescriptor) -> bool:
-    """Append plain integers in bulk, or return False if there is anything else among them."""
-    bounds = INTEGER_RANGES.get(field.cpp_type)
-    if bounds is None:
-        return False
-    low, high = bounds
+def _add_integers(items: list[JsonValue], target: Any, values: range) -> bool:
+    """Add plain integers in bulk, or return False if there is anything else among them."""
     before = len(target)
     for start in range(0, len(items), _SLICE):
         # By slices: other threads run between them, not within one.
         part = items[start : start + _SLICE]
-        if set(map(type, part)) != {int} or min(part) < low or max(part) > high:
+        if set(map(type, part)) != {int} or min(part) < values[0] or max(part) > values[-1]:
             del target[before:]
             return False
         target.extend(part)
     return True
 
 
-def _object(value: JsonValue) -> dict[str, JsonValue]:
-    if not isinstance(value, dict):
-        raise expected("a JSON object", value)
-    return value
-
-
-def _array(value: JsonValue) -> list[JsonValue]:
-    if not isinstance(value, list):
-        raise expected("a JSON array", value)
-    return value
-
-
-def excludes(other: str) -> str:
-    """Return what is wrong with a member of a oneof that another member excludes."""
-    return f"excludes {other}: only one of them may be given"
-
-
-def _assign(value: Any, message: Message, field: FieldDescriptor) -> None:
-    try:
-        setattr(message, field.name, value)
-    except UnicodeEncodeError:
-        raise Refused(LONE_SURROGATE) from None
-
-
-def _read_map(value: JsonValue, items: Any, entry: Descriptor, depth: int) -> None:
-    key_field = entry.fields_by_name["key"]
-    value_field = entry.fields_by_name["value"]
-    takes_null = _takes_null(value_field)
+def _read_map(value: JsonValue, items: Any, field: Any, depth: int) -> None:
+    entry = field.message_type.fields_by_name
     for name, member in _object(value).items():
         try:
-            key = read_scalar(_read_key(name, key_field), key_field)
-            if member is None and not takes_null:
-                _refuse_null()
-            if value_field.message_type is not None:
-                _read_message(member, items[key], depth + 2)
+            is_bool = entry["key"].cpp_type == FieldDescriptor.CPPTYPE_BOOL
+            key = _scalar(BOOLEANS.get(name, name) if is_bool else name, entry["key"])
+            _refuse_null(member, entry["value"])
+            if entry["value"].message_type is None:
+                items[key] = _scalar(member, entry["value"])
             else:
-                items[key] = read_scalar(member, value_field)
-        except Refused as refused:
-            refused.steps.append(name)
+                read_message(member, items[key], depth + 2)
+        except FieldError as error:
+            error.steps.append(name)
             raise
-        except UnicodeEncodeError:
-            raise Refused(LONE_SURROGATE, name) from None
-
-
-def _read_key(name: str, field: FieldDescriptor) -> JsonValue:
-    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
-        return {"true": True, "false": False}.get(name, name)
-    return name
-
-
-def _read_list(value: JsonValue, message: ListValue, depth: int) -> None:
-    values.to_list(_checked(_array(value), depth), message)
 
 
 def _read_value(value: JsonValue, message: Value, depth: int) -> None:
-    values.to_value(_checked(value, depth), message)
+    values.to_value(_plain(value, depth), message)
 
 
 def _read_struct(value: JsonValue, message: Struct, depth: int) -> None:
-    values.to_struct(_checked(_object(value), depth), message)
+    values.to_struct(_plain(_object(value), depth), message)
 
 
-def _checked(value: JsonValue, depth: int) -> JsonValue:
+def _plain(value: JsonValue, depth: int) -> JsonValue:
     """Return a JSON value with its Decimals as doubles, having applied the rules of JSON values."""
     try:
         # The message that it becomes part of is measured as a whole. Deep in another message there
         # is less room for what nests.
         return plain_json(
-            value, limit=sys.maxsize, levels=min(MAX_LEVELS, MAX_DEPTH + 1 - depth), decimals=True
+            value,
+            limit=sys.maxsize,
+            levels=min(MAX_LEVELS, fields.MAX_DEPTH + 1 - depth),
+            decimals=True,
         )
     except NotJsonError as error:
-        raise Refused(error.description, within=error.path) from None
+        raise FieldError(error.description, within=error.path) from None
 
 
 def _read_any(value: JsonValue, message: AnyMessage, depth: int) -> None:
@@ -305,52 +201,129 @@ def _read_any(value: JsonValue, message: AnyMessage, depth: int) -> None:
         pool = descriptor_pool.Default()
         content = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))()
     except (KeyError, UnicodeEncodeError):
-        raise Refused("is not a known message type", "@type") from None
+        raise FieldError(errors.UNKNOWN_TYPE, "@type") from None
     members = {key: member for key, member in value.items() if key != "@type"}
-    if name in _SPECIAL:
-        if members.keys() != {"value"}:
-            raise Refused('must have "@type" and "value" only')
-        try:
-            _read_message(members["value"], content, depth + 1)
-        except Refused as refused:
-            refused.steps.append("value")
-            raise
+    if name not in _SPECIAL:
+        read_message(members, content, depth + 1)
+    elif members.keys() != {"value"}:
+        raise FieldError(errors.ONLY_VALUE)
     else:
-        _read_message(members, content, depth + 1)
+        with field_path("value"):
+            read_message(members["value"], content, depth + 1)
     message.type_url = type_url
     message.value = content.SerializeToString()
 
 
 def _read_wrapper(value: JsonValue, message: Any, _depth: int) -> None:
-    field = message.DESCRIPTOR.fields_by_name["value"]
-    _assign(read_scalar(value, field), message, field)
+    message.value = _scalar(value, message.DESCRIPTOR.fields_by_name["value"])
 
 
 def _text_reader(what: str, form: re.Pattern[str]) -> Callable[..., None]:
     def read(value: JsonValue, message: Any, _depth: int) -> None:
         if not isinstance(value, str) or form.fullmatch(value) is None:
-            raise expected(what, value)
+            raise _unexpected(what, value)
         try:
             message.FromJsonString(value)
         except (ValueError, OverflowError):
-            raise expected(what, value) from None
+            raise _unexpected(what, value) from None
 
     return read
 
 
-_SLICE: Final = 4_096
-_WRAPPERS: Final = (
-    "Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64",
-)  # fmt: skip
+def _scalar(value: JsonValue, field: Any) -> Any:
+    """Return the value of a field that is no message."""
+    match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_STRING:
+            if not isinstance(value, str):
+                raise _unexpected("a string", value)
+            if field.type == FieldDescriptor.TYPE_BYTES:
+                return _bytes(value)
+            if not value.isascii() and _SURROGATE.search(value):
+                raise FieldError(errors.LONE_SURROGATE)
+            return value
+        case FieldDescriptor.CPPTYPE_BOOL:
+            if not isinstance(value, bool):
+                raise _unexpected("true or false", value)
+            return value
+        case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
+            return _float(value, _LARGEST[field.cpp_type])
+        case FieldDescriptor.CPPTYPE_ENUM:
+            return _enum(value, field.enum_type)
+        case _:
+            return read_integer(value, fields.INTEGERS[field.cpp_type])
+
+
+def _float(value: JsonValue, largest: float) -> float:
+    if isinstance(value, str) and value in _NOT_FINITE:
+        return _NOT_FINITE[value]
+    number = _number(value, "a number")
+    # Compared before the conversion: float() of a huge int raises.
+    if not -largest <= number <= largest:
+        raise FieldError(errors.NUMBER_OUT_OF_RANGE)
+    return float(number)
+
+
+def _enum(value: JsonValue, enum: EnumDescriptor) -> int:
+    if value is None:
+        return 0
+    if isinstance(value, str):
+        known = enum.values_by_name.get(value)
+        if known is None:
+            raise FieldError(errors.NOT_NAMED_IN_ENUM.format(enum.name))
+        return int(known.number)
+    number = read_integer(value, fields.INTEGERS[FieldDescriptor.CPPTYPE_INT32])
+    if enum.is_closed and number not in enum.values_by_number:
+        raise FieldError(errors.NOT_IN_ENUM.format(enum.name))
+    return number
+
+
+def _bytes(value: str) -> bytes:
+    try:
+        standard = value.rstrip("=").translate(_FROM_URL_SAFE)
+        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise FieldError(errors.NOT_BASE64) from None
+
+
+def _number(value: JsonValue, what: str) -> int | Decimal:
+    if type(value) in (int, Decimal):
+        return cast("int | Decimal", value)
+    if not isinstance(value, str) or len(value) > MAX_DIGITS or not _NUMBER.fullmatch(value):
+        raise _unexpected(what, value)
+    return Decimal(value)
+
+
+def _object(value: JsonValue) -> dict[str, JsonValue]:
+    if isinstance(value, dict):
+        return value
+    raise _unexpected("a JSON object", value)
+
+
+def _array(value: JsonValue) -> list[JsonValue]:
+    if isinstance(value, list):
+        return value
+    raise _unexpected("a JSON array", value)
+
+
+def _refuse_null(value: JsonValue, field: FieldDescriptor) -> None:
+    if value is None and not fields.takes_null(field):
+        raise FieldError(errors.NULL)
+
+
+def _unexpected(what: str, value: JsonValue) -> FieldError:
+    got = repr(value[:40]) if isinstance(value, str) else _KINDS.get(type(value), "a number")
+    return FieldError(errors.EXPECTED.format(what, got))
+
+
+_KINDS: Final = {type(None): "null", bool: "a boolean", list: "an array", dict: "an object"}
 _SPECIAL: Final[dict[str, Callable[..., None]]] = {
     "google.protobuf.Any": _read_any,
-    "google.protobuf.Duration": _text_reader('a duration in seconds such as "1.5s"', _DURATION),
-    "google.protobuf.FieldMask": _text_reader(
-        "a list of field paths", re.compile(r"[\w.,]*", re.ASCII)
-    ),
-    "google.protobuf.ListValue": _read_list,
+    "google.protobuf.ListValue": read_list,
     "google.protobuf.Struct": _read_struct,
-    "google.protobuf.Timestamp": _text_reader('a time such as "2026-01-31T12:00:00Z"', _TIMESTAMP),
     "google.protobuf.Value": _read_value,
-    **{f"google.protobuf.{name}Value": _read_wrapper for name in _WRAPPERS},
+    fields.DURATION: _text_reader('a duration in seconds such as "1.5s"', _DURATION),
+    fields.FIELD_MASK: _text_reader("a list of field paths", _FIELD_MASK),
+    fields.TIMESTAMP: _text_reader('a time such as "2026-01-31T12:00:00Z"', _TIMESTAMP),
+    **dict.fromkeys(fields.WRAPPERS, _read_wrapper),
 }
+"""Types whose JSON is not that of their fields."""

@@ -1,8 +1,7 @@
-"""From protobuf messages to canonical proto JSON values.
+"""From messages to canonical proto JSON values (https://protobuf.dev/programming-guides/json/).
 
-Fields without presence are always there (`always_print_fields_with_no_presence`), names are
-lowerCamelCase and 64-bit integers are strings: https://protobuf.dev/programming-guides/json/.
-Written by hand because `google.protobuf.json_format` takes several times as long.
+Fields without presence are always there. Done by functions that are made once per message type:
+`google.protobuf.json_format`, which would write the same, takes several times as long.
 """
 
 from __future__ import annotations
@@ -12,54 +11,42 @@ import functools
 import math
 import struct
 from collections.abc import Callable
-from typing import Any
+from operator import methodcaller
+from typing import Any, Final
 
-import orjson
-from google.protobuf import descriptor_pool, json_format, message_factory
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from minion_wire.json_value import MAX_EXACT
 
+from minion_rest_bridge import fields
 from minion_rest_bridge.json_text import JsonValue
 
 Writer = Callable[[Any], JsonValue]
 
-CONTENT_TYPE = "application/json"
-
-
-def dumps(value: JsonValue) -> bytes:
-    """Write a JSON value as compact UTF-8 text."""
-    return orjson.dumps(value)
-
 
 def message_to_json(message: Message) -> JsonValue:
-    """Answer the canonical JSON value of a message, its Anys included."""
-    return _message_writer(message.DESCRIPTOR)(message)
-
-
-def field_to_json(message: Message, field: FieldDescriptor) -> JsonValue:
-    """Answer the canonical JSON value of one field of a message."""
-    return _field_writer(field)(getattr(message, field.name))
+    """Return the canonical JSON value of a message, its Anys included."""
+    return message_writer(message.DESCRIPTOR)(message)
 
 
 def struct_to_json(value: Struct) -> dict[str, JsonValue]:
-    """Answer a Struct as the JSON object that it is, its keys in order.
-
-    A protobuf map has no order of its own: the same answer would differ from one time to the next.
-    LANraragi's JSON is sorted, too.
-    """
+    """Return a Struct as the JSON object that it is, sorted: a protobuf map has no order."""
     return {key: value_to_json(member) for key, member in sorted(value.fields.items())}
 
 
 def list_to_json(value: ListValue) -> list[JsonValue]:
-    """Answer a ListValue as the JSON array that it is."""
+    """Return a ListValue as the JSON array that it is."""
     return [value_to_json(member) for member in value.values]
 
 
 def value_to_json(value: Value) -> JsonValue:
-    """Answer a Value as the JSON value that it is."""
+    """Return a Value as the JSON value that it is.
+
+    Unlike `minion_wire.values`, it keeps the sign of a zero, and what is no number.
+    """
     match value.WhichOneof("kind"):
         case "string_value":
             return value.string_value
@@ -76,7 +63,7 @@ def value_to_json(value: Value) -> JsonValue:
 
 
 def number_to_json(number: float) -> int | float | str:
-    """Answer a double: a whole one as an integer while that is exact, NaN and infinity by name."""
+    """Return a double: a whole one as an integer while that is exact, NaN and infinity by name."""
     if number.is_integer():
         # An integer zero has no sign.
         is_negative_zero = number == 0 and math.copysign(1.0, number) < 0
@@ -88,19 +75,9 @@ def number_to_json(number: float) -> int | float | str:
     return "Infinity" if number > 0 else "-Infinity"
 
 
-def enum_type(field: FieldDescriptor) -> EnumDescriptor:
-    """Answer the type of an enum field.
-
-    Raises:
-        TypeError: It is not an enum.
-    """
-    if field.enum_type is None:
-        raise TypeError(f"{field.full_name} is not an enum")
-    return field.enum_type
-
-
 @functools.cache
-def _message_writer(descriptor: Descriptor) -> Writer:
+def message_writer(descriptor: Descriptor) -> Writer:
+    """Return the function that writes messages of a type."""
     special = _SPECIAL.get(descriptor.full_name)
     if special is not None:
         return special
@@ -116,52 +93,50 @@ def _message_writer(descriptor: Descriptor) -> Writer:
 
 
 @functools.cache
-def _fields(descriptor: Descriptor) -> list[tuple[str, str, bool, Writer]]:
-    # Not part of `_message_writer`, which would never end on a message that holds itself.
-    return [
-        (field.name, field.json_name, field.has_presence, _field_writer(field))
-        for field in descriptor.fields
-    ]
-
-
-@functools.cache
-def _field_writer(field: FieldDescriptor) -> Writer:
-    if field.message_type is not None and field.message_type.GetOptions().map_entry:
+def field_writer(field: Any) -> Writer:
+    """Return the function that writes values of a field."""
+    if fields.is_map(field):
         return _map_writer(field.message_type)
     single = _single_writer(field)
     if not field.is_repeated:
         return single
-    if single is _as_is:
-        return list
-    return lambda values: [single(value) for value in values]
+    return list if single is _as_is else lambda values: [single(value) for value in values]
+
+
+@functools.cache
+def _fields(descriptor: Descriptor) -> list[tuple[str, str, bool, Writer]]:
+    # Not part of `message_writer`, which would never end on a message that holds itself.
+    return [
+        (field.name, field.json_name, field.has_presence, field_writer(field))
+        for field in descriptor.fields
+    ]
 
 
 def _map_writer(entry: Descriptor) -> Writer:
-    key = entry.fields_by_name["key"]
-    write_value = _single_writer(entry.fields_by_name["value"])
-    if key.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
-        return lambda items: {str(k).lower(): write_value(v) for k, v in items.items()}
-    return lambda items: {str(k): write_value(v) for k, v in items.items()}
+    write = _single_writer(entry.fields_by_name["value"])
+    if entry.fields_by_name["key"].cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return lambda items: {str(key).lower(): write(value) for key, value in items.items()}
+    return lambda items: {str(key): write(value) for key, value in items.items()}
 
 
-def _single_writer(field: FieldDescriptor) -> Writer:
+def _single_writer(field: Any) -> Writer:
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_MESSAGE:
-            return _message_writer(field.message_type)
-        case FieldDescriptor.CPPTYPE_INT64 | FieldDescriptor.CPPTYPE_UINT64:
+            return message_writer(field.message_type)
+        case kind if kind in fields.WIDE:
             return str
         case FieldDescriptor.CPPTYPE_DOUBLE:
             return number_to_json
         case FieldDescriptor.CPPTYPE_FLOAT:
             return _write_float
         case FieldDescriptor.CPPTYPE_ENUM:
-            return _enum_writer(enum_type(field))
+            return _enum_writer(field.enum_type)
         case _:
             return _write_bytes if field.type == FieldDescriptor.TYPE_BYTES else _as_is
 
 
 def _enum_writer(enum: EnumDescriptor) -> Writer:
-    if enum.full_name == "google.protobuf.NullValue":
+    if enum.full_name == fields.NULL_VALUE:
         return lambda _number: None
     names = {number: value.name for number, value in enum.values_by_number.items()}
     return lambda number: names.get(number, number)
@@ -176,7 +151,7 @@ def _write_bytes(value: bytes) -> str:
 
 
 def _write_float(value: float) -> int | float | str:
-    # The shortest decimal that reads back as the same 32-bit float.
+    """Return the shortest decimal that reads back as the same 32-bit float."""
     if math.isfinite(value):
         for precision in range(6, 10):
             short = float(f"{value:.{precision}g}")
@@ -191,40 +166,31 @@ def _write_float(value: float) -> int | float | str:
 def _write_any(message: AnyMessage) -> JsonValue:
     if not message.type_url:
         return {}
-    unknown = {"@type": message.type_url, "value": _write_bytes(message.value)}
     try:
         pool = descriptor_pool.Default()
         descriptor = pool.FindMessageTypeByName(message.TypeName())
         content = message_factory.GetMessageClass(descriptor).FromString(message.value)
     except (KeyError, DecodeError):
-        # A detail of a type that this side does not know is still worth showing.
-        return unknown
+        # A detail of a type that is not known here is still worth showing.
+        return {"@type": message.type_url, "value": _write_bytes(message.value)}
     value = message_to_json(content)
-    if descriptor.full_name in _SPECIAL:
-        return {"@type": message.type_url, "value": value}
-    return {"@type": message.type_url, **value}
+    members = {"value": value} if descriptor.full_name in _SPECIAL else value
+    return {"@type": message.type_url, **members}
 
 
 def _write_wrapper(message: Any) -> JsonValue:
-    return field_to_json(message, message.DESCRIPTOR.fields_by_name["value"])
+    return field_writer(message.DESCRIPTOR.fields_by_name["value"])(message.value)
 
 
-def _write_by_library(message: Message) -> JsonValue:
-    return json_format.MessageToDict(message)
-
-
-def _write_json_string(message: Any) -> JsonValue:
-    return message.ToJsonString()
-
-
-_WRAPPERS = ("Bool", "Bytes", "Double", "Float", "Int32", "Int64", "String", "UInt32", "UInt64")
-_SPECIAL: dict[str, Writer] = {
+_write_json_string = methodcaller("ToJsonString")
+_SPECIAL: Final[dict[str, Writer]] = {
     "google.protobuf.Any": _write_any,
-    "google.protobuf.Duration": _write_json_string,
-    "google.protobuf.FieldMask": _write_by_library,
     "google.protobuf.ListValue": list_to_json,
     "google.protobuf.Struct": struct_to_json,
-    "google.protobuf.Timestamp": _write_json_string,
     "google.protobuf.Value": value_to_json,
-    **{f"google.protobuf.{name}Value": _write_wrapper for name in _WRAPPERS},
+    fields.DURATION: _write_json_string,
+    fields.FIELD_MASK: _write_json_string,
+    fields.TIMESTAMP: _write_json_string,
+    **dict.fromkeys(fields.WRAPPERS, _write_wrapper),
 }
+"""Types whose JSON is not that of their fields."""

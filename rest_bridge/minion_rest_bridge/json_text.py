@@ -1,24 +1,29 @@
-"""Strict reading of JSON text: nothing is guessed, dropped or rounded."""
+"""JSON text: read strictly, so that nothing is guessed, dropped or rounded; written compactly."""
 
 from __future__ import annotations
 
 import json
 from decimal import Decimal, InvalidOperation
 from json.scanner import py_make_scanner  # type: ignore[attr-defined]  # not in the stubs
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
+
+import orjson
+
+from minion_rest_bridge.errors import JsonTextError
 
 JsonValue = Any
-"""What JSON can say: None, bool, int, Decimal or float, str, list and dict with string keys."""
+"""What JSON can express: None, bool, int, Decimal or float, str, list and dict with string keys."""
 
-DENSE = 50_000
-"""Commas in a text from which on it is read by the scanner that is written in Python: the one in C
+DENSE: Final = 50_000
+"""Commas from which on a text is read by the scanner that is written in Python: the one in C
 lets no other thread run until it has read everything."""
-MAX_DIGITS = 400
+MAX_DIGITS: Final = 400
 """Digits beyond which an integer is out of every field's range, a double's too."""
 
 
-class JsonTextError(ValueError):
-    """A text that is not JSON, or that two readers of JSON may read differently."""
+def dumps(value: JsonValue) -> bytes:
+    """Write a JSON value as compact UTF-8 text."""
+    return orjson.dumps(value)
 
 
 def loads(text: bytes | str) -> JsonValue:
@@ -44,17 +49,17 @@ def _read_object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     members = dict(pairs)
     if len(members) != len(pairs):
         seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # `add` answers None, which is false
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # `add` returns None, which is false
         raise JsonTextError(f"the key {json.dumps(twice)} stands twice in one object")
     return members
 
 
 def _read_integer(literal: str) -> int | Decimal:
     if literal == "-0":
-        return _NEGATIVE_ZERO
+        return Decimal("-0")
     # int() of very many digits takes quadratic time; such a number is refused whatever it is, so
     # its first digits will do.
-    return int(literal) if len(literal) <= MAX_DIGITS else int(literal[:MAX_DIGITS])
+    return int(literal[:MAX_DIGITS])
 
 
 def _read_number(literal: str) -> Decimal:
@@ -64,14 +69,11 @@ def _read_number(literal: str) -> Decimal:
         raise JsonTextError("a number has too large an exponent") from None
 
 
-_NEGATIVE_ZERO = Decimal("-0")
-
-
 def _refuse_constant(literal: str) -> NoReturn:
     raise JsonTextError(f"{literal} is not a JSON number")
 
 
-def _decoder() -> json.JSONDecoder:
+def _decoder() -> Any:
     return json.JSONDecoder(
         object_pairs_hook=_read_object,
         parse_int=_read_integer,
@@ -81,5 +83,5 @@ def _decoder() -> json.JSONDecoder:
 
 
 _DECODER = _decoder()
-_DENSE_DECODER: Any = _decoder()
+_DENSE_DECODER = _decoder()
 _DENSE_DECODER.scan_once = py_make_scanner(_DENSE_DECODER)

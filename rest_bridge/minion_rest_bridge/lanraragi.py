@@ -3,190 +3,138 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import grpc.aio
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc import StatusCode
+from google.rpc import code_pb2
 from grpc.aio import AioRpcError
 from minion.v1 import minion_service_pb2 as pb
-from minion.v1.job_pb2 import Job
 from minion.v1.minion_service_pb2_grpc import MinionServiceStub
 from starlette.types import Receive, Scope, Send
 
-from minion_rest_bridge import json_text
-from minion_rest_bridge.answers import CHALLENGE, send_failure, send_json
-from minion_rest_bridge.calls import call_unary
-from minion_rest_bridge.errors import (
-    Failure,
-    RequestError,
-    failure_of_call,
-    invalid_field,
-    method_not_allowed,
-    path_not_found,
-    too_large,
-)
+from minion_rest_bridge import errors, json_text
+from minion_rest_bridge.binding import decode_text
+from minion_rest_bridge.calls import Caller, finish
+from minion_rest_bridge.errors import Failure, FieldError, RequestError, field_path
+from minion_rest_bridge.fields import INTEGERS
 from minion_rest_bridge.forms import read_parameters
 from minion_rest_bridge.json_in import read_integer, read_list
-from minion_rest_bridge.json_out import dumps, list_to_json, struct_to_json, value_to_json
-from minion_rest_bridge.json_text import JsonTextError, JsonValue
+from minion_rest_bridge.json_out import list_to_json, struct_to_json, value_to_json
+from minion_rest_bridge.json_text import JsonValue, dumps
 from minion_rest_bridge.large import LargeMessages
-from minion_rest_bridge.policy import Policy, policy_of
-from minion_rest_bridge.query import decode_text
-from minion_rest_bridge.reading import RequestReader
-from minion_rest_bridge.request import Limits, key_metadata, raw_path, timeout_of
+from minion_rest_bridge.request import Limits, raw_path
+from minion_rest_bridge.responses import send_failure, send_json
+from minion_rest_bridge.rules import policy_of
 
 PREFIX: Final = "/api/minion/"
-UNAUTHORIZED_BODY: Final = dumps(
-    {"error": "This API is protected and requires login or an API Key."}
-)
+UNAUTHORIZED: Final = dumps({"error": "This API is protected and requires login or an API Key."})
 NO_SUCH_JOB: Final = "No job with this ID."
-
-_STATUS: Final = "minion_job_status"
-_DETAIL: Final = "minion_job_detail"
-_QUEUE: Final = "queue_minion_job"
+METHODS: Final = pb.DESCRIPTOR.services_by_name["MinionService"].methods_by_name
 
 _JOB_ID: Final = re.compile(r"[0-9]{1,30}", re.ASCII)
-_MAX_ID: Final = 2**63 - 1
-_INT32: Final = (-(2**31), 2**31 - 1)
+_IDS: Final = range(1, 2**63)
+_INT32: Final = INTEGERS[FieldDescriptor.CPPTYPE_INT32]
 
-_METHODS: Final = pb.DESCRIPTOR.services_by_name["MinionService"].methods_by_name
-_GET_JOB: Final = policy_of(_METHODS["GetJob"])
-_GET_JOB_DETAIL: Final = policy_of(_METHODS["GetJobDetail"])
-_ENQUEUE_JOB: Final = policy_of(_METHODS["EnqueueJob"])
 
-_Handler = Callable[[str, Scope, Receive], Awaitable[bytes]]
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One of the documented paths."""
+
+    name: str
+    http_method: str  # GET, or POST, which takes a form
+    rpc: str
+    read: Callable[[str, Scope, bytes], Message]  # of the first segment, the request and its body
+    write: Callable[[Any], JsonValue]
 
 
 class LanraragiApi:
-    """An ASGI application that serves the paths under `/api/minion/`.
-
-    Args:
-        channel: Where the methods are called.
-        limits: What a request may take.
-        large: Converts large messages.
-    """
+    """An ASGI application that serves the paths under `/api/minion/`."""
 
     def __init__(self, channel: grpc.aio.Channel, *, limits: Limits, large: LargeMessages) -> None:
         stub: Any = MinionServiceStub(channel)
-        self._get_job = stub.GetJob
-        self._get_job_detail = stub.GetJobDetail
-        self._enqueue_job = stub.EnqueueJob
-        self._limits = limits
+        self._calls = {
+            rest: (operation, getattr(stub, operation.rpc), policy_of(METHODS[operation.rpc]))
+            for rest, operation in OPERATIONS.items()
+        }
         self._large = large
-        self._reader = RequestReader(channel, large, limits)
+        self._caller = Caller(channel, large, limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
         name, _, rest = raw_path(scope).removeprefix(PREFIX).rstrip("/").partition("/")
-        operation, method, handler = self._route(name, rest)
-        if handler is None:
-            await send_failure(send, path_not_found().failure)
+        if rest not in self._calls or not (name or rest):
+            await send_failure(send, RequestError(errors.PATH_NOT_FOUND).failure)
             return
+        operation, method, policy = self._calls[rest]
+
+        def read(body: bytes) -> Message:
+            return operation.read(name, scope, body)
+
+        def write(response: Message) -> bytes:
+            return dumps(operation.write(response))
+
         try:
-            if scope["method"] not in (method, "HEAD" if method == "GET" else method):
-                raise method_not_allowed([method])
-            body = await handler(name, scope, receive)
-        except RequestError as error:
-            await _send_error(send, operation, error.failure, error.headers)
-        except AioRpcError as error:
-            await _send_error(send, operation, failure_of_call(error), [])
+            if operation.http_method != ("GET" if scope["method"] == "HEAD" else scope["method"]):
+                raise errors.method_not_allowed([operation.http_method])
+            call = await self._caller.start(
+                method, policy, read, scope, receive, has_body=operation.http_method == "POST"
+            )
+            text = await self._large.write(write, await finish(call, receive, waits=False))
+        except (RequestError, AioRpcError) as error:
+            await _send_error(send, operation, errors.failure_of(error))
         else:
-            await send_json(send, body)
+            await send_json(send, text)
 
-    def _route(self, name: str, rest: str) -> tuple[str, str, _Handler | None]:
-        match rest:
-            case "" if name:
-                return _STATUS, "GET", self._status
-            case "detail":
-                return _DETAIL, "GET", self._detail
-            case "queue":
-                return _QUEUE, "POST", self._queue
-            case _:
-                return "", "", None
 
-    async def _status(self, name: str, scope: Scope, receive: Receive) -> bytes:
-        def convert(_body: bytes) -> pb.GetJobRequest:
-            return pb.GetJobRequest(id=_job_id(name))
-
-        response = await self._call(self._get_job, _GET_JOB, convert, scope, receive)
-        return await self._large.write(lambda job: dumps(_status_json(job)), response)
-
-    async def _detail(self, name: str, scope: Scope, receive: Receive) -> bytes:
-        def convert(_body: bytes) -> pb.GetJobDetailRequest:
-            return pb.GetJobDetailRequest(id=_job_id(name))
-
-        response = await self._call(self._get_job_detail, _GET_JOB_DETAIL, convert, scope, receive)
-        return await self._large.write(lambda detail: dumps(_job_json(detail.job)), response)
-
-    async def _queue(self, name: str, scope: Scope, receive: Receive) -> bytes:
-        def convert(body: bytes) -> pb.EnqueueJobRequest:
-            return _enqueue_request(name, scope, body, self._limits.max_bytes)
-
-        response = await self._call(self._enqueue_job, _ENQUEUE_JOB, convert, scope, receive)
-        return dumps({"operation": _QUEUE, "success": 1, "job": response.id})
-
-    async def _call(
-        self,
-        method: Any,
-        policy: Policy,
-        convert: Callable[[bytes], Any],
-        scope: Scope,
-        receive: Receive,
-    ) -> Any:
-        def read(body: bytes) -> tuple[Any, float | None]:
-            return convert(body), timeout_of(scope)
-
-        has_body = policy is _ENQUEUE_JOB
-        request, timeout = await self._reader.read(policy, scope, receive, read, has_body=has_body)
-        if timeout is None:
-            timeout = policy.timeout(request, self._limits.timeout)
-        return await call_unary(
-            method, request, key_metadata(scope), timeout, receive, waits=policy.waits
+async def _send_error(send: Send, operation: Operation, failure: Failure) -> None:
+    if failure.http_status == HTTPStatus.UNAUTHORIZED:
+        body = UNAUTHORIZED
+    else:
+        is_missing = failure.status.code == code_pb2.NOT_FOUND and operation.name != QUEUE
+        error = NO_SUCH_JOB if is_missing else failure.status.message
+        body = dumps(
+            {"operation": operation.name, "error": error, "success": 0, "successMessage": ""}
         )
+    await send_json(send, body, failure.http_status, failure.headers)
 
 
-async def _send_error(
-    send: Send, operation: str, failure: Failure, headers: list[tuple[bytes, bytes]]
-) -> None:
-    if failure.code == StatusCode.UNAUTHENTICATED:
-        await send_json(send, UNAUTHORIZED_BODY, HTTPStatus.UNAUTHORIZED, [CHALLENGE])
-        return
-    is_missing = failure.code == StatusCode.NOT_FOUND and operation != _QUEUE
-    text = NO_SUCH_JOB if is_missing else failure.message
-    body = {"operation": operation, "error": text, "success": 0, "successMessage": ""}
-    await send_json(send, dumps(body), failure.http_status, headers)
+def _by_id(new_request: Callable[..., Message]) -> Callable[[str, Scope, bytes], Message]:
+    def read(text: str, _scope: Scope, _body: bytes) -> Message:
+        # As it stands in the path: a percent sign is no digit, whatever it encodes.
+        job_id = int(text) if _JOB_ID.fullmatch(text) is not None else 0
+        if job_id not in _IDS:
+            raise FieldError(errors.BAD_JOB_ID, "jobid")
+        return new_request(id=job_id)
+
+    return read
 
 
-def _job_id(text: str) -> int:
-    """Read a job's id as it stands in the path: a percent sign is no digit, whatever it encodes."""
-    job_id = int(text) if _JOB_ID.fullmatch(text) is not None else 0
-    if not 1 <= job_id <= _MAX_ID:
-        raise invalid_field("jobid", "must be an integer in 1..2^63-1")
-    return job_id
-
-
-def _enqueue_request(name: str, scope: Scope, body: bytes, max_bytes: int) -> pb.EnqueueJobRequest:
+def _read_queue(name: str, scope: Scope, body: bytes) -> Message:
     request = pb.EnqueueJobRequest(task=decode_text(unquote_to_bytes(name), "jobname"))
     parameters = read_parameters(scope, body, ("args", "priority"))
     if "args" not in parameters:
-        raise invalid_field("args", "is required: a JSON array")
+        raise FieldError(errors.ARGS_MISSING, "args")
     request.args.SetInParent()
-    try:
-        read_list(json_text.loads(parameters["args"]), request.args, "args", depth=1)
-    except JsonTextError as error:
-        raise invalid_field("args", f"must be a JSON array: {error}") from None
+    with field_path("args"):
+        try:
+            args = json_text.loads(parameters["args"])
+        except errors.JsonTextError as error:
+            raise FieldError(errors.ARGS_NOT_JSON.format(error)) from None
+        read_list(args, request.args, depth=1)
     if "priority" in parameters:
-        request.priority = read_integer(parameters["priority"], "priority", *_INT32)
-    if request.ByteSize() > max_bytes:
-        raise too_large(max_bytes)
+        with field_path("priority"):
+            request.priority = read_integer(parameters["priority"], _INT32)
     return request
 
 
-def _status_json(job: pb.GetJobResponse) -> JsonValue:
+def _write_status(job: pb.GetJobResponse) -> JsonValue:
     return {
         "state": job.state,
         "task": job.task,
@@ -195,7 +143,8 @@ def _status_json(job: pb.GetJobResponse) -> JsonValue:
     }
 
 
-def _job_json(job: Job) -> JsonValue:
+def _write_detail(response: pb.GetJobDetailResponse) -> JsonValue:
+    job = response.job
     return {
         "args": list_to_json(job.args),
         "attempts": job.attempts,
@@ -221,6 +170,21 @@ def _job_json(job: Job) -> JsonValue:
     }
 
 
+def _write_queue(response: pb.EnqueueJobResponse) -> JsonValue:
+    return {"operation": QUEUE, "success": 1, "job": response.id}
+
+
 def _epoch(time: Timestamp) -> str:
     # Nanoseconds count upward, so that the seconds are the floor already.
     return str(time.seconds)
+
+
+QUEUE: Final = "queue_minion_job"
+OPERATIONS: Final = {
+    "": Operation("minion_job_status", "GET", "GetJob", _by_id(pb.GetJobRequest), _write_status),
+    "detail": Operation(
+        "minion_job_detail", "GET", "GetJobDetail", _by_id(pb.GetJobDetailRequest), _write_detail
+    ),
+    "queue": Operation(QUEUE, "POST", "EnqueueJob", _read_queue, _write_queue),
+}
+"""By what follows the first segment of the path."""

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar
 
-from minion_rest_bridge.errors import too_many_large
+from minion_rest_bridge.errors import TOO_MANY_LARGE, RequestError
 
 T = TypeVar("T")
 
@@ -23,11 +23,8 @@ class LargeMessages:
     """Converts large messages, one request and one response at a time.
 
     Python runs one thread at a time, so that more of them would only take more from the loop; and a
-    body of 4 MiB can take 200 MiB while it is converted.
-
-    Args:
-        max_requests: How many large requests are read at a time.
-        queue_seconds: How long a further one waits for its turn.
+    body of 4 MiB can take 200 MiB while it is converted. At most `max_requests` are read at a time;
+    a further one waits for `queue_seconds`.
     """
 
     def __init__(
@@ -40,16 +37,12 @@ class LargeMessages:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Hold one of the places for large requests.
-
-        Raises:
-            RequestError: All of them stayed taken for too long.
-        """
+        """Hold a place for a large request, or raise RequestError if none is free in time."""
         try:
             async with asyncio.timeout(self._queue_seconds):
                 await self._places.acquire()
         except TimeoutError:
-            raise too_many_large() from None
+            raise RequestError(TOO_MANY_LARGE) from None
         try:
             yield
         finally:

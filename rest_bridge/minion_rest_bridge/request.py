@@ -1,7 +1,8 @@
-"""What the bridge reads in the head of an HTTP request: path, key and deadline."""
+"""Reading HTTP requests: path, key, deadline, and the body within its limits."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,24 +10,23 @@ from typing import Final
 from urllib.parse import quote
 
 from minion_wire.sizes import MAX_MESSAGE_BYTES
-from starlette.types import Scope
+from starlette.types import Receive, Scope
 
-from minion_rest_bridge.errors import RequestError
+from minion_rest_bridge import errors
+from minion_rest_bridge.errors import ClientGone, FieldError, RequestError
+from minion_rest_bridge.large import SMALL
 
 Metadata = Sequence[tuple[str, str]]
 
-DEFAULT_MAX_BYTES: Final = MAX_MESSAGE_BYTES
-"""gRPC's own default."""
-DEFAULT_TIMEOUT: Final = 60.0
-DEFAULT_BODY_TIMEOUT: Final = 60.0
 MAX_TIMEOUT: Final = 365 * 86_400.0
 """Longer deadlines are cut to a year: gRPC counts nanoseconds in 64 bits."""
 
 _GRPC_TIMEOUT: Final = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _GRPC_UNITS: Final = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
+_NO_ENCODING: Final = (b"", b"identity")
+_NO_QUALITY: Final = frozenset({b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"})
 _PREFIX: Final = re.compile(rb"(/[\w.~%-]+)*")
 _SECONDS: Final = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,9})?")
-_NO_QUALITY: Final = frozenset({b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"})
 # What a metadata value may be (gRPC over HTTP/2: ASCII-Value).
 _METADATA_VALUE: Final = re.compile(rb"[\x20-\x7e]*")
 
@@ -42,9 +42,9 @@ class Limits:
         body_timeout: Seconds in which a body has to arrive.
     """
 
-    max_bytes: int = DEFAULT_MAX_BYTES
-    timeout: float | None = DEFAULT_TIMEOUT
-    body_timeout: float = DEFAULT_BODY_TIMEOUT
+    max_bytes: int = MAX_MESSAGE_BYTES
+    timeout: float | None = 60.0
+    body_timeout: float = 60.0
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -54,12 +54,9 @@ def header(scope: Scope, name: bytes) -> bytes | None:
 
 
 def accepts(scope: Scope, name: bytes, value: bytes) -> bool:
-    """Return whether a header that lists what the client accepts has a value, with no weight of 0.
+    """Return whether a header that lists what the client accepts has a value of a weight above 0.
 
-    Args:
-        scope: Of the request.
-        name: Of the header.
-        value: As it stands in the list; wildcards do not count.
+    Wildcards do not count.
     """
     for entry in (header(scope, name) or b"").split(b","):
         listed, *parameters = (part.strip().lower() for part in entry.split(b";"))
@@ -79,7 +76,7 @@ def raw_path(scope: Scope) -> str:
 def prefix_of(scope: Scope) -> str:
     """Return the path prefix that clients see before the bridge's paths; empty if it is not known.
 
-    It is the server's `root_path`, else what a proxy says in `X-Forwarded-Prefix`.
+    It is the server's `root_path`, else the one that a proxy sends in `X-Forwarded-Prefix`.
     """
     root_path: str = quote(scope.get("root_path", "")).rstrip("/")
     if root_path:
@@ -92,8 +89,8 @@ def prefix_of(scope: Scope) -> str:
 def key_metadata(scope: Scope) -> Metadata:
     """Return the metadata that carries the request's key on to gRPC.
 
-    A value that gRPC cannot carry is no key of anyone's: without it, the server answers as it does
-    to a wrong one.
+    A value that gRPC cannot carry is no key: without it, the server refuses the call as with a
+    wrong one.
     """
     value = header(scope, b"authorization")
     if value is None or _METADATA_VALUE.fullmatch(value) is None:
@@ -105,21 +102,72 @@ def timeout_of(scope: Scope) -> float | None:
     """Return the seconds that the request gives the call, if it does; of two deadlines, the nearer.
 
     Raises:
-        RequestError: `Grpc-Timeout` or `X-Server-Timeout` is malformed.
+        FieldError: `Grpc-Timeout` or `X-Server-Timeout` is malformed.
     """
     timeouts: list[float] = []
     for name, value in scope["headers"]:
         if name == b"grpc-timeout":
             match = _GRPC_TIMEOUT.fullmatch(value)
             if match is None:
-                raise _bad_timeout("Grpc-Timeout", "1 to 8 digits and a unit of H, M, S, m, u, n")
+                raise _bad_header("Grpc-Timeout", errors.BAD_GRPC_TIMEOUT)
             timeouts.append(int(match[1]) * _GRPC_UNITS[match[2]])
         elif name == b"x-server-timeout":
             if _SECONDS.fullmatch(value) is None:
-                raise _bad_timeout("X-Server-Timeout", "seconds, as in 2.5")
+                raise _bad_header("X-Server-Timeout", errors.BAD_SERVER_TIMEOUT)
             timeouts.append(float(value))
     return min(*timeouts, MAX_TIMEOUT) if timeouts else None
 
 
-def _bad_timeout(name: str, form: str) -> RequestError:
-    return RequestError(f"must be {form}", reason="INVALID_HEADER", field=name)
+def _bad_header(name: str, text: str) -> FieldError:
+    return FieldError(text, name, reason="INVALID_HEADER")
+
+
+class Body:
+    """The body of a request, as far as it has been read; without `has_body` it is not read."""
+
+    def __init__(self, scope: Scope, receive: Receive, limits: Limits, *, has_body: bool) -> None:
+        self._encoding = header(scope, b"content-encoding") or b"" if has_body else b""
+        self._receive = receive
+        self._limits = limits
+        declared = header(scope, b"content-length") or b""
+        self._declared = int(declared[:20]) if declared.isdigit() else 0
+        self._beside = len(scope["query_string"])
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._is_complete = not has_body
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the request is too large to be converted at once."""
+        return max(self._declared, self._size) + self._beside > SMALL
+
+    def check_head(self) -> None:
+        """Raise RequestError if the head of the request shows that it cannot be accepted."""
+        if max(self._declared, self._beside) > self._limits.max_bytes:
+            raise RequestError(errors.TOO_LARGE, self._limits.max_bytes)
+        if self._encoding.lower() not in _NO_ENCODING:
+            raise RequestError(errors.COMPRESSED)
+
+    async def read_until(self, enough: int) -> None:
+        """Read to the end, or until there is more than enough."""
+        if self._is_complete:
+            return
+        try:
+            async with asyncio.timeout(self._limits.body_timeout):
+                while not self._is_complete and self._size <= enough:
+                    event = await self._receive()
+                    if event["type"] == "http.disconnect":
+                        raise ClientGone
+                    chunk: bytes = event.get("body", b"")
+                    self._size += len(chunk)
+                    self._chunks.append(chunk)
+                    self._is_complete = not event.get("more_body", False)
+        except TimeoutError:
+            raise RequestError(errors.BODY_TOO_SLOW) from None
+        if self._size > self._limits.max_bytes:
+            raise RequestError(errors.TOO_LARGE, self._limits.max_bytes)
+
+    def content(self) -> bytes:
+        """Return what has been read, and forget it."""
+        chunks, self._chunks = self._chunks, []
+        return b"".join(chunks)

@@ -2,56 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any, Final
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from minion.v1 import options_pb2
 from minion_wire.json_value import MAX_EXACT
 
-from minion_rest_bridge.comments import Comments, bounds
-from minion_rest_bridge.json_out import enum_type
+from minion_rest_bridge import fields
 
 Schema = dict[str, Any]
+Comments = Mapping[str, str]
+"""Comments by the full names of services, methods, messages and fields."""
 
 REF: Final = "#/components/schemas/"
-DURATION: Final = r"^-?[0-9]{1,12}(\.[0-9]{1,9})?s$"
 JSON_VALUE: Final = "JsonValue"
 
 
 class Direction(StrEnum):
-    """Which way a message goes: what is accepted is wider than what is answered."""
+    """Which way a message goes: requests may have more forms than responses have."""
 
     REQUEST = "Request"
     RESPONSE = "Response"
 
 
-_INTEGER_RANGES: Final = {
-    FieldDescriptor.CPPTYPE_INT32: ("int32", -(2**31), 2**31 - 1),
-    FieldDescriptor.CPPTYPE_INT64: ("int64", -(2**63), 2**63 - 1),
-    FieldDescriptor.CPPTYPE_UINT32: ("uint32", 0, 2**32 - 1),
-    FieldDescriptor.CPPTYPE_UINT64: ("uint64", 0, 2**64 - 1),
+_FORMATS: Final = {
+    FieldDescriptor.CPPTYPE_INT32: "int32",
+    FieldDescriptor.CPPTYPE_INT64: "int64",
+    FieldDescriptor.CPPTYPE_UINT32: "uint32",
+    FieldDescriptor.CPPTYPE_UINT64: "uint64",
 }
-_WIDE: Final = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
-
-_ANY_VALUE: Final[Schema] = {"description": "Any JSON value."}
-_OBJECT: Final[Schema] = {"type": "object"}
+_KEYWORDS: Final = ("minLength", "maxLength", "minimum", "maximum")
+_WIDE: Final[Schema] = {"type": "string", "format": "int64", "pattern": r"^-?[0-9]{1,20}$"}
 _TEXTS: Final[dict[str, Schema]] = {
-    "google.protobuf.Duration": {"type": "string", "pattern": DURATION, "examples": ["1.5s"]},
-    "google.protobuf.FieldMask": {"type": "string"},
-    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+    fields.DURATION: {
+        "type": "string",
+        "pattern": r"^-?[0-9]{1,12}(\.[0-9]{1,9})?s$",
+        "examples": ["1.5s"],
+    },
+    fields.FIELD_MASK: {"type": "string"},
+    fields.TIMESTAMP: {"type": "string", "format": "date-time"},
+}
+_JSON_ITEM: Final[Schema] = {"$ref": REF + JSON_VALUE}
+_JSON_VALUE: Final[Schema] = {
+    "description": "Any JSON value whose whole numbers a double holds exactly. "
+    "Send greater ones as strings.",
+    "type": ["null", "boolean", "number", "string", "array", "object"],
+    "minimum": -MAX_EXACT,
+    "maximum": MAX_EXACT,
+    "items": _JSON_ITEM,
+    "additionalProperties": _JSON_ITEM,
+    "examples": ["text"],
 }
 
 
 class SchemaBook:
-    """The schemas of messages, collected as they are referred to.
-
-    Args:
-        comments: Descriptions.
-
-    Attributes:
-        schemas: By name, for `components`.
-    """
+    """The schemas of messages by their names, collected as they are referred to."""
 
     def __init__(self, comments: Comments) -> None:
         self.schemas: dict[str, Schema] = {}
@@ -59,7 +66,7 @@ class SchemaBook:
         self._owners: dict[str, tuple[str, Direction]] = {}
 
     def message(self, descriptor: Descriptor, direction: Direction) -> Schema:
-        """Answer the schema of a message: a reference to its entry in the book."""
+        """Return the schema of a message: a reference to its entry in the book."""
         special = self._special(descriptor, direction)
         if special is not None:
             return special
@@ -67,147 +74,127 @@ class SchemaBook:
         if name not in self.schemas:
             # Entered before it is complete: a message may hold itself.
             self.schemas[name] = {}
-            self.schemas[name].update(self.object(descriptor, direction, ()))
+            self.schemas[name].update(self.object(descriptor, direction))
         return {"$ref": REF + name}
 
     def object(
-        self, descriptor: Descriptor, direction: Direction, without: Collection[str]
+        self, descriptor: Descriptor, direction: Direction, without: Collection[str] = ()
     ) -> Schema:
-        """Answer the schema of a message in full, without some of its fields."""
-        fields = [field for field in descriptor.fields if field.name not in without]
+        """Return the schema of a message in full, without some of its fields."""
+        kept = [field for field in descriptor.fields if field.name not in without]
         schema: Schema = {"type": "object"}
         if comment := self._comments.get(descriptor.full_name):
             schema["description"] = comment
-        schema["properties"] = {field.json_name: self.field(field, direction) for field in fields}
+        schema["properties"] = {field.json_name: self.field(field, direction) for field in kept}
         if direction is Direction.REQUEST:
             schema["additionalProperties"] = False
-        else:
-            required = [field.json_name for field in fields if not field.has_presence]
-            if required:
-                schema["required"] = required
+        elif required := [field.json_name for field in kept if not field.has_presence]:
+            schema["required"] = required
         return schema
 
-    def field(self, field: FieldDescriptor, direction: Direction) -> Schema:
-        """Answer the schema of a field, with its comment."""
-        comment = self._comments.get(field.full_name, "")
-        known = bounds(comment)
-        schema = self._shape(field, direction)
-        if schema.get("type") == "array":
-            schema |= {key: value for key, value in known.items() if key == "maxItems"}
-        elif "$ref" not in schema:
-            schema |= known
-        return {**schema, "description": comment} if comment else schema
-
-    def parameter(self, field: FieldDescriptor) -> Schema:
-        """Answer the schema of a field as a parameter, which is text whatever its type."""
-        known = bounds(self._comments.get(field.full_name, ""))
-        schema = self._parameter_shape(field)
-        if field.is_repeated:
-            array: Schema = {"type": "array", "items": schema}
-            return array | {key: value for key, value in known.items() if key == "maxItems"}
-        return schema | known
-
-    def _shape(self, field: FieldDescriptor, direction: Direction) -> Schema:
-        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+    def field(self, field: Any, direction: Direction) -> Schema:
+        """Return the schema of a field, with its comment."""
+        if fields.is_map(field):
             value = field.message_type.fields_by_name["value"]
-            return {"type": "object", "additionalProperties": self._single(value, direction)}
-        single = self._single(field, direction)
-        return {"type": "array", "items": single} if field.is_repeated else single
+            schema = {"type": "object", "additionalProperties": self._single(value, direction)}
+        else:
+            schema = _bounded(field, self._single(field, direction))
+        comment = self._comments.get(field.full_name)
+        return {**schema, "description": comment} if comment else schema
 
     def _single(self, field: FieldDescriptor, direction: Direction) -> Schema:
         if field.message_type is not None:
             return self.message(field.message_type, direction)
-        if field.cpp_type in _WIDE:
-            text: Schema = {"type": "string", "format": "int64", "pattern": r"^-?[0-9]{1,20}$"}
-            if direction is Direction.RESPONSE:
-                return text
-            return text | _integer(field) | {"type": ["integer", "string"]}
-        return _scalar(field)
-
-    def _parameter_shape(self, field: FieldDescriptor) -> Schema:
-        if field.message_type is None:
+        if field.cpp_type not in fields.WIDE:
             return _scalar(field)
-        full_name = field.message_type.full_name
-        if full_name in _TEXTS:
-            return dict(_TEXTS[full_name])
-        return _scalar(field.message_type.fields_by_name["value"])
+        if direction is Direction.RESPONSE:
+            return dict(_WIDE)
+        return _WIDE | _scalar(field) | {"type": ["integer", "string"]}
 
     def _special(self, descriptor: Descriptor, direction: Direction) -> Schema | None:
-        full_name = descriptor.full_name
-        if full_name in _TEXTS:
-            return dict(_TEXTS[full_name])
-        if full_name.startswith("google.protobuf.") and full_name.endswith("Value"):
-            return self._special_value(descriptor, direction)
-        match full_name:
-            case "google.protobuf.Struct":
-                return {**_OBJECT, "additionalProperties": self._json_value(direction)}
+        name = descriptor.full_name
+        match name:
             case "google.protobuf.Any":
-                text: Schema = {"type": "string"}
-                return {**_OBJECT, "properties": {"@type": text}, "required": ["@type"]}
-            case _:
-                return None
-
-    def _special_value(self, descriptor: Descriptor, direction: Direction) -> Schema:
-        match descriptor.full_name:
-            case "google.protobuf.Value":
-                return self._json_value(direction)
+                properties = {"@type": {"type": "string"}}
+                schema: Schema = {
+                    "type": "object",
+                    "properties": properties,
+                    "required": ["@type"],
+                }
             case "google.protobuf.ListValue":
-                return {"type": "array", "items": self._json_value(direction)}
+                schema = {"type": "array", "items": self._json_value(direction)}
+            case "google.protobuf.Struct":
+                schema = {"type": "object", "additionalProperties": self._json_value(direction)}
+            case "google.protobuf.Value":
+                schema = self._json_value(direction)
+            case _ if name in fields.WRAPPERS:
+                schema = self._single(descriptor.fields_by_name["value"], direction)
             case _:
-                return self._single(descriptor.fields_by_name["value"], direction)
+                return dict(_TEXTS[name]) if name in _TEXTS else None
+        return schema
 
     def _json_value(self, direction: Direction) -> Schema:
         if direction is Direction.RESPONSE:
-            return dict(_ANY_VALUE)
-        item: Schema = {"$ref": REF + JSON_VALUE}
-        self.schemas.setdefault(
-            JSON_VALUE,
-            {
-                "description": "Any JSON value whose whole numbers a double holds exactly. "
-                "Send greater ones as strings.",
-                "type": ["null", "boolean", "number", "string", "array", "object"],
-                "minimum": -MAX_EXACT,
-                "maximum": MAX_EXACT,
-                "items": item,
-                "additionalProperties": item,
-                "examples": ["text"],
-            },
-        )
-        return item
+            return {"description": "Any JSON value."}
+        self.schemas.setdefault(JSON_VALUE, _JSON_VALUE)
+        return dict(_JSON_ITEM)
 
     def _name(self, descriptor: Descriptor, direction: Direction) -> str:
-        short = descriptor.full_name.removeprefix(f"{descriptor.file.package}.")
+        name = descriptor.full_name.removeprefix(f"{descriptor.file.package}.")
         owner = (descriptor.full_name, direction)
-        name = short
         if self._owners.setdefault(name, owner) != owner:
-            name = f"{short}.{direction}"
+            name = f"{name}.{direction}"
             self._owners[name] = owner
         return name
 
 
-def _scalar(field: FieldDescriptor) -> Schema:
+def parameter_schema(field: FieldDescriptor) -> Schema:
+    """Return the schema of a field as a parameter, which is text whatever its type."""
+    if field.message_type is None:
+        schema = _scalar(field)
+    elif field.message_type.full_name in _TEXTS:
+        schema = dict(_TEXTS[field.message_type.full_name])
+    else:
+        schema = _scalar(field.message_type.fields_by_name["value"])
+    bounded = _bounded(field, schema)
+    # As many parameters as an array may have items do not fit into the head of a request.
+    bounded.pop("maxItems", None)
+    return bounded
+
+
+def _bounded(field: FieldDescriptor, schema: Schema) -> Schema:
+    """Return the schema of a field with the bounds in its options."""
+    bounds = field.GetOptions().Extensions[options_pb2.bounds]
+    # Most have the names of JSON Schema's keywords; it has none for sizes and Durations.
+    known = {bound.json_name: value for bound, value in bounds.ListFields()}
+    keywords: Schema = {name: known[name] for name in _KEYWORDS if name in known}
+    if bounds.one_of:
+        keywords["enum"] = list(bounds.one_of)
+    if not field.is_repeated:
+        return schema | keywords
+    array = {"maxItems": bounds.max_items} if bounds.max_items else {}
+    return {"type": "array", "items": schema | keywords, **array}
+
+
+def _scalar(field: Any) -> Schema:
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
-            if field.type == FieldDescriptor.TYPE_BYTES:
-                return {"type": "string", "contentEncoding": "base64"}
-            return {"type": "string"}
+            is_bytes = field.type == FieldDescriptor.TYPE_BYTES
+            return {"type": "string", **({"contentEncoding": "base64"} if is_bytes else {})}
         case FieldDescriptor.CPPTYPE_BOOL:
             return {"type": "boolean"}
         case FieldDescriptor.CPPTYPE_DOUBLE | FieldDescriptor.CPPTYPE_FLOAT:
             return {"type": "number"}
         case FieldDescriptor.CPPTYPE_ENUM:
-            return _enum(enum_type(field))
-        case _:
-            return _integer(field)
-
-
-def _integer(field: FieldDescriptor) -> Schema:
-    name, low, high = _INTEGER_RANGES[field.cpp_type]
-    # Swagger UI would fill in the minimum.
-    return {"type": "integer", "format": name, "minimum": low, "maximum": high, "examples": [1]}
+            return _enum(field.enum_type)
+        case kind:
+            values = fields.INTEGERS[kind]
+            limits = {"minimum": values[0], "maximum": values[-1]}
+            # Swagger UI would fill in the minimum.
+            return {"type": "integer", "format": _FORMATS[kind], **limits, "examples": [1]}
 
 
 def _enum(enum: EnumDescriptor) -> Schema:
-    if enum.full_name == "google.protobuf.NullValue":
+    if enum.full_name == fields.NULL_VALUE:
         return {"type": "null"}
     return {"type": "string", "enum": [value.name for value in enum.values]}

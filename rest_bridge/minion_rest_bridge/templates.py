@@ -1,4 +1,4 @@
-"""Path templates of google.api.http, and the tree that finds the one a request path matches.
+"""Path templates of google.api.http, and the table of those that a request path may match.
 
 The grammar and the order of precedence are those of google/api/http.proto:
 
@@ -14,65 +14,47 @@ but what stands before them is no verb: `/v1/jobs/1:cancel/` is a job whose id i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 from urllib.parse import unquote_to_bytes
+
+from minion_rest_bridge.fields import Path
 
 T = TypeVar("T")
 
-ONE = "*"
-REST = "**"
+ONE: Final = "*"
+REST: Final = "**"
 
-_VARIABLE = re.compile(r"\{([A-Za-z_][\w.]*)(?:=([^{}]+))?\}", re.ASCII)
-_PART = re.compile(r"\{[^{}]*\}|[^/{}]+", re.ASCII)
-_LITERAL = re.compile(r"[^/{}*:?#\s]+", re.ASCII)
+_SEGMENT: Final = r"(?:\*\*?|[^/{}*:?#\s]+)"
+_VARIABLE: Final = rf"\{{([A-Za-z_][\w.]*)(?:=({_SEGMENT}(?:/{_SEGMENT})*))?\}}"
+_PART: Final = re.compile(rf"/(?:{_VARIABLE}|({_SEGMENT})(?=/|$))", re.ASCII)
+_VERB: Final = re.compile(r":([^/{}*:?#\s]+)$", re.ASCII)
 # RFC 6570's reserved characters: in a value of several segments they stay as they were sent.
-_KEPT = re.compile(rb"%(?:2[1346789ABCFabcf]|3[ABDFabdf]|40|5[BDbd])")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Variable:
-    """A part of a path that is bound to a field.
-
-    Attributes:
-        path: Names of the fields that lead to it.
-        start: Index of its first segment.
-        end: Index after its last one; negative: from the end of the path; None: the end.
-        several: Whether it may have more than one segment.
-    """
-
-    path: tuple[str, ...]
-    start: int
-    end: int | None
-    several: bool
+_KEPT: Final = re.compile(r"(%(?:2[1346789ABCFabcf]|3[ABDFabdf]|40|5[BDbd]))")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Template:
-    """A parsed path template.
-
-    Attributes:
-        text: As written.
-        segments: Literals, `*` and `**`.
-        verb: What follows the colon at the end; empty if nothing does.
-        variables: In the order of the text.
-    """
+    """A parsed path template."""
 
     text: str
-    segments: tuple[str, ...]
-    verb: str
-    variables: tuple[Variable, ...]
+    segments: tuple[str, ...]  # literals, `*` and `**`
+    verb: str  # empty if there is none
+    variables: dict[Path, bool]  # in the order of the text; whether they may have several segments
+    pattern: re.Pattern[str]  # of paths without their verb, with a group for each variable
 
-    def bind(self, segments: Sequence[str]) -> dict[tuple[str, ...], bytes]:
-        """Answer what the variables are in a path that matches, percent-decoded.
+    @property
+    def plain_text(self) -> str:
+        """The text without the patterns of its variables."""
+        return re.sub(_VARIABLE, r"{\1}", self.text)
 
-        Args:
-            segments: Of the path, as sent.
-        """
+    def bind(self, match: re.Match[str]) -> dict[Path, bytes]:
+        """Return the values of the variables in a path that matches, percent-decoded."""
+        # `**` may stand for no segment at all.
         return {
-            variable.path: _decode(segments[variable.start : variable.end], variable.several)
-            for variable in self.variables
+            path: _decode(text or "", several=several)
+            for (path, several), text in zip(self.variables.items(), match.groups(), strict=True)
         }
 
 
@@ -80,87 +62,64 @@ def parse(text: str) -> Template:
     """Parse a path template.
 
     Raises:
-        ValueError: It is not of the grammar.
+        ValueError: It is not of the grammar, or has a variable twice.
     """
-    path, verb = text, ""
-    colon = text.rfind(":")
-    if colon > max(text.rfind("/"), text.rfind("}")):
-        path, verb = text[:colon], text[colon + 1 :]
-        if _LITERAL.fullmatch(verb) is None:
-            raise ValueError(f"path template {text!r}: {verb!r} is not a verb")
-    if not path:
-        raise ValueError(f"path template {text!r}: a segment is missing or malformed")
+    verb = _VERB.search(text)
+    path = text if verb is None else text[: verb.start()]
     segments: list[str] = []
-    spans: list[tuple[tuple[str, ...], int, int]] = []
-    for part in _split(path, text):
-        variable = _VARIABLE.fullmatch(part)
-        if variable is None:
-            segments.append(part)
-            continue
-        start = len(segments)
-        segments.extend((variable[2] or ONE).split("/"))
-        spans.append((tuple(variable[1].split(".")), start, len(segments)))
-    for segment in segments:
-        if segment not in (ONE, REST) and _LITERAL.fullmatch(segment) is None:
-            raise ValueError(f"path template {text!r}: {segment!r} is not a segment")
+    variables: dict[Path, bool] = {}
+    pattern = parsed = ""
+    for part in _PART.finditer(path):
+        name, inner, segment = part.groups()
+        parts = (segment or inner or ONE).split("/")
+        field = tuple(name.split(".")) if name else None
+        if field in variables:
+            raise ValueError(f"path template {text!r}: {name} is bound twice")
+        if field is not None:
+            variables[field] = parts != [ONE]
+        pattern += _pattern(parts, captures=field is not None)
+        segments += parts
+        parsed += part[0]
+    if not path or parsed != path:
+        raise ValueError(f"path template {text!r}: expected segments and variables after slashes")
     if segments.count(REST) > 1:
         raise ValueError(f"path template {text!r}: ** stands more than once")
     return Template(
         text=text,
         segments=tuple(segments),
-        verb=verb,
-        variables=tuple(_variable(span, segments) for span in spans),
+        verb="" if verb is None else verb[1],
+        variables=variables,
+        pattern=re.compile(pattern, re.DOTALL),
     )
 
 
-def _split(path: str, text: str) -> Iterator[str]:
-    position = 0
-    while position < len(path):
-        match = _PART.match(path, position + 1)
-        if path[position] != "/" or match is None:
-            raise ValueError(f"path template {text!r}: a segment is missing or malformed")
-        yield match[0]
-        position = match.end()
+def _pattern(segments: list[str], *, captures: bool) -> str:
+    """Return the regular expression of adjacent segments, from the slash before them on."""
+    if segments == [REST]:
+        return "(?:/(.*))?" if captures else "(?:/.*)?"
+    # A line break, which literals do not have, stands for `**`, which takes a slash along.
+    body = "/".join({ONE: "[^/]*", REST: "\n"}.get(each, re.escape(each)) for each in segments)
+    body = re.sub(r"^\n/", "(?:.*/)?", body).replace("/\n", "(?:/.*)?")
+    return f"/({body})" if captures else f"/{body}"
 
 
-def _variable(span: tuple[tuple[str, ...], int, int], segments: list[str]) -> Variable:
-    path, start, end = span
-    rest = segments.index(REST) if REST in segments else len(segments)
-    # What comes after ** is counted from the end of the path.
-    return Variable(
-        path=path,
-        start=start if start <= rest else start - len(segments),
-        end=end if end <= rest else (end - len(segments) or None),
-        several=end - start > 1 or rest in range(start, end),
-    )
-
-
-def _decode(segments: Sequence[str], several: bool) -> bytes:  # noqa: FBT001 - a property of the variable
+def _decode(text: str, *, several: bool) -> bytes:
     if not several:
-        return unquote_to_bytes("/".join(segments))
-    text = "/".join(segments).encode()
-    pieces: list[bytes] = []
-    position = 0
-    for kept in _KEPT.finditer(text):
-        pieces += (unquote_to_bytes(text[position : kept.start()]), kept[0])
-        position = kept.end()
-    pieces.append(unquote_to_bytes(text[position:]))
-    return b"".join(pieces)
+        return unquote_to_bytes(text)
+    # Every second piece is one that is kept.
+    pieces = _KEPT.split(text)
+    return b"".join(
+        piece.encode() if index % 2 else unquote_to_bytes(piece)
+        for index, piece in enumerate(pieces)
+    )
 
 
-@dataclass(slots=True)
-class _Node(Generic[T]):
-    children: dict[str, _Node[T]] = field(default_factory=dict)
-    # By verb, then by HTTP method.
-    targets: dict[str, dict[str, T]] = field(default_factory=dict)
-
-
-class PathTree(Generic[T]):
+class PathTable(Generic[T]):
     """Finds what is registered for a path."""
 
     def __init__(self) -> None:
-        self._root: _Node[T] = _Node()
-        self._verbs: set[str] = set()
+        # By verb, the most exact first.
+        self._templates: dict[str, list[tuple[Template, dict[str, T]]]] = {}
 
     def add(self, method: str, template: Template, target: T) -> None:
         """Register a target for an HTTP method and a template.
@@ -168,42 +127,28 @@ class PathTree(Generic[T]):
         Raises:
             ValueError: Another target has them already.
         """
-        node = self._root
-        for segment in template.segments:
-            node = node.children.setdefault(segment, _Node())
-        targets = node.targets.setdefault(template.verb, {})
-        if method in targets:
-            raise ValueError(f"two methods are bound to {method} {template.text}")
-        targets[method] = target
-        if template.verb:
-            self._verbs.add(template.verb)
+        known = self._templates.setdefault(template.verb, [])
+        for other, targets in known:
+            if other.segments == template.segments:
+                if method in targets:
+                    raise ValueError(f"two methods are bound to {method} {template.text}")
+                targets[method] = target
+                return
+        known.append((template, {method: target}))
+        known.sort(key=lambda each: [_RANKS.get(segment, 0) for segment in each[0].segments])
 
-    def split(self, path: str) -> tuple[list[str], str]:
-        """Split a request path, as sent, into segments and verb."""
-        verb = ""
-        head, colon, tail = path.rpartition(":")
-        if colon and tail in self._verbs:
-            path, verb = head, tail
-        return path.rstrip("/").split("/")[1:], verb
+    def find(self, path: str) -> Iterator[tuple[Mapping[str, T], re.Match[str]]]:
+        """Find the targets, by HTTP method, of the templates that match a path, the best first."""
+        head, _, verb = path.rpartition(":")
+        if verb in self._templates and verb:
+            path = head
+        else:
+            verb = ""
+        path = path.rstrip("/")
+        for template, targets in self._templates.get(verb, ()):
+            match = template.pattern.fullmatch(path)
+            if match is not None:
+                yield targets, match
 
-    def find(self, segments: Sequence[str], verb: str) -> Iterator[Mapping[str, T]]:
-        """Find the targets by HTTP method of the templates that match, best first."""
-        return _walk(self._root, segments, 0, verb)
 
-
-def _walk(
-    node: _Node[T], segments: Sequence[str], index: int, verb: str
-) -> Iterator[Mapping[str, T]]:
-    if index == len(segments):
-        if verb in node.targets:
-            yield node.targets[verb]
-    else:
-        for key in (segments[index], ONE):
-            child = node.children.get(key)
-            if child is not None and key != REST:
-                yield from _walk(child, segments, index + 1, verb)
-    rest = node.children.get(REST)
-    if rest is not None:
-        # ** may stand for no segment at all.
-        for after in range(len(segments), index - 1, -1):
-            yield from _walk(rest, segments, after, verb)
+_RANKS: Final = {ONE: 1, REST: 2}

@@ -6,11 +6,9 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 
-from minion_client._run.pool import ProcessPool
-from minion_client._run.process import ChildSettings, ChildStartError
-from minion_client._run.runner import Executor
+from minion_client import ChildStartError
 from minion_client.tasks import REGISTRY
-from minion_client.worker import Worker
+from minion_client.worker import HEARTBEAT_SECONDS, Worker
 from minion_rest_bridge.app import create_app
 
 from minion_server.address_book import AddressBook
@@ -34,8 +32,6 @@ from minion_server.tasks import load_tasks
 
 logger = logging.getLogger(__name__)
 
-HEARTBEAT_SECONDS = 15.0
-"""Longest time between two heartbeats of the worker in the server."""
 CALL_GRACE_SECONDS = 2.0
 """Time that calls under way are given at the end."""
 
@@ -166,7 +162,6 @@ class Server:
 
     async def _start_worker(self) -> None:
         settings = self._settings
-        pool = ProcessPool(ChildSettings(modules=self._modules))
         self._worker = Worker(
             self._source,
             REGISTRY,
@@ -178,7 +173,7 @@ class Server:
             grace=settings.grace,
             heartbeat_interval=min(HEARTBEAT_SECONDS, settings.missing_after / MISSED_HEARTBEATS),
             status=embedded_status(),
-            executor=Executor(REGISTRY, pool=pool),
+            modules=self._modules,
         )
         self._working = asyncio.create_task(self._worker.run(), name="worker")
         registered = asyncio.create_task(self._source.registered.wait())

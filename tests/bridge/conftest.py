@@ -19,7 +19,7 @@ from grpc_health.v1._async import HealthServicer
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_tools import protoc
 from minion_rest_bridge.app import create_app
-from minion_rest_bridge.services import load_services
+from minion_rest_bridge.rules import load_services
 from minion_server.http import HttpServer
 from minion_server.storage.sqlite import SqliteStorage
 from starlette.applications import Starlette

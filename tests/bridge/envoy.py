@@ -33,7 +33,7 @@ TRANSCODER: Final[dict[str, Any]] = {
 def configuration(
     *, listen: Path, descriptors: Path, services: Mapping[str, int]
 ) -> dict[str, Any]:
-    """Answer the configuration of an Envoy that serves services over a Unix socket.
+    """Return the configuration of an Envoy that serves services over a Unix socket.
 
     Args:
         listen: Where the socket is to be.

@@ -121,7 +121,7 @@ def _trailers(answer: Abort) -> tuple[tuple[str, Any], ...]:
 
 
 def handlers(service: ServiceDescriptor, fake: FakeMinion) -> grpc.GenericRpcHandler[Any, Any]:
-    """Answer handlers of all methods of a service; those of Echo answer their request."""
+    """Return handlers of all methods of a service; those of Echo return their request."""
 
     def handler(method: Any) -> Any:
         response = message_factory.GetMessageClass(method.output_type)
@@ -145,12 +145,12 @@ def handlers(service: ServiceDescriptor, fake: FakeMinion) -> grpc.GenericRpcHan
 
 
 def client_of(app: Starlette) -> httpx.AsyncClient:
-    """Answer a client that calls the application in this process."""
+    """Return a client that calls the application in this process."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://bridge")
 
 
 def fields_of(response: httpx.Response) -> list[str]:
-    """Answer the fields that an error blames."""
+    """Return the fields that an error blames."""
     details: Iterable[dict[str, Any]] = response.json()["details"]
     return [
         violation["field"]

@@ -37,7 +37,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minion_rest_bridge.app import create_app
-from minion_rest_bridge.services import bindings, load_services
+from minion_rest_bridge.rules import load_services, read_rules
 from minion_server.http import HttpServer
 from support.stack import serving
 
@@ -131,7 +131,7 @@ class _Split(httpx.AsyncBaseTransport):
 
 
 def _descriptors(echo: ServiceDescriptor) -> bytes:
-    """Answer Envoy's descriptors: those of the contract, as they are, and Echo's."""
+    """Return Envoy's descriptors: those of the contract, as they are, and Echo's."""
     files = FileDescriptorSet.FromString(MINION_DESCRIPTORS.read_bytes())
     known = {file.name for file in files.file}
 
@@ -155,7 +155,7 @@ def _descriptors(echo: ServiceDescriptor) -> bytes:
 async def test_every_method_is_asked() -> None:
     unary = {
         binding.method.name
-        for binding in bindings(load_services())
+        for binding in read_rules(load_services())
         if not binding.method.server_streaming
     }
     assert {ask.rpc for ask in STORY} == unary
@@ -191,7 +191,7 @@ async def test_what_envoy_cannot_be_told_is_known(sides: Sides, difference: Any)
 
 
 def _differences(ask: Ask, ours: httpx.Response, envoys: httpx.Response) -> list[Any]:
-    """Answer the two answers if they differ."""
+    """Return both answers if they differ."""
     shown = [(str(ask), *_shown(ours), *_shown(envoys))]
     if ours.status_code != envoys.status_code:
         return shown

@@ -17,10 +17,11 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minion_rest_bridge import json_text
-from minion_rest_bridge.errors import RequestError
+from minion_rest_bridge.errors import JsonTextError, RequestError
 from minion_rest_bridge.json_in import read_message
-from minion_rest_bridge.json_out import dumps, message_to_json
-from minion_rest_bridge.json_text import DENSE, JsonTextError
+from minion_rest_bridge.json_out import message_to_json
+from minion_rest_bridge.json_text import DENSE, dumps
+from minion_rest_bridge.responses import failure_to_json
 from minion_wire.json_value import MAX_EXACT, number_problem
 
 Read = Callable[[str | bytes], Any]
@@ -45,7 +46,7 @@ def read(everything: Callable[..., Any]) -> Read:
 def blamed(read: Read, text: str | bytes) -> str:
     with pytest.raises(RequestError) as caught:
         read(text)
-    field: str = caught.value.failure.details[1]["fieldViolations"][0]["field"]
+    field: str = failure_to_json(caught.value.failure)["details"][1]["fieldViolations"][0]["field"]
     return field
 
 
@@ -159,7 +160,7 @@ class TestAgainstProtobuf:
         except JsonTextError:
             pass
         except RequestError as error:
-            dumps(error.failure.to_json())
+            dumps(failure_to_json(error.failure))
 
 
 def _numbers(written: str) -> list[str]:

@@ -12,10 +12,12 @@ from bridge.fake import FakeMinion
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from minion.v1 import minion_service_pb2 as pb
-from minion_rest_bridge.comments import bounds, load_comments
+from minion.v1 import options_pb2
 from minion_rest_bridge.json_out import message_to_json
-from minion_rest_bridge.openapi import describe
-from minion_rest_bridge.services import load_services
+from minion_rest_bridge.lanraragi import METHODS, OPERATIONS
+from minion_rest_bridge.openapi import describe, load_comments
+from minion_rest_bridge.rules import load_services, policy_of
+from minion_server.domain import limits
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -85,6 +87,13 @@ async def test_only_what_needs_no_key_says_so(description: Any) -> None:
         if operation.get("security") == []
     }
     assert free == {"GetJob", "GetMinionJobStatus", "CheckHealth"}
+    # That description is kept by hand: it agrees with the policy of the methods that are called.
+    for rest, operation in OPERATIONS.items():
+        segment = "{jobname}" if rest == "queue" else "{jobid}"
+        path = description["paths"][f"/api/minion/{segment}/{rest}".rstrip("/")]
+        described = path[operation.http_method.lower()]
+        assert (described.get("security") == []) == policy_of(METHODS[operation.rpc]).is_open
+        assert ("401" in described["responses"]) != policy_of(METHODS[operation.rpc]).is_open
     assert description["security"] == [{"key": []}]
 
 
@@ -145,18 +154,39 @@ def test_every_kind_of_field_is_described(echo: ServiceDescriptor) -> None:
 
 
 @pytest.mark.parametrize(
-    ("comment", "expected"),
+    ("message", "field", "expected"),
     [
-        ("Id of the job, from 1.", {"minimum": 1}),
-        ("Name, 1 to 255 characters. Default: x.", {"minLength": 1, "maxLength": 255}),
-        ("How many, 1 to 1,000. Default: 100.", {"minimum": 1, "maximum": 1000}),
-        ("At most 10,000.", {"maxItems": 10_000}),
-        ("At most 10,000 characters.", {"maxLength": 10_000}),
-        ("How long from now the job is not taken.", {}),
+        ("EnqueueJobsRequest", "requests", {"maxItems": 10_000}),
+        ("EnqueueJobRequest", "task", {"minLength": 1, "maxLength": 255}),
+        ("EnqueueJobRequest", "attempts", {"minimum": 1, "maximum": 2**31 - 1}),
+        ("EnqueueJobRequest", "delay", {}),
     ],
 )
-def test_bounds_are_read_from_comments(comment: str, expected: dict[str, int]) -> None:
-    assert bounds(comment) == expected
+async def test_bounds_are_those_of_the_options(
+    description: Any, message: str, field: str, expected: dict[str, int]
+) -> None:
+    schema = description["components"]["schemas"][message]["properties"][field]
+    words = ("minLength", "maxLength", "minimum", "maximum", "maxItems")
+    assert {word: schema[word] for word in words if word in schema} == expected
+
+
+def test_the_options_state_the_bounds_that_the_server_holds() -> None:
+    greatest = {
+        "page_size": limits.MAX_PAGE_SIZE,
+        "max_jobs": limits.MAX_CLAIM,
+        "reason": limits.MAX_REASON_LENGTH,
+    }
+    found = set()
+    for service in load_services():
+        for message in service.file.message_types_by_name.values():
+            for field in message.fields:
+                bounds = field.GetOptions().Extensions[options_pb2.bounds]
+                for name in ("maximum", "max_length"):
+                    if getattr(bounds, name):
+                        known = greatest.get(field.name, limits.MAX_NAME_LENGTH)
+                        assert getattr(bounds, name) == known, field.full_name
+                        found.add(field.name)
+    assert found > greatest.keys()
 
 
 def test_the_descriptor_set_is_that_of_the_generated_modules() -> None:
@@ -166,11 +196,11 @@ def test_the_descriptor_set_is_that_of_the_generated_modules() -> None:
         known = FileDescriptorProto()
         service.file.CopyToProto(known)
         assert _plain(files[service.file.name]) == _plain(known), "run `make gen`"
-    assert load_comments()["minion.v1.MinionService.GetJob"].startswith("Tell the state")
+    assert load_comments()["minion.v1.MinionService.GetJob"].startswith("Return the state")
 
 
 def _plain(file: FileDescriptorProto) -> FileDescriptorProto:
-    """Answer a file without what protoc leaves out of generated modules."""
+    """Return a file without what protoc leaves out of generated modules."""
     file.ClearField("source_code_info")
     messages = list(file.message_type)
     while messages:

@@ -16,9 +16,10 @@ from bridge.fake import KEY, Abort, FakeMinion, client_of
 from minion.v1.job_pb2 import Job
 from minion_rest_bridge.app import create_app
 from minion_rest_bridge.errors import RequestError
-from minion_rest_bridge.json_out import dumps, message_to_json
+from minion_rest_bridge.json_out import message_to_json
+from minion_rest_bridge.json_text import dumps
 from minion_rest_bridge.large import SMALL, LargeMessages
-from minion_rest_bridge.services import bindings, load_services
+from minion_rest_bridge.rules import load_services, read_rules
 from minion_server.storage.sqlite import SqliteStorage
 from support.rpc_bench import BEARER, rpc_server
 
@@ -36,9 +37,9 @@ def fake(fake: FakeMinion) -> FakeMinion:
 
 
 def paths_of(has_body: bool) -> list[tuple[str, str]]:
-    """Answer method and path of every binding that needs a key."""
+    """Return method and path of every binding that needs a key."""
     found = []
-    for binding in bindings(load_services()):
+    for binding in read_rules(load_services()):
         if not binding.policy.is_open and (binding.body is not None) is has_body:
             segments = ["1" if part == "*" else part for part in binding.template.segments]
             verb = f":{binding.template.verb}" if binding.template.verb else ""
@@ -195,7 +196,7 @@ async def test_whoever_has_the_key_sends_4_mib(address: str) -> None:
 
 
 async def turns_during(work: Any) -> tuple[int, Any]:
-    """Answer how many turns the loop had before some work was done, and its result."""
+    """Return how many turns the loop had before some work was done, and its result."""
     task = asyncio.ensure_future(work)
     turns = 0
     while not task.done():

@@ -18,7 +18,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1.job_pb2 import Job
 from minion_rest_bridge.app import create_app
-from minion_rest_bridge.services import load_services
+from minion_rest_bridge.rules import load_services
 from starlette.applications import Starlette
 from support.rpc_bench import BEARER
 

@@ -3,25 +3,23 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minion_rest_bridge.templates import PathTree, parse
+from minion_rest_bridge.templates import PathTable, parse
 
 
-def tree_of(*templates: str) -> PathTree[str]:
-    tree: PathTree[str] = PathTree()
+def table_of(*templates: str) -> PathTable[str]:
+    table: PathTable[str] = PathTable()
     for text in templates:
-        tree.add("GET", parse(text), text)
-    return tree
+        table.add("GET", parse(text), text)
+    return table
 
 
-def find(tree: PathTree[str], path: str) -> str | None:
-    segments, verb = tree.split(path)
-    return next((targets["GET"] for targets in tree.find(segments, verb)), None)
+def find(table: PathTable[str], path: str) -> str | None:
+    return next((targets["GET"] for targets, _ in table.find(path)), None)
 
 
 def bind(template: str, path: str) -> dict[str, bytes]:
-    tree = tree_of(template)
-    segments, _ = tree.split(path)
-    return {".".join(name): value for name, value in parse(template).bind(segments).items()}
+    _, match = next(table_of(template).find(path))
+    return {".".join(name): value for name, value in parse(template).bind(match).items()}
 
 
 @pytest.mark.parametrize(
@@ -56,47 +54,47 @@ def test_malformed_templates_are_refused(text: str) -> None:
     ],
 )
 def test_variables_are_bound(template: str, path: str, bound: dict[str, bytes]) -> None:
-    assert find(tree_of(template), path) == template
+    assert find(table_of(template), path) == template
     assert bind(template, path) == bound
 
 
 def test_the_more_exact_template_goes_first() -> None:
-    tree = tree_of("/a/**", "/a/*", "/a/b", "/a/*/c", "/a/b/**", "/{x}/z/y")
-    assert find(tree, "/a/b") == "/a/b"
-    assert find(tree, "/a/x") == "/a/*"
-    assert find(tree, "/a/x/c") == "/a/*/c"
-    assert find(tree, "/a/b/c") == "/a/b/**"
-    assert find(tree, "/a/x/d") == "/a/**"
-    assert find(tree, "/a/z/y") == "/a/**"
-    assert find(tree, "/b/z/y") == "/{x}/z/y"
+    table = table_of("/a/**", "/a/*", "/a/b", "/a/*/c", "/a/b/**", "/{x}/z/y")
+    assert find(table, "/a/b") == "/a/b"
+    assert find(table, "/a/x") == "/a/*"
+    assert find(table, "/a/x/c") == "/a/*/c"
+    assert find(table, "/a/b/c") == "/a/b/**"
+    assert find(table, "/a/x/d") == "/a/**"
+    assert find(table, "/a/z/y") == "/a/**"
+    assert find(table, "/b/z/y") == "/{x}/z/y"
 
 
 def test_a_colon_is_a_verb_only_where_some_template_has_it() -> None:
-    tree = tree_of("/a/{x}", "/a/{x}:go", "/b/{x}")
-    assert find(tree, "/a/1:go") == "/a/{x}:go"
-    assert find(tree, "/a/1:stop") == "/a/{x}"
-    assert find(tree, "/a/1%3Ago") == "/a/{x}"
-    assert find(tree, "/b/1:go") is None
+    table = table_of("/a/{x}", "/a/{x}:go", "/b/{x}")
+    assert find(table, "/a/1:go") == "/a/{x}:go"
+    assert find(table, "/a/1:stop") == "/a/{x}"
+    assert find(table, "/a/1%3Ago") == "/a/{x}"
+    assert find(table, "/b/1:go") is None
 
 
 def test_slashes_at_the_end_count_for_nothing_and_others_do() -> None:
-    tree = tree_of("/a/b")
-    assert find(tree, "/a/b///") == "/a/b"
-    assert find(tree, "//a/b") is None
-    assert find(tree, "/a//b") is None
+    table = table_of("/a/b")
+    assert find(table, "/a/b///") == "/a/b"
+    assert find(table, "//a/b") is None
+    assert find(table, "/a//b") is None
 
 
 def test_literals_of_a_request_are_no_wildcards() -> None:
-    tree = tree_of("/a/**/b", "/c/{x}")
-    assert find(tree, "/c/*") == "/c/{x}"
-    assert find(tree, "/**/**/b") is None
+    table = table_of("/a/**/b", "/c/{x}")
+    assert find(table, "/c/*") == "/c/{x}"
+    assert find(table, "/**/**/b") is None
 
 
 def test_two_targets_for_one_path_are_refused() -> None:
     with pytest.raises(ValueError, match="two methods"):
-        tree_of("/a/{x}", "/a/{y}")
+        table_of("/a/{x}", "/a/{y}")
 
 
 @given(st.text(alphabet="/ab:*{}%2F", max_size=20))
 def test_any_path_is_looked_up(path: str) -> None:
-    find(tree_of("/a/{x}", "/a/**/b", "/b/{x=a/*}:a", "/**"), f"/{path}")
+    find(table_of("/a/{x}", "/a/**/b", "/b/{x=a/*}:a", "/**"), f"/{path}")

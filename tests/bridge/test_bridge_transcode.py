@@ -17,7 +17,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from minion.v1 import minion_service_pb2 as pb
-from minion_rest_bridge.services import bindings, load_services
+from minion_rest_bridge.rules import load_services, read_rules
 
 ALL_CODES = [
     (grpc.StatusCode.CANCELLED, 499),
@@ -40,7 +40,7 @@ ALL_CODES = [
 
 
 async def echoed(client: httpx.AsyncClient, method: str, url: str, **options: Any) -> Any:
-    """Answer the members of the echo that are not at their defaults."""
+    """Return the members of the echo that are not at their defaults."""
     answer = await client.request(method, url, **options)
     assert answer.status_code == 200, answer.text
     return {
@@ -473,7 +473,7 @@ async def test_a_defect_of_the_bridge_is_logged_and_hidden(
     def break_down(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("minion_rest_bridge.transcode.key_metadata", break_down)
+    monkeypatch.setattr("minion_rest_bridge.calls.key_metadata", break_down)
     answer = await client.get("/v1/stats")
     assert answer.status_code == 500
     assert answer.json()["message"] == "internal error"
@@ -496,7 +496,7 @@ def test_every_method_of_ours_has_a_route() -> None:
         # HTTP has no streams in both directions.
         if not method.client_streaming
     }
-    assert {binding.method.full_name for binding in bindings(services)} == methods
+    assert {binding.method.full_name for binding in read_rules(services)} == methods
 
 
 def test_bad_rules_fail_at_the_start(echo: ServiceDescriptor) -> None:
@@ -526,7 +526,7 @@ def test_bad_rules_fail_at_the_start(echo: ServiceDescriptor) -> None:
         ("/x", {"response_body": "nope"}),
     ]:
         with pytest.raises(ValueError, match=r"Echo|template"):
-            list(bindings([service(path, **options)]))
+            list(read_rules([service(path, **options)]))
 
 
 def _add_imports(pool: Any, file: Any) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -205,6 +208,47 @@ def test_a_job_runs_in_the_foreground(run: Run, monkeypatch: pytest.MonkeyPatch)
         assert (job["state"], job["result"]) == ("failed", result)
     job_id = run("job", "enqueue", "nobody").id
     assert "has the task 'nobody'" in run("job", "run", job_id, "--tasks", "cli_tasks").err
+
+
+def interrupt() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def lose_answer() -> None:
+    raise RuntimeError
+
+
+@pytest.mark.parametrize("method", ["MinionService/RetryJob", "WorkerService/DequeueJobs"])
+@pytest.mark.parametrize(("what", "status"), [(interrupt, 130), (lose_answer, 2)])
+@pytest.mark.parametrize("ended", [False, True])
+def test_a_job_that_does_not_get_to_run_in_the_foreground_is_put_back(
+    run: Run,
+    data_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    what: Callable[[], None],
+    status: int,
+    ended: bool,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    job_id = run("job", "enqueue", "loud", '["x"]', "-q", "aside", "-A", 3, "-d", "1h").id
+    before = run("job", "show", job_id, "--json").json
+    if ended:
+        assert run("job", "cancel", job_id).status == 0
+    target = json.loads((data_dir / "server.json").read_text())["grpc"]
+    with Relay(target, f"/minion.v1.{method}", what) as relay:
+        stopped = run("job", "run", job_id, "--tasks", "cli_tasks", "--target", relay.address)
+    assert stopped.status == status
+    assert "loud:" not in stopped.out
+    job = run("job", "show", job_id, "--json").json
+    if ended:
+        assert (job["state"], job["result"]) == (
+            "failed",
+            "Job cancelled: it was not run in the foreground",
+        )
+    else:
+        assert (job["state"], job["queue"], job["attempts"]) == ("inactive", "aside", 3)
+        assert job["delayed"][:16] == before["delayed"][:16]
 
 
 @pytest.mark.parametrize(

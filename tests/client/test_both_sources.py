@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 from minion_client import Job, JobFailed, Worker, task
-from minion_client._run.job_run import Bounds
-from minion_client._run.runner import Executor
+from minion_client._run.job_run import TaskLimits
+from minion_client._run.runner import Runner
 from minion_client._work.grpc_source import GrpcSource
 from minion_client.backoff import Backoff
 from minion_client.endpoint import Endpoint
@@ -49,9 +49,9 @@ class SourceBench:
     runs: list[asyncio.Task[None]] = field(default_factory=list)
 
     def worker(self, **options: Any) -> Worker:
-        executor = Executor(self.registry, bounds=Bounds(cancel_grace=0.1))
+        runner = Runner(self.registry, limits=TaskLimits(cancel_grace=0.1))
         worker = Worker(
-            self.source, self.registry, executor=executor, **{"backoff": BACKOFF, **options}
+            self.source, self.registry, runner=runner, **{"backoff": BACKOFF, **options}
         )
         self.runs.append(asyncio.create_task(worker.run()))
         return worker
@@ -73,7 +73,7 @@ class SourceBench:
         waiting = (JobState.INACTIVE, JobState.ACTIVE)
         return await self.until(job_id, lambda job: job.state not in waiting)
 
-    async def perform(self, name: str, *args: Any, **options: Any) -> StoredJob:
+    async def run_job(self, name: str, *args: Any, **options: Any) -> StoredJob:
         return await self.ended(await self.enqueue(name, *args, **options))
 
     async def refused(self) -> str:
@@ -142,7 +142,7 @@ async def test_more_slots_than_a_claim_may_ask_for(
     bench: SourceBench, jobs: int, spare: int
 ) -> None:
     bench.worker(jobs=jobs, spare=spare)
-    assert (await bench.perform("ping")).result == "pong"
+    assert (await bench.run_job("ping")).result == "pong"
 
 
 async def test_more_slots_are_given_from_afar(bench: SourceBench) -> None:
@@ -150,14 +150,14 @@ async def test_more_slots_are_given_from_afar(bench: SourceBench) -> None:
     worker_id = await worker.registered()
     for args in ([2_000], [20_000], ["many"], [-1], [], [[1]], [10_000]):
         await bench.storage.broadcast(Command(command="jobs", args=args), [worker_id])
-    assert (await bench.perform("ping")).result == "pong"
+    assert (await bench.run_job("ping")).result == "pong"
     async with asyncio.timeout(SECONDS):
         while True:
             page = await bench.storage.list_workers(WorkerFilter(), limit=10)
             if page.workers and page.workers[0].status["jobs"] == 10_000:
                 break
             await asyncio.sleep(0.005)
-    assert (await bench.perform("ping")).result == "pong"
+    assert (await bench.run_job("ping")).result == "pong"
 
 
 @pytest.mark.parametrize("max_jobs", [0, -1, MAX_CLAIM + 1])
@@ -220,7 +220,7 @@ async def test_results_arrive_as_they_are(bench: SourceBench, index: int) -> Non
         return make()
 
     bench.worker()
-    job = await bench.perform("returns")
+    job = await bench.run_job("returns")
     assert (job.state, job.result) == (JobState.FINISHED, expected)
 
 
@@ -233,10 +233,10 @@ async def test_results_that_are_not_json_fail_the_job(bench: SourceBench, index:
         return make()
 
     bench.worker()
-    job = await bench.perform("returns")
+    job = await bench.run_job("returns")
     assert job.state is JobState.FAILED
     assert text in job.result
-    assert (await bench.perform("ping")).result == "pong"
+    assert (await bench.run_job("ping")).result == "pong"
 
 
 @pytest.mark.parametrize("levels", [10, 30])
@@ -247,7 +247,7 @@ async def test_depth_that_is_allowed_arrives(bench: SourceBench, levels: int) ->
         return deep(levels)
 
     bench.worker()
-    job = await bench.perform("returns")
+    job = await bench.run_job("returns")
     assert (job.state, job.result) == (JobState.FINISHED, deep(levels))
     assert job.notes == {"deep": deep(levels - 1)}
 
@@ -259,7 +259,7 @@ async def test_a_failure_has_its_result(bench: SourceBench) -> None:
         raise JobFailed({"code": [1, None]})
 
     bench.worker()
-    job = await bench.perform("fails")
+    job = await bench.run_job("fails")
     assert (job.state, job.result, job.notes) == (
         JobState.FAILED,
         {"code": [1, None]},
@@ -330,7 +330,7 @@ async def test_a_cancelled_job_is_stopped(bench: SourceBench) -> None:
         assert await bench.storage.cancel_job(job_id, cancelled_result("enough"))
         await stopped.wait()
     assert (await bench.job(job_id)).result == "Job cancelled: enough"
-    assert (await bench.perform("ping")).result == "pong"
+    assert (await bench.run_job("ping")).result == "pong"
 
 
 async def test_a_worker_that_is_stopped_leaves_nothing(bench: SourceBench) -> None:
@@ -396,7 +396,7 @@ async def test_a_defect_over_one_outcome_keeps_back_no_other(
         JobState.FAILED if job.id in poisoned else JobState.FINISHED for job in jobs
     ]
     assert jobs[2].result.startswith("Result was refused: ")
-    assert (await bench.perform("ping")).result == "pong"
+    assert (await bench.run_job("ping")).result == "pong"
 
 
 async def test_an_outcome_that_is_never_taken_keeps_back_no_other(
@@ -409,7 +409,7 @@ async def test_an_outcome_that_is_never_taken_keeps_back_no_other(
     job_id = await bench.enqueue("ping")
     poisoned.add(job_id)
     worker = bench.worker()
-    assert (await bench.perform("ping")).result == "pong"
+    assert (await bench.run_job("ping")).result == "pong"
     await reached(lambda: "could not deliver 1 result(s)" in caplog.text)
     assert failing.calls > 1
     # It does not keep the worker from ending either.

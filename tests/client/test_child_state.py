@@ -149,20 +149,20 @@ async def states(bench: WorkerBench) -> WorkerBench:
 
 @pytest.mark.parametrize("code", CHANGES.values(), ids=CHANGES.keys())
 async def test_what_a_job_changes_does_not_reach_the_next(states: WorkerBench, code: str) -> None:
-    before = (await states.perform("seen")).result
-    changed = await states.perform("change", code)
+    before = (await states.run_job("seen")).result
+    changed = await states.run_job("change", code)
     assert (changed.state, changed.result) == ("finished", "changed")
-    after = await states.perform("seen")
+    after = await states.run_job("seen")
     assert after.state == "finished"
     differing = [(a, b) for a, b in zip(before, after.result, strict=True) if a != b]
     assert differing == []
 
 
 async def test_a_seed_does_not_reach_the_next_job(states: WorkerBench) -> None:
-    await states.perform("draw", True)
-    first = (await states.perform("draw", False)).result
-    await states.perform("draw", True)
-    assert (await states.perform("draw", False)).result != first
+    await states.run_job("draw", True)
+    first = (await states.run_job("draw", False)).result
+    await states.run_job("draw", True)
+    assert (await states.run_job("draw", False)).result != first
 
 
 @pytest.mark.parametrize(
@@ -176,9 +176,9 @@ async def test_a_seed_does_not_reach_the_next_job(states: WorkerBench) -> None:
 async def test_a_job_that_takes_the_connection_fails_clearly(
     states: WorkerBench, code: str
 ) -> None:
-    job = await states.perform("change", code)
+    job = await states.run_job("change", code)
     assert job.result == "Job closed the connection of its worker process"
-    assert (await states.perform("seen")).state == "finished"
+    assert (await states.run_job("seen")).state == "finished"
 
 
 async def test_what_is_opened_in_place_of_the_connection_is_not_written_to(
@@ -186,5 +186,5 @@ async def test_what_is_opened_in_place_of_the_connection_is_not_written_to(
 ) -> None:
     target = tmp_path / "file"
     code = f"fd = os.open({str(target)!r}, os.O_WRONLY | os.O_CREAT)\n"
-    await states.perform("change", code + TAKE)
+    await states.run_job("change", code + TAKE)
     assert target.read_bytes() == b""

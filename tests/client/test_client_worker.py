@@ -10,7 +10,7 @@ import pytest
 from client.worker_bench import DEADLINE, MemoryJob, MemorySource, WorkerBench
 from minion_client import Job, task
 from minion_client import worker as worker_module
-from minion_client._run.job_run import Bounds
+from minion_client._run.job_run import TaskLimits
 from minion_client.source import Outcome, SourceRefused
 from minion_client.tasks import Registry
 from minion_client.worker import Worker
@@ -290,7 +290,7 @@ async def test_a_job_of_a_task_that_is_unknown_fails(bench: WorkerBench) -> None
     bench.source = Careless()
     Gate(bench)
     bench.worker()
-    job = await bench.perform("unknown")
+    job = await bench.run_job("unknown")
     assert (job.state, job.result) == ("failed", "Unknown task: unknown")
 
 
@@ -413,7 +413,7 @@ async def test_heartbeats_tell_the_status(bench: WorkerBench) -> None:
 
 async def test_a_cancelled_worker_leaves_nothing_running(bench: WorkerBench) -> None:
     gate = Gate(bench)
-    bench.worker(bounds=Bounds())
+    bench.worker(task_limits=TaskLimits())
     job = await bench.source.enqueue("held")
     await gate.holds(job)
     (run,) = bench.runs
@@ -441,7 +441,7 @@ async def test_a_defect_in_the_worker_ends_it(bench: WorkerBench) -> None:
 async def test_claims_pause_while_results_pile_up(
     bench: WorkerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("minion_client.worker._MAX_UNDELIVERED", 5)
+    monkeypatch.setattr("minion_client._work.claimer._MAX_UNDELIVERED", 5)
 
     @task("noop", registry=bench.registry)
     async def noop(job: Job) -> None:
@@ -582,13 +582,13 @@ async def test_lost_races_are_no_errors(
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"queues": "default"}, "queues must be a list"),
-        ({"queues": []}, "queues must be a list"),
-        ({"jobs": -1}, "jobs must not be negative"),
-        ({"limits": {"a": -1}}, r"limits\[a\] must not be negative"),
-        ({"grace": -1}, "grace must not be negative"),
-        ({"heartbeat_interval": 0}, "heartbeat_interval must be positive"),
-        ({"dequeue_wait": float("nan")}, "dequeue_wait must be positive"),
+        ({"queues": "default"}, "queues: expected a list"),
+        ({"queues": []}, "queues: expected a list"),
+        ({"jobs": -1}, "jobs: expected 0 or more"),
+        ({"limits": {"a": -1}}, r"limits\[a\]: expected 0 or more"),
+        ({"grace": -1}, "grace: expected 0 seconds or more"),
+        ({"heartbeat_interval": 0}, "heartbeat_interval: expected more than 0 seconds"),
+        ({"dequeue_wait": float("nan")}, "dequeue_wait: expected more than 0 seconds"),
         ({"status": {"a": set()}}, r"status is not JSON: \$.a: expected a JSON value, got set"),
     ],
 )

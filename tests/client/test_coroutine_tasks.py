@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from client.worker_bench import DEADLINE, WorkerBench
 from minion_client import Job, JobFailed, task
-from minion_client._run.job_run import Bounds
+from minion_client._run.job_run import TaskLimits
 
 
 async def test_a_coroutine_finishes_with_what_it_returns(bench: WorkerBench) -> None:
@@ -17,7 +17,7 @@ async def test_a_coroutine_finishes_with_what_it_returns(bench: WorkerBench) -> 
         return {"sum": left + right, "job": job.id, "task": job.task, "queue": job.queue}
 
     bench.worker()
-    job = await bench.perform("add", 1, 2)
+    job = await bench.run_job("add", 1, 2)
     assert (job.state, job.result) == (
         "finished",
         {"sum": 3, "job": job.id, "task": "add", "queue": "default"},
@@ -60,9 +60,9 @@ async def test_an_exception_fails_the_job_and_nothing_else(
         return "pong"
 
     bench.worker()
-    job = await bench.perform("fail")
+    job = await bench.run_job("fail")
     assert (job.state, job.result) == ("failed", result)
-    assert (await bench.perform("ping")).result == "pong"
+    assert (await bench.run_job("ping")).result == "pong"
 
 
 async def test_the_traceback_goes_to_the_log(
@@ -73,7 +73,7 @@ async def test_the_traceback_goes_to_the_log(
         raise RuntimeError("oh no")
 
     bench.worker()
-    job = await bench.perform("fail")
+    job = await bench.run_job("fail")
     (record,) = [record for record in caplog.records if record.name == "minion.task.fail"]
     assert record.getMessage() == f"Job {job.id} (fail) failed"
     assert record.exc_info is not None
@@ -85,7 +85,7 @@ async def test_arguments_that_do_not_fit_fail_the_job(bench: WorkerBench) -> Non
         pass
 
     bench.worker()
-    job = await bench.perform("ping")
+    job = await bench.run_job("ping")
     assert job.state == "failed"
     assert "missing 1 required positional argument: 'host'" in job.result
 
@@ -99,11 +99,11 @@ async def test_a_result_that_is_not_json_fails_the_job(bench: WorkerBench) -> No
     async def huge(job: Job) -> Any:
         return "x" * 100
 
-    bench.worker(bounds=Bounds(max_json_bytes=50))
-    job = await bench.perform("odd")
+    bench.worker(task_limits=TaskLimits(max_json_bytes=50))
+    job = await bench.run_job("odd")
     text = "Task returned something that is not JSON: "
     assert (job.state, job.result) == ("failed", text + "$.a[0]: expected a JSON value, got set")
-    job = await bench.perform("huge")
+    job = await bench.run_job("huge")
     assert (job.state, job.result) == (
         "failed",
         "Result too large: 100 bytes, at most 50 are allowed",
@@ -123,7 +123,7 @@ async def test_a_timeout_fails_the_job(bench: WorkerBench) -> None:
             raise
 
     bench.worker()
-    job = await bench.perform("slow")
+    job = await bench.run_job("slow")
     assert (job.state, job.result) == ("failed", "Job timed out after 0.02 seconds")
     assert cancelled
 
@@ -146,14 +146,14 @@ async def test_a_coroutine_that_ignores_its_end_gives_its_slot_up(
     async def ping(job: Job) -> str:
         return "pong"
 
-    bench.worker(jobs=1, spare=0, bounds=Bounds(cancel_grace=0.02))
-    job = await bench.perform("stubborn")
+    bench.worker(jobs=1, spare=0, task_limits=TaskLimits(cancel_grace=0.02))
+    job = await bench.run_job("stubborn")
     assert job.result == "Job timed out after 0.01 seconds"
-    assert (await bench.perform("ping")).result == "pong"
+    assert (await bench.run_job("ping")).result == "pong"
     assert "ignores that it was cancelled" in caplog.text
     let_go.set()
     await ended.wait()
-    await bench.perform("ping")
+    await bench.run_job("ping")
     assert job.result == "Job timed out after 0.01 seconds"
 
 
@@ -193,7 +193,7 @@ async def test_a_job_that_was_retried_runs_beside_its_old_self(bench: WorkerBenc
                 await let_go.wait()
         return job.retries
 
-    bench.worker(bounds=Bounds(cancel_grace=30.0))
+    bench.worker(task_limits=TaskLimits(cancel_grace=30.0))
     job = await bench.source.enqueue("twice")
     async with asyncio.timeout(DEADLINE):
         await started.wait()
@@ -214,7 +214,7 @@ async def test_notes_arrive_in_order_before_the_outcome(bench: WorkerBench) -> N
         return dict(job.notes)
 
     bench.worker()
-    job = await bench.perform("noting", notes={"old": 0})
+    job = await bench.run_job("noting", notes={"old": 0})
     assert job.notes == {"old": 0, "list": [1], "step": 2, "self": "fine"}
     assert job.result == {"old": 0, "list": [1, 2], "step": 2, "self": "fine"}
 
@@ -227,7 +227,7 @@ async def test_a_note_that_is_not_json_is_an_error_in_the_task(bench: WorkerBenc
         return "raised"
 
     bench.worker()
-    job = await bench.perform("noting")
+    job = await bench.run_job("noting")
     assert (job.result, job.notes) == ("raised", {})
 
 
@@ -239,5 +239,5 @@ async def test_failures_of_jobs_are_not_errors_of_the_worker(
         raise JobFailed("as planned")
 
     bench.worker()
-    await bench.perform("fail")
+    await bench.run_job("fail")
     assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []

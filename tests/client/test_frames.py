@@ -25,11 +25,13 @@ def test_messages_arrive_however_they_are_cut(sent: list[dict[str, Any]], cuts: 
 
 
 def test_a_message_that_is_too_long_is_refused_before_it_arrives() -> None:
-    with pytest.raises(FrameError, match="a message of 11 bytes, more than 10"):
+    with pytest.raises(FrameError, match="expected at most 10 bytes, got 11"):
         list(FrameDecoder(10).feed(HEADER.pack(11)))
 
 
-@pytest.mark.parametrize(("body", "text"), [(b"{", "no JSON"), (b"[]", "no JSON object but list")])
+@pytest.mark.parametrize(
+    ("body", "text"), [(b"{", "expected JSON"), (b"[]", "expected a JSON object, got list")]
+)
 def test_what_is_no_message_is_refused(body: bytes, text: str) -> None:
     with pytest.raises(FrameError, match=text):
         list(FrameDecoder(10).feed(HEADER.pack(len(body)) + body))

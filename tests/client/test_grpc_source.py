@@ -14,10 +14,11 @@ from client.fake_server import SECONDS, FakeCall, FakeServer
 from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as pb
 from minion_client._work.grpc_source import GrpcSource
-from minion_client._work.outbox import MAX_MESSAGE_BYTES, MAX_REPORT_BYTES
+from minion_client._work.outbox import MAX_REPORT_BYTES
 from minion_client.backoff import Backoff
 from minion_client.endpoint import Endpoint
 from minion_client.source import Outcome, SourceRefused
+from minion_wire.sizes import MAX_PART_BYTES
 from minion_wire.values import from_struct
 
 Key = tuple[int, int]
@@ -268,7 +269,7 @@ async def test_reports_are_no_larger_than_servers_take(source: GrpcSource, call:
     assert received == [1, 2, 3]
     assert await soon(reporting) == [True, True, True]
     with pytest.raises(ValueError, match="bytes in a message"):
-        await soon(report(source, 4, result="x" * MAX_MESSAGE_BYTES))
+        await soon(report(source, 4, result="x" * MAX_PART_BYTES))
 
 
 async def test_heartbeats_tell_what_is_held_and_ask_for_an_answer(
@@ -406,7 +407,7 @@ async def test_parts_that_are_too_large_together_go_apart(
     call = await welcomed(server, source, missing_after=0.5)
     demand = {"queues": ["q" * 255] * 20, "tasks": ["t" * 255] * 20}
     taking = asyncio.create_task(source.dequeue(**demand, min_priority=None, max_jobs=1, wait=100))
-    reporting = report(source, 1, result="x" * (MAX_MESSAGE_BYTES - 50))
+    reporting = report(source, 1, result="x" * (MAX_PART_BYTES - 50))
     registering = asyncio.create_task(source.register({"padding": "p" * 5_000}))
     parts: set[str] = set()
     while not {"hello", "demand", "report"} <= parts:

@@ -21,7 +21,7 @@ from client import hostile_values
 
 async def unharmed(bench: WorkerBench) -> None:
     """Perform a job that does nothing, by the same worker."""
-    job = await bench.perform("ping")
+    job = await bench.run_job("ping")
     assert (job.state, job.result) == ("finished", "pong")
 
 
@@ -58,7 +58,7 @@ async def test_whatever_a_task_raises_fails_its_job(
     make, result = hostile_values.RAISED[index]
     add_tasks(bench, raising(make), thread=thread)
     bench.worker()
-    job = await bench.perform("hostile")
+    job = await bench.run_job("hostile")
     assert job.state == "failed"
     assert job.result.startswith(result)
     await unharmed(bench)
@@ -72,7 +72,7 @@ async def test_whatever_a_task_returns_is_judged(
     make, result = hostile_values.RETURNED[index]
     add_tasks(bench, make, thread=thread)
     bench.worker()
-    job = await bench.perform("hostile")
+    job = await bench.run_job("hostile")
     assert job.state == "failed"
     assert job.result.startswith(result)
     await unharmed(bench)
@@ -82,7 +82,7 @@ async def test_whatever_a_task_returns_is_judged(
 async def test_recursion_fails_its_job(bench: WorkerBench, thread: bool) -> None:
     add_tasks(bench, hostile_values.recursion, thread=thread)
     bench.worker()
-    job = await bench.perform("hostile")
+    job = await bench.run_job("hostile")
     assert job.result.startswith("maximum recursion depth exceeded")
     await unharmed(bench)
 
@@ -147,7 +147,7 @@ async def test_what_a_subtask_raises_fails_the_job(
 ) -> None:
     add_tasks(bench, lambda: way(error), thread=False)
     bench.worker()
-    job = await bench.perform("hostile")
+    job = await bench.run_job("hostile")
     assert job.state == "failed"
     assert job.result.endswith(result)
     await unharmed(bench)
@@ -162,10 +162,10 @@ async def test_a_subtask_that_is_left_behind_ends_nothing(bench: WorkerBench) ->
 
     add_tasks(bench, leaves, thread=False)
     bench.worker()
-    assert (await bench.perform("hostile")).result == "left"
+    assert (await bench.run_job("hostile")).result == "left"
     (subtask,) = left
     await asyncio.wait([subtask])
-    # Looked at, lest asyncio tells of it.
+    # Retrieved, so that asyncio does not log it.
     assert subtask.exception() is not None
     await unharmed(bench)
 
@@ -204,7 +204,7 @@ async def test_a_task_that_cancels_itself_ends_its_own_job(bench: WorkerBench) -
 
     add_tasks(bench, cancels, thread=False)
     bench.worker()
-    assert (await bench.perform("hostile")).result == "CancelledError"
+    assert (await bench.run_job("hostile")).result == "CancelledError"
     await unharmed(bench)
 
 
@@ -214,7 +214,7 @@ async def test_a_task_does_not_stop_the_loop(bench: WorkerBench) -> None:
 
     add_tasks(bench, stops, thread=False)
     bench.worker()
-    job = await bench.perform("hostile")
+    job = await bench.run_job("hostile")
     assert job.result == "a task must not stop the event loop of its worker"
     await unharmed(bench)
 
@@ -224,13 +224,14 @@ async def test_the_loop_is_as_it_was_after_the_worker(bench: WorkerBench) -> Non
     factory, stop = loop.get_task_factory(), loop.stop
     add_tasks(bench, lambda: None, thread=False)
     worker = bench.worker()
-    await bench.perform("hostile")
+    await bench.run_job("hostile")
     worker.stop()
     await bench.finish()
     assert loop.get_task_factory() is factory
     assert loop.stop == stop
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("thread", [False, True], ids=["coroutine", "thread"])
 async def test_what_a_task_forks_does_not_go_on(bench: WorkerBench, thread: bool) -> None:
     def forks() -> Any:
@@ -246,7 +247,7 @@ async def test_what_a_task_forks_does_not_go_on(bench: WorkerBench, thread: bool
 
     add_tasks(bench, forks, thread=thread)
     bench.worker()
-    job = await bench.perform("hostile")
+    job = await bench.run_job("hostile")
     if job.result is not None:
         _, status = await asyncio.to_thread(os.waitpid, job.result, 0)
         assert os.waitstatus_to_exitcode(status) == 0
@@ -266,7 +267,7 @@ async def test_what_a_task_changes_in_the_worker_is_set_back(
     os.umask(before[1])
     add_tasks(bench, changes, thread=thread)
     bench.worker()
-    await bench.perform("hostile")
+    await bench.run_job("hostile")
     mask = os.umask(0o022)
     os.umask(mask)
     assert (Path.cwd(), mask) == before
@@ -275,6 +276,7 @@ async def test_what_a_task_changes_in_the_worker_is_set_back(
     await unharmed(bench)
 
 
+@pytest.mark.program
 async def test_what_a_task_changes_in_the_worker_does_not_reach_its_processes(
     bench: WorkerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,10 +298,10 @@ async def test_what_a_task_changes_in_the_worker_does_not_reach_its_processes(
     bench.worker(pool=pool, jobs=1, spare=0)
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        pids = {(await bench.perform("clean")).result[0]}
-        assert (await bench.perform("hostile")).state == "finished"
+        pids = {(await bench.run_job("clean")).result[0]}
+        assert (await bench.run_job("hostile")).state == "finished"
         for _ in range(3):
-            pid, *state = (await bench.perform("clean")).result
+            pid, *state = (await bench.run_job("clean")).result
             pids.add(pid)
             assert state == [None, True, 0]
     finally:
@@ -374,6 +376,7 @@ async def processes(bench: WorkerBench) -> WorkerBench:
     return bench
 
 
+@pytest.mark.program
 async def test_whatever_a_process_raises_or_returns_fails_its_job(processes: WorkerBench) -> None:
     jobs: list[tuple[MemoryJob, str]] = []
     values = hostile_values
@@ -387,9 +390,10 @@ async def test_whatever_a_process_raises_or_returns_fails_its_job(processes: Wor
     await unharmed(processes)
 
 
+@pytest.mark.program
 async def test_a_coroutine_behind_a_plain_decorator_is_awaited(processes: WorkerBench) -> None:
-    job = await processes.perform("wrapped", "x")
+    job = await processes.run_job("wrapped", "x")
     assert (job.state, job.result) == ("finished", "x")
-    job = await processes.perform("exits_in_subtask")
+    job = await processes.run_job("exits_in_subtask")
     assert (job.state, job.result) == ("failed", "SystemExit: 3")
     await unharmed(processes)

@@ -10,7 +10,7 @@ import pytest
 from client.worker_bench import WorkerBench
 from minion_client._run.pool import ProcessPool
 from minion_client._run.process import ChildSettings, ChildStartError
-from minion_client._run.runner import Executor
+from minion_client._run.runner import Runner
 from minion_client.tasks import Registry, Task, TaskKind
 
 PID = """
@@ -31,7 +31,7 @@ async def main(path):
     bench = WorkerBench(path)
     bench.module("lasting", path.joinpath("lasting.txt").read_text(), "lasting")
     bench.worker(pool=bench.process_pool("lasting"))
-    await bench.perform("lasting")
+    await bench.run_job("lasting")
 
 asyncio.run(main(Path(sys.argv[1])))
 """
@@ -104,18 +104,18 @@ async def test_processes_that_break_later_fail_their_jobs_clearly(
 ) -> None:
     bench.module("tasks", PID, "pid")
     bench.worker(pool=bench.process_pool("tasks", recycle_after=1), jobs=1, spare=0)
-    await bench.perform("pid")
+    await bench.run_job("pid")
     (bench.modules / "tasks.py").write_text("import no_such_module")
     # The process that was ready before knows nothing of it.
-    await bench.perform("pid")
-    job = await bench.perform("pid")
+    await bench.run_job("pid")
+    job = await bench.run_job("pid")
     assert job.state == "failed"
     assert "Job could not be started: cannot import tasks from 'tasks'" in job.result
     assert job.result.endswith("ModuleNotFoundError: No module named 'no_such_module'")
     (bench.modules / "tasks.py").write_text(PID)
     await bench.until(lambda: "no_such_module" in caplog.text)
     for _ in range(20):
-        if (await bench.perform("pid")).state == "finished":
+        if (await bench.run_job("pid")).state == "finished":
             return
     pytest.fail("the pool did not recover")
 
@@ -123,7 +123,7 @@ async def test_processes_that_break_later_fail_their_jobs_clearly(
 async def test_a_process_performs_so_many_jobs(bench: WorkerBench) -> None:
     bench.module("tasks", PID, "pid")
     bench.worker(pool=bench.process_pool("tasks", recycle_after=3), jobs=1, spare=0)
-    pids = [(await bench.perform("pid")).result for _ in range(7)]
+    pids = [(await bench.run_job("pid")).result for _ in range(7)]
     assert pids[0] == pids[1] == pids[2] != pids[3] == pids[4] == pids[5] != pids[6]
     await bench.until(lambda: gone(pids[0]) and gone(pids[3]))
 
@@ -134,7 +134,7 @@ async def test_a_process_is_ready_before_the_first_job(bench: WorkerBench) -> No
     bench.worker(pool=pool, jobs=2, spare=0)
     await bench.source.until(lambda: bench.source.dequeues)
     assert pool.idle == 1
-    await bench.perform("pid")
+    await bench.run_job("pid")
     await bench.until(lambda: pool.idle == 2)
 
 
@@ -142,10 +142,10 @@ async def test_an_idle_process_that_dies_is_replaced(bench: WorkerBench) -> None
     pool = bench.process_pool("tasks")
     bench.module("tasks", PID, "pid")
     bench.worker(pool=pool, jobs=1, spare=0)
-    before = (await bench.perform("pid")).result
+    before = (await bench.run_job("pid")).result
     os.kill(before, signal.SIGKILL)
     # Whether or not it is known that it is dead.
-    assert (await bench.perform("pid")).result != before
+    assert (await bench.run_job("pid")).result != before
 
 
 async def test_a_job_is_not_lost_with_a_process_that_had_not_begun_with_it(
@@ -154,7 +154,7 @@ async def test_a_job_is_not_lost_with_a_process_that_had_not_begun_with_it(
     """Neither while nobody knows yet that the process is dead, nor when it dies with the job."""
     bench.module("tasks", PID, "pid")
     bench.worker(pool=bench.process_pool("tasks"), jobs=1, spare=0)
-    before = (await bench.perform("pid")).result
+    before = (await bench.run_job("pid")).result
     stopped = await bench.source.enqueue("pid", queue="later")
     # It takes the job and does not begin with it.
     os.kill(before, signal.SIGSTOP)
@@ -165,16 +165,16 @@ async def test_a_job_is_not_lost_with_a_process_that_had_not_begun_with_it(
     await bench.source.ended(stopped, job)
     assert [job.state, stopped.state] == ["finished", "finished"]
     assert before not in (job.result, stopped.result)
-    assert (await bench.perform("pid")).state == "finished"
+    assert (await bench.run_job("pid")).state == "finished"
 
 
 async def test_idle_processes_that_are_killed_cost_no_job(bench: WorkerBench) -> None:
     bench.module("tasks", PID, "pid")
     bench.worker(pool=bench.process_pool("tasks"), jobs=1, spare=0)
     for _ in range(5):
-        pid = (await bench.perform("pid")).result
+        pid = (await bench.run_job("pid")).result
         os.kill(pid, signal.SIGKILL)
-        job = await bench.perform("pid")
+        job = await bench.run_job("pid")
         assert job.state == "finished"
         assert job.result != pid
 
@@ -183,24 +183,24 @@ async def test_a_job_that_no_process_survives_fails(bench: WorkerBench) -> None:
     # Dies when it has read the job, before it begins with it.
     bench.module("deadly", PID + DEADLY, "pid", "deadly")
     bench.worker(pool=bench.process_pool("deadly"), jobs=1, spare=0)
-    job = await bench.perform("deadly", "die")
+    job = await bench.run_job("deadly", "die")
     assert job.state == "failed"
     assert job.result == (
         "Job could not be started: 3 worker processes ended before it began,"
         " the last one with exit code: 7, signal: 0"
     )
-    assert (await bench.perform("pid")).state == "finished"
+    assert (await bench.run_job("pid")).state == "finished"
 
 
 async def test_a_job_that_its_process_has_not_begun_can_be_cancelled(bench: WorkerBench) -> None:
     bench.module("tasks", PID, "pid")
     pool = bench.process_pool("tasks")
     bench.worker(pool=pool, jobs=1, spare=0)
-    os.kill((await bench.perform("pid")).result, signal.SIGSTOP)
+    os.kill((await bench.run_job("pid")).result, signal.SIGSTOP)
     job = await bench.source.enqueue("pid")
     await bench.until(lambda: pool.busy)
     await bench.source.cancel(job)
-    assert (await bench.perform("pid")).state == "finished"
+    assert (await bench.run_job("pid")).state == "finished"
     assert job.result == "Job cancelled"
 
 
@@ -215,7 +215,7 @@ async def test_processes_have_the_interpreter_s_flags_and_path(
     text += "    return [list(sys.path), list(sys.flags), sys.warnoptions]\n"
     bench.module("flagged", text, "flags")
     bench.worker(pool=ProcessPool(ChildSettings(modules=["flagged"])))
-    path, flags, options = (await bench.perform("flags")).result
+    path, flags, options = (await bench.run_job("flags")).result
     assert path == [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100, ASYNC240 - as text
     expected = list(sys.flags)
     # The one that a child always has: it is run as a module.
@@ -239,7 +239,7 @@ async def test_a_pool_grows_and_shrinks(bench: WorkerBench) -> None:
     for job in jobs:
         await bench.source.cancel(job)
     worker.resize(jobs=1)
-    assert (await bench.perform("pid")).state == "finished"
+    assert (await bench.run_job("pid")).state == "finished"
     await bench.until(lambda: pool.idle + pool.busy == 1)
 
 
@@ -254,7 +254,7 @@ async def test_what_waits_for_a_process_can_be_cancelled(bench: WorkerBench) -> 
     await bench.source.cancel(second)
     await bench.until(lambda: not pool.waiting)
     await bench.source.cancel(first)
-    assert (await bench.perform("pid")).state == "finished"
+    assert (await bench.run_job("pid")).state == "finished"
 
 
 class OneProcess(ProcessPool):
@@ -308,7 +308,7 @@ async def test_a_task_of_the_main_program_is_refused() -> None:
     registry = Registry()
     registry.add(Task(name="main_task", function=main_task, kind=TaskKind.PROCESS))
     with pytest.raises(ValueError, match="'main_task' is defined in the main program"):
-        await Executor(registry).start(1)
+        await Runner(registry).start(1)
 
 
 async def test_no_process_is_started_for_coroutines_alone() -> None:
@@ -318,12 +318,12 @@ async def test_no_process_is_started_for_coroutines_alone() -> None:
     registry = Registry()
     registry.add(Task(name="nothing", function=nothing, kind=TaskKind.COROUTINE))
     pool = ProcessPool(ChildSettings(modules=["there_is_no_such_module"]))
-    executor = Executor(registry, pool=pool)
-    await executor.start(4)
+    runner = Runner(registry, pool=pool)
+    await runner.start(4)
     assert pool.idle == 0
-    await executor.stop()
+    await runner.stop()
 
 
 def test_a_process_must_perform_a_job() -> None:
-    with pytest.raises(ValueError, match="recycle_after must be at least 1"):
+    with pytest.raises(ValueError, match="recycle_after: expected at least 1"):
         ProcessPool(ChildSettings(), recycle_after=0)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from client.worker_bench import WorkerBench
 from minion_client import Job, Registry, task
-from minion_client._run.job_run import Bounds
-from minion_client._run.runner import Executor
+from minion_client._run.job_run import TaskLimits
+from minion_client._run.runner import Runner
 from minion_wire.sizes import MAX_JOB_BYTES
 
 NOT_JSON = "Task returned something that is not JSON: "
@@ -122,7 +122,7 @@ NAMES = [line.split('"')[1] for line in TASKS.splitlines() if line.startswith("@
 @pytest.fixture
 def tasks(bench: WorkerBench) -> WorkerBench:
     bench.module("tasks", TASKS, *NAMES)
-    bench.pool = bench.process_pool("tasks", env={"MINE": "yes"})
+    bench.pool = bench.process_pool("tasks", env={**os.environ, "MINE": "yes"})
     return bench
 
 
@@ -136,12 +136,12 @@ def alive(pid: int) -> bool:
 
 async def test_a_process_gets_the_job_and_answers(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool)
-    job = await tasks.perform("echo", "x", [1], priority=3, attempts=2, notes={"n": 1})
+    job = await tasks.run_job("echo", "x", [1], priority=3, attempts=2, notes={"n": 1})
     assert job.state == "finished"
     assert job.result == [job.id, "echo", "default", 3, 2, 0, {"n": 1}, ["x", [1]]]
-    pid = (await tasks.perform("pid")).result
+    pid = (await tasks.run_job("pid")).result
     assert pid != os.getpid()
-    assert (await tasks.perform("environment")).result == ["yes", ""]
+    assert (await tasks.run_job("environment")).result == ["yes", ""]
 
 
 @pytest.mark.parametrize(
@@ -163,38 +163,38 @@ async def test_what_goes_wrong_fails_the_job_alone(
     tasks: WorkerBench, task: str, args: list[Any], result: Any
 ) -> None:
     tasks.worker(pool=tasks.pool, jobs=1, spare=0)
-    job = await tasks.perform(task, *args)
+    job = await tasks.run_job(task, *args)
     assert (job.state, job.result) == ("failed", result)
-    assert (await tasks.perform("echo")).state == "finished"
+    assert (await tasks.run_job("echo")).state == "finished"
 
 
 async def test_arguments_that_do_not_fit_fail_the_job(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool)
-    assert "missing 1 required positional argument" in (await tasks.perform("signature")).result
-    assert "exceeds 64-bit range" in (await tasks.perform("echo", 2**70)).result
+    assert "missing 1 required positional argument" in (await tasks.run_job("signature")).result
+    assert "exceeds 64-bit range" in (await tasks.run_job("echo", 2**70)).result
 
 
 async def test_a_task_that_the_process_does_not_know_fails_the_job(tasks: WorkerBench) -> None:
     tasks.module("other", "", "elsewhere")
     tasks.worker(pool=tasks.pool)
-    job = await tasks.perform("elsewhere")
+    job = await tasks.run_job("elsewhere")
     assert job.result == "Unknown task in the worker process: elsewhere"
 
 
 async def test_a_huge_result_fails_the_job(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool)
-    job = await tasks.perform("returns", "'x' * 50_000_000")
+    job = await tasks.run_job("returns", "'x' * 50_000_000")
     assert job.result == f"Result too large: 50000000 bytes, at most {MAX_JOB_BYTES} are allowed"
-    job = await tasks.perform("returns", "'x' * 4_000_000")
+    job = await tasks.run_job("returns", "'x' * 4_000_000")
     assert job.result == "x" * 4_000_000
     # Its text is six times as long.
-    job = await tasks.perform("returns", "'\\x01' * 4_000_000")
+    job = await tasks.run_job("returns", "'\\x01' * 4_000_000")
     assert job.result == "\x01" * 4_000_000
 
 
 async def test_notes_arrive_in_order_before_the_outcome(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool)
-    job = await tasks.perform("notes", 200)
+    job = await tasks.run_job("notes", 200)
     assert job.result == 199
     assert job.notes == {"step": 199, **{f"key{step}": step for step in range(200)}}
     steps = [notes["step"] for _, notes in tasks.source.note_calls]
@@ -206,7 +206,7 @@ async def test_a_timeout_kills_the_process_and_what_it_started(
 ) -> None:
     bench.module("tasks", TASKS, "lingers", timeout=1.5)
     bench.worker(pool=bench.process_pool("tasks"))
-    job = await bench.perform("lingers", str(tmp_path / "job"))
+    job = await bench.run_job("lingers", str(tmp_path / "job"))
     assert job.result == "Job timed out after 1.5 seconds"
     grandchild = int((tmp_path / "job.pids").read_text())
     await bench.until(lambda: not alive(grandchild))
@@ -222,7 +222,7 @@ async def test_a_cancelled_job_is_killed_with_what_it_started(
     assert alive(grandchild)
     await tasks.source.cancel(job)
     await tasks.until(lambda: not alive(grandchild))
-    assert (await tasks.perform("echo")).state == "finished"
+    assert (await tasks.run_job("echo")).state == "finished"
     assert job.result == "Job cancelled"
 
 
@@ -230,7 +230,7 @@ async def test_what_a_task_prints_and_logs_is_no_message(
     tasks: WorkerBench, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tasks.worker(pool=tasks.pool)
-    job = await tasks.perform("prints")
+    job = await tasks.run_job("prints")
     assert (job.state, job.result) == ("finished", None)
     out, err = capfd.readouterr()
     assert out == f"printed {job.id}\n"
@@ -241,7 +241,7 @@ async def test_the_traceback_goes_to_the_log(
     tasks: WorkerBench, capfd: pytest.CaptureFixture[str]
 ) -> None:
     tasks.worker(pool=tasks.pool)
-    job = await tasks.perform("raises", "oh no")
+    job = await tasks.run_job("raises", "oh no")
     err = capfd.readouterr().err
     assert f"Job {job.id} (raises) failed" in err
     assert "RuntimeError: oh no" in err
@@ -252,27 +252,27 @@ async def test_a_task_leaves_no_trace_for_the_next(tasks: WorkerBench, tmp_path:
     tasks.worker(pool=tasks.pool, jobs=1, spare=0)
     here = Path.cwd()
     for _ in range(2):
-        job = await tasks.perform("wanders", str(tmp_path))
+        job = await tasks.run_job("wanders", str(tmp_path))
         assert job.result == str(here)
 
 
 async def test_a_fork_of_a_task_does_not_answer(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool, jobs=1, spare=0)
-    assert [(await tasks.perform("forks")).result for _ in range(3)] == ["parent"] * 3
+    assert [(await tasks.run_job("forks")).result for _ in range(3)] == ["parent"] * 3
 
 
 async def test_garbage_on_the_socket_ends_the_process(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool, jobs=1, spare=0)
-    job = await tasks.perform("garbage")
+    job = await tasks.run_job("garbage")
     assert job.result == "Job wrote to the connection of its worker process"
-    assert (await tasks.perform("echo")).state == "finished"
+    assert (await tasks.run_job("echo")).state == "finished"
 
 
 async def test_a_thread_of_an_ended_job_writes_into_no_notes(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool, jobs=1, spare=0)
-    assert (await tasks.perform("leftover")).result == "left"
+    assert (await tasks.run_job("leftover")).result == "left"
     for _ in range(20):
-        assert (await tasks.perform("echo")).notes == {}
+        assert (await tasks.run_job("echo")).notes == {}
 
 
 async def test_stopping_kills_after_the_grace(tasks: WorkerBench, tmp_path: Path) -> None:
@@ -294,7 +294,10 @@ async def test_processes_and_descriptors_do_not_leak(tasks: WorkerBench) -> None
     descriptors = open_descriptors()
     children = child_processes()
     worker = tasks.worker(
-        pool=tasks.process_pool("tasks", recycle_after=20), bounds=Bounds(), jobs=3, spare=0
+        pool=tasks.process_pool("tasks", recycle_after=20),
+        task_limits=TaskLimits(),
+        jobs=3,
+        spare=0,
     )
     jobs = [
         await tasks.source.enqueue("crashes", signal.SIGKILL)
@@ -330,4 +333,4 @@ async def test_a_function_that_processes_would_not_find_is_refused() -> None:
         pass
 
     with pytest.raises(ValueError, match="'lonely' is in a registry of its own"):
-        await Executor(registry).start(1)
+        await Runner(registry).start(1)

@@ -63,10 +63,10 @@ def test_a_limit_of_none_leaves_a_task_out_for_good() -> None:
 @pytest.mark.parametrize(
     ("jobs", "spare", "limits", "text"),
     [
-        (-1, 1, {}, "jobs must not be negative"),
-        (1, -1, {}, "spare must not be negative"),
-        (0, 0, {}, "jobs and spare must not both be 0"),
-        (1, 1, {"a": -2}, r"limits\[a\] must not be negative"),
+        (-1, 1, {}, "jobs: expected 0 or more"),
+        (1, -1, {}, "spare: expected 0 or more"),
+        (0, 0, {}, "jobs: expected at least 1 without spare slots"),
+        (1, 1, {"a": -2}, r"limits\[a\]: expected 0 or more"),
     ],
 )
 def test_numbers_out_of_range_are_refused(
@@ -93,7 +93,7 @@ def test_slots_can_be_changed_while_jobs_run() -> None:
     assert made.next_claim() == Claim(tasks=TASKS, min_priority=5, max_jobs=1)
     made.resize(spare=0)
     assert made.next_claim() is None
-    with pytest.raises(ValueError, match="jobs must not be negative"):
+    with pytest.raises(ValueError, match="jobs: expected 0 or more"):
         made.resize(jobs=-1)
 
 

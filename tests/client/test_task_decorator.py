@@ -50,9 +50,9 @@ def test_two_functions_must_not_share_a_name() -> None:
     [
         ("", {}, "1 to 255 characters"),
         ("x" * 256, {}, "1 to 255 characters"),
-        ("x", {"timeout": 0}, "timeout must be a positive number of seconds, not 0"),
-        ("x", {"timeout": math.nan}, "timeout must be a positive number"),
-        ("x", {"timeout": math.inf}, "timeout must be a positive number"),
+        ("x", {"timeout": 0}, "timeout: expected a positive number of seconds, got 0"),
+        ("x", {"timeout": math.nan}, "timeout: expected a positive number"),
+        ("x", {"timeout": math.inf}, "timeout: expected a positive number"),
     ],
 )
 def test_bad_arguments_are_refused(name: str, options: dict[str, Any], text: str) -> None:
@@ -160,6 +160,7 @@ def test_what_a_task_adds_to_a_line_of_its_log_is_kept(caplog: pytest.LogCapture
     assert (two["job"], "page" in two) == (7, False)
 
 
+@pytest.mark.program
 def test_defining_tasks_imports_neither_grpc_nor_asyncio() -> None:
     heavy = {"grpc", "google.protobuf", "minion", "minion_server", "asyncio", "starlette"}
     code = f"import minion_client._run.child, sys; print(sorted({heavy} & set(sys.modules)))"

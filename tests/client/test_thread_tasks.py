@@ -17,7 +17,7 @@ async def test_a_thread_performs_and_notes(bench: WorkerBench) -> None:
         return [text, threading.current_thread() is threading.main_thread()]
 
     bench.worker()
-    job = await bench.perform("threaded", "x")
+    job = await bench.run_job("threaded", "x")
     assert (job.state, job.result, job.notes) == ("finished", ["x", False], {"step": 2})
 
 
@@ -37,7 +37,7 @@ async def test_what_a_thread_raises_fails_the_job(
         raise error
 
     bench.worker()
-    job = await bench.perform("threaded")
+    job = await bench.run_job("threaded")
     assert (job.state, job.result) == ("failed", result)
 
 
@@ -47,7 +47,7 @@ async def test_a_result_of_a_thread_must_be_json(bench: WorkerBench) -> None:
         return b""
 
     bench.worker()
-    job = await bench.perform("threaded")
+    job = await bench.run_job("threaded")
     text = "Task returned something that is not JSON: $: expected a JSON value, got bytes"
     assert job.result == text
 
@@ -67,7 +67,7 @@ async def test_a_timeout_reaches_a_thread_when_it_looks(bench: WorkerBench) -> N
         return "ignored"
 
     bench.worker()
-    job = await bench.perform("threaded")
+    job = await bench.run_job("threaded")
     assert (job.state, job.result) == ("failed", "Job timed out after 0.02 seconds")
     assert (seen, job.notes) == (["raised", "raised"], {})
 

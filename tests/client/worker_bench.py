@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minion_client._run.job_run import Bounds
+from minion_client._run.job_run import TaskLimits
 from minion_client._run.pool import ProcessPool
 from minion_client._run.process import ChildSettings
-from minion_client._run.runner import Executor
+from minion_client._run.runner import Runner
 from minion_client._work.work_call import SentCommand
 from minion_client.backoff import Backoff
 from minion_client.source import Outcome
@@ -201,21 +202,26 @@ class WorkerBench:
             )
 
     def process_pool(self, *modules: str, recycle_after: int = 100, **settings: Any) -> ProcessPool:
+        path = [str(self.modules), *settings.pop("import_path", sys.path)]
         return ProcessPool(
-            ChildSettings(modules=modules, path=[str(self.modules)], **settings),
+            ChildSettings(modules=modules, import_path=path, **settings),
             recycle_after=recycle_after,
             backoff=Backoff(initial=0.01, maximum=0.05),
         )
 
     def worker(
-        self, *, pool: ProcessPool | None = None, bounds: Bounds | None = None, **options: Any
+        self,
+        *,
+        pool: ProcessPool | None = None,
+        task_limits: TaskLimits | None = None,
+        **options: Any,
     ) -> Worker:
         """Start a worker."""
-        bounds = bounds or Bounds(cancel_grace=0.1)
-        executor = Executor(self.registry, bounds=bounds, pool=pool)
+        limits = task_limits or TaskLimits(cancel_grace=0.1)
+        runner = Runner(self.registry, limits=limits, pool=pool)
         backoff = Backoff(initial=0.001, maximum=0.01)
         options = {"backoff": backoff, **options}
-        worker = Worker(self.source, self.registry, executor=executor, **options)
+        worker = Worker(self.source, self.registry, runner=runner, **options)
         self.runs.append(asyncio.create_task(worker.run()))
         return worker
 
@@ -231,7 +237,7 @@ class WorkerBench:
             await asyncio.gather(*self.runs)
         self.runs.clear()
 
-    async def perform(self, task: str, *args: JsonValue, **options: Any) -> MemoryJob:
+    async def run_job(self, task: str, *args: JsonValue, **options: Any) -> MemoryJob:
         """Enqueue a job and wait until it has ended."""
         job = await self.source.enqueue(task, *args, **options)
         await self.source.ended(job)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.processes import MinionProcess, serve_arguments
+from support.processes import MinionProcess, serve_arguments, starting
 
 Serve = Callable[..., MinionProcess]
 
@@ -18,18 +18,9 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(home: Path) -> Iterator[Serve]:
-    """Start a `minion` command that serves; it ends with the test, and its log has no defects."""
-    started: list[MinionProcess] = []
-
-    def run(*arguments: str, **env: str) -> MinionProcess:
-        started.append(MinionProcess(home, *arguments, **env))
-        return started[-1]
-
-    yield run
-    for one in started:
-        if one.process.poll() is None:
-            one.kill()
-        assert one.tracebacks() == []
+    """Start a `minion` command that serves."""
+    with starting(home) as start:
+        yield start
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import threading
 from collections import Counter
@@ -14,9 +15,15 @@ from typing import Any
 
 import pytest
 from e2e.conftest import Serve
+from minion_server.cli import db
+from minion_server.cli.main import main
+from minion_server.cli.moving import move_queue
+from minion_server.domain.errors import Conflict
 from minion_server.domain.job import Claim, NewJob
 from minion_server.domain.worker import Registration
-from minion_server.storage.sqlite import SqliteStorage
+from minion_server.storage.postgresql import PostgresTransfer
+from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer, schema
+from support.commits import ALLOW_COMMITS, end_sessions, until_waiting, waiting_commits
 from support.postgresql import PostgresServer, database_of
 from support.processes import BIN, MinionProcess, environment, minion, until
 
@@ -156,22 +163,30 @@ def test_a_move_that_cannot_be_is_refused_before_it_begins(
 async def leave_active_job(path: Path) -> None:
     storage = SqliteStorage(path)
     await storage.open()
-    await storage.enqueue([NewJob(task="foo")])
-    worker = await storage.register_worker(Registration(host="h", pid=1))
-    assert await storage.claim_jobs(worker, Claim(queues=["default"], max_jobs=1))
+    await leave_running(storage)
     await storage.close()
 
 
-def test_a_queue_that_could_not_be_reopened_says_how_to(home: Path) -> None:
-    path = home / "a.db"
-    asyncio.run(leave_active_job(path))
-    moving = subprocess.Popen(
-        [BIN / "minion", "db", "copy", f"sqlite:///{home}/b.db", "--database", f"sqlite:///{path}"],
+async def leave_running(storage: SqliteStorage) -> None:
+    await storage.enqueue([NewJob(task="foo")])
+    worker = await storage.register_worker(Registration(host="h", pid=1))
+    assert await storage.claim_jobs(worker, Claim(queues=["default"], max_jobs=1))
+
+
+def start_move(home: Path, source: str, target: str, *flags: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [BIN / "minion", "db", "copy", target, "--database", source, *flags],
         cwd=home,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(home),
     )
+
+
+def test_a_queue_that_could_not_be_reopened_says_how_to(home: Path) -> None:
+    path = home / "a.db"
+    asyncio.run(leave_active_job(path))
+    moving = start_move(home, f"sqlite:///{path}", f"sqlite:///{home}/b.db")
     until(lambda: status(f"sqlite:///{path}", home)["closed"])
     path.rename(home / "away.db")
     _, stderr = moving.communicate(timeout=30)
@@ -179,3 +194,86 @@ def test_a_queue_that_could_not_be_reopened_says_how_to(home: Path) -> None:
     assert "`minion db reopen`" in stderr
     assert f"there is no database at {path}" in stderr
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_move_that_is_stopped_leaves_the_queue_where_it_was(
+    home: Path, number: signal.Signals
+) -> None:
+    source = f"sqlite:///{home}/a.db"
+    asyncio.run(leave_active_job(home / "a.db"))
+    moving = start_move(home, source, f"sqlite:///{home}/b.db")
+    until(lambda: status(source, home)["closed"])
+    moving.send_signal(number)
+    assert moving.communicate(timeout=30)[1] == ""
+    assert moving.returncode == 130
+    assert status(source, home)["closed"] == ""
+    assert not (home / "b.db").exists()
+
+
+class SlowToHold(SqliteTransfer):
+    """Gets a signal as soon as the queue is held."""
+
+    async def hold(self) -> None:
+        await super().hold()
+        signal.raise_signal(signal.SIGINT)
+        await asyncio.sleep(0)
+
+
+def test_a_move_that_is_stopped_as_it_begins_leaves_the_queue_where_it_was(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = home / "a.db"
+    asyncio.run(leave_active_job(source))
+    transfers = iter([SlowToHold(source), SqliteTransfer(home / "b.db")])
+    monkeypatch.setattr(db, "open_transfer", lambda _url: next(transfers))
+    assert main(["db", "copy", "sqlite:///b.db", "--database", "sqlite:///a.db"]) == 130
+    assert status(f"sqlite:///{source}", home)["closed"] == ""
+
+
+async def test_a_move_that_is_stopped_too_late_goes_through(home: Path, database: str) -> None:
+    source = f"sqlite:///{home}/a.db"
+    await leave_active_job(home / "a.db")
+    await PostgresTransfer(database).upgrade()
+    async with waiting_commits(database) as session:
+        moving = start_move(home, source, database, "--wait", "0")
+        await until_waiting(session, "COMMIT")
+        moving.send_signal(signal.SIGINT)
+        assert moving.stderr is not None
+        lines = [moving.stderr.readline() for _ in range(2)]
+        assert "too late to stop" in lines[1]
+        await session.execute(ALLOW_COMMITS)
+        assert moving.communicate(timeout=30)[1] == ""
+    assert moving.returncode == 0
+    assert status(source, home)["closed"] == "its queue has been moved elsewhere"
+    assert status(database, home)["jobs"]["active"] == 1
+
+
+async def test_a_queue_that_may_have_been_moved_is_not_opened(home: Path, database: str) -> None:
+    source = f"sqlite:///{home}/a.db"
+    await leave_active_job(home / "a.db")
+    await PostgresTransfer(database).upgrade()
+    async with waiting_commits(database) as session:
+        moving = start_move(home, source, database, "--wait", "0")
+        await end_sessions(session, "COMMIT")
+        _, stderr = moving.communicate(timeout=30)
+    assert moving.returncode == 2
+    assert "it is not known whether the queue is at postgresql://" in stderr
+    assert "`minion db status`" in stderr
+    assert "`minion db reopen`" in stderr
+    assert "Traceback" not in stderr
+    assert status(source, home)["closed"] == "its queue has been moved elsewhere"
+
+
+async def test_a_queue_of_an_older_schema_is_not_held_while_it_is_served(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = SqliteTransfer(home / "a.db"), SqliteTransfer(home / "b.db")
+    storage = SqliteStorage(home / "a.db")
+    await storage.open()
+    known = schema.migrations()
+    monkeypatch.setattr(schema, "migrations", lambda: [*known, "CREATE TABLE later (id)"])
+    await leave_running(storage)
+    with pytest.raises(Conflict, match="cannot upgrade the schema"):
+        await move_queue(source, target, 3_600)
+    await storage.close()

@@ -72,6 +72,7 @@ async def test_workers_elsewhere_have_time_to_come_back(bench: Bench) -> None:
     assert report.missing_workers == report.abandoned_jobs == 1
 
 
+@pytest.mark.program
 async def test_of_a_shared_store_only_the_dead_of_this_namespace_are_known(
     bench: Bench, dead_pid: int
 ) -> None:
@@ -90,6 +91,7 @@ async def test_of_a_shared_store_only_the_dead_of_this_namespace_are_known(
     assert sorted(await failed_after_recovery(bench)) == dead
 
 
+@pytest.mark.program
 async def test_where_there_is_no_telling_nobody_is_known_to_be_dead(
     bench: Bench, dead_pid: int
 ) -> None:

@@ -48,7 +48,7 @@ JSON_PIECES = [
 
 
 def send(server: MinionProcess, data: bytes) -> bytes:
-    """Send bytes as they are, and answer what comes back until the server closes."""
+    """Send bytes as they are, and return what comes back until the server closes."""
     host, _, port = server.url.removeprefix("http://").rpartition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(data)
@@ -63,7 +63,7 @@ def send(server: MinionProcess, data: bytes) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    """Answer the status of an HTTP answer, 0 if there is none."""
+    """Return the status of an HTTP answer, 0 if there is none."""
     return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
 
 

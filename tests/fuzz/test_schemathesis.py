@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
-from minion_rest_bridge.comments import load_comments
-from minion_rest_bridge.openapi import describe
-from minion_rest_bridge.services import load_services
-from schemathesis import GenerationMode
-from schemathesis.checks import CHECKS, load_all_checks
+from minion_rest_bridge.openapi import describe, load_comments
+from minion_rest_bridge.rules import load_services
 from support.processes import AUTHORIZED, MinionProcess
 
 EXAMPLES = 30
@@ -28,23 +26,43 @@ CHECKED = (
 # stands in a query can be the name of a lock.
 LENIENT = ("POST /api/minion/", "GET /healthz", "GET /v1/locks")
 
-load_all_checks()
-schema = schemathesis.openapi.from_dict(describe(load_services(), load_comments()))
-found: list[Any] = list(schema.get_all_operations())
-operations = {operation.label: operation for operation in (one.ok() for one in found)}
+DESCRIPTION = describe(load_services(), load_comments())
+OPERATIONS = [
+    f"{method.upper()} {path}"
+    for path, methods in DESCRIPTION["paths"].items()
+    for method in methods
+]
+
+
+@pytest.fixture(scope="module")
+def schemathesis() -> ModuleType:
+    """The library, with its checks: only processes that run these tests spend a second on it."""
+    import_module("schemathesis.checks").load_all_checks()
+    return import_module("schemathesis")
+
+
+@pytest.fixture(scope="module")
+def schema(schemathesis: Any) -> Any:
+    return schemathesis.openapi.from_dict(DESCRIPTION)
+
+
+@pytest.fixture(scope="module")
+def operations(schema: Any) -> dict[str, Any]:
+    found = [result.ok() for result in schema.get_all_operations()]
+    return {operation.label: operation for operation in found}
 
 
 @pytest.mark.parametrize(
     ("label", "mode"),
     [
         (label, mode)
-        for label in operations
-        for mode in (GenerationMode.POSITIVE, GenerationMode.NEGATIVE)
-        if (label, mode) != ("GET /healthz", GenerationMode.NEGATIVE)
+        for label in OPERATIONS
+        for mode in ("positive", "negative")
+        if (label, mode) != ("GET /healthz", "negative")
     ],
 )
 def test_every_operation_keeps_to_its_description(
-    server: MinionProcess, label: str, mode: GenerationMode
+    server: MinionProcess, schemathesis: Any, operations: dict[str, Any], label: str, mode: str
 ) -> None:
     headers = dict(AUTHORIZED)
     if label.endswith(":watch"):
@@ -54,7 +72,9 @@ def test_every_operation_keeps_to_its_description(
     names = list(CHECKED)
     if not label.startswith(LENIENT):
         names.append("negative_data_rejection")
-    checks = CHECKS.get_by_names(names)
+    checks = schemathesis.checks.CHECKS.get_by_names(names)
+    generation_mode = schemathesis.GenerationMode(mode)
+    cases = operations[label].as_strategy(generation_mode=generation_mode)
 
     @settings(
         max_examples=EXAMPLES,
@@ -64,13 +84,16 @@ def test_every_operation_keeps_to_its_description(
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(case=operations[label].as_strategy(generation_mode=mode))
+    @given(case=cases)
     def check(case: Any) -> None:
         case.call_and_validate(base_url=server.url, headers=headers, checks=checks)
 
     check()
 
 
-def test_the_description_is_the_one_that_is_served(server: MinionProcess) -> None:
+def test_the_description_is_the_one_that_is_served(
+    server: MinionProcess, schema: Any, operations: dict[str, Any]
+) -> None:
     assert server.get("/openapi.json").json() == schema.raw_schema
+    assert list(operations) == OPERATIONS
     assert len(operations) >= 16

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support.perl import PerlMinion, PerlWorker
-from support.processes import MinionProcess, serve_arguments
+from support.processes import MinionProcess, serve_arguments, starting
 
 Serve = Callable[..., MinionProcess]
 Perl = Callable[[str, str], PerlMinion]
@@ -17,17 +17,8 @@ PerlWork = Callable[[str, str], PerlWorker]
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Serve]:
     """Start `minion serve` on the data in the test's folder, or on a database."""
-    started: list[MinionProcess] = []
-
-    def run(*flags: str) -> MinionProcess:
-        started.append(MinionProcess(tmp_path, *serve_arguments(tmp_path, flags)))
-        return started[-1]
-
-    yield run
-    for one in started:
-        if one.process.poll() is None:
-            one.kill()
-        assert one.tracebacks() == []
+    with starting(tmp_path) as start:
+        yield lambda *flags: start(*serve_arguments(tmp_path, flags))
 
 
 @pytest.fixture

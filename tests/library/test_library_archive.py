@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from minion_server.library.archive import Page, in_reading_order, is_page, open_archive
+from minion_server.library.archive import open_archive
 from minion_server.library.errors import PageError, RefusedError
+from minion_server.library.pages import Page, in_reading_order, is_page
 from minion_server.library.settings import Limits
 
 

@@ -68,6 +68,7 @@ def test_importing_the_library_registers_its_tasks() -> None:
         assert registered.timeout is not None
 
 
+@pytest.mark.program
 def test_importing_the_library_imports_nothing_slow() -> None:
     script = (
         "import sys, minion_server.library;"

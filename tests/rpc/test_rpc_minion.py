@@ -47,6 +47,7 @@ def test_a_retry_cannot_give_parents_and_take_them_away() -> None:
         convert.to_retry_options(request)
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("duration", [Duration(), Duration(seconds=-3600), Duration(nanos=-1)])
 async def test_a_lock_of_no_duration_is_only_asked_for(bench: Bench, duration: Duration) -> None:
     locks = LockService(bench.storage)
@@ -57,6 +58,7 @@ async def test_a_lock_of_no_duration_is_only_asked_for(bench: Bench, duration: D
     assert not (await locks.AcquireLock(asked, CONTEXT)).acquired
 
 
+@pytest.mark.program
 async def test_repair_heeds_what_it_is_given_and_the_settings_else(bench: Bench) -> None:
     admin = AdminService(bench.storage, ())
     worker = await bench.worker()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from minion_server.domain.errors import JobNotFound, MinionError, WorkerNotFound
@@ -16,9 +16,9 @@ from minion_server.domain.job import (
     RetryOptions,
     blocks,
 )
-from minion_server.domain.maintenance import JOB_STUCK, WORKER_WENT_AWAY
 from minion_server.domain.policy import Retention, minion_backoff
 from minion_server.domain.worker import Registration
+from minion_wire.failure import JOB_STUCK, WORKER_WENT_AWAY
 from support.bench import START
 
 Fields = dict[str, Any]
@@ -254,3 +254,39 @@ class Model:
 
 def without_nulls(notes: Mapping[str, Any]) -> Fields:
     return {name: value for name, value in notes.items() if value is not None}
+
+
+def page_of(
+    records: Iterable[Any],
+    wanted: Mapping[str, Any],
+    *,
+    limit: int,
+    offset: int = 0,
+    below: int | None = None,
+) -> tuple[list[Any], int]:
+    """Return a page of records, and how many the filter selects, as every list of a store has them.
+
+    Args:
+        records: All jobs, workers, locks or schedules.
+        wanted: The fields of the filter.
+        limit: Length of the page.
+        offset: Number of records to skip.
+        below: Only ids lower than this; it does not change the total.
+    """
+    selected = [
+        record
+        for record in sorted(records, key=lambda record: record.id, reverse=True)
+        if all(_selects(name, value, record) for name, value in wanted.items())
+    ]
+    rest = [record for record in selected if below is None or record.id < below]
+    return rest[offset : offset + limit], len(selected)
+
+
+def _selects(name: str, value: Any, record: Any) -> bool:
+    match name:
+        case "before":
+            return value is None or record.id < value
+        case "notes":
+            return not value or not record.notes.keys().isdisjoint(value)
+        case _:
+            return not value or getattr(record, name.removesuffix("s")) in value

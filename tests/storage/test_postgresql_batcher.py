@@ -16,7 +16,7 @@ async def _turns(number: int) -> None:
         await asyncio.sleep(0)
 
 
-async def test_whenever_one_asks_it_is_answered() -> None:
+async def test_every_call_returns_its_results() -> None:
     rng = random.Random(3)
 
     async def send(requests: list[int]) -> Sequence[int]:
@@ -37,7 +37,7 @@ async def test_whenever_one_asks_it_is_answered() -> None:
         await batcher.send([1])
 
 
-async def test_who_waits_together_goes_together() -> None:
+async def test_calls_that_wait_together_are_sent_together() -> None:
     sent: list[list[int]] = []
 
     async def send(requests: list[int]) -> Sequence[int]:
@@ -50,7 +50,7 @@ async def test_who_waits_together_goes_together() -> None:
     assert [len(some) for some in sent] == [10, 10, 5]
 
 
-async def test_the_one_to_blame_fails_alone_and_an_outage_all() -> None:
+async def test_the_call_at_fault_fails_alone_and_an_outage_fails_all() -> None:
     async def send(requests: list[int]) -> Sequence[int]:
         if 99 in requests:
             raise Unavailable("out of reach")

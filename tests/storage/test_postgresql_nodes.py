@@ -22,7 +22,7 @@ from support.waiting import reached
 
 FOO = Claim(queues=["default"], tasks=["foo"], max_jobs=100)
 
-# What Perl Minion sends, in its words.
+# Statements of Perl Minion, as it sends them.
 PERL_ENQUEUE = """
     INSERT INTO minion_jobs (args, attempts, delayed, expires, lax, notes, parents, priority, queue,
       task)
@@ -52,24 +52,24 @@ PERL_RETRY = """
 
 
 class Node:
-    """A store, and what it was told."""
+    """A store, and the changes that it notified its listener of."""
 
     def __init__(self, url: str, **settings: Any) -> None:
         self.storage = PostgresStorage(url, **settings)
         self.changes: list[Changes] = []
-        self._told = asyncio.Event()
-        self.storage.subscribe(self._hear)
+        self._notified = asyncio.Event()
+        self.storage.subscribe(self._receive)
 
-    def _hear(self, changes: Changes) -> None:
+    def _receive(self, changes: Changes) -> None:
         self.changes.append(changes)
-        self._told.set()
+        self._notified.set()
 
     async def hears(self, what: Callable[[Changes], object]) -> None:
-        """Wait until it was told something."""
+        """Wait until its listener was notified of some change."""
         async with asyncio.timeout(10):
             while not any(map(what, self.changes)):
-                self._told.clear()
-                await self._told.wait()
+                self._notified.clear()
+                await self._notified.wait()
 
     async def enqueue(self, **fields: object) -> int:
         (one,) = await self.storage.enqueue([NewJob(task="foo", **fields)])  # type: ignore[arg-type]  # the test knows
@@ -85,7 +85,7 @@ async def url(postgresql: PostgresServer) -> AsyncIterator[str]:
 
 @pytest.fixture(params=["listening", "pooled"])
 async def nodes(url: str, request: pytest.FixtureRequest) -> AsyncIterator[list[Node]]:
-    """Two servers; in the second run, behind PgBouncer, which knows no LISTEN."""
+    """Two servers; in the second run, behind PgBouncer, where LISTEN does not work."""
     if request.param == "listening":
         nodes = [Node(url, look_seconds=3_600, poll_seconds=3_600) for _ in range(2)]
     else:
@@ -276,7 +276,7 @@ async def test_a_schedule_fires_once_whoever_asks(url: str, perl: asyncpg.Connec
     await perl.execute("UPDATE minion_schedules SET next_run = now() - interval '10 minutes'")
     fired = await asyncio.gather(*(n.storage.dispatch_schedules() for n in nodes for _ in "123"))
     assert sorted(one.name for some in fired for one in some) == ["a", "b"]
-    # While Perl Minion dispatches, nobody else does.
+    # While Perl Minion dispatches, no server does.
     await perl.execute("UPDATE minion_schedules SET next_run = now() - interval '10 minutes'")
     async with perl.transaction():
         assert await perl.fetchval("SELECT pg_try_advisory_xact_lock(hashtext('minion.schedules'))")
@@ -285,7 +285,7 @@ async def test_a_schedule_fires_once_whoever_asks(url: str, perl: asyncpg.Connec
         await node.storage.close()
 
 
-async def test_what_was_told_while_it_could_not_hear_is_found_out(
+async def test_changes_during_a_gap_of_notifications_are_found(
     url: str, perl: asyncpg.Connection
 ) -> None:
     here, there = Node(url, look_seconds=3_600, poll_seconds=3_600), Node(url, look_seconds=3_600)
@@ -357,8 +357,10 @@ async def test_a_claim_is_woken_when_jobs_were_locked_just_then(
     await node.storage.close()
 
 
-async def test_all_that_a_claim_settles_is_told(url: str, perl: asyncpg.Connection) -> None:
-    """A claim that finds its job blocked after all settles a second time."""
+async def test_listeners_are_notified_of_all_that_a_claim_stages(
+    url: str, perl: asyncpg.Connection
+) -> None:
+    """A claim that finds its job blocked after all stages jobs a second time."""
     node = Node(url, look_seconds=3_600, poll_seconds=3_600)
     await node.storage.open()
     worker = await _work(node)
@@ -380,12 +382,12 @@ async def test_all_that_a_claim_settles_is_told(url: str, perl: asyncpg.Connecti
     )
     node.changes.clear()
     assert await node.storage.claim_jobs(worker, FOO) == []
-    told = [changes.ready.get(("other", "foo")) for changes in node.changes]
-    assert sum(ready.count for ready in told if ready is not None) == 1_500
+    ready = [changes.ready.get(("other", "foo")) for changes in node.changes]
+    assert sum(one.count for one in ready if one is not None) == 1_500
     await node.storage.close()
 
 
-async def test_no_error_ends_what_tells_other_servers(
+async def test_no_error_ends_the_announcements(
     url: str, perl: asyncpg.Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     here, there = (Node(url, look_seconds=3_600, poll_seconds=3_600) for _ in range(2))
@@ -403,7 +405,7 @@ async def test_no_error_ends_what_tells_other_servers(
         await node.storage.close()
 
 
-async def test_a_pooler_that_passes_on_no_setting_is_told_of(
+async def test_a_pooler_that_passes_on_no_setting_is_refused(
     url: str, pgbouncer: PgBouncer
 ) -> None:
     pooled = pgbouncer.url(database_of(url))

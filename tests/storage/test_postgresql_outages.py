@@ -31,7 +31,7 @@ ANY = Claim(queues=["default"], tasks=["foo"], max_jobs=5)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """A server of these tests' own, since they break it."""
+    """A server for these tests alone, since they break it."""
     with serving() as server:
         yield server
 
@@ -72,7 +72,7 @@ async def _end_sessions(server: PostgresServer, name: str) -> None:
 async def _work(
     storage: PostgresStorage, break_it: Callable[[], Awaitable[None]], breaks: int
 ) -> None:
-    """Enqueue and perform jobs while it breaks; each is to end once."""
+    """Enqueue, claim and end jobs while connections break; each must end once."""
     ended: Counter[int] = Counter()
     acknowledged: list[int] = []
 
@@ -81,7 +81,7 @@ async def _work(
             enqueued = await storage.enqueue([NewJob(task="foo"), NewJob(task="foo", attempts=2)])
             acknowledged.extend(one.id for one in enqueued)
 
-    async def perform() -> None:
+    async def work() -> None:
         worker = await storage.register_worker(Registration(host="h", pid=1))
         while len(ended) < JOBS:
             jobs = await storage.claim_jobs(worker, ANY)
@@ -103,7 +103,7 @@ async def _work(
         for _ in range(10):
             group.create_task(enqueue(JOBS // 20))
         for _ in range(4):
-            group.create_task(perform())
+            group.create_task(work())
         group.create_task(break_often())
     page = await storage.list_jobs(JobFilter(), limit=1_000)
     assert page.total == JOBS
@@ -156,7 +156,7 @@ async def test_connections_that_died_without_a_word_are_found_dead_together(
             await storage.stats()
 
 
-async def test_a_listener_that_died_tells_of_the_other_connections(
+async def test_a_dead_listening_connection_ends_the_others(
     server: PostgresServer, name: str, open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notifications, "PROBE_SECONDS", 0.1)
@@ -170,7 +170,7 @@ async def test_a_listener_that_died_tells_of_the_other_connections(
             await asyncio.gather(*(storage.stats() for _ in range(8)))
 
 
-async def test_who_cannot_reach_it_is_told_so_in_time(
+async def test_steps_fail_in_time_while_it_is_out_of_reach(
     server: PostgresServer, name: str, open_store: Open
 ) -> None:
     storage = await open_store(server.url(name), patience=0.3)
@@ -189,7 +189,7 @@ async def test_who_cannot_reach_it_is_told_so_in_time(
         await storage.enqueue([NewJob(task="foo")])
 
 
-async def test_a_database_that_is_not_there_is_told_so(server: PostgresServer) -> None:
+async def test_a_database_that_does_not_exist_is_refused(server: PostgresServer) -> None:
     with pytest.raises(Conflict, match="nothing_here"):
         await PostgresStorage(server.url("nothing_here")).open()
     with pytest.raises(Unavailable):
@@ -228,7 +228,7 @@ async def test_few_connections_serve_many_callers(
 async def test_a_step_whose_answer_is_lost_is_taken_once(
     server: PostgresServer, name: str, open_store: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As after a commit whose answer was lost, each step is asked for a second time."""
+    """Each step is repeated, as after a commit whose response was lost."""
     storage = await open_store(server.url(name))
     fetchval = Database.fetchval
 
@@ -293,7 +293,7 @@ async def test_while_the_database_is_down_no_worker_is_missed(
     await asyncio.sleep(1)
     await asyncio.to_thread(server.start)
     assert await storage.repair(short) == RepairReport()
-    # It has as long to be heard as it always has.
+    # It has the usual time to be heard again.
     await asyncio.sleep(1)
     report = await storage.repair(short)
     assert (report.missing_workers, report.abandoned_jobs) == (1, 1)
@@ -314,7 +314,7 @@ async def test_after_a_crash_a_worker_is_given_its_own_heartbeats_time(
     server: PostgresServer, name: str, open_store: Open
 ) -> None:
     storage = await open_store(server.url(name))
-    # Perl Minion's are heard of every five minutes, and say so.
+    # Perl Minion's workers have a heartbeat of five minutes, which their status states.
     status = {"heartbeat_interval": 300}
     perl = await storage.register_worker(Registration(host="h", pid=1, status=status))
     await storage.enqueue([NewJob(task="foo")])
@@ -349,7 +349,7 @@ async def test_one_bad_request_does_not_fail_its_neighbours(
 ) -> None:
     storage = await open_store(server.url(name))
     good = [storage.enqueue([NewJob(task="foo", args=[n])]) for n in range(20)]
-    # Nobody would let it come here: no database keeps a NUL character.
+    # No caller sends it in fact: no database keeps a NUL character.
     bad = storage.enqueue([NewJob(task="foo"), NewJob(task="foo", args=["\0"])])
     answers = await asyncio.gather(*good[:10], bad, *good[10:], return_exceptions=True)
     assert isinstance(answers.pop(10), Invalid)
@@ -377,7 +377,7 @@ FAILING = """
         ("42501", Unavailable, "refuses this: no room"),
     ],
 )
-async def test_what_waiting_does_not_mend_is_told_at_once(
+async def test_errors_that_waiting_does_not_mend_are_raised_at_once(
     server: PostgresServer,
     name: str,
     open_store: Open,
@@ -393,7 +393,7 @@ async def test_what_waiting_does_not_mend_is_told_at_once(
     assert (await storage.stats()).inactive_jobs == 0
 
 
-async def test_a_role_that_may_not_log_in_is_told_of_and_comes_back(
+async def test_a_role_that_may_not_log_in_raises_and_comes_back(
     server: PostgresServer, name: str, open_store: Open, caplog: pytest.LogCaptureFixture
 ) -> None:
     storage = await open_store(server.url(name))
@@ -411,7 +411,7 @@ async def test_a_role_that_may_not_log_in_is_told_of_and_comes_back(
     await storage.stats()
 
 
-async def test_a_database_that_became_a_standby_is_told_of(
+async def test_a_database_that_became_a_standby_raises(
     server: PostgresServer, name: str, open_store: Open
 ) -> None:
     storage = await open_store(server.url(name), patience=0.3)
@@ -424,7 +424,7 @@ async def test_a_database_that_became_a_standby_is_told_of(
     await slow.enqueue([NewJob(task="foo")])
 
 
-async def test_a_first_host_that_answers_nothing_leaves_time_for_the_next(
+async def test_a_first_host_without_a_response_leaves_time_for_the_next(
     server: PostgresServer, name: str
 ) -> None:
     async with Proxy(server.port) as proxy:

@@ -1,4 +1,4 @@
-"""What the statements of the PostgreSQL store read: no more with many jobs than with few."""
+"""Statements of the PostgreSQL store read no more with many jobs than with few."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ READ = """
 
 @pytest.fixture
 async def connection(postgresql: PostgresServer) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to a database full of jobs that nothing has been told of: not analyzed."""
+    """A connection to a database full of jobs, not analyzed."""
     name = await postgresql.make_database()
     storage = PostgresStorage(postgresql.url(name))
     await storage.open()

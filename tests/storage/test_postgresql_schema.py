@@ -21,7 +21,7 @@ from support.postgresql import OWN_SCHEMA, ROLE, PostgresServer, database_of
 SCHEMAS = resources.files("minion_server.storage.postgresql").joinpath("schema")
 ANY = Claim(queues=["default"], max_jobs=100)
 OLDEST = 23
-# Of Minion's objects, all that says what they are.
+# The definitions of all of Minion's objects.
 MINIONS = """
     SELECT string_agg(it, E'\n' ORDER BY it) FROM (
       SELECT table_name || column_name || data_type || is_nullable || coalesce(column_default, '')
@@ -206,14 +206,14 @@ async def test_a_schema_of_its_own_is_found_by_the_search_path(
         worker = await storage.register_worker(Registration(host="h", pid=1))
         assert [job.task for job in await storage.claim_jobs(worker, ANY)] == [schema]
         await storage.close()
-    # What others do to it, whatever their own search path.
+    # Changes by others, whatever their own search path.
     await perl.execute("UPDATE one.minion_jobs SET state = 'inactive', delayed = now()")
     await perl.execute("DELETE FROM two.minion_jobs")
     assert await perl.fetchval("SELECT count(*) FROM one.minion_server_waiting") == 1
 
 
-# What earlier steps of this program left: functions with a setting that a superuser gave them, that
-# tell on the database's one channel, and of whose source no digest was kept.
+# A database of an earlier program: its functions have a setting by a superuser, and notify on one
+# channel for all schemas; no digest of their source is kept.
 EARLIER = """
     DROP FUNCTION minion.minion_server_channel();
     DROP FUNCTION minion.minion_server_blocked;
@@ -302,7 +302,7 @@ async def test_a_database_that_cannot_keep_every_text_is_refused(
         with pytest.raises(Conflict, match=text):
             await attempt
     if encoding == "LATIN1":
-        # Were it not refused, the characters would be, in words that say so.
+        # Were it accepted, its characters would be refused by this text.
         connection = await asyncpg.connect(url)
         with pytest.raises(asyncpg.UntranslatableCharacterError) as raised:
             await connection.fetchval("SELECT $1::text", "\U0001f600")

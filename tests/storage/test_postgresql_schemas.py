@@ -22,7 +22,7 @@ FOO = Claim(queues=["default"], tasks=["foo"], max_jobs=1)
 
 
 class Queue:
-    """The queue of one schema: a server that changes it, and one that hears of that."""
+    """The queue of one schema: a server that changes it, and one that is notified."""
 
     def __init__(self, url: str) -> None:
         self.here, self.there = (PostgresStorage(url, look_seconds=3_600) for _ in range(2))
@@ -66,7 +66,7 @@ async def queues(url: str) -> AsyncIterator[tuple[Queue, Queue]]:
     await asyncio.gather(first.close(), second.close())
 
 
-async def test_what_is_told_in_one_schema_is_heard_there_alone(
+async def test_changes_in_one_schema_are_announced_there_alone(
     queues: tuple[Queue, Queue],
 ) -> None:
     first, second = queues
@@ -82,7 +82,7 @@ async def test_what_is_told_in_one_schema_is_heard_there_alone(
     assert await second.there.receive(second.worker) == []
 
 
-async def test_what_perl_changes_in_one_schema_is_told_there_alone(
+async def test_changes_by_perl_in_one_schema_are_announced_there_alone(
     url: str, queues: tuple[Queue, Queue]
 ) -> None:
     first, second = queues

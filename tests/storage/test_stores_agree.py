@@ -23,7 +23,7 @@ from minion_server.domain.schedule import NewSchedule, ScheduleFilter
 from minion_server.domain.worker import Command, Registration, WorkerFilter
 from minion_server.storage.base import Storage
 from storage.conftest import make_bench
-from storage.model import VERBS, Model
+from storage.model import VERBS, Model, page_of
 from support.bench import START, Bench
 
 RETENTION = Retention(
@@ -83,6 +83,22 @@ filters = st.builds(
     notes=st.lists(names, max_size=1),
     before=st.none() | ids,
 )
+worker_filters = st.builds(WorkerFilter, ids=st.lists(ids, max_size=3), before=st.none() | ids)
+schedule_filters = st.builds(
+    ScheduleFilter,
+    ids=st.lists(ids, max_size=3),
+    names=st.lists(names, max_size=2),
+    before=st.none() | ids,
+)
+pages = st.fixed_dictionaries(
+    {"limit": st.integers(1, 3), "offset": st.integers(0, 2), "below": st.none() | ids}
+)
+EVERYTHING: dict[str, Any] = {
+    "jobs": JobFilter(),
+    "workers": WorkerFilter(),
+    "locks": [],
+    "schedules": ScheduleFilter(),
+}
 schedules = st.builds(
     NewSchedule,
     name=names,
@@ -135,6 +151,10 @@ rare = st.one_of(
     step("stage_due"),
     step("repair", st.just(RETENTION)),
     step("list_jobs", filters, limit=5),
+    step("page", st.just("jobs"), filters, pages),
+    step("page", st.just("workers"), worker_filters, pages),
+    step("page", st.just("locks"), st.lists(names, max_size=2), pages),
+    step("page", st.just("schedules"), schedule_filters, pages),
     step("history"),
 )
 steps = st.lists(frequent | frequent | rare, min_size=10, max_size=40)
@@ -153,10 +173,23 @@ async def benches(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 async def _answer(bench: Bench, name: str, arguments: tuple[Any, ...], fixed: Any) -> Any:
     if name == "advance":
         return bench.clock.advance(*arguments)
+    if name == "page":
+        return await _page(bench.storage, *arguments)
     try:
         return await getattr(bench.storage, name)(*arguments, **fixed)
     except MinionError as error:
         return type(error), str(error)
+
+
+async def _page(storage: Storage, kind: str, wanted: Any, part: dict[str, Any]) -> Any:
+    """Return a page of a list, after a comparison with the model's page of the whole list."""
+    list_records = getattr(storage, f"list_{kind}")
+    page = await list_records(wanted, **part)
+    whole = await list_records(EVERYTHING[kind], limit=1_000)
+    fields = {"names": wanted} if kind == "locks" else dataclasses.asdict(wanted)
+    expected = page_of(getattr(whole, kind), fields, **part)
+    assert (list(getattr(page, kind)), page.total) == expected, f"{kind}: {wanted}, {part}"
+    return page
 
 
 async def _everything(storage: Storage) -> dict[str, Any]:

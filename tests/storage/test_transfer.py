@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,8 +23,9 @@ from minion_server.storage.base import Storage
 from minion_server.storage.postgresql import PostgresStorage, PostgresTransfer
 from minion_server.storage.postgresql import transfer as postgresql_transfer
 from minion_server.storage.sqlite import SqliteStorage, SqliteTransfer, schema
-from minion_server.storage.transfer import Record, Transfer
+from minion_server.storage.transfer import LastIds, OutcomeUnknown, Record, Transfer
 from support.bench import Bench, SettableClock
+from support.commits import ALLOW_COMMITS, end_sessions, until_waiting, waiting_commits
 from support.pgbouncer import PgBouncer
 from support.postgresql import ROLE, PostgresServer
 
@@ -288,6 +290,8 @@ async def test_only_what_needs_the_schema_upgrades_it_and_never_under_a_server(
         old = await version()
         await bench.enqueue()
         newer_program()
+        with pytest.raises(Conflict, match=r"cannot upgrade .* is in use by another server"):
+            await transfer.check_seal()
         await transfer.hold()
         assert await transfer.active_jobs() == 0
         await transfer.reopen()
@@ -300,6 +304,7 @@ async def test_only_what_needs_the_schema_upgrades_it_and_never_under_a_server(
             await transfer.upgrade()
         assert await version() == old
         assert await bench.claim_ids(await bench.worker()) == [1]
+    await transfer.check_seal()
     await transfer.hold()
     await transfer.reopen()
     with pytest.raises(Conflict, match="not empty"):
@@ -360,6 +365,73 @@ async def test_nothing_is_written_when_reading_fails(target: Place) -> None:
         await target[1].write(broken())
     async with opened(target) as bench:
         assert (await bench.storage.stats()).enqueued_jobs == 0
+
+
+async def test_what_is_committed_is_written_whatever_follows(tmp_path: Path) -> None:
+    path = tmp_path / "minion.db"
+    reader: list[apsw.Connection] = []
+
+    async def records() -> AsyncIterator[Sequence[Record]]:
+        # The log cannot be removed while somebody reads.
+        reader.append(apsw.Connection(str(path)))
+        reader[0].execute("BEGIN; SELECT count(*) FROM jobs")
+        yield [LastIds(jobs=7, workers=0, locks=0, schedules=0)]
+
+    transfer = SqliteTransfer(path)
+    assert await transfer.write(records()) == {}
+    reader[0].close()
+    async with opened(((lambda: SqliteStorage(path)), transfer)) as bench:
+        assert await bench.enqueue() == 8
+
+
+async def test_a_commit_without_an_answer_is_not_taken_for_a_failure(
+    new_place: NewPlace, postgresql: PostgresServer
+) -> None:
+    source, target = await new_place("sqlite"), await new_place("postgresql")
+    async with opened(source) as bench:
+        await bench.enqueue()
+    await target[1].upgrade()
+    async with waiting_commits(postgresql.url(target[1].place.rpartition("/")[2])) as session:
+        moving = asyncio.create_task(move(source[1], target[1]))
+        await end_sessions(session, "COMMIT")
+        with pytest.raises(OutcomeUnknown, match="it is not known whether postgresql://"):
+            await moving
+
+
+async def test_what_cannot_be_analyzed_is_written(
+    new_place: NewPlace, postgresql: PostgresServer
+) -> None:
+    source, target = await new_place("sqlite"), await new_place("postgresql")
+    async with opened(source) as bench:
+        await bench.enqueue()
+    await target[1].upgrade()
+    url = postgresql.url(target[1].place.rpartition("/")[2])
+    other = await asyncpg.connect(url)
+    async with waiting_commits(url) as session:
+        moving = asyncio.create_task(target[1].write(await everything(source[1])))
+        await until_waiting(session, "COMMIT")
+        async with other.transaction():
+            # It waits already when the statement that follows the commit comes.
+            lock = "LOCK TABLE minion_jobs IN SHARE UPDATE EXCLUSIVE MODE"
+            locking = asyncio.create_task(other.execute(lock))
+            await until_waiting(session, lock)
+            await session.execute(ALLOW_COMMITS)
+            await locking
+            await end_sessions(session, "ANALYZE")
+            assert await moving == {"jobs": 1}
+    await other.close()
+
+
+async def everything(transfer: Transfer) -> AsyncIterator[Sequence[Record]]:
+    """Return the records of a queue, read already."""
+    async with transfer.read() as records:
+        batches = [batch async for batch in records]
+
+    async def again() -> AsyncIterator[Sequence[Record]]:
+        for batch in batches:
+            yield batch
+
+    return again()
 
 
 async def test_a_backup_is_a_database_of_its_own(source: Place, tmp_path: Path) -> None:

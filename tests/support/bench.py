@@ -65,7 +65,7 @@ class Bench:
         return [job.id for job in page.jobs]
 
     def commanded(self) -> set[int]:
-        """Answer the workers that listeners were told have commands."""
+        """Return the workers that listeners were told have commands."""
         return {worker for changes in self.changes for worker in changes.commanded}
 
     async def _end(self, job_id: int, retries: int, result: object, *, failed: bool) -> bool:

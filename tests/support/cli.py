@@ -7,7 +7,7 @@ from minion_server.cli.main import main
 
 
 def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run a command that must fail, and answer its status and what it tells."""
+    """Run a command that must fail, and return its status and error output."""
     try:
         status: object = main(arguments)
     except SystemExit as error:

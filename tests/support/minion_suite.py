@@ -25,7 +25,7 @@ _BLOCKER = re.compile(r"^  my \$blocker .*?^  undef \$blocker;\n", re.MULTILINE 
 
 
 def adapt(source: str, *, rest: bool, postgresql: bool, tests: Path) -> str:
-    """Answer a test of Minion's that works on what is there.
+    """Return a test of Minion's that works on what is there.
 
     Args:
         source: The test.

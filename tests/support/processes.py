@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,13 @@ POLL_SECONDS = 0.01
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Answer an environment without settings of whoever runs the tests."""
+    """Return an environment without settings of whoever runs the tests."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MINION_")}
     return kept | {"HOME": str(home), "PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"} | more
 
 
 def until(condition: Callable[[], Any], what: object = "", *, seconds: float = DEADLINE) -> Any:
-    """Poll until something is so, and answer it."""
+    """Poll until something is so, and return it."""
     deadline = time.monotonic() + seconds
     while True:
         found = condition()
@@ -122,7 +123,7 @@ class MinionProcess:
         self.process.send_signal(number)
 
     def ended(self, seconds: float = DEADLINE) -> int:
-        """Wait for the end, and answer the exit status."""
+        """Wait for the end, and return the exit status."""
         self.client.close()
         return self.process.wait(seconds)
 
@@ -136,14 +137,33 @@ class MinionProcess:
         self.ended()
 
     def tracebacks(self) -> list[str]:
-        """Answer what the log tells of defects; tasks that fail leave theirs in it, too."""
+        """Return what the log tells of defects; tasks that fail leave theirs in it, too."""
         log = self.log.read_text(errors="replace")
         parts = re.split(r"^(?=\d{4}-\d\d-\d\d )", log, flags=re.MULTILINE)
         return [part for part in parts if "Traceback" in part and " minion.task." not in part]
 
 
+Start = Callable[..., MinionProcess]
+
+
+@contextmanager
+def starting(home: Path) -> Iterator[Start]:
+    """Start `minion` commands that serve until the end, and expect no defects in their logs."""
+    started: list[MinionProcess] = []
+
+    def start(*arguments: str, **env: str) -> MinionProcess:
+        started.append(MinionProcess(home, *arguments, **env))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.kill()
+        assert one.tracebacks() == []
+
+
 def serve_arguments(home: Path, flags: Sequence[str]) -> list[str]:
-    """Answer the arguments of `minion serve` for a server whose data is in the home."""
+    """Return the arguments of `minion serve` for a server whose data is in the home."""
     return [
         "serve",
         *("--data-dir", str(home / "data"), "--api-key", KEY),

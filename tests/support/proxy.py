@@ -40,7 +40,7 @@ class Proxy:
         await asyncio.sleep(0)
 
     def cut(self) -> None:
-        """Let nothing through from now on, and tell nobody."""
+        """Stop passing bytes on, without closing anything."""
         self._forth.clear()
         self._back.clear()
 

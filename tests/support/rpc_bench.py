@@ -28,7 +28,7 @@ BEARER = f"Bearer {KEY}"
 def rpc_server(
     storage: Storage, *, watchers: Watchers | None = None, missing_after: float = 60
 ) -> RpcServer:
-    """Answer a server of a store, with all that belongs to it, not started yet."""
+    """Return a server of a store, with all that belongs to it, not started yet."""
     retention = Retention(missing_after=timedelta(seconds=missing_after))
     storage.policy = Policy(retention=retention)
     return RpcServer(
@@ -137,7 +137,7 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
 
 
 def raw(bench: RpcBench, kind: str, path: str) -> Any:
-    """Answer a callable that sends bytes as they are, and answers bytes."""
+    """Return a callable that sends bytes as they are, and answers bytes."""
     return getattr(bench.channel, kind)(path)
 
 

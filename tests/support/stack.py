@@ -13,7 +13,7 @@ from support.rpc_bench import rpc_server
 
 @asynccontextmanager
 async def serving(path: Path) -> AsyncIterator[int]:
-    """Serve a new store at a free port, which is answered."""
+    """Serve a new store at a free port, and return the port."""
     storage = SqliteStorage(path, clock=SettableClock())
     await storage.open()
     server = rpc_server(storage)

@@ -141,25 +141,27 @@ def mark(path: str, text: str) -> None:
 
 @task
 async def tell(job: Job, path: str, seconds: float, failures: int, notes: int) -> int:
-    """Tell of the beginning and the end, and fail in the first generations."""
-    mark(path, f"begin {job.id} {job.retries}")
-    for step in range(1, notes + 1):
-        job.note(step=step, **{f"step{step}": job.retries})
+    """Leave traces of the beginning and the end, and fail in the first generations."""
+    _begin(job, path, notes)
     await asyncio.sleep(seconds)
-    if job.retries < failures:
-        mark(path, f"fail {job.id} {job.retries}")
-        raise RuntimeError("as told")
-    mark(path, f"finish {job.id} {job.retries}")
-    return job.id
+    return _end(job, path, failures)
 
 
 @task
 def tell_in_process(job: Job, path: str, seconds: float, failures: int, notes: int) -> int:
     """Do as `tell` does, in a worker process."""
+    _begin(job, path, notes)
+    time.sleep(seconds)
+    return _end(job, path, failures)
+
+
+def _begin(job: Job, path: str, notes: int) -> None:
     mark(path, f"begin {job.id} {job.retries}")
     for step in range(1, notes + 1):
         job.note(step=step, **{f"step{step}": job.retries})
-    time.sleep(seconds)
+
+
+def _end(job: Job, path: str, failures: int) -> int:
     if job.retries < failures:
         mark(path, f"fail {job.id} {job.retries}")
         raise RuntimeError("as told")

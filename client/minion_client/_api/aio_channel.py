@@ -58,13 +58,7 @@ class AioChannel:
             raise RuntimeError("the client is closed")
         if self._channel is None:
             self._channel = self._endpoint.open_aio()
-        method = call.method
-        make: Any = self._channel.unary_stream if method.streams else self._channel.unary_unary
-        start = make(
-            method.path,
-            request_serializer=method.request_type.SerializeToString,
-            response_deserializer=method.response_type.FromString,
-        )
+        start = call.method.on(self._channel)
         return start(call.request, timeout=timeout, metadata=self._metadata)
 
     def _cancellation(self) -> BaseException:

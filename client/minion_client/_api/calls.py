@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
+import grpc.aio
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from minion.v1 import (
@@ -20,7 +21,7 @@ from minion.v1 import (
 )
 from minion_wire.json_value import JsonValue
 
-from minion_client._api.requests import fill, job_fields
+from minion_client._api.requests import job_fields, make_setters
 from minion_client._api.responses import Page, to_explanation, to_history, to_page, to_record
 from minion_client.errors import InvalidError
 from minion_client.records import (
@@ -43,19 +44,42 @@ _PAGE_SIZE = 500
 
 
 class Method(Generic[_T]):
-    """A method of a service; called with the fields of its request, it returns a `Call`."""
+    """A method of a service; called with the fields of its request, it returns a `Call`.
+
+    None leaves a field unset; a value that does not fit into its field is an `InvalidError`.
+    """
 
     def __init__(self, descriptor: MethodDescriptor, read: Callable[[Any], _T]) -> None:
-        self.path = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
-        self.streams = descriptor.server_streaming
-        self.request_type: Any = GetMessageClass(descriptor.input_type)
-        self.response_type: Any = GetMessageClass(descriptor.output_type)
+        self._path = f"/{descriptor.containing_service.full_name}/{descriptor.name}"
+        self._kind = "unary_stream" if descriptor.server_streaming else "unary_unary"
+        self._request: Any = GetMessageClass(descriptor.input_type)
+        self._response: Any = GetMessageClass(descriptor.output_type)
+        self._setters = make_setters(self._request)
         self.read = read
 
     def __call__(self, **fields: Any) -> Call[_T]:
-        request = self.request_type()
-        fill(request, fields)
+        request = self._request()
+        for name, value in fields.items():
+            if value is None:
+                continue
+            if name not in self._setters:
+                raise TypeError(f"unexpected keyword argument {name!r}")
+            try:
+                self._setters[name](request, value)
+            except UnicodeError:
+                raise InvalidError("expected text without lone surrogates", field=name) from None
+            except InvalidError:
+                raise
+            except ValueError as error:
+                text = str(error)
+                raise InvalidError(text[:1].lower() + text[1:], field=name) from None
         return Call(self, request)
+
+    def on(self, channel: grpc.Channel | grpc.aio.Channel) -> Any:
+        """Return a function that starts calls on a channel, as gRPC's stubs have them."""
+        make = getattr(channel, self._kind)
+        serialize, parse = self._request.SerializeToString, self._response.FromString
+        return make(self._path, request_serializer=serialize, response_deserializer=parse)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +121,7 @@ def broadcast(command: str, args: Sequence[JsonValue], ids: Sequence[int] | None
     """Return the call that sends a command to workers, all of them if `ids` is None."""
     call = _BROADCAST_COMMAND(command=command, args=args, ids=ids)
     if ids is not None and not call.request.ids:
-        raise InvalidError("must not be empty: None are all workers", field="ids")
+        raise InvalidError("expected at least one id, or None for all workers", field="ids")
     return call
 
 

@@ -62,11 +62,5 @@ class Channel:
     def _start(self, call: Call[Any], timeout: float | None) -> Any:
         if self._closed:
             raise RuntimeError("the client is closed")
-        method = call.method
-        make: Any = self._channel.unary_stream if method.streams else self._channel.unary_unary
-        start = make(
-            method.path,
-            request_serializer=method.request_type.SerializeToString,
-            response_deserializer=method.response_type.FromString,
-        )
+        start = call.method.on(self._channel)
         return start(call.request, timeout=timeout, metadata=self._metadata)

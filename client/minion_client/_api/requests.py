@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from datetime import timedelta
 from math import isfinite
@@ -21,15 +21,9 @@ from minion_client.records import NewJob, Seconds
 _MAX_SECONDS = 315_576_000_000  # google/protobuf/duration.proto
 
 
-def fill(message: Message, values: Mapping[str, Any]) -> None:
-    """Set fields of an empty request by name; None leaves a field unset.
-
-    Raises:
-        InvalidError: A value does not fit into its field, such as a number that is too large.
-    """
-    for name, value in values.items():
-        if value is not None:
-            _set(message, name, value)
+def make_setters(message: type[Message]) -> dict[str, Callable[[Any, Any], None]]:
+    """Return functions that set the fields of a type of requests, by their names."""
+    return {field.name: _setter(field) for field in message.DESCRIPTOR.fields}
 
 
 def job_fields(job: NewJob) -> dict[str, Any]:
@@ -53,41 +47,38 @@ def positive(span: Seconds, field: str) -> Duration:
     return duration
 
 
-def _set(message: Message, name: str, value: Any) -> None:
-    field = message.DESCRIPTOR.fields_by_name.get(name)
-    if field is None:
-        raise TypeError(f"unexpected keyword argument {name!r}")
-    kind = "" if field.message_type is None else field.message_type.full_name
-    try:
-        if field.is_repeated:
-            getattr(message, name).extend(_items(value, name))
-        elif kind == "google.protobuf.ListValue":
-            to_list(_checked(_items(value, name), name), getattr(message, name))
-        elif kind == "google.protobuf.Struct":
-            to_struct(_checked(dict(value), name), getattr(message, name))
-        elif kind == "google.protobuf.Duration":
-            span = value if isinstance(value, Duration) else _duration(value, name)
-            getattr(message, name).CopyFrom(span)
-        else:
-            setattr(message, name, _id(value) if name == "id" else value)
-    except UnicodeError:
-        raise InvalidError("must be text without lone surrogates", field=name) from None
-    except InvalidError:
-        raise
-    except ValueError as error:
-        text = str(error)
-        raise InvalidError(text[:1].lower() + text[1:], field=name) from None
+def _setter(field: Any) -> Callable[[Any, Any], None]:
+    name = field.name
+    if field.is_repeated:
+        return lambda message, value: getattr(message, name).extend(_items(value, name))
+    match field.message_type and field.message_type.name:
+        case "ListValue":
+            return lambda message, value: to_list(
+                _checked(_items(value, name), name), getattr(message, name)
+            )
+        case "Struct":
+            return lambda message, value: to_struct(
+                _checked(dict(value), name), getattr(message, name)
+            )
+        case "Duration":
+            return lambda message, value: getattr(message, name).CopyFrom(
+                value if isinstance(value, Duration) else _duration(value, name)
+            )
+        case _ if name == "id":
+            return lambda message, value: setattr(message, name, _id(value))
+        case _:
+            return lambda message, value: setattr(message, name, value)
 
 
 def _id(value: int) -> int:
     if not 0 < value < 2**63:
-        raise InvalidError(f"must be in 1..2^63-1, not {value}", field="id")
+        raise InvalidError(f"expected 1..2^63-1, got {value}", field="id")
     return value
 
 
 def _items(values: Iterable[Any], field: str) -> list[Any]:
     if isinstance(values, (str, bytes)):
-        raise InvalidError("must be a list", field=field)
+        raise InvalidError(f"expected a list, got {type(values).__name__}", field=field)
     return list(values)
 
 
@@ -103,7 +94,7 @@ def _duration(span: Seconds, field: str) -> Duration:
     """Return a span of time, to the microsecond."""
     seconds = span.total_seconds() if isinstance(span, timedelta) else span
     if not isfinite(seconds) or abs(seconds) > _MAX_SECONDS:
-        raise InvalidError(f"must be a number of seconds, not {span}", field=field)
+        raise InvalidError(f"expected a number of seconds, got {span}", field=field)
     duration = Duration()
     duration.FromMicroseconds(round(seconds * 1_000_000))
     return duration

@@ -23,22 +23,22 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Mapping
 from typing import NoReturn
 
 from minion_wire.json_value import JsonValue
 
-from minion_client._run.frames import HEADER, Message, decode_body, encode_frame
+from minion_client._run.frames import FrameDecoder, Message, encode_frame
 from minion_client._run.output import guard_output
 from minion_client._run.state import ProcessState
 from minion_client._run.verdict import (
     Verdict,
     is_job_failed,
-    judge_error,
-    judge_return,
     log_failure,
+    run_task,
 )
-from minion_client.tasks import REGISTRY, Job, call
+from minion_client.tasks import REGISTRY, Job
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _TASK_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
@@ -50,7 +50,7 @@ _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [job %(job)s]: %(message)s"
 
 
 class LostChannelError(ConnectionError):
-    """The descriptor of the socket is closed, or is another's now."""
+    """The descriptor of the socket is closed, or another file's by now."""
 
 
 class Channel:
@@ -62,10 +62,12 @@ class Channel:
         self._socket = socket.socket(fileno=fd)
         self._identity = _identity(fd)
         self._lock = threading.Lock()
+        # The worker is trusted: it decides how large a job may be.
+        self._decoder = FrameDecoder(sys.maxsize)
+        self._received: deque[Message] = deque()
         os.register_at_fork(after_in_child=self._socket.close)
 
     def fileno(self) -> int:
-        """Return the descriptor of the socket."""
         return self._socket.fileno()
 
     def send(self, message: Mapping[str, object]) -> None:
@@ -83,33 +85,19 @@ class Channel:
 
     def receive(self) -> Message | None:
         """Wait for a message; None: the other side is closed."""
-        header = self._read(HEADER.size)
-        if header is None:
-            return None
-        (length,) = HEADER.unpack(header)
-        body = self._read(length)
-        return None if body is None else decode_body(body)
-
-    def _read(self, size: int) -> bytes | None:
-        data = bytearray()
-        while len(data) < size:
+        while not self._received:
             try:
-                part = self._socket.recv(size - len(data))
+                data = self._socket.recv(2**18)
             except ConnectionError:
                 return None
-            if not part:
+            if not data:
                 return None
-            data += part
-        return bytes(data)
+            self._received.extend(self._decoder.feed(data))
+        return self._received.popleft()
 
 
-class Performer:
-    """Performs jobs, one after the other.
-
-    Args:
-        channel: Where notes and outcomes go.
-        max_json_bytes: Bytes that a result, or one call's notes, may have as encoded.
-    """
+class ChildRunner:
+    """Runs jobs, one after the other."""
 
     def __init__(self, channel: Channel, *, max_json_bytes: int) -> None:
         self._channel = channel
@@ -117,7 +105,7 @@ class Performer:
         self.job: Job | None = None
 
     def serve(self) -> None:
-        """Perform what arrives, until the other side is closed or the process is spoilt."""
+        """Run the jobs that arrive, until the other side closes or the process is spoilt."""
         for number in _TASK_SIGNALS:
             # Not SIG_IGN, which the programs that tasks start would inherit.
             signal.signal(number, _do_nothing)
@@ -125,35 +113,33 @@ class Performer:
         process = os.getpid()
         spoilt = ""
         while not spoilt and (message := self._channel.receive()) is not None:
-            verdict = self._perform(message)
+            verdict = self._run(message)
             _flush()
             if os.getpid() != process:
-                # The task forked, and this is what it forked: it has no business here.
+                # The task forked, and this is the copy: the connection is not its own.
                 os._exit(int(verdict.failed))
             spoilt = state.restore()
             self._channel.send({"kind": "end", **verdict._asdict(), "spoilt": spoilt})
 
-    def _perform(self, message: Message) -> Verdict:
+    def _run(self, message: Message) -> Verdict:
         def note(notes: Mapping[str, JsonValue]) -> None:
-            # Named, for a thread of the task may note when the next job runs already.
+            # With the id, for a thread of the task may note when the next job runs already.
             self._channel.send({"kind": "note", "job_id": job.id, "notes": notes})
+
+        def failed(error: BaseException) -> None:
+            if not is_job_failed(error):
+                log_failure(job.id, job.task, error)
 
         job = Job(**message, _note=note, _max_json_bytes=self._max_json_bytes)
         self.job = job
         # From here on the job is lost with the process.
         self._channel.send({"kind": "started", "job_id": job.id})
+        function = REGISTRY[job.task].function if job.task in REGISTRY else _unknown_task
+        # What the task sets in its context, the decimal context included, ends with it.
+        context = contextvars.copy_context()
         try:
-            if job.task not in REGISTRY:
-                raise LookupError(f"Unknown task in the worker process: {job.task}")  # noqa: TRY301
-            # What the task sets in its context, the decimal context included, ends with it.
-            function = REGISTRY[job.task].function
-            value = contextvars.copy_context().run(call, function, job)
-            return judge_return(value, limit=self._max_json_bytes)
-        # SystemExit too: the job ends here, not the process.
-        except BaseException as error:  # noqa: BLE001
-            if not is_job_failed(error):
-                log_failure(job.id, job.task, error)
-            return judge_error(error, limit=self._max_json_bytes)
+            limit = self._max_json_bytes
+            return context.run(run_task, function, job, limit=limit, failed=failed)
         finally:
             self.job = None
 
@@ -161,7 +147,7 @@ class Performer:
 def main() -> None:
     """Run the program."""
     # Registered first, it runs last: what tasks left running ends with this process, even when
-    # there is nobody any more who would see to it.
+    # the worker is gone.
     atexit.register(_end_group)
     with contextlib.suppress(Exception):
         # It needs a standard error stream.
@@ -171,10 +157,10 @@ def main() -> None:
     setup = channel.receive()
     if setup is None:
         return
-    performer = Performer(channel, max_json_bytes=setup["max_json_bytes"])
-    _die_with_parent(channel, performer, int(sys.argv[2]))
+    runner = ChildRunner(channel, max_json_bytes=setup["max_json_bytes"])
+    _die_with_parent(channel, runner, int(sys.argv[2]))
     sys.path[:] = setup["path"]
-    _configure_output(performer, setup["log_level"])
+    _configure_output(runner, setup["log_level"])
     for module in setup["modules"]:
         try:
             importlib.import_module(module)
@@ -185,7 +171,7 @@ def main() -> None:
             sys.exit(1)
     try:
         channel.send({"kind": "ready"})
-        performer.serve()
+        runner.serve()
     except LostChannelError:
         _leave(LOST_CONNECTION)
     except ConnectionError:
@@ -193,10 +179,10 @@ def main() -> None:
         return
 
 
-def _configure_output(performer: Performer, log_level: int) -> None:
+def _configure_output(runner: ChildRunner, log_level: int) -> None:
     def name_job(record: logging.LogRecord) -> bool:
         if not hasattr(record, "job"):
-            record.job = performer.job.id if performer.job is not None else "-"
+            record.job = runner.job.id if runner.job is not None else "-"
         return True
 
     # Lines must not wait for more output, nor mix with those of other processes.
@@ -206,18 +192,18 @@ def _configure_output(performer: Performer, log_level: int) -> None:
     logging.basicConfig(level=log_level, format=_LOG_FORMAT, handlers=[handler])
 
 
-def _die_with_parent(channel: Channel, performer: Performer, parent: int) -> None:
+def _die_with_parent(channel: Channel, runner: ChildRunner, parent: int) -> None:
     """End this process when the parent dies, however it dies.
 
-    The kernel does it where it can, whatever this process is doing, and the worker's guard (see
-    `guard`) ends what it started. Where neither is left, a thread learns it from the socket.
+    The kernel does so where it can, and the worker's guard (see `guard`) ends what the process
+    started. A thread that watches the socket is the fallback.
     """
     poll = select.poll()
     poll.register(channel.fileno(), 0)
 
     def watch() -> None:
         poll.poll()
-        if performer.job is None:
+        if runner.job is None:
             # The main thread has seen it too and is ending.
             time.sleep(_EXIT_SECONDS)
         _kill_group()
@@ -226,16 +212,20 @@ def _die_with_parent(channel: Channel, performer: Performer, parent: int) -> Non
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:
-            # It has died before it could be heard of.
+            # It died before the call.
             _kill_group()
 
 
 def _reset_signals() -> None:
-    """Receive the signals that end a process, whatever the worker was started with or does."""
+    """Make signals end this process, whatever the worker does with them."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)
+
+
+def _unknown_task(job: Job, *_args: object) -> NoReturn:
+    raise LookupError(f"Unknown task in the worker process: {job.task}")
 
 
 def _do_nothing(_signal: int, _frame: object) -> None:

@@ -1,4 +1,4 @@
-"""Keeps what a coroutine task does to its event loop within its job."""
+"""Confines to its job what a coroutine task does to the event loop."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _in_job: ContextVar[bool] = ContextVar("minion_in_job", default=False)
-"""Whether what runs belongs to a job: true in its coroutine, and in the subtasks it creates."""
+"""Whether the current code belongs to a job: to its coroutine, or a subtask that it creates."""
 
 
 async def contained(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run the coroutine of a job.
 
-    A process that it forks ends when the coroutine waits or ends there: it must not go on with
-    the event loop it shares with this one.
+    A process that it forks ends where the coroutine next waits or ends: it must not go on with the
+    event loop.
     """
     token = _in_job.set(True)
     try:
@@ -38,8 +38,8 @@ async def contained(coroutine: Coroutine[Any, Any, _T]) -> _T:
 def containing(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Contain the subtasks of jobs in a loop, and let no job stop it.
 
-    SystemExit and KeyboardInterrupt of an asyncio task end the whole loop, also when it is a
-    subtask whose creator would have seen to it: there they become `ExitInSubtask`.
+    SystemExit and KeyboardInterrupt of an asyncio task end the whole loop, even if its creator
+    would handle them: in subtasks they become `ExitInSubtask`.
     """
     with _factory(loop), _unstoppable(loop):
         yield
@@ -62,7 +62,7 @@ def _factory(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     try:
         yield
     finally:
-        # Another may have been set since, which goes on with this one.
+        # Another factory may have been set since, on top of this one.
         if loop.get_task_factory() is make:
             loop.set_task_factory(before)
 

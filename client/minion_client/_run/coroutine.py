@@ -1,4 +1,4 @@
-"""Performs jobs whose task is a coroutine function, on the event loop."""
+"""Runs jobs whose task is a coroutine function, on the event loop."""
 
 from __future__ import annotations
 
@@ -9,54 +9,53 @@ from typing import Any
 from minion_wire.json_value import JsonValue
 
 from minion_client._run.contain import contained
-from minion_client._run.job_run import Execution
+from minion_client._run.job_run import JobRun
+from minion_client._run.verdict import judge_error, judge_return
 
 _log = logging.getLogger(__name__)
 
-# Abandoned ones are held here until they end: the loop itself refers to its tasks only weakly.
+# Abandoned ones are held here until they end: the loop refers to its tasks only weakly.
 _stopping: set[asyncio.Task[None]] = set()
 
 
-class CoroutineExecution(Execution):
-    """A job that runs on the event loop; it is stopped by cancelling it."""
-
-    __slots__ = ("_running",)
+class CoroutineRun(JobRun):
+    """A job that runs on the event loop; it is stopped by cancelling its asyncio task."""
 
     _running: asyncio.Task[None]
 
     def start(self) -> None:
-        """Begin."""
         self._start_timer()
         self._running = asyncio.get_running_loop().create_task(self._run())
 
     async def _run(self) -> None:
+        limit = self._limits.max_json_bytes
         try:
-            verdict = self._judge_return(await contained(self._call()))
+            verdict = judge_return(await contained(self._call()), limit=limit)
         # SystemExit and KeyboardInterrupt would end the event loop; a job must not.
         except BaseException as error:  # noqa: BLE001
-            verdict = self._judge_error(error)
-        self._end(verdict)
+            self._log_failure(error)
+            verdict = judge_error(error, limit=limit)
+        self.end(verdict)
 
     async def _call(self) -> JsonValue:
-        handle = self._handle(self._note)
-        called: Any = self._task.function(handle, *handle.args)
+        job = self._handle(self.note)
+        called: Any = self._task.function(job, *job.args)
         return await called
 
     def _interrupt(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._stop_timer()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._bounds.cancel_grace, self._give_up)
+        self._timer = loop.call_later(self._limits.cancel_grace, self._give_up)
         _stopping.add(self._running)
         self._running.add_done_callback(self._stopped)
         self._running.cancel()
 
     def _stopped(self, running: asyncio.Task[None]) -> None:
         _stopping.discard(running)
-        # A coroutine that was cancelled before its first step has not come to say that it ended.
-        self._fail(self._reason)
+        # A coroutine that is cancelled before its first step never reaches `_end`.
+        self.fail(self._reason)
 
     def _give_up(self) -> None:
         job = self.job
         _log.warning("Job %d (%s) ignores that it was cancelled: abandoned", job.id, job.task)
-        self._fail(self._reason)
+        self.fail(self._reason)

@@ -17,60 +17,39 @@ Message = dict[str, Any]
 
 
 class FrameError(ValueError):
-    """What arrived is no message, or a larger one than allowed."""
+    """The bytes are no message, or one that is too large."""
 
 
 def encode_frame(message: Mapping[str, object]) -> bytes:
-    """Encode a message.
-
-    Raises:
-        TypeError: It holds what is no JSON.
-    """
+    """Return a message as bytes, or raise TypeError if it is not JSON."""
     body = orjson.dumps(message)
     return HEADER.pack(len(body)) + body
 
 
-def decode_body(body: bytes) -> Message:
-    """Decode what follows the length.
-
-    Raises:
-        FrameError: It is no JSON object.
-    """
-    try:
-        message = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise FrameError(f"no JSON: {error}") from None
-    if not isinstance(message, dict):
-        raise FrameError(f"no JSON object but {type(message).__name__}")
-    return message
-
-
 class FrameDecoder:
-    """Cuts a stream of bytes into messages.
-
-    Args:
-        limit: Bytes that one message may have.
-    """
+    """Cuts a stream of bytes into messages of at most `limit` bytes each."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """Take bytes and answer the messages that are complete with them.
-
-        Raises:
-            FrameError: See there. Nothing after it can be understood.
-        """
+        """Yield the messages that these bytes complete; after a FrameError, nothing makes sense."""
         buffer = self._buffer
         buffer += data
         while len(buffer) >= HEADER.size:
             (length,) = HEADER.unpack_from(buffer)
             if length > self._limit:
-                raise FrameError(f"a message of {length} bytes, more than {self._limit}")
+                raise FrameError(f"expected at most {self._limit} bytes, got {length}")
             end = HEADER.size + length
             if len(buffer) < end:
                 return
             body = bytes(buffer[HEADER.size : end])
             del buffer[:end]
-            yield decode_body(body)
+            try:
+                message = orjson.loads(body)
+            except orjson.JSONDecodeError as error:
+                raise FrameError(f"expected JSON: {error}") from None
+            if not isinstance(message, dict):
+                raise FrameError(f"expected a JSON object, got {type(message).__name__}")
+            yield message

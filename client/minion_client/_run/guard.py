@@ -1,7 +1,7 @@
 """A process that ends a worker's child processes, and what they started, when the worker dies.
 
-A child cannot always do that itself: a task may hold the interpreter's lock in C code, and a child
-that the kernel ends leaves what it started behind. `guard_program` is what the process runs.
+A child cannot always end itself: a task may hold the interpreter's lock in C code. And a child
+that the kernel ends leaves behind what it started. The process runs `guard_program`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,7 @@ _guards: weakref.WeakSet[Guard] = weakref.WeakSet()
 
 
 class Guard:
-    """The guard of this process, as it sees it.
-
-    It is told the process groups through a pipe whose other end nobody else has, and kills them
-    when that is closed.
-    """
+    """The guard: it reads process groups from a pipe, and kills those left when that closes."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,21 +43,21 @@ class Guard:
     def add(self, group: int) -> None:
         """Have a process group killed when this process dies."""
         self._groups.add(group)
-        self._tell(f"+{group}\n")
+        self._send(f"+{group}\n")
 
     def remove(self, group: int) -> None:
         """Forget a process group; to be called before its leader is reaped."""
         self._groups.discard(group)
-        self._tell(f"-{group}\n")
+        self._send(f"-{group}\n")
 
     def close_in_fork(self) -> None:
-        """Let go of the pipe in a process that was forked: it must end with this one."""
+        """Close the pipe in a forked process: it must close with this one."""
         if self._process is not None:
             _close(self._process)
             # Not this process's child.
             self._process.returncode = 0
 
-    def _tell(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         if self._process is None or self._process.stdin is None:
             return
         try:
@@ -92,7 +88,7 @@ class Guard:
             return
         assert self._process.stdin is not None, "it is a pipe"
         os.set_blocking(self._process.stdin.fileno(), False)
-        # One that has died already is replaced by the next to tell it something.
+        # One that has died already is replaced by the next `_send`.
         with contextlib.suppress(OSError):
             lines = "".join(f"+{group}\n" for group in self._groups)
             os.write(self._process.stdin.fileno(), lines.encode())

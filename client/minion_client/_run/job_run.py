@@ -1,4 +1,4 @@
-"""One job while it is performed: what every kind of task has in common."""
+"""One run of a job: what all kinds of tasks have in common."""
 
 from __future__ import annotations
 
@@ -7,28 +7,21 @@ import signal
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from minion_wire.json_value import JsonValue
 from minion_wire.sizes import MAX_JOB_BYTES
 
-from minion_client._run.verdict import (
-    Verdict,
-    exit_text,
-    is_job_failed,
-    judge_error,
-    judge_return,
-    log_failure,
-    timeout_text,
-)
+from minion_client._run.verdict import Verdict, exit_text, is_job_failed, log_failure, timeout_text
 from minion_client.source import ClaimedJob, Outcome
-from minion_client.tasks import Job, Task
+from minion_client.tasks import Job, Task, job_fields
 
 _STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGKILL})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """What a task is allowed.
+class TaskLimits:
+    """Limits of every task.
 
     Attributes:
         max_json_bytes: Bytes that a result, or one call's notes, may have as encoded.
@@ -39,82 +32,67 @@ class Bounds:
     cancel_grace: float = 5.0
 
 
-class Listener(ABC):
-    """Who is told what becomes of a job, always on the event loop."""
+class JobObserver(Protocol):
+    """Receives what a job notes and how it ends, on the event loop."""
 
-    __slots__ = ()
+    def noted(self, run: JobRun, notes: Mapping[str, JsonValue]) -> None:
+        """Receive notes, which are plain JSON."""
 
-    @abstractmethod
-    def noted(self, execution: Execution, notes: Mapping[str, JsonValue]) -> None:
-        """Take notes, which are plain JSON."""
-
-    @abstractmethod
-    def ended(self, execution: Execution, outcome: Outcome) -> None:
-        """Take the outcome. Called once; the job occupies nothing any more."""
+    def ended(self, run: JobRun, outcome: Outcome) -> None:
+        """Receive the outcome, once; the job uses nothing any more."""
 
 
-class Execution(ABC):
-    """The performing of one claimed job; its methods are called on the event loop.
+class JobRun(ABC):
+    """One run of a claimed job; its methods are called on the event loop.
 
     Attributes:
         job: The job.
-        key: Its id and the generation that is performed.
-        revoked: Whether the job has moved on, so that nobody cares how this ends.
+        key: Its id and its generation.
+        revoked: Whether the job has moved on, so that the outcome does not matter.
     """
 
-    __slots__ = (
-        "_bounds",
-        "_ended",
-        "_listener",
-        "_reason",
-        "_task",
-        "_timer",
-        "job",
-        "key",
-        "revoked",
-    )
-
-    def __init__(self, job: ClaimedJob, task: Task, listener: Listener, bounds: Bounds) -> None:
+    def __init__(
+        self, job: ClaimedJob, task: Task, observer: JobObserver, limits: TaskLimits
+    ) -> None:
         self.job = job
         self.key = (job.id, job.retries)
         self.revoked = False
         self._task = task
-        self._listener = listener
-        self._bounds = bounds
+        self._observer = observer
+        self._limits = limits
         self._reason: str | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._ended = False
 
     @abstractmethod
     def start(self) -> None:
-        """Begin. The listener may be told of the end before this returns."""
+        """Start. The run may end before this returns."""
 
     @abstractmethod
     def _interrupt(self) -> None:
-        """Stop what runs, as far as its kind can be stopped."""
+        """Stop the task, as far as its kind can be stopped."""
 
     def stop(self, reason: str) -> None:
         """Stop the job where it runs; it fails with the first reason given as its result.
 
-        It ends when it has stopped: a process at once, a coroutine within the grace, a thread when
-        it looks or returns.
+        A process ends at once, a coroutine within the grace, a thread when it checks or returns.
         """
         if self._reason is None and not self._ended:
             self._reason = reason
             self._interrupt()
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Do what the signal would do to a process that performs the job.
+        """Send a signal to the job's process.
 
-        What has no process of its own is stopped by INT, TERM and KILL, and ignores others.
+        A job without a process of its own is stopped by INT, TERM and KILL, and ignores others.
         """
         if number in _STOP_SIGNALS:
             self.stop(exit_text(-number))
 
     def abandon(self, reason: str) -> None:
-        """Stop the job and end it at once, whether or not it has stopped."""
+        """Stop the job and end the run at once, whether or not the task has stopped."""
         self.stop(reason)
-        self._fail(reason)
+        self.fail(reason)
 
     def _start_timer(self) -> None:
         if self._task.timeout is not None:
@@ -131,38 +109,29 @@ class Execution(ABC):
         return self._ended or self._reason is not None
 
     def _handle(self, note: Callable[[Mapping[str, JsonValue]], None]) -> Job:
-        job = self.job
         return Job(
-            id=job.id,
-            task=job.task,
-            args=job.args,
-            retries=job.retries,
-            attempts=job.attempts,
-            priority=job.priority,
-            queue=job.queue,
-            notes=dict(job.notes),
+            **job_fields(self.job),
             _note=note,
             _cancelled=self._cancelled,
-            _max_json_bytes=self._bounds.max_json_bytes,
+            _max_json_bytes=self._limits.max_json_bytes,
         )
 
-    def _note(self, notes: Mapping[str, JsonValue]) -> None:
+    def note(self, notes: Mapping[str, JsonValue]) -> None:
+        """Pass on what the task noted, unless the run has ended."""
         if not self._ended:
-            self._listener.noted(self, notes)
+            self._observer.noted(self, notes)
 
-    def _judge_return(self, value: object) -> Verdict:
-        return judge_return(value, limit=self._bounds.max_json_bytes)
-
-    def _judge_error(self, error: BaseException) -> Verdict:
-        # The traceback goes to the log alone; what JobFailed says is meant for the result alone.
+    def _log_failure(self, error: BaseException) -> None:
+        # The traceback goes to the log alone, and JobFailed to the result alone.
         if self._reason is None and not is_job_failed(error):
             log_failure(self.job.id, self.job.task, error)
-        return judge_error(error, limit=self._bounds.max_json_bytes)
 
-    def _fail(self, result: JsonValue) -> None:
-        self._end(Verdict(failed=True, result=result))
+    def fail(self, result: JsonValue) -> None:
+        """End the run with a result of the worker's own."""
+        self.end(Verdict(failed=True, result=result))
 
-    def _end(self, verdict: Verdict) -> None:
+    def end(self, verdict: Verdict) -> None:
+        """End the run, unless it has ended; the reason it was stopped for outweighs the verdict."""
         if self._ended:
             return
         self._ended = True
@@ -172,4 +141,4 @@ class Execution(ABC):
         failed, result = verdict
         job_id, retries = self.key
         outcome = Outcome(job_id=job_id, retries=retries, failed=failed, result=result)
-        self._listener.ended(self, outcome)
+        self._observer.ended(self, outcome)

@@ -1,7 +1,7 @@
-"""Standard output and error streams that lose what cannot be written, instead of raising.
+"""Standard output and error streams that drop what cannot be written, instead of raising.
 
-A program that serves must go on when the reader of its output is gone, or the disk is full that its
-output goes to; and so must the tasks that print.
+A server, and the tasks that print, must go on when the reader of their output is gone or the disk
+is full.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 
 class _Lossy(io.RawIOBase):
-    """Writes to a descriptor."""
-
     def __init__(self, fd: int) -> None:
         self._fd = fd
 
@@ -38,7 +36,7 @@ class _Lossy(io.RawIOBase):
 
 
 def guard_output() -> None:
-    """Make what is printed from now on be lost where it cannot be written."""
+    """Drop what is printed from now on and cannot be written."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         # Not what has taken the place of a descriptor, as tests do.

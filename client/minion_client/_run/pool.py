@@ -1,35 +1,38 @@
-"""The child processes of a worker: started before they are needed, replaced when used up."""
+"""The child processes of a worker, and the runs of jobs in them."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 from collections import deque
 
+from minion_wire.failure import WORKER_WENT_AWAY
+
+from minion_client._run.frames import encode_frame
 from minion_client._run.guard import Guard
-from minion_client._run.process import (
-    ChildProcess,
-    ChildSettings,
-    ChildStartError,
-    Processes,
-    ProcessExecution,
-)
-from minion_client._run.verdict import WORKER_GONE
-from minion_client._work.waiting import defect
+from minion_client._run.job_run import JobObserver, JobRun, TaskLimits
+from minion_client._run.process import ChildProcess, ChildSettings, ChildStartError
+from minion_client._run.verdict import exit_words
 from minion_client.backoff import Backoff
+from minion_client.source import ClaimedJob
+from minion_client.tasks import Task, job_fields
 
 _log = logging.getLogger(__name__)
 
+_MAX_STARTS = 3
+"""Processes that a job is given to, at most, when they end before it begins."""
 
-class ProcessPool(Processes):
-    """Child processes, each performing one job at a time.
 
-    One more process than is busy is kept ready, up to `size`. A process is replaced after
+class ProcessPool:
+    """Child processes, each of which runs one job at a time.
+
+    One more process than is busy is kept ready, up to the size. A process is replaced after
     `recycle_after` jobs.
 
     Args:
         settings: What each process is started with.
-        recycle_after: How many jobs a process performs at most.
+        recycle_after: Maximum number of jobs that a process runs.
         backoff: How long to wait before the next start, when processes keep dying.
 
     Raises:
@@ -44,14 +47,14 @@ class ProcessPool(Processes):
         backoff: Backoff | None = None,
     ) -> None:
         if recycle_after < 1:
-            raise ValueError(f"recycle_after must be at least 1, not {recycle_after}")
+            raise ValueError(f"recycle_after: expected at least 1, got {recycle_after}")
         self._settings = settings
         self._recycle_after = recycle_after
         self._backoff = backoff or Backoff()
         self._size = 0
         self._idle: list[ChildProcess] = []
         self._busy: set[ChildProcess] = set()
-        self._waiting: deque[ProcessExecution] = deque()
+        self._waiting: deque[ProcessRun] = deque()
         self._starters: set[asyncio.Task[None]] = set()
         self._reapers: set[asyncio.Task[None]] = set()
         self._failures = 0
@@ -74,10 +77,7 @@ class ProcessPool(Processes):
         return len(self._waiting)
 
     async def start(self, size: int) -> None:
-        """Start the first process and wait until it is ready.
-
-        Args:
-            size: How many processes there may be.
+        """Start the first of up to `size` processes, and wait until it is ready.
 
         Raises:
             ChildStartError: It could not import the tasks, or could not be started at all.
@@ -92,7 +92,7 @@ class ProcessPool(Processes):
             raise
 
     def resize(self, size: int) -> None:
-        """Change how many processes there may be; those too many end when they are idle."""
+        """Change the number of processes; surplus ones end when they are idle."""
         # One at least: a job may be waiting for it.
         self._size = max(size, 1)
         self._dispatch()
@@ -103,8 +103,7 @@ class ProcessPool(Processes):
         for starter in self._starters:
             starter.cancel()
         await asyncio.gather(*self._starters, return_exceptions=True)
-        while self._waiting:
-            self._waiting.popleft().fail(WORKER_GONE)
+        self._fail_waiting(WORKER_WENT_AWAY)
         for child in self._idle:
             child.close()
         for child in self._busy:
@@ -112,23 +111,22 @@ class ProcessPool(Processes):
         await asyncio.gather(*self._reapers)
         self._guard.stop()
 
-    def acquire(self, execution: ProcessExecution) -> None:
-        """Have the execution begin as soon as a process is free."""
-        self._waiting.append(execution)
+    def acquire(self, run: ProcessRun) -> None:
+        """Begin a run in a process as soon as one is free."""
+        self._waiting.append(run)
         self._dispatch()
 
-    def put_back(self, execution: ProcessExecution) -> None:
-        """Have the execution begin next; its process ended before it could."""
+    def put_back(self, run: ProcessRun) -> None:
+        """Begin a run before all that wait: its process ended before it began."""
+        self._waiting.appendleft(run)
         if self._stopping:
-            execution.fail(WORKER_GONE)
-            return
-        self._waiting.appendleft(execution)
+            self._fail_waiting(WORKER_WENT_AWAY)
         self._dispatch()
 
-    def withdraw(self, execution: ProcessExecution) -> None:
-        """Forget an execution that waits for a process."""
-        if execution in self._waiting:
-            self._waiting.remove(execution)
+    def withdraw(self, run: ProcessRun) -> None:
+        """Forget a run that waits for a process."""
+        if run in self._waiting:
+            self._waiting.remove(run)
 
     def _dispatch(self) -> None:
         """Give waiting jobs to idle processes, and start processes until one more is idle."""
@@ -140,7 +138,7 @@ class ProcessPool(Processes):
             self._waiting.popleft().begin(child)
         if self._stopping:
             return
-        lasting = sum(child.performed < self._recycle_after for child in self._busy)
+        lasting = sum(child.runs < self._recycle_after for child in self._busy)
         room = self._size - self.idle - lasting - len(self._starters)
         wanted = len(self._waiting) + 1 - self.idle - len(self._starters)
         for _ in range(min(room, wanted)):
@@ -167,21 +165,20 @@ class ProcessPool(Processes):
         # A defect too: were it not counted, the next start would follow at once.
         except Exception as error:  # noqa: BLE001
             self._failures += 1
-            _log.error(
-                "a worker process did not start: %s", error, exc_info=defect(error, ChildStartError)
-            )
+            shown = None if isinstance(error, ChildStartError) else error
+            _log.error("a worker process did not start: %s", error, exc_info=shown)
             if not self._idle and not self._busy:
-                self._fail_waiting(str(error))
+                # No process will come for these jobs: they must not hold their slots.
+                first, _, _ = str(error).partition("\n")
+                last = str(error).rstrip().rpartition("\n")[2]
+                text = first if last == first else f"{first} {last}"
+                self._fail_waiting(f"Job could not be started: {text}")
         else:
             self._add(child)
 
-    def _fail_waiting(self, why: str) -> None:
-        """Fail the jobs that no process will come for, rather than let them hold their slots."""
-        reason, _, _ = why.partition("\n")
-        last = why.rstrip().rpartition("\n")[2]
-        text = reason if last == reason else f"{reason} {last}"
+    def _fail_waiting(self, result: str) -> None:
         while self._waiting:
-            self._waiting.popleft().fail(f"Job could not be started: {text}")
+            self._waiting.popleft().fail(result)
 
     def _add(self, child: ChildProcess) -> None:
         reaper = asyncio.get_running_loop().create_task(self._reap(child))
@@ -191,10 +188,10 @@ class ProcessPool(Processes):
         self._dispatch()
 
     def _release(self, child: ChildProcess) -> None:
-        """Take back a process that has performed a job."""
+        """Take back a process whose job has ended."""
         self._failures = 0
         self._busy.discard(child)
-        if child.usable and child.performed < self._recycle_after and not self._stopping:
+        if child.usable and child.runs < self._recycle_after and not self._stopping:
             self._idle.append(child)
         else:
             child.close()
@@ -213,3 +210,66 @@ class ProcessPool(Processes):
                     "worker process %d died while idle (return code %d)", child.pid, returncode
                 )
         self._dispatch()
+
+
+class ProcessRun(JobRun):
+    """A job that runs in a child process; it is stopped by killing the process."""
+
+    def __init__(
+        self,
+        job: ClaimedJob,
+        task: Task,
+        observer: JobObserver,
+        limits: TaskLimits,
+        pool: ProcessPool,
+    ) -> None:
+        super().__init__(job, task, observer, limits)
+        self._pool = pool
+        self._child: ChildProcess | None = None
+        self._frame = b""
+        self._starts = 0
+
+    def start(self) -> None:
+        try:
+            self._frame = encode_frame(job_fields(self.job))
+        except TypeError as error:
+            self.fail(f"Job could not be sent to a worker process: {error}")
+        else:
+            self._pool.acquire(self)
+
+    def begin(self, child: ChildProcess) -> None:
+        """Run in a process, which is this job's until it ends."""
+        self._child = child
+        self._starts += 1
+        self._start_timer()
+        child.run(self, self._frame)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        if self._child is None or number == signal.SIGKILL:
+            super().send_signal(number)
+        else:
+            self._child.send_signal(number)
+
+    def started(self) -> None:
+        # It will not be sent again.
+        self._frame = b""
+
+    def lost(self, returncode: int) -> None:
+        self._child = None
+        self._stop_timer()
+        if self._reason is not None:
+            self.fail(self._reason)
+        elif self._starts < _MAX_STARTS:
+            self._pool.put_back(self)
+        else:
+            self.fail(
+                f"Job could not be started: {_MAX_STARTS} worker processes ended before it began,"
+                f" the last one with {exit_words(returncode)}"
+            )
+
+    def _interrupt(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+        else:
+            self._pool.withdraw(self)
+            self.fail(self._reason)

@@ -20,23 +20,16 @@ from pathlib import Path
 def spawn(
     command: Sequence[str], *, env: Mapping[str, str], fd: int, directory: str | None
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, without standard input.
+    """Start a process in a session of its own, without standard input; it inherits `fd`.
 
-    Args:
-        command: The program and its arguments.
-        env: Its whole environment.
-        fd: A descriptor that it inherits.
-        directory: Its working directory; None is this process's own.
-
-    Raises:
-        OSError: It cannot be started.
+    Its environment is `env`, its working directory `directory`, or this process's own.
     """
     return subprocess.Popen(  # noqa: S603 - not user input
         command,
         stdin=subprocess.DEVNULL,
         pass_fds=(fd,),
         env=env,
-        # One that has been removed keeps no process from starting.
+        # One that has been removed must not keep a process from starting.
         cwd=directory if directory is not None and Path(directory).is_dir() else None,
         start_new_session=True,
     )

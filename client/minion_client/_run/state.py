@@ -1,4 +1,4 @@
-"""What the jobs of one process share, kept as it was before the first of them."""
+"""The state of a process that jobs share, restored after each of them."""
 
 from __future__ import annotations
 
@@ -37,13 +37,7 @@ _CODE = (FunctionType, BuiltinFunctionType, type)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Item:
-    """One thing that a job may change.
-
-    Attributes:
-        name: What it is, for the log.
-        read: Returns its value.
-        write: Sets it; None if it cannot be set back.
-    """
+    """One thing that a job may change; `write` is None if it cannot be set back."""
 
     name: str
     read: Callable[[], Any]
@@ -51,7 +45,7 @@ class _Item:
 
 
 class ProcessState:
-    """The state of the process when this was made."""
+    """The state of the process when this is made."""
 
     def __init__(self) -> None:
         self._items = [(item, item.read()) for item in _ITEMS]
@@ -64,9 +58,9 @@ class ProcessState:
         self._module_count = len(sys.modules)
 
     def restore(self) -> str:
-        """Undo what a job changed; return what cannot be undone, or "" if all is as it was.
+        """Undo what a job changed; return what cannot be undone, or "".
 
-        The state belongs to the main thread, which calls this.
+        To be called in the main thread.
         """
         # First, what runs at every line or at any moment.
         sys.settrace(None)
@@ -109,17 +103,17 @@ class ProcessState:
 
 
 class SharedState:
-    """What jobs share with the worker whose process they run in, as far as it can be kept.
+    """The state that jobs share with a worker in whose process they run.
 
-    The environment, signal handlers and descriptors are the worker's to change as well, and stay
-    as a task leaves them.
+    The rest, such as the environment and signal handlers, may be changed by the worker too, and
+    stays as a task leaves it.
     """
 
     def __init__(self) -> None:
         self._items = [(item, item.read()) for item in (_DIRECTORY, _UMASK)]
 
     def restore(self) -> list[str]:
-        """Undo what a job changed, and return what that was."""
+        """Undo what a job changed, and return the names of that."""
         changed = [(item, value) for item, value in self._items if item.read() != value]
         for item, value in changed:
             _restored(item, value)

@@ -1,4 +1,4 @@
-"""Performs jobs whose task is a plain function that must share the worker's process, in threads."""
+"""Runs jobs whose task is a plain function that must share the worker's process, in threads."""
 
 from __future__ import annotations
 
@@ -9,48 +9,46 @@ from collections.abc import Callable, Mapping
 
 from minion_wire.json_value import JsonValue
 
-from minion_client._run.job_run import Execution
-from minion_client.tasks import JobCancelled, call
+from minion_client._run.job_run import JobRun
+from minion_client._run.verdict import run_task
+from minion_client.tasks import JobCancelled
 
 
-class ThreadExecution(Execution):
+class ThreadRun(JobRun):
     """A job that runs in a thread of its own; it can only be asked to stop."""
-
-    __slots__ = ("_loop",)
 
     _loop: asyncio.AbstractEventLoop
 
     def start(self) -> None:
-        """Begin."""
         self._loop = asyncio.get_running_loop()
         # A daemon: a thread that never ends must not keep the process from ending.
         thread = threading.Thread(target=self._run, name=f"minion-job-{self.job.id}", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
-            self._fail(f"Job could not be started: {error}")
+            self.fail(f"Job could not be started: {error}")
         else:
             self._start_timer()
 
     def _run(self) -> None:
         process = os.getpid()
-        try:
-            handle = self._handle(self._send_note)
-            verdict = self._judge_return(call(self._task.function, handle))
-        # SystemExit would end the thread without an outcome.
-        except BaseException as error:  # noqa: BLE001
-            verdict = self._judge_error(error)
+        verdict = run_task(
+            self._task.function,
+            self._handle(self._send_note),
+            limit=self._limits.max_json_bytes,
+            failed=self._log_failure,
+        )
         if os.getpid() != process:
-            # The task forked, and this is what it forked: it has no business here.
+            # The task forked, and this is the copy: the worker is not its to go on with.
             os._exit(int(verdict.failed))
-        self._call(lambda: self._end(verdict))
+        self._call(lambda: self.end(verdict))
 
     def _send_note(self, notes: Mapping[str, JsonValue]) -> None:
-        if not self._call(lambda: self._note(notes)):
+        if not self._call(lambda: self.note(notes)):
             raise JobCancelled("the worker has ended")
 
     def _call(self, callback: Callable[[], None]) -> bool:
-        """Run on the loop, after what was sent before; false if the loop has ended."""
+        """Call back on the loop, in order; false if the loop has ended."""
         try:
             self._loop.call_soon_threadsafe(callback)
         except RuntimeError:
@@ -58,4 +56,5 @@ class ThreadExecution(Execution):
         return True
 
     def _interrupt(self) -> None:
-        """Nothing but the flag, which is set already, reaches a thread."""
+        # Nothing but the flag, which is set already, reaches a thread.
+        pass

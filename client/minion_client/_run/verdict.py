@@ -1,10 +1,11 @@
-"""Whether a job finished or failed, and with which result, from what its task did."""
+"""Verdicts: whether a job finished or failed, and with which result."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from minion_wire.json_value import (
@@ -16,33 +17,40 @@ from minion_wire.json_value import (
 )
 from minion_wire.sizes import result_too_large
 
-from minion_client.tasks import JobFailed
+from minion_client.tasks import Job, JobFailed, TaskFunction, call
 
 MAX_TEXT_LENGTH = 10_000
-"""Characters that are kept of an exception's text."""
+"""Maximum length of an exception's text in a result."""
 MAX_NAME_LENGTH = 200
-"""Characters that are kept of the name of an exception's class."""
+"""Maximum length of the name of an exception's class in a result."""
 _MAX_NAMED = 5
 """Exceptions of a group that its text names."""
 
-WORKER_GONE = "Worker went away"
-"""Result of a job whose worker was stopped before the job ended."""
-
 
 class Verdict(NamedTuple):
-    """How a job ended.
-
-    Attributes:
-        failed: Whether it failed; else it finished.
-        result: Its result, plain JSON.
-    """
+    """How a job ended: with a result, which is plain JSON."""
 
     failed: bool
     result: JsonValue
 
 
+def run_task(
+    function: TaskFunction, job: Job, *, limit: int, failed: Callable[[BaseException], None]
+) -> Verdict:
+    """Call the function of a task where no event loop runs, and return the verdict.
+
+    The result may have `limit` bytes as encoded; `failed` is called with what the function raises.
+    """
+    try:
+        return judge_return(call(function, job), limit=limit)
+    # SystemExit too: the job ends here, not its thread or process.
+    except BaseException as error:  # noqa: BLE001
+        failed(error)
+        return judge_error(error, limit=limit)
+
+
 def judge_return(value: object, *, limit: int) -> Verdict:
-    """Judge a task by what it returned: JSON of at most `limit` bytes, or else it failed."""
+    """Return the verdict on what a task returned: it must be JSON of at most `limit` bytes."""
     try:
         return Verdict(failed=False, result=plain_json(value, limit=limit))
     except TooLargeError as refusal:
@@ -56,7 +64,7 @@ def judge_return(value: object, *, limit: int) -> Verdict:
 
 
 def judge_error(error: BaseException, *, limit: int) -> Verdict:
-    """Judge a task by what it raised: the exception's text, or the value that JobFailed carries."""
+    """Return the verdict on a task that raised: the error's text, or the value in a JobFailed."""
     if is_job_failed(error):
         try:
             return Verdict(failed=True, result=plain_json(error.result, limit=limit))  # type: ignore[attr-defined]  # it is a JobFailed
@@ -72,27 +80,23 @@ def judge_error(error: BaseException, *, limit: int) -> Verdict:
 
 
 def is_job_failed(error: BaseException) -> bool:
-    """Return whether a task meant to fail its job with a result of its own."""
+    """Return whether this is a JobFailed."""
     # Not isinstance, which asks an object that may raise for its class.
     return issubclass(type(error), JobFailed)
 
 
 def timeout_text(seconds: float) -> str:
-    """Say that a job ran out of time."""
+    """Return the result of a job that ran out of time."""
     return f"Job timed out after {seconds:.15g} {'second' if seconds == 1 else 'seconds'}"
 
 
 def exit_text(returncode: int) -> str:
-    """Say how the process of a job died.
-
-    Args:
-        returncode: As `subprocess` gives it: negative for a signal.
-    """
+    """Return the result of a job whose process died with a return code as of `subprocess`."""
     return f"Job terminated unexpectedly ({exit_words(returncode)})"
 
 
 def exit_words(returncode: int) -> str:
-    """Say how a process ended, from a return code as `exit_text` takes it."""
+    """Return a return code as of `subprocess`, negative for a signal, in words."""
     code, signal = (0, -returncode) if returncode < 0 else (returncode, 0)
     return f"exit code: {code}, signal: {signal}"
 
@@ -112,14 +116,14 @@ class ExitInSubtask(BaseException):
 
 
 def _describe(error: BaseException) -> str:
-    """Return what an exception says; never raises, whatever the exception does."""
+    """Return the text of an exception; never raises, whatever the exception does."""
     if issubclass(type(error), ExitInSubtask) and error.__cause__ is not None:
         error = error.__cause__
     name, text = _words(error)
     if issubclass(type(error), BaseExceptionGroup):
         text = f"{text}: {'; '.join(_leaves(error))}"
     if not issubclass(type(error), Exception):
-        # The text of SystemExit and the like says nothing without the name.
+        # The text of SystemExit and the like means nothing without the name.
         text = f"{name}: {text}" if text else name
     return storable_text(text or name, limit=MAX_TEXT_LENGTH)
 
@@ -150,5 +154,5 @@ def _words(error: BaseException) -> tuple[str, str]:
 
 
 def _name(kind: type) -> str:
-    # Not kind.__name__, which a metaclass may answer.
+    # Not kind.__name__, which a metaclass may define.
     return storable_text(type.__dict__["__name__"].__get__(kind), limit=MAX_NAME_LENGTH)

@@ -1,4 +1,4 @@
-"""What a worker does when it is told to from afar."""
+"""The commands of a worker, which are broadcast to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CommandHandler = Callable[..., Awaitable[None] | None]
 """Called with the arguments of a command, on the worker's event loop."""
 
 MAX_SLOTS = 10_000
-"""Slots that a worker can be told to have."""
+"""Slots that a command can give to a worker."""
 _SIGNALS = {
     number.name.removeprefix("SIG"): number
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1, signal.SIGUSR2)
@@ -31,24 +31,14 @@ _SIGNALS = {
 
 
 class Commanded(Protocol):
-    """A worker, as far as commands go."""
+    """The methods of a worker that commands call."""
 
-    def resize(self, *, jobs: int | None = None, spare: int | None = None) -> None:
-        """Change the number of slots."""
-
-    def signal_job(self, job_id: int, number: signal.Signals) -> None:
-        """Send a signal to a job, if the worker runs it."""
+    def resize(self, *, jobs: int | None = None, spare: int | None = None) -> None: ...
+    def signal_job(self, job_id: int, number: signal.Signals) -> None: ...
 
 
 class Commander:
-    """Receives commands and carries them out.
-
-    Args:
-        worker: Who is commanded.
-        source: Where the commands come from.
-        backoff: How long to wait when the source is out of reach.
-        obeyed: Called after each command that was known.
-    """
+    """Receives commands from a source and carries them out; calls `carried_out` after each."""
 
     def __init__(
         self,
@@ -56,37 +46,32 @@ class Commander:
         source: JobSource,
         *,
         backoff: Backoff,
-        obeyed: Callable[[], None],
+        carried_out: Callable[[], None],
     ) -> None:
-        self._worker = worker
         self._source = source
         self._backoff = backoff
-        self._obeyed = obeyed
+        self._carried_out = carried_out
         self._handlers: dict[str, CommandHandler] = {
             "jobs": lambda count: worker.resize(jobs=_count(count)),
             "spare": lambda count: worker.resize(spare=_count(count)),
-            "kill": lambda name, job_id: worker.signal_job(_job_id(job_id), _signal(name)),
-            "stop": lambda job_id: worker.signal_job(_job_id(job_id), signal.SIGKILL),
+            "kill": lambda name, job_id: worker.signal_job(_whole(job_id), _signal(name)),
+            "stop": lambda job_id: worker.signal_job(_whole(job_id), signal.SIGKILL),
         }
         self._own = frozenset(self._handlers)
 
     def add(self, name: str, handler: CommandHandler) -> None:
-        """Add a command, or change one that was added.
-
-        Raises:
-            ValueError: The name is that of a command every worker has.
-        """
+        """Add a command, or replace one that was added (see `Worker.add_command`)."""
         if name in self._own:
             raise ValueError(f"every worker has a command {name!r} already")
         self._handlers[name] = handler
 
     async def run(self) -> None:
-        """Carry out commands, one after the other, until cancelled."""
+        """Carry out commands, one after the other."""
         commands = endless(self._source.commanded, "receive commands", self._backoff)
         async for command in commands:
-            await self._obey(command)
+            await self._carry_out(command)
 
-    async def _obey(self, command: Command) -> None:
+    async def _carry_out(self, command: Command) -> None:
         handler = self._handlers.get(command.command)
         if handler is None:
             _log.warning("Ignored the unknown command %r", command.command)
@@ -105,8 +90,8 @@ class Commander:
                 raise
             _log.exception("The command %r failed", command.command, exc_info=error)
         else:
-            _log.info("Obeyed %r with %s", command.command, shown)
-            self._obeyed()
+            _log.info("Carried out %r with %s", command.command, shown)
+            self._carried_out()
 
 
 def _count(value: JsonValue) -> int:
@@ -116,10 +101,6 @@ def _count(value: JsonValue) -> int:
     return number
 
 
-def _job_id(value: JsonValue) -> int:
-    return _whole(value)
-
-
 def _signal(value: JsonValue) -> signal.Signals:
     if value not in _SIGNALS:
         raise ValueError(f"must be one of {', '.join(_SIGNALS)}, not {value!r}")
@@ -127,7 +108,7 @@ def _signal(value: JsonValue) -> signal.Signals:
 
 
 def _whole(value: JsonValue) -> int:
-    """Read a whole number, which some write as a string."""
+    """Return a whole number, which may be given as a string."""
     if re.fullmatch("[0-9]{1,19}", str(value)) is None or isinstance(value, bool):
         raise ValueError(f"must be a whole number, not {value!r}")
     return int(value)

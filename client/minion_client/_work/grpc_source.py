@@ -1,4 +1,4 @@
-"""Where a worker on any machine takes its jobs from: a server, over gRPC."""
+"""`GrpcSource`: a server as the source of a worker's jobs, over gRPC."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from minion.v1.worker_service_pb2_grpc import WorkerServiceStub
 from minion_wire import values
 from minion_wire.json_value import JsonValue
 
-from minion_client._work.outbox import MAX_MESSAGE_BYTES, MAX_REPORT_BYTES, Delivery, Outbox
-from minion_client._work.waiting import is_outage
+from minion_client._work.outbox import MAX_REPORT_BYTES, Delivery, Outbox, check_size
+from minion_client._work.waiting import first, is_outage
 from minion_client._work.work_call import Demand, SentCommand, TakenJob, WorkCall, WorkState
 from minion_client.backoff import Backoff
 from minion_client.endpoint import Endpoint
@@ -36,16 +36,16 @@ _FATAL_AT_FIRST = frozenset(
 
 
 class GrpcSource:
-    """Takes jobs from a server, in one `WorkerService.Work` call after the other (see `JobSource`).
+    """A server as a job source, in one `WorkerService.Work` call after the other (see `JobSource`).
 
-    A call that breaks is followed by another, until `close`: what is asked, reported or noted
-    meanwhile waits, and what was sent and not answered is sent again. All on one event loop.
+    A call that breaks is followed by another, until `close`: demands, outcomes and notes wait
+    meanwhile, and what was sent and not acknowledged is sent again. All on one event loop.
 
     Args:
         endpoint: The server.
         backoff: How long to wait before the next call; never longer than a quarter of the time
             after which the server takes a silent worker for gone.
-        clock: Answers the seconds of a steady clock.
+        clock: Returns the seconds of a steady clock.
     """
 
     def __init__(
@@ -65,22 +65,21 @@ class GrpcSource:
         self._failures = 0
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
-        """Register the worker, or tell its status; waits for the server, however long it takes.
-
-        Raises:
-            SourceRefused: The server refuses the worker or its status.
-        """
+        """Register the worker, or send its status; wait for the server, however long it takes."""
         if self._refusal is not None:
             raise self._refusal
         state = self._state
         state.status, state.status_due = status, True
-        _check_size("status", state.hello())
+        check_size("status: ", state.hello().ByteSize())
         state.wake.set()
         if self._calling is None or self._calling.done():
             self._calling = asyncio.create_task(self._keep_calling(), name="minion-work-calls")
             self._calling.add_done_callback(self._stopped_calling)
-        await _either(self._calling, self._connected)
-        assert state.worker_id is not None, "the welcome tells it"
+        await first(asyncio.wait((self._calling,)), self._connected.wait())
+        if self._calling.done():
+            self._calling.result()
+            raise ConnectionError("the worker has disconnected")
+        assert state.worker_id is not None, "the welcome has it"
         return state.worker_id
 
     async def unregister(self) -> None:
@@ -94,7 +93,7 @@ class GrpcSource:
             await asyncio.wait((self._calling,))
 
     async def close(self) -> None:
-        """Hang up, if that has not been done. The server waits for the worker to come back."""
+        """End the call, if there is one; the server waits for the worker to come back."""
         if self._calling is not None:
             self._calling.cancel()
             await asyncio.wait((self._calling,))
@@ -108,7 +107,6 @@ class GrpcSource:
         max_jobs: int,
         wait: float,
     ) -> Sequence[TakenJob]:
-        """Take jobs, waiting for the first (see `JobSource`)."""
         if self._refusal is not None:
             raise self._refusal
         self._check_calling()
@@ -117,7 +115,7 @@ class GrpcSource:
         message = pb.WorkRequest.Demand(
             credits=max_jobs, queues=queues, tasks=tasks, min_priority=min_priority
         )
-        _check_size("tasks", message)
+        check_size("tasks: ", message.ByteSize())
         demand = Demand(message=message, jobs=asyncio.get_running_loop().create_future())
         assert self._state.demand is None, "one at a time"
         self._state.demand = demand
@@ -127,62 +125,61 @@ class GrpcSource:
             self._withdraw(demand)
             await asyncio.wait((demand.jobs,))
         except asyncio.CancelledError:
-            # Answered nevertheless, if the server has handed over some meanwhile.
-            if jobs := await self._late_answer(demand):
+            # The server may have handed over some meanwhile.
+            if jobs := await self._late_jobs(demand):
                 return jobs
             raise
         return demand.jobs.result()
 
     async def report(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
-        """Finish and fail jobs (see `JobSource`)."""
-        self._check_calling()
         deliveries: list[Delivery] = []
         batch: list[pb.WorkRequest.Outcome] = []
         size = 0
-        for outcome in map(_to_message, outcomes):
-            more = outcome.ByteSize()
+        for outcome in outcomes:
+            message = pb.WorkRequest.Outcome(
+                job=pb.JobKey(id=outcome.job_id, retries=outcome.retries), failed=outcome.failed
+            )
+            values.to_value(outcome.result, message.result)
+            more = message.ByteSize()
             if batch and size + more > MAX_REPORT_BYTES:
                 deliveries.append(Delivery(outcomes=batch, size=size))
                 batch, size = [], 0
-            batch.append(outcome)
+            batch.append(message)
             size += more
         deliveries.append(Delivery(outcomes=batch, size=size))
-        for delivery in deliveries:
-            self._state.outbox.post(delivery)
-        self._state.wake.set()
-        accepted = await asyncio.gather(*(delivery.taken for delivery in deliveries))
-        return [one for answer in accepted for one in answer]
+        return await self._deliver(deliveries)
 
     async def note(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
-        """Merge notes into a job's (see `JobSource`)."""
-        self._check_calling()
         message = pb.WorkRequest.Notes(id=job_id)
         values.to_struct(notes, message.notes)
-        delivery = Delivery(notes=[message], size=message.ByteSize())
-        self._state.outbox.post(delivery)
-        self._state.wake.set()
-        await delivery.taken
+        await self._deliver([Delivery(notes=[message], size=message.ByteSize())])
 
     async def revoked(self) -> JobKey:
-        """Wait for the next job that is to be stopped (see `JobSource`)."""
         return await self._state.revoked.get()
 
     async def commanded(self) -> SentCommand:
-        """Wait for the next command (see `JobSource`)."""
         return await self._state.commands.get()
 
+    async def _deliver(self, deliveries: Sequence[Delivery]) -> Sequence[bool]:
+        self._check_calling()
+        for delivery in deliveries:
+            self._state.outbox.post(delivery)
+        self._state.wake.set()
+        accepted = await asyncio.gather(*(delivery.accepted for delivery in deliveries))
+        return [one for some in accepted for one in some]
+
     def _withdraw(self, demand: Demand) -> None:
-        """Take a demand back, if it is not answered."""
+        """Take a demand back, if no jobs have come for it."""
         if demand.jobs.done():
             return
         demand.withdrawn = True
         if demand.sent:
             self._state.wake.set()
         else:
-            self._state.answer_demand(())
+            self._state.end_demand()
 
-    async def _late_answer(self, demand: Demand) -> Sequence[TakenJob]:
-        """Take a demand back, and answer what was taken for it."""
+    async def _late_jobs(self, demand: Demand) -> Sequence[TakenJob]:
+        """Take a demand back, and return the jobs that have come for it nevertheless."""
         self._withdraw(demand)
         try:
             await asyncio.wait((demand.jobs,))
@@ -195,7 +192,7 @@ class GrpcSource:
     # Calls
 
     async def _keep_calling(self) -> None:
-        """Have one call after the other, until the worker has disconnected.
+        """Make one call after the other, until the worker has disconnected.
 
         Raises:
             SourceRefused: The server refuses the worker, or what it asks for.
@@ -219,7 +216,7 @@ class GrpcSource:
             if self._failures == 1 or problem != warned:
                 _log.warning("%s; trying again", problem)
                 warned = problem
-            # In time to be heard before the server takes the worker for gone.
+            # Soon enough for the server not to take the worker for gone.
             longest = self._state.missing_after / 4
             await asyncio.sleep(min(self._backoff.delay(self._failures), longest))
 
@@ -243,7 +240,6 @@ class GrpcSource:
         return f"the server at {target} ended the call: {meaning}"
 
     async def _call(self) -> None:
-        """Have one call."""
         state = self._state
         # A new channel is a new connection: the old one may be what does not work.
         channel = self._endpoint.open_aio()
@@ -258,20 +254,20 @@ class GrpcSource:
             await call.run()
         finally:
             if call.useful:
-                # One that only says hello and breaks off is a failure like any other.
+                # A call that ends right after its welcome is a failure like any other.
                 self._failures = 0
             self._connected.clear()
-            state.hang_up()
+            state.call_ended()
             await channel.close(None)
 
     def _stopped_calling(self, calling: asyncio.Task[None]) -> None:
-        """Let nobody wait for what will not come any more."""
+        """End all waits: no call will follow."""
         reason = None if calling.cancelled() else calling.exception()
         if calling.cancelled():
             error = ConnectionError("the source is closed")
         else:
             error = ConnectionError(str(reason or "the worker has disconnected"))
-        # What was reported is not what is refused.
+        # It is not the outcomes that are refused.
         self._state.outbox.fail(error)
         if isinstance(reason, SourceRefused):
             self._refusal = reason
@@ -282,30 +278,3 @@ class GrpcSource:
     def _check_calling(self) -> None:
         if self._calling is None or self._calling.done():
             raise ConnectionError("the worker is not registered")
-
-
-async def _either(task: asyncio.Task[None], event: asyncio.Event) -> None:
-    """Wait for an event, unless a task ends first, which it should not."""
-    waiting = asyncio.ensure_future(event.wait())
-    try:
-        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        waiting.cancel()
-    if task.done():
-        task.result()
-        raise ConnectionError("the worker has disconnected")
-
-
-def _check_size(field: str, message: pb.WorkRequest.Hello | pb.WorkRequest.Demand) -> None:
-    if (size := message.ByteSize()) > MAX_MESSAGE_BYTES:
-        raise ValueError(
-            f"{field}: too large: {size} bytes in a message, {MAX_MESSAGE_BYTES} are allowed"
-        )
-
-
-def _to_message(outcome: Outcome) -> pb.WorkRequest.Outcome:
-    message = pb.WorkRequest.Outcome(
-        job=pb.JobKey(id=outcome.job_id, retries=outcome.retries), failed=outcome.failed
-    )
-    values.to_value(outcome.result, message.result)
-    return message

@@ -1,4 +1,4 @@
-"""What a worker has to tell a server, until the server has said that it took it."""
+"""What a worker has to report to a server, until the server has acknowledged it."""
 
 from __future__ import annotations
 
@@ -9,61 +9,53 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from minion.v1 import worker_service_pb2 as pb
+from minion_wire.sizes import MAX_PART_BYTES
+
+from minion_client.source import JobKey
 
 MAX_REPORT_BYTES = 1024 * 1024
-"""Bytes that one report has at most, unless a single outcome has more."""
-MAX_MESSAGE_BYTES = 4 * 1024 * 1024 - 4_096
-"""Bytes of a request that gRPC servers take by default, but for what is around a report."""
+"""Maximum size of a report, unless a single outcome is larger."""
 
-# Where in a report of one the refused thing is, which says nothing to the worker's user.
+# Path of what is refused in a report of one: it means nothing to the worker's user.
 _REPORT_PATH = re.compile(r"^report\.(outcomes|notes)\[0\]\.")
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Delivery:
-    """Notes or outcomes that are answered together.
+    """Notes or outcomes that are acknowledged together.
 
     Attributes:
         notes: The notes.
         outcomes: The outcomes.
         size: Bytes of all that.
-        taken: For each outcome, whether it was accepted; ValueError if the server refuses.
-        alone: Whether it must have a report of its own, so that a refusal says what was refused.
+        accepted: For each outcome, whether it was accepted; ValueError if the server refuses.
+        alone: Whether it needs a report of its own, so that a refusal shows what is refused.
     """
 
     notes: Sequence[pb.WorkRequest.Notes] = ()
     outcomes: Sequence[pb.WorkRequest.Outcome] = ()
     size: int
-    taken: asyncio.Future[Sequence[bool]] = field(
+    accepted: asyncio.Future[Sequence[bool]] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
     alone: bool = False
 
-    def answer(self, accepted: Sequence[bool]) -> None:
-        """Tell whoever waits what was accepted."""
-        if not self.taken.done():
-            self.taken.set_result(accepted)
-
     def refuse(self, error: Exception) -> None:
-        """Tell whoever waits that it will not be taken."""
-        if not self.taken.done():
-            self.taken.set_exception(error)
+        """End the wait for it with an error."""
+        if not self.accepted.done():
+            self.accepted.set_exception(error)
 
 
 @dataclass(slots=True, kw_only=True)
 class _Report:
-    """A report that was sent and is not answered yet."""
+    """A report that was sent and is not acknowledged yet."""
 
     deliveries: Sequence[Delivery]
     sent: float
 
 
 class Outbox:
-    """Packs deliveries into reports, and takes the receipts.
-
-    Args:
-        clock: Answers the seconds of a steady clock.
-    """
+    """Packs deliveries into reports, and takes the receipts; `clock` returns steady seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -73,34 +65,23 @@ class Outbox:
 
     @property
     def empty(self) -> bool:
-        """Whether all has been taken."""
+        """Whether everything is acknowledged."""
         return not self._waiting and not any(r.deliveries for r in self._reports.values())
 
     @property
     def oldest(self) -> float | None:
-        """When the first of the reports that are not answered was sent."""
-        for report in self._reports.values():
-            return report.sent
-        return None
+        """When the first report without a receipt was sent."""
+        return next((report.sent for report in self._reports.values()), None)
 
     def post(self, delivery: Delivery) -> None:
-        """Take a delivery.
-
-        Raises:
-            ValueError: No server would take it.
-        """
-        if delivery.size > MAX_MESSAGE_BYTES:
-            raise ValueError(
-                f"too large: {delivery.size} bytes in a message, {MAX_MESSAGE_BYTES} are allowed"
-            )
+        """Add a delivery; raise ValueError if it is too large for any server."""
+        check_size("", delivery.size)
         self._waiting.append(delivery)
 
     def next_report(self, *, even_empty: bool) -> pb.WorkRequest.Report | None:
-        """Answer what to send next, which counts as sent.
+        """Return the next report, which counts as sent.
 
-        Args:
-            even_empty: Whether to answer a report of nothing, whose receipt tells that the server
-                listens, when there is nothing to report.
+        An empty report, if asked for, gets a receipt, which shows that the server is alive.
         """
         if not self._waiting and not even_empty:
             return None
@@ -119,25 +100,26 @@ class Outbox:
         self._reports[self._serial] = _Report(deliveries=packed, sent=self._clock())
         return report
 
-    def take(self, receipt: pb.WorkResponse.Receipt) -> list[tuple[int, int]]:
-        """Take the answer to a report, and answer the jobs, by id and retries, that it settles."""
+    def take(self, receipt: pb.WorkResponse.Receipt) -> list[JobKey]:
+        """Take the receipt of a report, and return the jobs that it settles."""
         report = self._reports.pop(receipt.serial, None)
         if report is None:
             return []
         if receipt.HasField("refusal"):
             self._take_refusal(report.deliveries, receipt.refusal)
             return []
-        settled: list[tuple[int, int]] = []
+        settled: list[JobKey] = []
         accepted = list(receipt.accepted)
         for delivery in report.deliveries:
             count = len(delivery.outcomes)
-            delivery.answer(accepted[:count])
+            if not delivery.accepted.done():
+                delivery.accepted.set_result(accepted[:count])
             del accepted[:count]
             settled.extend((o.job.id, o.job.retries) for o in delivery.outcomes)
         return settled
 
     def requeue(self) -> None:
-        """Have sent again what was not answered: the call it was sent in is over."""
+        """Send what is not acknowledged again: its call is over."""
         unanswered = [d for report in self._reports.values() for d in report.deliveries]
         self._reports.clear()
         self._waiting.extendleft(reversed(unanswered))
@@ -155,3 +137,11 @@ class Outbox:
         for delivery in deliveries:
             delivery.alone = True
         self._waiting.extendleft(reversed(deliveries))
+
+
+def check_size(what: str, size: int) -> None:
+    """Raise ValueError if a part of a request is larger than gRPC servers take by default."""
+    if size > MAX_PART_BYTES:
+        raise ValueError(
+            f"{what}too large: {size} bytes in a message, {MAX_PART_BYTES} are allowed"
+        )

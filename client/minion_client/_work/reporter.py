@@ -1,4 +1,4 @@
-"""Delivers what became of jobs to a source: notes first, then outcomes."""
+"""Delivers what jobs note and how they end to a source: notes first, then outcomes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import orjson
 from minion_wire.json_value import JsonValue, storable_text
 from minion_wire.sizes import MAX_JOB_BYTES
 
-from minion_client._work.waiting import is_outage
+from minion_client._work.waiting import is_outage, pause
 from minion_client.backoff import Backoff
 from minion_client.source import JobKey, JobSource, Outcome
 
@@ -40,7 +40,7 @@ class Reporter:
 
     Args:
         source: Where they go.
-        backoff: How long to wait before trying again when the source is out of reach.
+        backoff: How long to wait before the next attempt when the source is out of reach.
         max_note_bytes: Bytes of JSON up to which waiting notes of a job are merged.
     """
 
@@ -58,15 +58,15 @@ class Reporter:
         self._wake = asyncio.Event()
         self._delivered = asyncio.Event()
         self._delivered.set()
-        self._hurry = asyncio.Event()
+        self._no_retries = asyncio.Event()
 
     @property
     def undelivered(self) -> int:
-        """How many outcomes are neither taken by the source nor lost."""
+        """How many outcomes are neither acknowledged nor lost."""
         return self._undelivered
 
     def note(self, key: JobKey, notes: Mapping[str, JsonValue]) -> None:
-        """Take notes to deliver; they must not be changed any more."""
+        """Deliver notes, which must not be changed any more."""
         waiting = self._notes.get(key)
         if waiting is None:
             self._notes[key] = deque((notes,))
@@ -80,7 +80,7 @@ class Reporter:
         waiting.append(notes)
 
     def end(self, outcome: Outcome) -> None:
-        """Take an outcome to deliver, after the notes of its job."""
+        """Deliver an outcome, after the notes of its job."""
         self._undelivered += 1
         self._delivered.clear()
         key = (outcome.job_id, outcome.retries)
@@ -95,12 +95,12 @@ class Reporter:
         if key in self._notes:
             self._notes[key].clear()
 
-    def hurry(self) -> None:
-        """Try what is undelivered once more, and no longer."""
-        self._hurry.set()
+    def end_retries(self) -> None:
+        """Try once more to deliver what is left, then drop it."""
+        self._no_retries.set()
 
     async def delivered(self) -> None:
-        """Wait until the source has taken all, or was given up."""
+        """Wait until every outcome is acknowledged or lost."""
         await self._delivered.wait()
 
     async def run(self) -> None:
@@ -115,60 +115,48 @@ class Reporter:
             for sender in self._senders:
                 sender.cancel()
 
-    async def _report(self, batch: Sequence[Outcome]) -> None:
+    async def _report(self, batch: Sequence[Outcome], *, max_defects: int = 1) -> None:
         """Report outcomes; those that the source does not take are found and settled alone."""
         try:
-            accepted = await self._insist("report results", lambda: self._source.report(batch))
+            accepted = await self._persist(
+                "report results", lambda: self._source.report(batch), max_defects=max_defects
+            )
         except GaveUp as error:
             self._drop(batch, error)
         except Exception as error:  # noqa: BLE001 - one outcome must not keep the others back
-            if len(batch) == 1:
+            if max_defects > 1:
+                await self._replace(batch[0], error)
+            elif len(batch) == 1:
                 # Beside the others: a defect is given some time to go away.
                 self._spawn(self._settle(batch[0], error))
-                return
-            middle = len(batch) // 2
-            await self._report(batch[:middle])
-            await self._report(batch[middle:])
+            else:
+                middle = len(batch) // 2
+                await self._report(batch[:middle])
+                await self._report(batch[middle:])
         else:
-            self._log_moved_on(batch, accepted)
-            self._settled(len(batch))
+            self._settled(batch, accepted)
 
     async def _settle(self, outcome: Outcome, error: Exception) -> None:
         """Report an outcome that was not taken again if that may help, else fail its job."""
-        try:
-            if not isinstance(error, ValueError):
-                await self._report_alone(outcome)
-                return
-        except GaveUp as no_answer:
-            self._drop([outcome], no_answer)
-            return
-        except Exception as last:  # noqa: BLE001 - a refusal, or a defect that has not gone away
-            error = last
+        if isinstance(error, ValueError):
+            await self._replace(outcome, error)
+        else:
+            await self._report([outcome], max_defects=_MAX_DEFECTS)
+
+    async def _replace(self, outcome: Outcome, error: Exception) -> None:
+        """Fail a job whose outcome the source does not take."""
         _log.warning("the result of job %d was refused: %s", outcome.job_id, error)
         failed = replace(outcome, failed=True, result=_refusal_text(error))
         try:
-            await self._report_alone(failed)
+            accepted = await self._persist(
+                "report results",
+                lambda: self._source.report([failed]),
+                max_defects=_MAX_DEFECTS,
+            )
         except Exception as last:  # noqa: BLE001 - there is nothing else left to try
             self._drop([outcome], last)
-
-    async def _report_alone(self, outcome: Outcome) -> None:
-        accepted = await self._persist("report results", lambda: self._source.report([outcome]))
-        self._log_moved_on([outcome], accepted)
-        self._settled(1)
-
-    async def _persist(self, what: str, call: Callable[[], Awaitable[_T]]) -> _T:
-        """Repeat a call as `_insist` does, and in spite of some defects in a row."""
-        failures = 0
-        while True:
-            try:
-                return await self._insist(what, call)
-            except (ValueError, GaveUp):
-                raise
-            except Exception:
-                failures += 1
-                if failures == _MAX_DEFECTS or self._hurry.is_set():
-                    raise
-                await self._pause(self._backoff.delay(failures))
+        else:
+            self._settled([outcome], accepted)
 
     def _drop(self, batch: Sequence[Outcome], error: Exception) -> None:
         what = error if isinstance(error, GaveUp) else f"{type(error).__name__}: {error}"
@@ -176,17 +164,15 @@ class Reporter:
         for outcome in batch[:_MAX_NAMED]:
             _log.error("could not deliver the result of job %d: %s", outcome.job_id, what)
         _log.error("could not deliver %d result(s): %s", len(batch), what, exc_info=shown)
-        self._settled(len(batch))
+        self._settled(batch, ())
 
-    def _settled(self, count: int) -> None:
-        self._undelivered -= count
-        if not self._undelivered:
-            self._delivered.set()
-
-    def _log_moved_on(self, batch: Sequence[Outcome], accepted: Sequence[bool]) -> None:
+    def _settled(self, batch: Sequence[Outcome], accepted: Sequence[bool]) -> None:
         for outcome, taken in zip(batch, accepted, strict=False):
             if not taken:
                 _log.debug("job %d had moved on from retry %d", outcome.job_id, outcome.retries)
+        self._undelivered -= len(batch)
+        if not self._undelivered:
+            self._delivered.set()
 
     def _spawn(self, sending: Coroutine[None, None, None]) -> None:
         sender = asyncio.get_running_loop().create_task(sending)
@@ -207,7 +193,9 @@ class Reporter:
 
     async def _send_note(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
         try:
-            await self._persist("note", lambda: self._source.note(job_id, notes))
+            await self._persist(
+                "note", lambda: self._source.note(job_id, notes), max_defects=_MAX_DEFECTS
+            )
         except ValueError as error:
             if len(notes) > 1:
                 # They may have been merged: the others are not to blame.
@@ -221,38 +209,38 @@ class Reporter:
         except Exception:  # noqa: BLE001 - it must not keep the outcome back for ever
             _log.exception("could not deliver notes of job %d", job_id)
 
-    async def _insist(self, what: str, call: Callable[[], Awaitable[_T]]) -> _T:
+    async def _persist(
+        self, what: str, call: Callable[[], Awaitable[_T]], *, max_defects: int
+    ) -> _T:
         """Repeat a call until the source is in reach.
 
         Raises:
             GaveUp: It was not, and there is no more time.
             ValueError: It refused.
-            Exception: A defect of the source.
+            Exception: A defect of the source, `max_defects` times.
         """
-        failures = 0
+        outages = defects = 0
         while True:
             try:
-                answer = await call()
+                response = await call()
+            except ValueError:
+                raise
             except Exception as error:
-                if not is_outage(error):
-                    raise
-                failures += 1
-                if self._hurry.is_set():
-                    raise GaveUp(f"{type(error).__name__}: {error}") from error
-                if failures == 1:
-                    _log.warning("cannot %s: %s; trying again", what, error)
-                await self._pause(self._backoff.delay(failures))
+                if is_outage(error):
+                    outages += 1
+                    if self._no_retries.is_set():
+                        raise GaveUp(f"{type(error).__name__}: {error}") from error
+                    if outages == 1:
+                        _log.warning("cannot %s: %s; trying again", what, error)
+                else:
+                    defects += 1
+                    if defects == max_defects or self._no_retries.is_set():
+                        raise
+                await pause(self._backoff.delay(outages or defects), self._no_retries)
             else:
-                if failures:
-                    _log.info("could %s after %d failure(s)", what, failures)
-                return answer
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._hurry.wait()
-        except TimeoutError:
-            pass
+                if outages:
+                    _log.info("could %s after %d failure(s)", what, outages)
+                return response
 
 
 def _refusal_text(error: Exception) -> str:

@@ -1,4 +1,4 @@
-"""What a worker may take next: its free slots and the limits of its tasks."""
+"""The free slots of a worker, and the limits of its tasks."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from minion_client.source import MAX_CLAIM
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What to ask a source for.
-
-    Attributes:
-        tasks: Jobs of these tasks.
-        min_priority: Of at least this priority; None: of any.
-        max_jobs: Maximum number of jobs, never more than a source may be asked for.
-    """
+    """What to claim: up to `max_jobs` jobs of these tasks, and of this priority or a higher one."""
 
     tasks: tuple[str, ...]
     min_priority: int | None
@@ -25,19 +19,14 @@ class Claim:
 
 
 class Slots:
-    """Counts what a worker runs.
+    """Counts the jobs that a worker runs.
 
     Args:
         tasks: Names of the tasks it knows.
         jobs: How many jobs of any priority it may run.
         spare: How many more of high priority it may run.
         spare_min_priority: The lowest priority that is high.
-        limits: How many jobs of a task it may run at a time, for those that have a limit.
-
-    Attributes:
-        jobs: As above.
-        spare: As above.
-        running: How many jobs it runs.
+        limits: How many jobs of a task it may run at a time, for tasks that have a limit.
 
     Raises:
         ValueError: A number is negative, or there is no slot.
@@ -56,7 +45,7 @@ class Slots:
             {"jobs": jobs, "spare": spare} | {f"limits[{t}]": n for t, n in limits.items()}
         )
         if jobs + spare < 1:
-            raise ValueError("jobs and spare must not both be 0")
+            raise ValueError("jobs: expected at least 1 without spare slots, got 0")
         self.jobs = jobs
         self.spare = spare
         self.running = 0
@@ -72,11 +61,7 @@ class Slots:
         return self.jobs + self.spare
 
     def resize(self, *, jobs: int | None = None, spare: int | None = None) -> None:
-        """Change the number of slots; what runs is not stopped. With none, the worker pauses.
-
-        Raises:
-            ValueError: A number is negative.
-        """
+        """Change the number of slots; a negative one is a ValueError."""
         changed = {"jobs": self.jobs if jobs is None else jobs}
         changed["spare"] = self.spare if spare is None else spare
         _check_counts(changed)
@@ -96,13 +81,13 @@ class Slots:
             self._limited[task] -= 1
 
     def next_claim(self) -> Claim | None:
-        """Return what to ask for now, or None if no slot is free for any task."""
+        """Return what to claim now; None if no slot is free for any task."""
         ordinary = self.jobs - self.running
         max_jobs = ordinary if ordinary > 0 else self.total - self.running
         tasks = self._tasks
         if self._limits:
             tasks = tuple(task for task in tasks if self._room(task) > 0)
-            # All that is answered may be of one task. Asking for the limited tasks separately would
+            # All jobs may be of one task. Claiming the limited tasks separately would
             # allow larger batches, but take a job before one of another task and higher priority.
             max_jobs = min([max_jobs, *(self._room(task) for task in tasks)])
         if max_jobs <= 0 or not tasks:
@@ -111,13 +96,13 @@ class Slots:
         return Claim(tasks=tasks, min_priority=min_priority, max_jobs=min(max_jobs, MAX_CLAIM))
 
     def outdates(self, claim: Claim) -> bool:
-        """Answer whether a claim made now would reach jobs that an earlier one does not."""
+        """Return whether a claim made now would reach jobs that an earlier one does not."""
         if claim.min_priority is not None and self.running < self.jobs:
             return True
         return any(self._room(task) > 0 for task in self._limits if task not in claim.tasks)
 
     def _limits_that_bind(self) -> dict[str, int]:
-        # A limit that all slots together can't exceed says nothing.
+        # A limit that all slots together can't exceed has no effect.
         return {task: n for task, n in self._all_limits.items() if n < self.total}
 
     def _room(self, task: str) -> int:
@@ -128,4 +113,4 @@ class Slots:
 def _check_counts(counts: Mapping[str, int]) -> None:
     for name, count in counts.items():
         if count < 0:
-            raise ValueError(f"{name} must not be negative, not {count}")
+            raise ValueError(f"{name}: expected 0 or more, got {count}")

@@ -1,4 +1,4 @@
-"""Waiting: for the first of several things, and for what comes again and again."""
+"""Wait for the first of several events, or for one again and again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 async def first(*waits: Coroutine[Any, Any, object], timeout: float | None = None) -> None:  # noqa: ASYNC109 - the timeout is no failure here
-    """Wait until one of them ends, or the seconds have passed; the others are cancelled."""
+    """Wait until one of them ends, or the seconds have passed; cancel the others."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, timeout=timeout, return_when=FIRST_COMPLETED)
@@ -25,12 +25,12 @@ async def first(*waits: Coroutine[Any, Any, object], timeout: float | None = Non
 
 
 async def pause(seconds: float, until: asyncio.Event) -> None:
-    """Wait, but not longer than until an event."""
+    """Wait for an event, up to a number of seconds."""
     await first(until.wait(), timeout=seconds)
 
 
 async def end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel tasks and wait until they have ended; what they raise is dropped."""
+    """Cancel tasks and wait until they have ended; drop what they raise."""
     tasks = list(tasks)
     for task in tasks:
         task.cancel()
@@ -42,26 +42,15 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, (ConnectionError, TimeoutError))
 
 
-def defect(error: Exception, *expected: type[Exception]) -> Exception | None:
-    """Return an error that the log shows whole; None for one whose text says all.
-
-    Args:
-        error: What was raised.
-        expected: Kinds that tell all, besides those of an outage.
-    """
-    return None if is_outage(error) or isinstance(error, expected) else error
+def defect(error: Exception) -> Exception | None:
+    """Return an error if its traceback is worth logging: not that of an outage."""
+    return None if is_outage(error) else error
 
 
 async def endless(
     receive: Callable[[], Awaitable[_T]], what: str, backoff: Backoff
 ) -> AsyncIterator[_T]:
-    """Answer what is received, one after the other, without end; failures are waited out.
-
-    Args:
-        receive: Waits for the next one.
-        what: What can't be done while that fails, for the log.
-        backoff: How long to wait then.
-    """
+    """Yield what is received, without end; after a failure to do `what`, log it and wait."""
     failures = 0
     while True:
         try:

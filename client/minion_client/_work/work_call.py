@@ -1,4 +1,4 @@
-"""One `WorkerService.Work` call, and what a worker keeps from one to the next."""
+"""One `WorkerService.Work` call, and the state that a worker keeps from one to the next."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,8 +15,10 @@ from minion.v1 import worker_pb2
 from minion.v1 import worker_service_pb2 as pb
 from minion_wire import values
 from minion_wire.json_value import JsonValue
+from minion_wire.sizes import MAX_PART_BYTES
 
-from minion_client._work.outbox import MAX_MESSAGE_BYTES, Outbox
+from minion_client._api.responses import to_record
+from minion_client._work.outbox import Outbox
 from minion_client._work.waiting import end_all
 from minion_client.source import JobKey
 
@@ -30,7 +32,7 @@ _PATIENCE_BEATS = 2
 
 
 class DeadCall(ConnectionError):
-    """A call in which the server says nothing any more, or what makes no sense."""
+    """The server is silent, or breaks the protocol."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,15 +57,19 @@ class SentCommand:
     args: list[JsonValue]
 
 
+_to_job = to_record(TakenJob, worker_pb2.ClaimedJob)
+_to_command = to_record(SentCommand, worker_pb2.Command)
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Demand:
-    """A demand for jobs, which lasts until it is answered, over as many calls as it takes.
+    """A demand for jobs, which may outlast calls.
 
     Attributes:
-        message: What to send; its serial is set when it is.
-        jobs: The answer.
+        message: The request; its serial is set when it is sent.
+        jobs: The jobs that the server hands over.
         sent: Whether the present call has it.
-        withdrawn: Whether nobody wants it any more.
+        withdrawn: Whether it is to be taken back.
         withdrawal: Serial and time of the demand that takes it back, once sent.
     """
 
@@ -73,28 +79,23 @@ class Demand:
     withdrawn: bool = False
     withdrawal: tuple[int, float] | None = None
 
-    def answer(self, jobs: Sequence[TakenJob]) -> None:
-        """Tell whoever waits."""
-        if not self.jobs.done():
-            self.jobs.set_result(jobs)
-
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class WorkState:
-    """What a worker keeps from one call to the next.
+    """The state that a worker keeps from one call to the next.
 
     Attributes:
         outbox: What it has to report.
         worker_id: Its id, once it has one.
-        status: What it tells of itself.
-        missing_after: Seconds it may be silent.
-        status_due: Whether the status is to be told.
-        held: The jobs it was given and that are not settled; the keys alone count.
-        demand: What it would take.
+        status: Its status.
+        missing_after: Seconds of silence after which the server takes it for gone.
+        status_due: Whether the status is to be sent.
+        held: The jobs that were handed over and are not settled, in order.
+        demand: The demand for jobs.
         revoked: Jobs to stop.
         commands: Commands to carry out.
         wake: Set when there is something to send.
-        closing: Whether it takes leave when all is delivered.
+        closing: Whether it disconnects when everything is acknowledged.
     """
 
     outbox: Outbox
@@ -110,7 +111,7 @@ class WorkState:
     closing: bool = False
 
     def hello(self) -> pb.WorkRequest.Hello:
-        """Say who the worker is, how it does and what it holds."""
+        """Return the worker's identity, status and held jobs."""
         hello = pb.WorkRequest.Hello(
             id=self.worker_id,
             host=socket.gethostname(),
@@ -120,32 +121,32 @@ class WorkState:
         values.to_struct(self.status, hello.status)
         return hello
 
-    def answer_demand(self, jobs: Sequence[TakenJob]) -> None:
-        """Answer the demand, which is over then."""
+    def end_demand(self, jobs: Sequence[TakenJob] = ()) -> None:
+        """End the demand with the jobs that were handed over for it."""
         demand, self.demand = self.demand, None
-        if demand is not None:
-            demand.answer(jobs)
+        if demand is not None and not demand.jobs.done():
+            demand.jobs.set_result(jobs)
 
-    def hang_up(self) -> None:
-        """Have all that was not answered sent again in the next call."""
+    def call_ended(self) -> None:
+        """Keep what was not acknowledged for the next call."""
         self.outbox.requeue()
         if self.demand is not None:
             self.demand.sent = False
             if self.demand.withdrawn:
                 # What the server took for it, it gives back: the next hello does not name it.
-                self.answer_demand(())
+                self.end_demand()
 
 
 class WorkCall:
-    """One call: says hello, then sends what there is to send and takes what comes.
+    """One call: sends hello, then everything there is to send, and takes the responses.
 
     Args:
-        call: The call, as the stub answers it.
-        state: What it works on.
-        clock: Answers the seconds of a steady clock.
+        call: The call, as the stub returns it.
+        state: The worker's state.
+        clock: Returns the seconds of a steady clock.
     """
 
-    def __init__(self, call: Any, state: WorkState, clock: Any) -> None:
+    def __init__(self, call: Any, state: WorkState, clock: Callable[[], float]) -> None:
         self._call = call
         self._state = state
         self._clock = clock
@@ -157,11 +158,11 @@ class WorkCall:
         self.useful = False
 
     async def greet(self) -> None:
-        """Say hello and take the welcome.
+        """Send hello and take the welcome.
 
         Raises:
             AioRpcError: The call failed.
-            DeadCall: The server answers something else.
+            DeadCall: The server responds with something else.
         """
         state = self._state
         state.status_due = False
@@ -204,23 +205,18 @@ class WorkCall:
                 while requests := self._next_requests():
                     for request in requests:
                         await self._call.write(request)
-                if self._may_leave():
+                done = self._draining or (state.closing and state.demand is None)
+                if done and state.outbox.empty:
                     self._closed = self._clock()
                     await self._call.done_writing()
                     break
             except asyncio.InvalidStateError:
-                # The call is over; whoever reads learns why.
+                # The call is over, which `_read` reports.
                 break
         await asyncio.Event().wait()
 
-    def _may_leave(self) -> bool:
-        state = self._state
-        if not state.outbox.empty:
-            return False
-        return self._draining or (state.closing and state.demand is None)
-
     def _next_requests(self) -> list[pb.WorkRequest]:
-        """Return what there is to say: in one request, unless it would be too large."""
+        """Return what there is to send: in one request, unless it would be too large."""
         state = self._state
         parts: list[pb.WorkRequest] = []
         if self._beat_due or state.status_due:
@@ -235,7 +231,7 @@ class WorkCall:
         self._beat_due = False
         requests: list[pb.WorkRequest] = []
         for part in parts:
-            if requests and requests[-1].ByteSize() + part.ByteSize() <= MAX_MESSAGE_BYTES:
+            if requests and requests[-1].ByteSize() + part.ByteSize() <= MAX_PART_BYTES:
                 requests[-1].MergeFrom(part)
             else:
                 part.read = self._last_read
@@ -248,7 +244,7 @@ class WorkCall:
             return None
         if not demand.sent:
             if demand.withdrawn:
-                self._state.answer_demand(())
+                self._state.end_demand()
                 return None
             self._serial += 1
             demand.message.serial = self._serial
@@ -271,48 +267,47 @@ class WorkCall:
     def _take(self, response: pb.WorkResponse) -> None:
         state = self._state
         self._last_read = response.serial
-        for answer in response.jobs:
-            self._take_jobs(answer)
+        for jobs in response.jobs:
+            self._take_jobs(jobs)
         for receipt in response.receipts:
             for key in state.outbox.take(receipt):
                 state.held.pop(key, None)
-            # A report that was refused is sent again in parts; one that waits to leave may.
+            # A refused report is sent again in parts; and the last receipt allows the end.
             state.wake.set()
         for revoked in response.revoked:
             key = (revoked.id, revoked.retries)
             state.held.pop(key, None)
             state.revoked.put_nowait(key)
         for command in response.commands:
-            args = values.from_list(command.args)
-            state.commands.put_nowait(SentCommand(command=command.command, args=args))
+            state.commands.put_nowait(_to_command(command))
         if response.draining and not self._draining:
             _log.info("The server is going down")
             self._draining = True
             state.wake.set()
             if state.demand is not None and state.demand.withdrawn:
-                state.answer_demand(())
+                state.end_demand()
         elif response.jobs or response.receipts:
             self.useful = True
 
-    def _take_jobs(self, answer: pb.WorkResponse.Jobs) -> None:
+    def _take_jobs(self, response: pb.WorkResponse.Jobs) -> None:
         state = self._state
         demand = state.demand
         if demand is not None and demand.sent:
             withdrawal = demand.withdrawal[0] if demand.withdrawal is not None else None
-            if answer.serial in (demand.message.serial, withdrawal):
-                jobs = [_taken(job) for job in answer.jobs]
+            if response.serial in (demand.message.serial, withdrawal):
+                jobs = [_to_job(job) for job in response.jobs]
                 if not demand.jobs.cancelled():
                     state.held.update(((job.id, job.retries), None) for job in jobs)
-                state.answer_demand(jobs)
+                state.end_demand(jobs)
                 return
-        if answer.jobs:
+        if response.jobs:
             # Not held, so the next hello gives them back.
             raise DeadCall("the server hands over jobs that were not asked for")
 
     # Watching
 
     async def _watch(self) -> None:
-        """Give signs of life, and see to it that the server gives some."""
+        """Send signs of life, and make sure that the server gives some."""
         beat = min(self._state.missing_after / _BEATS, _MAX_BEAT_SECONDS)
         patience = beat * _PATIENCE_BEATS
         while True:
@@ -328,16 +323,3 @@ class WorkCall:
         if self._state.demand is not None and self._state.demand.withdrawal is not None:
             times.append(self._state.demand.withdrawal[1])
         return min((time for time in times if time is not None), default=None)
-
-
-def _taken(job: worker_pb2.ClaimedJob) -> TakenJob:
-    return TakenJob(
-        id=job.id,
-        task=job.task,
-        args=values.from_list(job.args),
-        retries=job.retries,
-        attempts=job.attempts,
-        priority=job.priority,
-        queue=job.queue,
-        notes=values.from_struct(job.notes),
-    )

@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RepairRequest(_message.Message):
-    """Asks for repair. What is not given is as the server's settings say."""
+    """Limits of the repair. Defaults: the server's settings."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -28,7 +28,7 @@ class RepairRequest(_message.Message):
     STUCK_AFTER_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def missing_after(self) -> _duration_pb2.Duration:
-        """A worker that has not been heard of for this long is missing."""
+        """A worker without a heartbeat for this long is missing."""
 
     @_builtins.property
     def remove_after(self) -> _duration_pb2.Duration:
@@ -36,7 +36,7 @@ class RepairRequest(_message.Message):
 
     @_builtins.property
     def stuck_after(self) -> _duration_pb2.Duration:
-        """Jobs that have been due for this long, and that nobody took, fail, also those that are blocked by their parents."""
+        """Inactive jobs that have been due for this long fail, also if they are blocked by parents."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ Global___RepairRequest: _TypeAlias = RepairRequest  # noqa: Y015
 
 @_typing.final
 class RepairResponse(_message.Message):
-    """What repair did, counted."""
+    """Counts of what was repaired."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -65,15 +65,15 @@ class RepairResponse(_message.Message):
     EXPIRED_JOBS_FIELD_NUMBER: _builtins.int
     STUCK_JOBS_FIELD_NUMBER: _builtins.int
     missing_workers: _builtins.int
-    """Workers that had not been heard of for too long, forgotten."""
+    """Missing workers that were forgotten."""
     abandoned_jobs: _builtins.int
-    """Jobs whose worker is gone, failed or put back for another attempt."""
+    """Jobs of missing workers that were failed or retried."""
     removed_jobs: _builtins.int
-    """Old finished jobs, removed."""
+    """Old finished jobs that were removed."""
     expired_jobs: _builtins.int
-    """Expired jobs, removed."""
+    """Expired jobs that were removed."""
     stuck_jobs: _builtins.int
-    """Jobs that nobody took for too long, failed."""
+    """Jobs that were failed because no worker took them."""
     def __init__(
         self,
         *,
@@ -93,14 +93,14 @@ Global___RepairResponse: _TypeAlias = RepairResponse  # noqa: Y015
 
 @_typing.final
 class ResetRequest(_message.Message):
-    """Says what to delete."""
+    """What to delete; exactly one field is set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ALL_FIELD_NUMBER: _builtins.int
     LOCKS_FIELD_NUMBER: _builtins.int
     all: _builtins.bool
-    """Delete all jobs, locks, schedules and workers, and count ids from 1 again."""
+    """Delete all jobs, locks, schedules and workers, and start ids at 1 again."""
     locks: _builtins.bool
     """Delete all locks."""
     def __init__(
@@ -119,7 +119,7 @@ Global___ResetRequest: _TypeAlias = ResetRequest  # noqa: Y015
 
 @_typing.final
 class ResetResponse(_message.Message):
-    """Tells that it is deleted."""
+    """Everything asked for was deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -136,13 +136,13 @@ Global___ResetResponse: _TypeAlias = ResetResponse  # noqa: Y015
 
 @_typing.final
 class CheckAccessRequest(_message.Message):
-    """Names the method to check."""
+    """The method to check."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     METHOD_FIELD_NUMBER: _builtins.int
     method: _builtins.str
-    """Its full name, as in `minion.v1.MinionService/EnqueueJob`. NOT_FOUND when the server has no such method."""
+    """Its full name, as in `minion.v1.MinionService/EnqueueJob`. NOT_FOUND if it does not exist."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Keep the queue in order.
+    """Maintain the queue.
     """
 
     def __init__(self, channel):
@@ -53,21 +53,21 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Keep the queue in order.
+    """Maintain the queue.
     """
 
     def Repair(self, request, context):
-        """Forget missing workers, fail or retry jobs whose worker is gone, remove what is old. Servers do so by
-        themselves, at intervals.
+        """Forget missing workers, fail or retry their jobs, and remove old and expired jobs. Servers do this
+        periodically.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CheckAccess(self, request, context):
-        """Check whether the caller may call a method, without calling it. The call ends as a call of that method
-        would: with UNAUTHENTICATED when the key is missing or wrong. A proxy asks before it reads a large
-        request. This method needs a key itself: do not ask about methods that are open.
+        """Check whether the caller may call a method, without calling it. Like the method itself, it fails with
+        UNAUTHENTICATED if the key is missing or wrong. A proxy can call it before it reads a large request. It
+        needs a key even for methods that are open.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,7 +107,7 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Keep the queue in order.
+    """Maintain the queue.
     """
 
     @staticmethod

@@ -27,43 +27,43 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class AdminServiceStub:
-    """Keep the queue in order."""
+    """Maintain the queue."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     Repair: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.RepairRequest, _admin_service_pb2.RepairResponse]
-    """Forget missing workers, fail or retry jobs whose worker is gone, remove what is old. Servers do so by
-    themselves, at intervals.
+    """Forget missing workers, fail or retry their jobs, and remove old and expired jobs. Servers do this
+    periodically.
     """
     CheckAccess: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.CheckAccessRequest, _admin_service_pb2.CheckAccessResponse]
-    """Check whether the caller may call a method, without calling it. The call ends as a call of that method
-    would: with UNAUTHENTICATED when the key is missing or wrong. A proxy asks before it reads a large
-    request. This method needs a key itself: do not ask about methods that are open.
+    """Check whether the caller may call a method, without calling it. Like the method itself, it fails with
+    UNAUTHENTICATED if the key is missing or wrong. A proxy can call it before it reads a large request. It
+    needs a key even for methods that are open.
     """
     Reset: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResetRequest, _admin_service_pb2.ResetResponse]
     """Delete everything, or all locks."""
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
-    """Keep the queue in order."""
+    """Maintain the queue."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Repair: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.RepairRequest, _admin_service_pb2.RepairResponse]  # type: ignore[assignment]
-    """Forget missing workers, fail or retry jobs whose worker is gone, remove what is old. Servers do so by
-    themselves, at intervals.
+    """Forget missing workers, fail or retry their jobs, and remove old and expired jobs. Servers do this
+    periodically.
     """
     CheckAccess: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.CheckAccessRequest, _admin_service_pb2.CheckAccessResponse]  # type: ignore[assignment]
-    """Check whether the caller may call a method, without calling it. The call ends as a call of that method
-    would: with UNAUTHENTICATED when the key is missing or wrong. A proxy asks before it reads a large
-    request. This method needs a key itself: do not ask about methods that are open.
+    """Check whether the caller may call a method, without calling it. Like the method itself, it fails with
+    UNAUTHENTICATED if the key is missing or wrong. A proxy can call it before it reads a large request. It
+    needs a key even for methods that are open.
     """
     Reset: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResetRequest, _admin_service_pb2.ResetResponse]  # type: ignore[assignment]
     """Delete everything, or all locks."""
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Keep the queue in order."""
+    """Maintain the queue."""
 
     @_abc_1.abstractmethod
     def Repair(
@@ -71,8 +71,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.RepairRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.RepairResponse, _abc.Awaitable[_admin_service_pb2.RepairResponse]]:
-        """Forget missing workers, fail or retry jobs whose worker is gone, remove what is old. Servers do so by
-        themselves, at intervals.
+        """Forget missing workers, fail or retry their jobs, and remove old and expired jobs. Servers do this
+        periodically.
         """
 
     @_abc_1.abstractmethod
@@ -81,9 +81,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.CheckAccessRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.CheckAccessResponse, _abc.Awaitable[_admin_service_pb2.CheckAccessResponse]]:
-        """Check whether the caller may call a method, without calling it. The call ends as a call of that method
-        would: with UNAUTHENTICATED when the key is missing or wrong. A proxy asks before it reads a large
-        request. This method needs a key itself: do not ask about methods that are open.
+        """Check whether the caller may call a method, without calling it. Like the method itself, it fails with
+        UNAUTHENTICATED if the key is missing or wrong. A proxy can call it before it reads a large request. It
+        needs a key even for methods that are open.
         """
 
     @_abc_1.abstractmethod

@@ -22,14 +22,14 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Job(_message.Message):
-    """A unit of work: a task name, its arguments and everything the queue knows about it.
+    """A unit of work: a task name, its arguments, and its state in the queue.
 
     `state` is one of `inactive` (waiting), `active` (running), `finished` and `failed`. A cancelled
     job is `failed`.
 
-    Arguments, notes and result together are limited to 4,063,232 bytes as encoded, so that a job fits
-    into a message of 4 MiB, gRPC's default. A value of a job that another program has put into the
-    database and that is larger is shown as a text that gives its size.
+    Arguments, notes and result together are limited to 4,063,232 bytes as encoded, so that a job fits into a
+    message of 4 MiB, gRPC's default. A larger value, which another program can put into the database, is
+    replaced by a text that gives its size.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -56,31 +56,31 @@ class Job(_message.Message):
     TIME_FIELD_NUMBER: _builtins.int
     WORKER_FIELD_NUMBER: _builtins.int
     attempts: _builtins.int
-    """How often the job may still be performed, the present attempt included."""
+    """How many more times the job may run, including the current attempt."""
     id: _builtins.int
-    """Id, ascending in the order of enqueueing and never reused."""
+    """Id, ascending in the order of enqueueing, never reused."""
     lax: _builtins.bool
-    """Whether a failed parent lets this job run, as a finished one does."""
+    """Whether the job runs even if a parent fails."""
     priority: _builtins.int
-    """Jobs of higher priority run first, then those of the lower id."""
+    """Jobs of higher priority run first, then those with the lower id."""
     queue: _builtins.str
     """Name of the queue the job is in."""
     retries: _builtins.int
-    """How often the job has been retried: its generation."""
+    """How many times the job has been retried: its generation."""
     state: _builtins.str
     """One of `inactive`, `active`, `finished`, `failed`."""
     task: _builtins.str
     """Name of the task."""
     worker: _builtins.int
-    """Id of the worker that took the job last. Unset before the first start."""
+    """Id of the last worker that ran the job. Unset before the first start."""
     @_builtins.property
     def args(self) -> _struct_pb2.ListValue:
-        """Arguments the task is called with."""
+        """Arguments of the task."""
 
     @_builtins.property
     def children(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the jobs that wait for this one, ascending; the first of them if there are so many that
-        the job would not fit into a message of 4 MiB.
+        """Ids of the jobs that wait for this one, ascending. Cut if the job would not fit into a message of 4
+        MiB.
         """
 
     @_builtins.property
@@ -89,11 +89,11 @@ class Job(_message.Message):
 
     @_builtins.property
     def delayed(self) -> _timestamp_pb2.Timestamp:
-        """The job is not taken before this time."""
+        """The job does not run before this time."""
 
     @_builtins.property
     def expires(self) -> _timestamp_pb2.Timestamp:
-        """After this time an inactive job is no longer taken. Unset: it never expires."""
+        """An inactive job does not run after this time. Unset: it never expires."""
 
     @_builtins.property
     def finished(self) -> _timestamp_pb2.Timestamp:
@@ -105,11 +105,11 @@ class Job(_message.Message):
 
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the jobs that this one waits for, as given."""
+        """Ids of the jobs that must finish first."""
 
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
-        """What the task answered, or why it failed. Unset until the job finished or failed once."""
+        """What the task returned, or why it failed. Unset until the job finishes or fails for the first time."""
 
     @_builtins.property
     def retried(self) -> _timestamp_pb2.Timestamp:
@@ -121,7 +121,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
-        """The server's time of this answer."""
+        """The server's time of this response."""
 
     def __init__(
         self,

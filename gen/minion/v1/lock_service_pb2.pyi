@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Lock(_message.Message):
-    """A lock that somebody holds."""
+    """A lock that is held."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -54,7 +54,7 @@ Global___Lock: _TypeAlias = Lock  # noqa: Y015
 
 @_typing.final
 class AcquireLockRequest(_message.Message):
-    """Names the lock to acquire."""
+    """The lock to acquire."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -62,12 +62,12 @@ class AcquireLockRequest(_message.Message):
     DURATION_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the lock, 1 to 255 characters."""
+    """Name of the lock."""
     limit: _builtins.int
-    """How many may hold a lock of this name at the same time, from 1. Default: 1."""
+    """Maximum number of holders of this name at the same time. Default: 1."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long it is held at most. Unset, 0 or negative: it is only asked whether it could be acquired."""
+        """Maximum time to hold it. Unset, 0 or negative: only check whether it could be acquired."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ Global___AcquireLockRequest: _TypeAlias = AcquireLockRequest  # noqa: Y015
 
 @_typing.final
 class AcquireLockResponse(_message.Message):
-    """Tells whether the lock was acquired."""
+    """Whether the lock was acquired."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -97,7 +97,7 @@ class AcquireLockResponse(_message.Message):
     acquired: _builtins.bool
     """False if `limit` holders have it."""
     id: _builtins.int
-    """Id of the lock, by which its holder renews it and releases this one and no other. Unset if none was taken."""
+    """Id of the lock, to renew or release it and no other. Unset if none was acquired."""
     def __init__(
         self,
         *,
@@ -116,7 +116,7 @@ Global___AcquireLockResponse: _TypeAlias = AcquireLockResponse  # noqa: Y015
 
 @_typing.final
 class RenewLockRequest(_message.Message):
-    """Names the lock to renew."""
+    """The lock to renew."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -124,12 +124,12 @@ class RenewLockRequest(_message.Message):
     ID_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the lock, 1 to 255 characters."""
+    """Name of the lock."""
     id: _builtins.int
     """Id of the lock, from AcquireLock."""
     @_builtins.property
     def duration(self) -> _duration_pb2.Duration:
-        """How long it is held from now on at most. Must be positive."""
+        """Maximum time to hold it from now on. Must be positive."""
 
     def __init__(
         self,
@@ -148,13 +148,13 @@ Global___RenewLockRequest: _TypeAlias = RenewLockRequest  # noqa: Y015
 
 @_typing.final
 class RenewLockResponse(_message.Message):
-    """Tells whether the lock was renewed."""
+    """Whether the lock was renewed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RENEWED_FIELD_NUMBER: _builtins.int
     renewed: _builtins.bool
-    """False if there is no such lock any more: it has expired or was released, and another may hold one of that name."""
+    """False if the lock has expired or was released. Another may hold one of that name."""
     def __init__(
         self,
         *,
@@ -170,16 +170,16 @@ Global___RenewLockResponse: _TypeAlias = RenewLockResponse  # noqa: Y015
 
 @_typing.final
 class ReleaseLockRequest(_message.Message):
-    """Names the lock to release."""
+    """The lock to release."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the lock, 1 to 255 characters."""
+    """Name of the lock."""
     id: _builtins.int
-    """Id of the lock, from AcquireLock: only this one is released. Unset: the one of that name that expires first."""
+    """Id of the lock, from AcquireLock. Default: the one of that name that expires first."""
     def __init__(
         self,
         *,
@@ -198,7 +198,7 @@ Global___ReleaseLockRequest: _TypeAlias = ReleaseLockRequest  # noqa: Y015
 
 @_typing.final
 class ReleaseLockResponse(_message.Message):
-    """Tells whether there was a lock to release."""
+    """Whether a lock was released."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -220,7 +220,7 @@ Global___ReleaseLockResponse: _TypeAlias = ReleaseLockResponse  # noqa: Y015
 
 @_typing.final
 class ListLocksRequest(_message.Message):
-    """Selects locks."""
+    """Which locks to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -229,11 +229,11 @@ class ListLocksRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SKIP_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """How many locks to answer, 1 to 1,000. Default: 100."""
+    """Maximum number of locks. Default: 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, asked for with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     skip: _builtins.int
-    """How many of the selected locks to pass over first."""
+    """How many of the selected locks to skip."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only locks of these names."""
@@ -275,9 +275,9 @@ class ListLocksResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """How many locks the filters select in all."""
+    """Number of all locks that the filters select."""
     next_page_token: _builtins.str
-    """Token of the next page. Empty when this is the last."""
+    """Token of the next page. Empty if this is the last."""
     @_builtins.property
     def locks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lock]:
         """The locks, newest first."""

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class LockServiceStub:
-    """Named locks that expire, shared by everyone who uses the queue.
+    """Named, expiring locks that all users of the queue share.
     """
 
     def __init__(self, channel):
@@ -58,18 +58,18 @@ class LockServiceStub:
 
 
 class LockServiceServicer:
-    """Named locks that expire, shared by everyone who uses the queue.
+    """Named, expiring locks that all users of the queue share.
     """
 
     def AcquireLock(self, request, context):
-        """Try to acquire a lock. It is released by ReleaseLock, or when its duration has passed.
+        """Try to acquire a lock. It is held until it is released or its duration has passed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RenewLock(self, request, context):
-        """Set anew when a lock expires, as long as it has not.
+        """Set a new expiry of a lock that has not expired.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ def add_LockServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class LockService:
-    """Named locks that expire, shared by everyone who uses the queue.
+    """Named, expiring locks that all users of the queue share.
     """
 
     @staticmethod

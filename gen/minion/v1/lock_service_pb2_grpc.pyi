@@ -27,16 +27,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class LockServiceStub:
-    """Named locks that expire, shared by everyone who uses the queue."""
+    """Named, expiring locks that all users of the queue share."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> LockServiceAsyncStub: ...
     AcquireLock: _grpc.UnaryUnaryMultiCallable[_lock_service_pb2.AcquireLockRequest, _lock_service_pb2.AcquireLockResponse]
-    """Try to acquire a lock. It is released by ReleaseLock, or when its duration has passed."""
+    """Try to acquire a lock. It is held until it is released or its duration has passed."""
     RenewLock: _grpc.UnaryUnaryMultiCallable[_lock_service_pb2.RenewLockRequest, _lock_service_pb2.RenewLockResponse]
-    """Set anew when a lock expires, as long as it has not."""
+    """Set a new expiry of a lock that has not expired."""
     ReleaseLock: _grpc.UnaryUnaryMultiCallable[_lock_service_pb2.ReleaseLockRequest, _lock_service_pb2.ReleaseLockResponse]
     """Release a lock: the one with the id given, else the one of that name that expires first."""
     ListLocks: _grpc.UnaryUnaryMultiCallable[_lock_service_pb2.ListLocksRequest, _lock_service_pb2.ListLocksResponse]
@@ -44,20 +44,20 @@ class LockServiceStub:
 
 @_typing.type_check_only
 class LockServiceAsyncStub(LockServiceStub):
-    """Named locks that expire, shared by everyone who uses the queue."""
+    """Named, expiring locks that all users of the queue share."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AcquireLock: _aio.UnaryUnaryMultiCallable[_lock_service_pb2.AcquireLockRequest, _lock_service_pb2.AcquireLockResponse]  # type: ignore[assignment]
-    """Try to acquire a lock. It is released by ReleaseLock, or when its duration has passed."""
+    """Try to acquire a lock. It is held until it is released or its duration has passed."""
     RenewLock: _aio.UnaryUnaryMultiCallable[_lock_service_pb2.RenewLockRequest, _lock_service_pb2.RenewLockResponse]  # type: ignore[assignment]
-    """Set anew when a lock expires, as long as it has not."""
+    """Set a new expiry of a lock that has not expired."""
     ReleaseLock: _aio.UnaryUnaryMultiCallable[_lock_service_pb2.ReleaseLockRequest, _lock_service_pb2.ReleaseLockResponse]  # type: ignore[assignment]
     """Release a lock: the one with the id given, else the one of that name that expires first."""
     ListLocks: _aio.UnaryUnaryMultiCallable[_lock_service_pb2.ListLocksRequest, _lock_service_pb2.ListLocksResponse]  # type: ignore[assignment]
     """List locks that have not expired, newest first."""
 
 class LockServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Named locks that expire, shared by everyone who uses the queue."""
+    """Named, expiring locks that all users of the queue share."""
 
     @_abc_1.abstractmethod
     def AcquireLock(
@@ -65,7 +65,7 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lock_service_pb2.AcquireLockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lock_service_pb2.AcquireLockResponse, _abc.Awaitable[_lock_service_pb2.AcquireLockResponse]]:
-        """Try to acquire a lock. It is released by ReleaseLock, or when its duration has passed."""
+        """Try to acquire a lock. It is held until it is released or its duration has passed."""
 
     @_abc_1.abstractmethod
     def RenewLock(
@@ -73,7 +73,7 @@ class LockServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _lock_service_pb2.RenewLockRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_lock_service_pb2.RenewLockResponse, _abc.Awaitable[_lock_service_pb2.RenewLockResponse]]:
-        """Set anew when a lock expires, as long as it has not."""
+        """Set a new expiry of a lock that has not expired."""
 
     @_abc_1.abstractmethod
     def ReleaseLock(

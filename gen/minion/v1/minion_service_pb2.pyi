@@ -25,13 +25,13 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetJobRequest(_message.Message):
-    """Names the job to tell the state of."""
+    """The job whose state to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job, from 1."""
+    """Id of the job."""
     def __init__(
         self,
         *,
@@ -60,7 +60,7 @@ class GetJobResponse(_message.Message):
     task: _builtins.str
     """Name of the task."""
     error: _builtins.str
-    """Why the job failed, as text. Unset unless the state is `failed`."""
+    """Why the job failed. Unset unless the state is `failed`."""
     @_builtins.property
     def notes(self) -> _struct_pb2.Struct:
         """Metadata attached to the job."""
@@ -85,13 +85,13 @@ Global___GetJobResponse: _TypeAlias = GetJobResponse  # noqa: Y015
 
 @_typing.final
 class GetJobDetailRequest(_message.Message):
-    """Names the job to tell everything about."""
+    """The job to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job, from 1."""
+    """Id of the job."""
     def __init__(
         self,
         *,
@@ -107,7 +107,7 @@ Global___GetJobDetailRequest: _TypeAlias = GetJobDetailRequest  # noqa: Y015
 
 @_typing.final
 class GetJobDetailResponse(_message.Message):
-    """Everything about a job."""
+    """A job with all its fields."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -131,7 +131,7 @@ Global___GetJobDetailResponse: _TypeAlias = GetJobDetailResponse  # noqa: Y015
 
 @_typing.final
 class EnqueueJobRequest(_message.Message):
-    """A job to put into the queue."""
+    """A job to enqueue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -147,30 +147,30 @@ class EnqueueJobRequest(_message.Message):
     PARENTS_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     task: _builtins.str
-    """Name of the task, 1 to 255 characters. It may be one that no worker knows yet: the job waits."""
+    """Name of the task. A job whose task no worker knows waits."""
     queue: _builtins.str
-    """Name of the queue, 1 to 255 characters. Default: `default`."""
+    """Name of the queue. Default: `default`."""
     priority: _builtins.int
     """Jobs of higher priority run first. Default: 0."""
     attempts: _builtins.int
-    """How often the job may be performed, from 1. Default: 1."""
+    """How many times the job may run. Default: 1."""
     lax: _builtins.bool
-    """Whether a failed parent lets the job run, as a finished one does. Default: false."""
+    """Whether the job runs even if a parent fails. Default: false."""
     request_id: _builtins.str
-    """A second request with this id within 24 hours answers the first one's job and enqueues nothing.
-    1 to 255 characters; a UUID is a good one.
+    """Identifies the request, for example by a UUID: another request with this id within 24 hours enqueues
+    nothing and returns the job of the first.
     """
     @_builtins.property
     def args(self) -> _struct_pb2.ListValue:
-        """Arguments to call the task with. Default: none."""
+        """Arguments of the task. Default: none."""
 
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
-        """How long from now the job is not taken. Default: not at all."""
+        """How long the job waits before it can run. Default: not at all."""
 
     @_builtins.property
     def expire(self) -> _duration_pb2.Duration:
-        """How long from now the job may wait before it expires. Default: forever."""
+        """How long the job can wait before it expires. Default: forever."""
 
     @_builtins.property
     def notes(self) -> _struct_pb2.Struct:
@@ -178,9 +178,7 @@ class EnqueueJobRequest(_message.Message):
 
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of jobs that must be finished first. Any number is taken: one that is the id of no job does not
-        block.
-        """
+        """Ids of the jobs that must finish first. An id of no job does not block."""
 
     def __init__(
         self,
@@ -226,7 +224,7 @@ Global___EnqueueJobRequest: _TypeAlias = EnqueueJobRequest  # noqa: Y015
 
 @_typing.final
 class EnqueueJobResponse(_message.Message):
-    """Tells the job that was enqueued."""
+    """The job that was enqueued."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -235,7 +233,7 @@ class EnqueueJobResponse(_message.Message):
     id: _builtins.int
     """Id of the job."""
     duplicate: _builtins.bool
-    """Whether the job had been enqueued before, by a request with the same `request_id`."""
+    """Whether an earlier request with the same `request_id` enqueued the job."""
     def __init__(
         self,
         *,
@@ -252,14 +250,14 @@ Global___EnqueueJobResponse: _TypeAlias = EnqueueJobResponse  # noqa: Y015
 
 @_typing.final
 class EnqueueJobsRequest(_message.Message):
-    """Jobs to put into the queue."""
+    """Jobs to enqueue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUESTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___EnqueueJobRequest]:
-        """The jobs, in the order in which they get their ids. At most 10,000, and, as every request, 4 MiB."""
+        """The jobs, in the order of their ids. The whole request, like every other, is limited to 4 MiB."""
 
     def __init__(
         self,
@@ -276,7 +274,7 @@ Global___EnqueueJobsRequest: _TypeAlias = EnqueueJobsRequest  # noqa: Y015
 
 @_typing.final
 class EnqueueJobsResponse(_message.Message):
-    """Tells the jobs that were enqueued."""
+    """The jobs that were enqueued."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -300,7 +298,7 @@ Global___EnqueueJobsResponse: _TypeAlias = EnqueueJobsResponse  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
-    """Selects jobs."""
+    """Which jobs to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -316,13 +314,13 @@ class ListJobsRequest(_message.Message):
     before: _builtins.int
     """Only jobs with an id lower than this."""
     page_size: _builtins.int
-    """How many jobs to answer, 1 to 1,000. Default: 100. Fewer come when they are large, so that the
-    answer stays below 4 MiB.
+    """Maximum number of jobs. Default: 100. The page has fewer if they are large: a response stays below 4
+    MiB.
     """
     page_token: _builtins.str
-    """`next_page_token` of the page before, asked for with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     skip: _builtins.int
-    """How many of the selected jobs to pass over first."""
+    """How many of the selected jobs to skip."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only jobs with one of these ids."""
@@ -389,9 +387,9 @@ class ListJobsResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """How many jobs the filters select in all."""
+    """Number of all jobs that the filters select."""
     next_page_token: _builtins.str
-    """Token of the next page. Empty when this is the last."""
+    """Token of the next page. Empty if this is the last."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.Job]:
         """The jobs, newest first."""
@@ -413,7 +411,7 @@ Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
 
 @_typing.final
 class RetryJobRequest(_message.Message):
-    """Names the job to put back into the queue, and what to change of it."""
+    """The job to retry, and what to change in it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -428,32 +426,30 @@ class RetryJobRequest(_message.Message):
     QUEUE_FIELD_NUMBER: _builtins.int
     CLEAR_PARENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job, from 1."""
+    """Id of the job."""
     retries: _builtins.int
-    """The generation of the job that is meant; the request loses when the job has moved on. Default:
-    the present one, whichever it is.
-    """
+    """Act only if the job has been retried this many times. Default: act in any case."""
     attempts: _builtins.int
-    """How often the job may be performed, from 1."""
+    """How many times the job may run."""
     lax: _builtins.bool
-    """Whether a failed parent lets the job run, as a finished one does."""
+    """Whether the job runs even if a parent fails."""
     priority: _builtins.int
     """Jobs of higher priority run first."""
     queue: _builtins.str
-    """Name of the queue, 1 to 255 characters."""
+    """Name of the queue."""
     clear_parents: _builtins.bool
-    """Let the job wait for no other: an empty `parents` cannot say so. Not together with `parents`."""
+    """Remove all parents. Not allowed together with `parents`."""
     @_builtins.property
     def delay(self) -> _duration_pb2.Duration:
-        """How long from now the job is not taken. Default: not at all."""
+        """How long the job waits before it can run. Default: not at all."""
 
     @_builtins.property
     def expire(self) -> _duration_pb2.Duration:
-        """How long from now the job may wait before it expires."""
+        """How long the job can wait before it expires."""
 
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of jobs that must be finished first, instead of those it has. None: those it has, unless
+        """Ids of the jobs that must finish first, replacing the current parents. Empty: keep them, unless
         `clear_parents` is set.
         """
 
@@ -500,13 +496,13 @@ Global___RetryJobRequest: _TypeAlias = RetryJobRequest  # noqa: Y015
 
 @_typing.final
 class RetryJobResponse(_message.Message):
-    """Tells whether the job was put back."""
+    """Whether the job was retried."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
-    """False when the job has moved on from the generation named."""
+    """False if `retries` is set and the job has another number."""
     def __init__(
         self,
         *,
@@ -522,16 +518,16 @@ Global___RetryJobResponse: _TypeAlias = RetryJobResponse  # noqa: Y015
 
 @_typing.final
 class CancelJobRequest(_message.Message):
-    """Names the job to fail for good."""
+    """The job to cancel."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job, from 1."""
+    """Id of the job."""
     reason: _builtins.str
-    """Why, for the job's result. At most 10,000 characters."""
+    """Why, for the job's result."""
     def __init__(
         self,
         *,
@@ -550,13 +546,13 @@ Global___CancelJobRequest: _TypeAlias = CancelJobRequest  # noqa: Y015
 
 @_typing.final
 class CancelJobResponse(_message.Message):
-    """Tells whether the job was cancelled."""
+    """Whether the job was cancelled."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
-    """False when the job had finished or failed already."""
+    """False if the job had already finished or failed."""
     def __init__(
         self,
         *,
@@ -572,18 +568,16 @@ Global___CancelJobResponse: _TypeAlias = CancelJobResponse  # noqa: Y015
 
 @_typing.final
 class RemoveJobRequest(_message.Message):
-    """Names the job to remove."""
+    """The job to remove."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     RETRIES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job, from 1."""
+    """Id of the job."""
     retries: _builtins.int
-    """The generation of the job that is meant; the request loses when the job has moved on. Default:
-    the present one, whichever it is.
-    """
+    """Act only if the job has been retried this many times. Default: act in any case."""
     def __init__(
         self,
         *,
@@ -602,13 +596,13 @@ Global___RemoveJobRequest: _TypeAlias = RemoveJobRequest  # noqa: Y015
 
 @_typing.final
 class RemoveJobResponse(_message.Message):
-    """Tells whether the job was removed."""
+    """Whether the job was removed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REMOVED_FIELD_NUMBER: _builtins.int
     removed: _builtins.bool
-    """False when the job is active, or has moved on from the generation named."""
+    """False if the job is active, or `retries` is set and the job has another number."""
     def __init__(
         self,
         *,
@@ -624,18 +618,18 @@ Global___RemoveJobResponse: _TypeAlias = RemoveJobResponse  # noqa: Y015
 
 @_typing.final
 class NoteJobRequest(_message.Message):
-    """Notes to merge into a job's."""
+    """Notes to merge into those of a job."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job, from 1."""
+    """Id of the job."""
     @_builtins.property
     def notes(self) -> _struct_pb2.Struct:
-        """What to merge, key by key. A null value removes its key. Refused if the job would be too large
-        with it (see `Job`).
+        """The notes. A null value removes its key. They are refused if they would make the job too large (see
+        `Job`).
         """
 
     def __init__(
@@ -654,13 +648,13 @@ Global___NoteJobRequest: _TypeAlias = NoteJobRequest  # noqa: Y015
 
 @_typing.final
 class NoteJobResponse(_message.Message):
-    """Tells that the notes were merged."""
+    """The notes were merged."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
-    """True: the notes were merged."""
+    """Always true."""
     def __init__(
         self,
         *,
@@ -676,13 +670,13 @@ Global___NoteJobResponse: _TypeAlias = NoteJobResponse  # noqa: Y015
 
 @_typing.final
 class WatchJobRequest(_message.Message):
-    """Names the job to follow."""
+    """The job to watch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job, from 1."""
+    """Id of the job."""
     def __init__(
         self,
         *,
@@ -722,13 +716,13 @@ Global___WatchJobResponse: _TypeAlias = WatchJobResponse  # noqa: Y015
 
 @_typing.final
 class ExplainJobRequest(_message.Message):
-    """Names the job to explain."""
+    """The job to explain."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job, from 1."""
+    """Id of the job."""
     def __init__(
         self,
         *,
@@ -757,17 +751,17 @@ class ExplainJobResponse(_message.Message):
         KIND_UNSPECIFIED: ExplainJobResponse._Kind.ValueType  # 0
         """Not used."""
         KIND_RUNNING: ExplainJobResponse._Kind.ValueType  # 1
-        """The job is not waiting: a worker runs it."""
+        """A worker runs the job."""
         KIND_ENDED: ExplainJobResponse._Kind.ValueType  # 2
-        """The job is not waiting: it finished or failed."""
+        """The job has finished or failed."""
         KIND_DELAYED: ExplainJobResponse._Kind.ValueType  # 3
-        """It is not due yet."""
+        """Its delay has not passed."""
         KIND_EXPIRED: ExplainJobResponse._Kind.ValueType  # 4
         """It expired and will not run."""
         KIND_BLOCKED: ExplainJobResponse._Kind.ValueType  # 5
-        """Parents have to finish first, or one has failed."""
+        """A parent has not finished, or has failed."""
         KIND_NO_WORKER: ExplainJobResponse._Kind.ValueType  # 6
-        """No worker is registered that is heard of."""
+        """No live worker is registered."""
         KIND_QUEUE_NOT_SERVED: ExplainJobResponse._Kind.ValueType  # 7
         """No live worker takes jobs from its queue."""
         KIND_TASK_UNKNOWN: ExplainJobResponse._Kind.ValueType  # 8
@@ -775,29 +769,29 @@ class ExplainJobResponse(_message.Message):
         KIND_SLOTS_BUSY: ExplainJobResponse._Kind.ValueType  # 9
         """All slots that could run it are busy."""
         KIND_TASK_LIMIT: ExplainJobResponse._Kind.ValueType  # 10
-        """The workers that could run it run as many of its task as they may."""
+        """The workers that could run it have reached their limit for its task."""
         KIND_JOBS_AHEAD: ExplainJobResponse._Kind.ValueType  # 11
-        """Others are to be taken first."""
+        """Other jobs run first."""
         KIND_NEXT: ExplainJobResponse._Kind.ValueType  # 12
-        """Nothing: it is about to be taken."""
+        """None: it is about to run."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
-        """What kinds of reasons there are."""
+        """The kinds of reasons."""
 
     KIND_UNSPECIFIED: ExplainJobResponse.Kind.ValueType  # 0
     """Not used."""
     KIND_RUNNING: ExplainJobResponse.Kind.ValueType  # 1
-    """The job is not waiting: a worker runs it."""
+    """A worker runs the job."""
     KIND_ENDED: ExplainJobResponse.Kind.ValueType  # 2
-    """The job is not waiting: it finished or failed."""
+    """The job has finished or failed."""
     KIND_DELAYED: ExplainJobResponse.Kind.ValueType  # 3
-    """It is not due yet."""
+    """Its delay has not passed."""
     KIND_EXPIRED: ExplainJobResponse.Kind.ValueType  # 4
     """It expired and will not run."""
     KIND_BLOCKED: ExplainJobResponse.Kind.ValueType  # 5
-    """Parents have to finish first, or one has failed."""
+    """A parent has not finished, or has failed."""
     KIND_NO_WORKER: ExplainJobResponse.Kind.ValueType  # 6
-    """No worker is registered that is heard of."""
+    """No live worker is registered."""
     KIND_QUEUE_NOT_SERVED: ExplainJobResponse.Kind.ValueType  # 7
     """No live worker takes jobs from its queue."""
     KIND_TASK_UNKNOWN: ExplainJobResponse.Kind.ValueType  # 8
@@ -805,15 +799,15 @@ class ExplainJobResponse(_message.Message):
     KIND_SLOTS_BUSY: ExplainJobResponse.Kind.ValueType  # 9
     """All slots that could run it are busy."""
     KIND_TASK_LIMIT: ExplainJobResponse.Kind.ValueType  # 10
-    """The workers that could run it run as many of its task as they may."""
+    """The workers that could run it have reached their limit for its task."""
     KIND_JOBS_AHEAD: ExplainJobResponse.Kind.ValueType  # 11
-    """Others are to be taken first."""
+    """Other jobs run first."""
     KIND_NEXT: ExplainJobResponse.Kind.ValueType  # 12
-    """Nothing: it is about to be taken."""
+    """None: it is about to run."""
 
     @_typing.final
     class Reason(_message.Message):
-        """One reason among several: each of them would have to go."""
+        """One of the reasons; all of them keep the job from running."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -824,14 +818,14 @@ class ExplainJobResponse(_message.Message):
         WORKERS_FIELD_NUMBER: _builtins.int
         COUNT_FIELD_NUMBER: _builtins.int
         kind: Global___ExplainJobResponse.Kind.ValueType
-        """What kind of reason it is."""
+        """The kind of reason."""
         text: _builtins.str
-        """The reason in words."""
+        """The reason as text."""
         count: _builtins.int
-        """JOBS_AHEAD: how many jobs are to be taken first."""
+        """JOBS_AHEAD: how many jobs run first."""
         @_builtins.property
         def time(self) -> _timestamp_pb2.Timestamp:
-            """DELAYED: when the job is due. EXPIRED: when it expired."""
+            """DELAYED: when the job can run. EXPIRED: when it expired."""
 
         @_builtins.property
         def parents(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainJobResponse.Parent]:
@@ -839,7 +833,7 @@ class ExplainJobResponse(_message.Message):
 
         @_builtins.property
         def workers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-            """RUNNING: the worker. SLOTS_BUSY, TASK_LIMIT: the workers that could take it, were they not busy."""
+            """RUNNING: the worker. SLOTS_BUSY, TASK_LIMIT: the busy workers that could run it."""
 
         def __init__(
             self,
@@ -887,10 +881,10 @@ class ExplainJobResponse(_message.Message):
     state: _builtins.str
     """State of the job."""
     summary: _builtins.str
-    """All reasons in one sentence, for people."""
+    """All reasons in one sentence."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplainJobResponse.Reason]:
-        """The reasons, the weightiest first. There is at least one."""
+        """The reasons, the most important first; at least one."""
 
     def __init__(
         self,
@@ -909,7 +903,7 @@ Global___ExplainJobResponse: _TypeAlias = ExplainJobResponse  # noqa: Y015
 
 @_typing.final
 class GetStatsRequest(_message.Message):
-    """Asks for the counts."""
+    """Requests the counts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -958,7 +952,7 @@ class GetStatsResponse(_message.Message):
     finished_jobs: _builtins.int
     """Jobs in the state `finished`."""
     inactive_jobs: _builtins.int
-    """Jobs that wait and have not expired."""
+    """Inactive jobs that have not expired."""
     inactive_schedules: _builtins.int
     """Schedules that are paused."""
     inactive_workers: _builtins.int
@@ -969,7 +963,7 @@ class GetStatsResponse(_message.Message):
     """Workers that are registered."""
     @_builtins.property
     def uptime(self) -> _duration_pb2.Duration:
-        """How long the database has been served."""
+        """How long the server has had its database open."""
 
     def __init__(
         self,
@@ -998,7 +992,7 @@ Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
 
 @_typing.final
 class GetHistoryRequest(_message.Message):
-    """Asks for the history."""
+    """Requests the history."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1015,7 +1009,7 @@ Global___GetHistoryRequest: _TypeAlias = GetHistoryRequest  # noqa: Y015
 
 @_typing.final
 class GetHistoryResponse(_message.Message):
-    """What was performed in the last 24 hours."""
+    """Jobs that ended in the last 24 hours."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

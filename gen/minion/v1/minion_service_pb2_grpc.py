@@ -26,12 +26,12 @@ if _version_not_supported:
 
 
 class MinionServiceStub:
-    """Enqueue jobs, see what became of them, and steer them.
+    """Enqueue, read, retry, cancel and remove jobs.
 
-    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
-    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
-    id. Losing a race is an answer (`accepted: false`), not an error.
+    A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
+    A lost race is not an error: the response has `accepted: false`.
     """
 
     def __init__(self, channel):
@@ -108,37 +108,37 @@ class MinionServiceStub:
 
 
 class MinionServiceServicer:
-    """Enqueue jobs, see what became of them, and steer them.
+    """Enqueue, read, retry, cancel and remove jobs.
 
-    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
-    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
-    id. Losing a race is an answer (`accepted: false`), not an error.
+    A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
+    A lost race is not an error: the response has `accepted: false`.
     """
 
     def GetJob(self, request, context):
-        """Tell the state of a job.
+        """Return the state of a job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetJobDetail(self, request, context):
-        """Tell everything about a job.
+        """Return a job with all its fields.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EnqueueJob(self, request, context):
-        """Put a job into the queue. It is durable when the answer arrives.
+        """Enqueue a job. It is on disk when the response arrives.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EnqueueJobs(self, request, context):
-        """Put many jobs into the queue: all of them, or none when one is refused.
+        """Enqueue many jobs: all of them, or none if one is refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,15 +152,15 @@ class MinionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryJob(self, request, context):
-        """Put a job back into the queue as `inactive`, with its retries counted up. What is not given stays
-        as it is, but the delay, which starts anew. A running job is stopped where it runs.
+        """Set a job back to `inactive` and increment its retries. Fields that are not set keep their values,
+        except the delay, which starts again. A running job is stopped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Fail an inactive or active job for good. An active one is stopped where it runs.
+        """Fail an inactive or active job; it is not retried. A running job is stopped.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,22 +174,22 @@ class MinionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def NoteJob(self, request, context):
-        """Merge notes into a job's, key by key. A null value removes its key.
+        """Merge notes into those of a job, key by key. A null value removes its key.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchJob(self, request, context):
-        """Follow a job: its present form first, then one message per change, until it finished or failed.
-        A client that reads too slowly misses intermediate changes, never the last.
+        """Stream a job: its current state, then one message per change, until it finishes or fails. A client that
+        reads too slowly misses intermediate changes, never the last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainJob(self, request, context):
-        """Tell why a job does not run yet.
+        """Return why a job does not run yet.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,7 +203,7 @@ class MinionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetHistory(self, request, context):
-        """Count what was performed in each of the last 24 hours.
+        """Count the jobs that ended in each of the last 24 hours.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -286,12 +286,12 @@ def add_MinionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MinionService:
-    """Enqueue jobs, see what became of them, and steer them.
+    """Enqueue, read, retry, cancel and remove jobs.
 
-    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
-    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
-    id. Losing a race is an answer (`accepted: false`), not an error.
+    A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
+    A lost race is not an error: the response has `accepted: false`.
     """
 
     @staticmethod

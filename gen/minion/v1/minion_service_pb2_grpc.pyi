@@ -27,12 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MinionServiceStub:
-    """Enqueue jobs, see what became of them, and steer them.
+    """Enqueue, read, retry, cancel and remove jobs.
 
-    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
-    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
-    id. Losing a race is an answer (`accepted: false`), not an error.
+    A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
+    A lost race is not an error: the response has `accepted: false`.
     """
 
     @_typing.overload
@@ -40,85 +40,85 @@ class MinionServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MinionServiceAsyncStub: ...
     GetJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.GetJobRequest, _minion_service_pb2.GetJobResponse]
-    """Tell the state of a job."""
+    """Return the state of a job."""
     GetJobDetail: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.GetJobDetailRequest, _minion_service_pb2.GetJobDetailResponse]
-    """Tell everything about a job."""
+    """Return a job with all its fields."""
     EnqueueJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.EnqueueJobRequest, _minion_service_pb2.EnqueueJobResponse]
-    """Put a job into the queue. It is durable when the answer arrives."""
+    """Enqueue a job. It is on disk when the response arrives."""
     EnqueueJobs: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.EnqueueJobsRequest, _minion_service_pb2.EnqueueJobsResponse]
-    """Put many jobs into the queue: all of them, or none when one is refused."""
+    """Enqueue many jobs: all of them, or none if one is refused."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.ListJobsRequest, _minion_service_pb2.ListJobsResponse]
     """List jobs, newest first. Filters combine with AND, the values of one filter with OR."""
     RetryJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.RetryJobRequest, _minion_service_pb2.RetryJobResponse]
-    """Put a job back into the queue as `inactive`, with its retries counted up. What is not given stays
-    as it is, but the delay, which starts anew. A running job is stopped where it runs.
+    """Set a job back to `inactive` and increment its retries. Fields that are not set keep their values,
+    except the delay, which starts again. A running job is stopped.
     """
     CancelJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.CancelJobRequest, _minion_service_pb2.CancelJobResponse]
-    """Fail an inactive or active job for good. An active one is stopped where it runs."""
+    """Fail an inactive or active job; it is not retried. A running job is stopped."""
     RemoveJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.RemoveJobRequest, _minion_service_pb2.RemoveJobResponse]
     """Remove a job that is not active."""
     NoteJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.NoteJobRequest, _minion_service_pb2.NoteJobResponse]
-    """Merge notes into a job's, key by key. A null value removes its key."""
+    """Merge notes into those of a job, key by key. A null value removes its key."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_minion_service_pb2.WatchJobRequest, _minion_service_pb2.WatchJobResponse]
-    """Follow a job: its present form first, then one message per change, until it finished or failed.
-    A client that reads too slowly misses intermediate changes, never the last.
+    """Stream a job: its current state, then one message per change, until it finishes or fails. A client that
+    reads too slowly misses intermediate changes, never the last.
     """
     ExplainJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.ExplainJobRequest, _minion_service_pb2.ExplainJobResponse]
-    """Tell why a job does not run yet."""
+    """Return why a job does not run yet."""
     GetStats: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.GetStatsRequest, _minion_service_pb2.GetStatsResponse]
     """Count jobs, workers, locks and schedules."""
     GetHistory: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.GetHistoryRequest, _minion_service_pb2.GetHistoryResponse]
-    """Count what was performed in each of the last 24 hours."""
+    """Count the jobs that ended in each of the last 24 hours."""
 
 @_typing.type_check_only
 class MinionServiceAsyncStub(MinionServiceStub):
-    """Enqueue jobs, see what became of them, and steer them.
+    """Enqueue, read, retry, cancel and remove jobs.
 
-    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
-    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
-    id. Losing a race is an answer (`accepted: false`), not an error.
+    A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
+    A lost race is not an error: the response has `accepted: false`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.GetJobRequest, _minion_service_pb2.GetJobResponse]  # type: ignore[assignment]
-    """Tell the state of a job."""
+    """Return the state of a job."""
     GetJobDetail: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.GetJobDetailRequest, _minion_service_pb2.GetJobDetailResponse]  # type: ignore[assignment]
-    """Tell everything about a job."""
+    """Return a job with all its fields."""
     EnqueueJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.EnqueueJobRequest, _minion_service_pb2.EnqueueJobResponse]  # type: ignore[assignment]
-    """Put a job into the queue. It is durable when the answer arrives."""
+    """Enqueue a job. It is on disk when the response arrives."""
     EnqueueJobs: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.EnqueueJobsRequest, _minion_service_pb2.EnqueueJobsResponse]  # type: ignore[assignment]
-    """Put many jobs into the queue: all of them, or none when one is refused."""
+    """Enqueue many jobs: all of them, or none if one is refused."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.ListJobsRequest, _minion_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """List jobs, newest first. Filters combine with AND, the values of one filter with OR."""
     RetryJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.RetryJobRequest, _minion_service_pb2.RetryJobResponse]  # type: ignore[assignment]
-    """Put a job back into the queue as `inactive`, with its retries counted up. What is not given stays
-    as it is, but the delay, which starts anew. A running job is stopped where it runs.
+    """Set a job back to `inactive` and increment its retries. Fields that are not set keep their values,
+    except the delay, which starts again. A running job is stopped.
     """
     CancelJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.CancelJobRequest, _minion_service_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Fail an inactive or active job for good. An active one is stopped where it runs."""
+    """Fail an inactive or active job; it is not retried. A running job is stopped."""
     RemoveJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.RemoveJobRequest, _minion_service_pb2.RemoveJobResponse]  # type: ignore[assignment]
     """Remove a job that is not active."""
     NoteJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.NoteJobRequest, _minion_service_pb2.NoteJobResponse]  # type: ignore[assignment]
-    """Merge notes into a job's, key by key. A null value removes its key."""
+    """Merge notes into those of a job, key by key. A null value removes its key."""
     WatchJob: _aio.UnaryStreamMultiCallable[_minion_service_pb2.WatchJobRequest, _minion_service_pb2.WatchJobResponse]  # type: ignore[assignment]
-    """Follow a job: its present form first, then one message per change, until it finished or failed.
-    A client that reads too slowly misses intermediate changes, never the last.
+    """Stream a job: its current state, then one message per change, until it finishes or fails. A client that
+    reads too slowly misses intermediate changes, never the last.
     """
     ExplainJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.ExplainJobRequest, _minion_service_pb2.ExplainJobResponse]  # type: ignore[assignment]
-    """Tell why a job does not run yet."""
+    """Return why a job does not run yet."""
     GetStats: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.GetStatsRequest, _minion_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Count jobs, workers, locks and schedules."""
     GetHistory: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.GetHistoryRequest, _minion_service_pb2.GetHistoryResponse]  # type: ignore[assignment]
-    """Count what was performed in each of the last 24 hours."""
+    """Count the jobs that ended in each of the last 24 hours."""
 
 class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Enqueue jobs, see what became of them, and steer them.
+    """Enqueue, read, retry, cancel and remove jobs.
 
-    Methods whose policy does not say `open` need a key: `authorization: Bearer <key>` in the metadata, the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, where a field is to
-    blame, `google.rpc.BadRequest`. A method that names one job answers NOT_FOUND when there is none with that
-    id. Losing a race is an answer (`accepted: false`), not an error.
+    A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
+    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
+    A lost race is not an error: the response has `accepted: false`.
     """
 
     @_abc_1.abstractmethod
@@ -127,7 +127,7 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.GetJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_minion_service_pb2.GetJobResponse, _abc.Awaitable[_minion_service_pb2.GetJobResponse]]:
-        """Tell the state of a job."""
+        """Return the state of a job."""
 
     @_abc_1.abstractmethod
     def GetJobDetail(
@@ -135,7 +135,7 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.GetJobDetailRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_minion_service_pb2.GetJobDetailResponse, _abc.Awaitable[_minion_service_pb2.GetJobDetailResponse]]:
-        """Tell everything about a job."""
+        """Return a job with all its fields."""
 
     @_abc_1.abstractmethod
     def EnqueueJob(
@@ -143,7 +143,7 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.EnqueueJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_minion_service_pb2.EnqueueJobResponse, _abc.Awaitable[_minion_service_pb2.EnqueueJobResponse]]:
-        """Put a job into the queue. It is durable when the answer arrives."""
+        """Enqueue a job. It is on disk when the response arrives."""
 
     @_abc_1.abstractmethod
     def EnqueueJobs(
@@ -151,7 +151,7 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.EnqueueJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_minion_service_pb2.EnqueueJobsResponse, _abc.Awaitable[_minion_service_pb2.EnqueueJobsResponse]]:
-        """Put many jobs into the queue: all of them, or none when one is refused."""
+        """Enqueue many jobs: all of them, or none if one is refused."""
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -167,8 +167,8 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.RetryJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_minion_service_pb2.RetryJobResponse, _abc.Awaitable[_minion_service_pb2.RetryJobResponse]]:
-        """Put a job back into the queue as `inactive`, with its retries counted up. What is not given stays
-        as it is, but the delay, which starts anew. A running job is stopped where it runs.
+        """Set a job back to `inactive` and increment its retries. Fields that are not set keep their values,
+        except the delay, which starts again. A running job is stopped.
         """
 
     @_abc_1.abstractmethod
@@ -177,7 +177,7 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_minion_service_pb2.CancelJobResponse, _abc.Awaitable[_minion_service_pb2.CancelJobResponse]]:
-        """Fail an inactive or active job for good. An active one is stopped where it runs."""
+        """Fail an inactive or active job; it is not retried. A running job is stopped."""
 
     @_abc_1.abstractmethod
     def RemoveJob(
@@ -193,7 +193,7 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.NoteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_minion_service_pb2.NoteJobResponse, _abc.Awaitable[_minion_service_pb2.NoteJobResponse]]:
-        """Merge notes into a job's, key by key. A null value removes its key."""
+        """Merge notes into those of a job, key by key. A null value removes its key."""
 
     @_abc_1.abstractmethod
     def WatchJob(
@@ -201,8 +201,8 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.WatchJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_minion_service_pb2.WatchJobResponse], _abc.AsyncIterator[_minion_service_pb2.WatchJobResponse]]:
-        """Follow a job: its present form first, then one message per change, until it finished or failed.
-        A client that reads too slowly misses intermediate changes, never the last.
+        """Stream a job: its current state, then one message per change, until it finishes or fails. A client that
+        reads too slowly misses intermediate changes, never the last.
         """
 
     @_abc_1.abstractmethod
@@ -211,7 +211,7 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.ExplainJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_minion_service_pb2.ExplainJobResponse, _abc.Awaitable[_minion_service_pb2.ExplainJobResponse]]:
-        """Tell why a job does not run yet."""
+        """Return why a job does not run yet."""
 
     @_abc_1.abstractmethod
     def GetStats(
@@ -227,6 +227,6 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.GetHistoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_minion_service_pb2.GetHistoryResponse, _abc.Awaitable[_minion_service_pb2.GetHistoryResponse]]:
-        """Count what was performed in each of the last 24 hours."""
+        """Count the jobs that ended in each of the last 24 hours."""
 
 def add_MinionServiceServicer_to_server(servicer: MinionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

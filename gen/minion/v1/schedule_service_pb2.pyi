@@ -52,24 +52,24 @@ class Schedule(_message.Message):
     task: _builtins.str
     """Name of the task."""
     attempts: _builtins.int
-    """How often each job may be performed."""
+    """How many times each job may run."""
     lax: _builtins.bool
-    """Whether each job is lax about its parents."""
+    """`lax` of each job."""
     priority: _builtins.int
     """Priority of each job."""
     queue: _builtins.str
-    """Name of the queue that each job is put in."""
+    """Name of the queue of each job."""
     paused: _builtins.bool
     """Whether it is paused."""
     last_job: _builtins.int
-    """Id of the job it enqueued last. Unset if it never did."""
+    """Id of the last job that it enqueued. Unset if it never did."""
     @_builtins.property
     def args(self) -> _struct_pb2.ListValue:
-        """Arguments to call the task with."""
+        """Arguments of the task."""
 
     @_builtins.property
     def expire(self) -> _duration_pb2.Duration:
-        """How long each job may wait before it expires. Unset: forever."""
+        """How long each job can wait before it expires. Unset: forever."""
 
     @_builtins.property
     def notes(self) -> _struct_pb2.Struct:
@@ -77,7 +77,7 @@ class Schedule(_message.Message):
 
     @_builtins.property
     def created(self) -> _timestamp_pb2.Timestamp:
-        """When the schedule was made."""
+        """When the schedule was created."""
 
     @_builtins.property
     def next_run(self) -> _timestamp_pb2.Timestamp:
@@ -85,7 +85,7 @@ class Schedule(_message.Message):
 
     @_builtins.property
     def last_run(self) -> _timestamp_pb2.Timestamp:
-        """When it fired last. Unset if it never did."""
+        """When it last fired. Unset if it never did."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ Global___Schedule: _TypeAlias = Schedule  # noqa: Y015
 
 @_typing.final
 class PutScheduleRequest(_message.Message):
-    """A schedule to make, or to change."""
+    """A schedule to create or update."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -134,29 +134,29 @@ class PutScheduleRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name of the schedule, 1 to 255 characters."""
+    """Name of the schedule."""
     cron: _builtins.str
-    """The rule: five fields (minute, hour, day of month, month, day of week) of numbers, names, ranges,
-    lists and steps, or one of `@yearly`, `@annually`, `@monthly`, `@weekly`, `@daily`, `@midnight`,
-    `@hourly`. If both days are restricted, either has to match.
+    """The rule: five fields (minute, hour, day of month, month, day of week) of numbers, names, ranges, lists
+    and steps, or one of `@yearly`, `@annually`, `@monthly`, `@weekly`, `@daily`, `@midnight`, `@hourly`.
+    If both days are restricted, one of them must match.
     """
     task: _builtins.str
-    """Name of the task, 1 to 255 characters."""
+    """Name of the task."""
     attempts: _builtins.int
-    """How often each job may be performed, from 1. Default: 1."""
+    """How many times each job may run. Default: 1."""
     lax: _builtins.bool
-    """Whether each job is lax about its parents. Default: false."""
+    """`lax` of each job. Default: false."""
     priority: _builtins.int
     """Priority of each job. Default: 0."""
     queue: _builtins.str
-    """Name of the queue that each job is put in. Default: `default`."""
+    """Name of the queue of each job. Default: `default`."""
     @_builtins.property
     def args(self) -> _struct_pb2.ListValue:
-        """Arguments to call the task with. Default: none."""
+        """Arguments of the task. Default: none."""
 
     @_builtins.property
     def expire(self) -> _duration_pb2.Duration:
-        """How long each job may wait before it expires, in whole seconds. Default: forever."""
+        """How long each job can wait before it expires, in whole seconds. Default: forever."""
 
     @_builtins.property
     def notes(self) -> _struct_pb2.Struct:
@@ -201,7 +201,7 @@ Global___PutScheduleRequest: _TypeAlias = PutScheduleRequest  # noqa: Y015
 
 @_typing.final
 class PutScheduleResponse(_message.Message):
-    """Tells the schedule's id."""
+    """The schedule that was created or updated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -223,7 +223,7 @@ Global___PutScheduleResponse: _TypeAlias = PutScheduleResponse  # noqa: Y015
 
 @_typing.final
 class DeleteScheduleRequest(_message.Message):
-    """Names the schedule to delete."""
+    """The schedule to delete."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -245,13 +245,13 @@ Global___DeleteScheduleRequest: _TypeAlias = DeleteScheduleRequest  # noqa: Y015
 
 @_typing.final
 class DeleteScheduleResponse(_message.Message):
-    """Tells whether the schedule was deleted."""
+    """Whether the schedule was deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     DELETED_FIELD_NUMBER: _builtins.int
     deleted: _builtins.bool
-    """False when there is none of that name."""
+    """False if it does not exist."""
     def __init__(
         self,
         *,
@@ -267,7 +267,7 @@ Global___DeleteScheduleResponse: _TypeAlias = DeleteScheduleResponse  # noqa: Y0
 
 @_typing.final
 class PauseScheduleRequest(_message.Message):
-    """Names the schedule to pause."""
+    """The schedule to pause."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -289,13 +289,13 @@ Global___PauseScheduleRequest: _TypeAlias = PauseScheduleRequest  # noqa: Y015
 
 @_typing.final
 class PauseScheduleResponse(_message.Message):
-    """Tells whether the schedule is paused."""
+    """Whether the schedule is paused."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
-    """False when there is none of that name."""
+    """False if it does not exist."""
     def __init__(
         self,
         *,
@@ -311,7 +311,7 @@ Global___PauseScheduleResponse: _TypeAlias = PauseScheduleResponse  # noqa: Y015
 
 @_typing.final
 class ResumeScheduleRequest(_message.Message):
-    """Names the schedule to resume."""
+    """The schedule to resume."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -333,13 +333,13 @@ Global___ResumeScheduleRequest: _TypeAlias = ResumeScheduleRequest  # noqa: Y015
 
 @_typing.final
 class ResumeScheduleResponse(_message.Message):
-    """Tells whether the schedule fires again."""
+    """Whether the schedule is resumed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
-    """False when there is none of that name."""
+    """False if it does not exist."""
     def __init__(
         self,
         *,
@@ -355,7 +355,7 @@ Global___ResumeScheduleResponse: _TypeAlias = ResumeScheduleResponse  # noqa: Y0
 
 @_typing.final
 class ListSchedulesRequest(_message.Message):
-    """Selects schedules."""
+    """Which schedules to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -368,11 +368,11 @@ class ListSchedulesRequest(_message.Message):
     before: _builtins.int
     """Only schedules with an id lower than this."""
     page_size: _builtins.int
-    """How many schedules to answer, 1 to 1,000. Default: 100."""
+    """Maximum number of schedules. Default: 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, asked for with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     skip: _builtins.int
-    """How many of the selected schedules to pass over first."""
+    """How many of the selected schedules to skip."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only schedules with one of these ids."""
@@ -424,9 +424,9 @@ class ListSchedulesResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """How many schedules the filters select in all."""
+    """Number of all schedules that the filters select."""
     next_page_token: _builtins.str
-    """Token of the next page. Empty when this is the last."""
+    """Token of the next page. Empty if this is the last."""
     @_builtins.property
     def schedules(self) -> _containers.RepeatedCompositeFieldContainer[Global___Schedule]:
         """The schedules, newest first."""
@@ -448,7 +448,7 @@ Global___ListSchedulesResponse: _TypeAlias = ListSchedulesResponse  # noqa: Y015
 
 @_typing.final
 class DispatchSchedulesRequest(_message.Message):
-    """Asks to fire what is due."""
+    """Requests the dispatch."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -465,7 +465,7 @@ Global___DispatchSchedulesRequest: _TypeAlias = DispatchSchedulesRequest  # noqa
 
 @_typing.final
 class DispatchSchedulesResponse(_message.Message):
-    """What fired."""
+    """The schedules that fired."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -500,7 +500,7 @@ class DispatchSchedulesResponse(_message.Message):
     DISPATCHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def dispatched(self) -> _containers.RepeatedCompositeFieldContainer[Global___DispatchSchedulesResponse.Dispatched]:
-        """The schedules that fired; the first of them if all would not fit into a message of 4 MiB."""
+        """The schedules that fired. Cut if they would not fit into a message of 4 MiB."""
 
     def __init__(
         self,

@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class ScheduleServiceStub:
-    """Cron rules that enqueue a job whenever they are due, in UTC.
+    """Cron rules that enqueue jobs, in UTC.
 
-    A schedule that is due fires once, however many servers there are; one that was missed, because no
-    server ran, fires once when there is one again.
+    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
+    when a server runs again.
     """
 
     def __init__(self, channel):
@@ -71,14 +71,14 @@ class ScheduleServiceStub:
 
 
 class ScheduleServiceServicer:
-    """Cron rules that enqueue a job whenever they are due, in UTC.
+    """Cron rules that enqueue jobs, in UTC.
 
-    A schedule that is due fires once, however many servers there are; one that was missed, because no
-    server ran, fires once when there is one again.
+    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
+    when a server runs again.
     """
 
     def PutSchedule(self, request, context):
-        """Make a schedule, or change the one of that name. Its next run moves only if its cron rule changes.
+        """Create a schedule, or update the one of that name. Its next run changes only with its cron rule.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -92,14 +92,14 @@ class ScheduleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PauseSchedule(self, request, context):
-        """Keep a schedule from firing until it is resumed.
+        """Pause a schedule until it is resumed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeSchedule(self, request, context):
-        """Let a paused schedule fire again; if it became due meanwhile, it fires once at once.
+        """Resume a paused schedule. If it has become due, it fires once immediately.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,7 +113,7 @@ class ScheduleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DispatchSchedules(self, request, context):
-        """Fire the schedules that are due. Servers do so by themselves.
+        """Fire the schedules that are due. Servers do this by themselves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,10 +161,10 @@ def add_ScheduleServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ScheduleService:
-    """Cron rules that enqueue a job whenever they are due, in UTC.
+    """Cron rules that enqueue jobs, in UTC.
 
-    A schedule that is due fires once, however many servers there are; one that was missed, because no
-    server ran, fires once when there is one again.
+    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
+    when a server runs again.
     """
 
     @staticmethod

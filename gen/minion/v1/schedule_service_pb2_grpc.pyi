@@ -27,10 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ScheduleServiceStub:
-    """Cron rules that enqueue a job whenever they are due, in UTC.
+    """Cron rules that enqueue jobs, in UTC.
 
-    A schedule that is due fires once, however many servers there are; one that was missed, because no
-    server ran, fires once when there is one again.
+    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
+    when a server runs again.
     """
 
     @_typing.overload
@@ -38,45 +38,45 @@ class ScheduleServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ScheduleServiceAsyncStub: ...
     PutSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.PutScheduleRequest, _schedule_service_pb2.PutScheduleResponse]
-    """Make a schedule, or change the one of that name. Its next run moves only if its cron rule changes."""
+    """Create a schedule, or update the one of that name. Its next run changes only with its cron rule."""
     DeleteSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.DeleteScheduleRequest, _schedule_service_pb2.DeleteScheduleResponse]
     """Delete a schedule."""
     PauseSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.PauseScheduleRequest, _schedule_service_pb2.PauseScheduleResponse]
-    """Keep a schedule from firing until it is resumed."""
+    """Pause a schedule until it is resumed."""
     ResumeSchedule: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ResumeScheduleRequest, _schedule_service_pb2.ResumeScheduleResponse]
-    """Let a paused schedule fire again; if it became due meanwhile, it fires once at once."""
+    """Resume a paused schedule. If it has become due, it fires once immediately."""
     ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ListSchedulesRequest, _schedule_service_pb2.ListSchedulesResponse]
     """List schedules, newest first."""
     DispatchSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.DispatchSchedulesRequest, _schedule_service_pb2.DispatchSchedulesResponse]
-    """Fire the schedules that are due. Servers do so by themselves."""
+    """Fire the schedules that are due. Servers do this by themselves."""
 
 @_typing.type_check_only
 class ScheduleServiceAsyncStub(ScheduleServiceStub):
-    """Cron rules that enqueue a job whenever they are due, in UTC.
+    """Cron rules that enqueue jobs, in UTC.
 
-    A schedule that is due fires once, however many servers there are; one that was missed, because no
-    server ran, fires once when there is one again.
+    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
+    when a server runs again.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.PutScheduleRequest, _schedule_service_pb2.PutScheduleResponse]  # type: ignore[assignment]
-    """Make a schedule, or change the one of that name. Its next run moves only if its cron rule changes."""
+    """Create a schedule, or update the one of that name. Its next run changes only with its cron rule."""
     DeleteSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.DeleteScheduleRequest, _schedule_service_pb2.DeleteScheduleResponse]  # type: ignore[assignment]
     """Delete a schedule."""
     PauseSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.PauseScheduleRequest, _schedule_service_pb2.PauseScheduleResponse]  # type: ignore[assignment]
-    """Keep a schedule from firing until it is resumed."""
+    """Pause a schedule until it is resumed."""
     ResumeSchedule: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ResumeScheduleRequest, _schedule_service_pb2.ResumeScheduleResponse]  # type: ignore[assignment]
-    """Let a paused schedule fire again; if it became due meanwhile, it fires once at once."""
+    """Resume a paused schedule. If it has become due, it fires once immediately."""
     ListSchedules: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ListSchedulesRequest, _schedule_service_pb2.ListSchedulesResponse]  # type: ignore[assignment]
     """List schedules, newest first."""
     DispatchSchedules: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.DispatchSchedulesRequest, _schedule_service_pb2.DispatchSchedulesResponse]  # type: ignore[assignment]
-    """Fire the schedules that are due. Servers do so by themselves."""
+    """Fire the schedules that are due. Servers do this by themselves."""
 
 class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Cron rules that enqueue a job whenever they are due, in UTC.
+    """Cron rules that enqueue jobs, in UTC.
 
-    A schedule that is due fires once, however many servers there are; one that was missed, because no
-    server ran, fires once when there is one again.
+    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
+    when a server runs again.
     """
 
     @_abc_1.abstractmethod
@@ -85,7 +85,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.PutScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.PutScheduleResponse, _abc.Awaitable[_schedule_service_pb2.PutScheduleResponse]]:
-        """Make a schedule, or change the one of that name. Its next run moves only if its cron rule changes."""
+        """Create a schedule, or update the one of that name. Its next run changes only with its cron rule."""
 
     @_abc_1.abstractmethod
     def DeleteSchedule(
@@ -101,7 +101,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.PauseScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.PauseScheduleResponse, _abc.Awaitable[_schedule_service_pb2.PauseScheduleResponse]]:
-        """Keep a schedule from firing until it is resumed."""
+        """Pause a schedule until it is resumed."""
 
     @_abc_1.abstractmethod
     def ResumeSchedule(
@@ -109,7 +109,7 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.ResumeScheduleRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.ResumeScheduleResponse, _abc.Awaitable[_schedule_service_pb2.ResumeScheduleResponse]]:
-        """Let a paused schedule fire again; if it became due meanwhile, it fires once at once."""
+        """Resume a paused schedule. If it has become due, it fires once immediately."""
 
     @_abc_1.abstractmethod
     def ListSchedules(
@@ -125,6 +125,6 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.DispatchSchedulesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.DispatchSchedulesResponse, _abc.Awaitable[_schedule_service_pb2.DispatchSchedulesResponse]]:
-        """Fire the schedules that are due. Servers do so by themselves."""
+        """Fire the schedules that are due. Servers do this by themselves."""
 
 def add_ScheduleServiceServicer_to_server(servicer: ScheduleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

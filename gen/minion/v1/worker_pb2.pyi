@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Worker(_message.Message):
-    """A process that takes jobs."""
+    """A process that runs jobs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -41,9 +41,9 @@ class Worker(_message.Message):
     """Its process id there."""
     @_builtins.property
     def status(self) -> _struct_pb2.Struct:
-        """What it tells of itself. Workers of this project tell their `queues`, `tasks`, `jobs` and `spare`
-        (numbers of slots), `spare_min_priority`, `limits` and `type`. A worker whose heartbeats are rarer
-        than the server expects tells its `heartbeat_interval` in seconds: it may miss six of them.
+        """What it reports about itself. Workers of this project report `queues`, `tasks`, `jobs` and `spare`
+        (numbers of slots), `spare_min_priority`, `limits` and `type`. A worker with rarer heartbeats than the
+        server expects reports its `heartbeat_interval` in seconds: it may miss six of them.
         """
 
     @_builtins.property
@@ -52,7 +52,7 @@ class Worker(_message.Message):
 
     @_builtins.property
     def notified(self) -> _timestamp_pb2.Timestamp:
-        """When it was last heard of."""
+        """When it sent its last heartbeat."""
 
     @_builtins.property
     def jobs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -79,7 +79,7 @@ Global___Worker: _TypeAlias = Worker  # noqa: Y015
 
 @_typing.final
 class ClaimedJob(_message.Message):
-    """A job as handed to the worker that is to perform it."""
+    """A job as given to the worker that runs it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -96,16 +96,16 @@ class ClaimedJob(_message.Message):
     task: _builtins.str
     """Name of the task."""
     retries: _builtins.int
-    """How often the job has been retried: the generation that its outcome names."""
+    """How many times the job has been retried: the generation that its outcome names."""
     attempts: _builtins.int
-    """How often it may still be performed, this time included."""
+    """How many more times the job may run, including this attempt."""
     priority: _builtins.int
     """Its priority."""
     queue: _builtins.str
-    """Name of the queue it was taken from."""
+    """Name of its queue."""
     @_builtins.property
     def args(self) -> _struct_pb2.ListValue:
-        """Arguments to call the task with."""
+        """Arguments of the task."""
 
     @_builtins.property
     def notes(self) -> _struct_pb2.Struct:
@@ -133,7 +133,7 @@ Global___ClaimedJob: _TypeAlias = ClaimedJob  # noqa: Y015
 
 @_typing.final
 class Command(_message.Message):
-    """Something that workers are told to do."""
+    """A command to workers."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

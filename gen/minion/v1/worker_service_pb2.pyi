@@ -23,7 +23,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class RegisterWorkerRequest(_message.Message):
-    """Describes a worker."""
+    """A worker to register."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -32,14 +32,14 @@ class RegisterWorkerRequest(_message.Message):
     PID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the worker, as it was given. Unset: a new worker."""
+    """Id of the worker. Unset: a new worker."""
     host: _builtins.str
-    """Name of the machine it runs on, 1 to 255 characters. Default: `unknown`."""
+    """Name of the machine it runs on. Default: `unknown`."""
     pid: _builtins.int
     """Its process id there. Default: 0."""
     @_builtins.property
     def status(self) -> _struct_pb2.Struct:
-        """What it tells of itself, up to 1 MiB. It replaces what was told before."""
+        """What it reports about itself (see `Worker`). Replaces the previous status."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ Global___RegisterWorkerRequest: _TypeAlias = RegisterWorkerRequest  # noqa: Y015
 
 @_typing.final
 class RegisterWorkerResponse(_message.Message):
-    """Tells the worker's id."""
+    """The worker that was registered."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -92,13 +92,13 @@ Global___RegisterWorkerResponse: _TypeAlias = RegisterWorkerResponse  # noqa: Y0
 
 @_typing.final
 class UnregisterWorkerRequest(_message.Message):
-    """Names the worker to forget."""
+    """The worker to forget."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the worker, from 1."""
+    """Id of the worker."""
     def __init__(
         self,
         *,
@@ -114,7 +114,7 @@ Global___UnregisterWorkerRequest: _TypeAlias = UnregisterWorkerRequest  # noqa: 
 
 @_typing.final
 class UnregisterWorkerResponse(_message.Message):
-    """Tells that the worker is forgotten."""
+    """The worker was forgotten."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -131,7 +131,7 @@ Global___UnregisterWorkerResponse: _TypeAlias = UnregisterWorkerResponse  # noqa
 
 @_typing.final
 class ListWorkersRequest(_message.Message):
-    """Selects workers."""
+    """Which workers to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -143,11 +143,11 @@ class ListWorkersRequest(_message.Message):
     before: _builtins.int
     """Only workers with an id lower than this."""
     page_size: _builtins.int
-    """How many workers to answer, 1 to 1,000. Default: 100."""
+    """Maximum number of workers. Default: 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, asked for with the same filters."""
+    """`next_page_token` of the previous page, with the same filters."""
     skip: _builtins.int
-    """How many of the selected workers to pass over first."""
+    """How many of the selected workers to skip."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only workers with one of these ids."""
@@ -194,9 +194,9 @@ class ListWorkersResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """How many workers the filters select in all."""
+    """Number of all workers that the filters select."""
     next_page_token: _builtins.str
-    """Token of the next page. Empty when this is the last."""
+    """Token of the next page. Empty if this is the last."""
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.Worker]:
         """The workers, newest first."""
@@ -218,7 +218,7 @@ Global___ListWorkersResponse: _TypeAlias = ListWorkersResponse  # noqa: Y015
 
 @_typing.final
 class DequeueJobsRequest(_message.Message):
-    """Tells who takes jobs, and which."""
+    """Which jobs to take, for which worker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -230,26 +230,24 @@ class DequeueJobsRequest(_message.Message):
     MAX_JOBS_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the worker, from 1. It must be registered."""
+    """Id of the worker, which must be registered."""
     min_priority: _builtins.int
-    """Take jobs of at least this priority only."""
+    """Only jobs of at least this priority."""
     job_id: _builtins.int
-    """Take this job only."""
+    """Only this job."""
     max_jobs: _builtins.int
-    """How many jobs to take, 1 to 1,000. Default: 1. Fewer are taken when they are large, so that the
-    answer stays below 4 MiB.
-    """
+    """Maximum number of jobs. Default: 1. Fewer are taken if they are large: a response stays below 4 MiB."""
     @_builtins.property
     def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Take jobs from these queues only. None: from `default`."""
+        """Only jobs in one of these queues. Default: `default`."""
 
     @_builtins.property
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Take jobs of these tasks only. None: of any."""
+        """Only jobs of one of these tasks. Default: any task."""
 
     @_builtins.property
     def wait(self) -> _duration_pb2.Duration:
-        """How long to wait for the first job, at most 5 minutes. Default: not at all."""
+        """How long to wait for the first job. Default: not at all."""
 
     def __init__(
         self,
@@ -290,7 +288,7 @@ class DequeueJobsResponse(_message.Message):
     JOBS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.ClaimedJob]:
-        """The jobs, in the order to perform them in."""
+        """The jobs, in the order in which to run them."""
 
     def __init__(
         self,
@@ -307,7 +305,7 @@ Global___DequeueJobsResponse: _TypeAlias = DequeueJobsResponse  # noqa: Y015
 
 @_typing.final
 class FinishJobRequest(_message.Message):
-    """Names the job that finished."""
+    """The job that finished."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -315,12 +313,14 @@ class FinishJobRequest(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job, from 1."""
+    """Id of the job."""
     retries: _builtins.int
-    """The generation that was performed. Default: 0."""
+    """The generation that ran. Default: 0."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
-        """What the task returned. Default: null. A job that it makes too large (see `Job`) fails instead."""
+        """What the task returned. Default: null. If it makes the job too large (see `Job`), the job fails
+        instead.
+        """
 
     def __init__(
         self,
@@ -339,13 +339,13 @@ Global___FinishJobRequest: _TypeAlias = FinishJobRequest  # noqa: Y015
 
 @_typing.final
 class FinishJobResponse(_message.Message):
-    """Tells whether the job finished."""
+    """Whether the job finished."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
-    """False when the job is not active in that generation."""
+    """False if the job is not active in that generation."""
     def __init__(
         self,
         *,
@@ -361,7 +361,7 @@ Global___FinishJobResponse: _TypeAlias = FinishJobResponse  # noqa: Y015
 
 @_typing.final
 class FailJobRequest(_message.Message):
-    """Names the job that failed."""
+    """The job that failed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -369,9 +369,9 @@ class FailJobRequest(_message.Message):
     RETRIES_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the job, from 1."""
+    """Id of the job."""
     retries: _builtins.int
-    """The generation that was performed. Default: 0."""
+    """The generation that ran. Default: 0."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
         """Why it failed. Default: null."""
@@ -393,13 +393,13 @@ Global___FailJobRequest: _TypeAlias = FailJobRequest  # noqa: Y015
 
 @_typing.final
 class FailJobResponse(_message.Message):
-    """Tells whether the job failed."""
+    """Whether the job failed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
-    """False when the job is not active in that generation."""
+    """False if the job is not active in that generation."""
     def __init__(
         self,
         *,
@@ -415,7 +415,7 @@ Global___FailJobResponse: _TypeAlias = FailJobResponse  # noqa: Y015
 
 @_typing.final
 class BroadcastCommandRequest(_message.Message):
-    """A command, and whom to send it to."""
+    """A command, and the workers to send it to."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -423,14 +423,14 @@ class BroadcastCommandRequest(_message.Message):
     ARGS_FIELD_NUMBER: _builtins.int
     IDS_FIELD_NUMBER: _builtins.int
     command: _builtins.str
-    """Name of the command, 1 to 255 characters."""
+    """Name of the command."""
     @_builtins.property
     def args(self) -> _struct_pb2.ListValue:
-        """Its arguments, up to 1 MiB. Default: none."""
+        """Its arguments. Default: none."""
 
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the workers. None: all of them."""
+        """Ids of the workers. Default: all workers."""
 
     def __init__(
         self,
@@ -449,13 +449,13 @@ Global___BroadcastCommandRequest: _TypeAlias = BroadcastCommandRequest  # noqa: 
 
 @_typing.final
 class BroadcastCommandResponse(_message.Message):
-    """Tells whether there was anybody."""
+    """Whether the command was sent."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ACCEPTED_FIELD_NUMBER: _builtins.int
     accepted: _builtins.bool
-    """False when no such worker is registered."""
+    """False if no such worker is registered."""
     def __init__(
         self,
         *,
@@ -471,13 +471,13 @@ Global___BroadcastCommandResponse: _TypeAlias = BroadcastCommandResponse  # noqa
 
 @_typing.final
 class ReceiveCommandsRequest(_message.Message):
-    """Names the worker that receives."""
+    """The worker whose commands to return."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ID_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Id of the worker, from 1."""
+    """Id of the worker."""
     def __init__(
         self,
         *,
@@ -493,14 +493,14 @@ Global___ReceiveCommandsRequest: _TypeAlias = ReceiveCommandsRequest  # noqa: Y0
 
 @_typing.final
 class ReceiveCommandsResponse(_message.Message):
-    """The commands that were waiting."""
+    """The commands that were sent to the worker."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     COMMANDS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.Command]:
-        """The commands, oldest first. If they are very many, the next call receives the rest."""
+        """The commands, oldest first. If they are too many for one response, the next call returns the rest."""
 
     def __init__(
         self,
@@ -517,14 +517,14 @@ Global___ReceiveCommandsResponse: _TypeAlias = ReceiveCommandsResponse  # noqa: 
 
 @_typing.final
 class WorkRequest(_message.Message):
-    """What a worker has to say. Every part may come with every other."""
+    """A message from a worker. All parts may be combined."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Hello(_message.Message):
-        """Who the worker is. The first request has it; a later one, which comes with every heartbeat, brings its
-        present status and what it holds.
+        """The worker. The first request has it, and later one with every heartbeat, with the current status and
+        jobs.
         """
 
         DESCRIPTOR: _descriptor.Descriptor
@@ -535,19 +535,19 @@ class WorkRequest(_message.Message):
         STATUS_FIELD_NUMBER: _builtins.int
         HOLDS_FIELD_NUMBER: _builtins.int
         id: _builtins.int
-        """Id of the worker, if it has one already."""
+        """Id of the worker. Unset: a new worker."""
         host: _builtins.str
-        """Name of the machine it runs on, 1 to 255 characters."""
+        """Name of the machine it runs on."""
         pid: _builtins.int
         """Its process id there."""
         @_builtins.property
         def status(self) -> _struct_pb2.Struct:
-            """What it tells of itself."""
+            """What it reports about itself (see `Worker`)."""
 
         @_builtins.property
         def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobKey]:
-            """The jobs it has: those it runs, and those whose outcome has not been answered. What it was given,
-            has read and does not hold is put back into the queue.
+            """The jobs it holds: those that it runs, and those whose outcome has no receipt. Jobs that it was
+            given, has read and does not hold are put back into the queue.
             """
 
         def __init__(
@@ -569,8 +569,8 @@ class WorkRequest(_message.Message):
 
     @_typing.final
     class Demand(_message.Message):
-        """Says which jobs the worker would take. It replaces the demand before it, which is answered then,
-        with what was taken for it in the meantime.
+        """Which jobs the worker can take. It replaces the previous demand, which is then answered with the jobs
+        that were already taken for it.
         """
 
         DESCRIPTOR: _descriptor.Descriptor
@@ -581,18 +581,18 @@ class WorkRequest(_message.Message):
         TASKS_FIELD_NUMBER: _builtins.int
         MIN_PRIORITY_FIELD_NUMBER: _builtins.int
         serial: _builtins.int
-        """Number that the answer names, higher than any before in this call."""
+        """Number that the answer refers to, higher than any before in this call."""
         credits: _builtins.int
-        """How many jobs the worker has room for. 0: it only takes the demand before back."""
+        """How many jobs the worker can take. 0: only withdraw the previous demand."""
         min_priority: _builtins.int
-        """Take jobs of at least this priority only."""
+        """Only jobs of at least this priority."""
         @_builtins.property
         def queues(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-            """Take jobs from these queues only."""
+            """Only jobs in one of these queues. Default: `default`."""
 
         @_builtins.property
         def tasks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-            """Take jobs of these tasks only."""
+            """Only jobs of one of these tasks. Default: any task."""
 
         def __init__(
             self,
@@ -613,7 +613,7 @@ class WorkRequest(_message.Message):
 
     @_typing.final
     class Outcome(_message.Message):
-        """How performing a job ended."""
+        """How running a job ended."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -628,7 +628,7 @@ class WorkRequest(_message.Message):
 
         @_builtins.property
         def result(self) -> _struct_pb2.Value:
-            """What the task answered, or why it failed."""
+            """What the task returned, or why it failed."""
 
         def __init__(
             self,
@@ -645,7 +645,7 @@ class WorkRequest(_message.Message):
 
     @_typing.final
     class Notes(_message.Message):
-        """Notes to merge into a job's, key by key."""
+        """Notes to merge into those of a job, key by key."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -679,7 +679,7 @@ class WorkRequest(_message.Message):
         NOTES_FIELD_NUMBER: _builtins.int
         OUTCOMES_FIELD_NUMBER: _builtins.int
         serial: _builtins.int
-        """Number that the answer names."""
+        """Number that the receipt refers to."""
         @_builtins.property
         def notes(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkRequest.Notes]:
             """Notes to merge."""
@@ -706,20 +706,20 @@ class WorkRequest(_message.Message):
     REPORT_FIELD_NUMBER: _builtins.int
     READ_FIELD_NUMBER: _builtins.int
     read: _builtins.int
-    """`serial` of the last response that the worker has read. A worker that does not read what it is sent
-    is not counted as alive, and is hung up on after `missing_after`.
+    """`serial` of the last response that the worker has read. A worker that does not read is not considered
+    alive and is disconnected after `missing_after`.
     """
     @_builtins.property
     def hello(self) -> Global___WorkRequest.Hello:
-        """Who the worker is."""
+        """The worker."""
 
     @_builtins.property
     def demand(self) -> Global___WorkRequest.Demand:
-        """What it would take from now on."""
+        """The jobs it can take from now on."""
 
     @_builtins.property
     def report(self) -> Global___WorkRequest.Report:
-        """Reports that are to be answered, under one number."""
+        """Notes and outcomes, with a number to answer."""
 
     def __init__(
         self,
@@ -765,13 +765,13 @@ Global___JobKey: _TypeAlias = JobKey  # noqa: Y015
 
 @_typing.final
 class WorkResponse(_message.Message):
-    """What the server has to say. Every part may come with every other."""
+    """A message from the server. All parts may be combined."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     @_typing.final
     class Welcome(_message.Message):
-        """Greets the worker."""
+        """The first message to a worker."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -781,8 +781,8 @@ class WorkResponse(_message.Message):
         """Id of the worker."""
         @_builtins.property
         def missing_after(self) -> _duration_pb2.Duration:
-            """How long the worker may be silent before it is taken for gone. It should send something, even an
-            empty request, several times as often.
+            """How long the worker may be silent before it is missing. It should send something, even an empty
+            request, several times as often.
             """
 
         def __init__(
@@ -809,7 +809,7 @@ class WorkResponse(_message.Message):
         """`serial` of the demand."""
         @_builtins.property
         def jobs(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.ClaimedJob]:
-            """The jobs, in the order to perform them in. None: the demand was taken back."""
+            """The jobs, in the order in which to run them. None: the demand was withdrawn."""
 
         def __init__(
             self,
@@ -835,7 +835,7 @@ class WorkResponse(_message.Message):
         serial: _builtins.int
         """`serial` of the report."""
         refusal: _builtins.str
-        """Why the report is refused for good, if it is: nothing of it was accepted."""
+        """Why the report was refused permanently; nothing of it was accepted. Unset otherwise."""
         @_builtins.property
         def accepted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
             """For each outcome, whether the job was still active in its generation."""
@@ -863,14 +863,14 @@ class WorkResponse(_message.Message):
     COMMANDS_FIELD_NUMBER: _builtins.int
     DRAINING_FIELD_NUMBER: _builtins.int
     serial: _builtins.int
-    """Counts the responses of this call, from 1."""
+    """Number of the response in this call, from 1."""
     draining: _builtins.bool
-    """The server is going down: the worker should finish its reports, close its side and connect again
-    elsewhere, or later; it is not forgotten. No more jobs come in this call.
+    """The server shuts down: the worker should finish its reports, close its side and reconnect, here or
+    elsewhere; it is not forgotten. This call gives no more jobs.
     """
     @_builtins.property
     def welcome(self) -> Global___WorkResponse.Welcome:
-        """The greeting; the first response has it."""
+        """The first response has it."""
 
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkResponse.Jobs]:
@@ -882,11 +882,11 @@ class WorkResponse(_message.Message):
 
     @_builtins.property
     def revoked(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobKey]:
-        """Jobs to stop where they run: they were cancelled, retried or given to another worker."""
+        """Jobs to stop: they were cancelled, retried or given to another worker."""
 
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.Command]:
-        """Commands to carry out."""
+        """Commands to execute."""
 
     def __init__(
         self,

@@ -26,11 +26,11 @@ if _version_not_supported:
 
 
 class WorkerServiceStub:
-    """Take jobs, report what became of them, and be told what to do.
+    """Register workers, give them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker again every 15 seconds or so: it is the heartbeat. One that wants more uses Work, which
-    carries all of that, and cancellations besides, on one stream.
+    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    stream.
     """
 
     def __init__(self, channel):
@@ -87,23 +87,23 @@ class WorkerServiceStub:
 
 
 class WorkerServiceServicer:
-    """Take jobs, report what became of them, and be told what to do.
+    """Register workers, give them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker again every 15 seconds or so: it is the heartbeat. One that wants more uses Work, which
-    carries all of that, and cancellations besides, on one stream.
+    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    stream.
     """
 
     def RegisterWorker(self, request, context):
-        """Register a worker, or tell that it lives.
+        """Register a worker, or send its heartbeat.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UnregisterWorker(self, request, context):
-        """Forget a worker. What it still runs fails as "Worker went away", and is tried again while attempts
-        are left.
+        """Forget a worker. Jobs that it still runs fail as "Worker went away" and are retried while attempts are
+        left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -117,8 +117,8 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DequeueJobs(self, request, context):
-        """Take jobs: at once when there are any, else as soon as there are, else none after `wait`. What a
-        client that hung up was given is put back.
+        """Take jobs: immediately if there are any, otherwise as soon as there are, or none after `wait`. If the
+        client disconnects, its jobs are put back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -132,7 +132,7 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FailJob(self, request, context):
-        """Fail an active job. It is tried again, with backoff, while attempts are left.
+        """Fail an active job. It is retried, with backoff, while attempts are left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,20 +146,21 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReceiveCommands(self, request, context):
-        """Take the commands that have been sent to a worker, each once.
+        """Return the commands sent to a worker, each once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Work(self, request_iterator, context):
-        """Work: the first request says hello, the first response welcomes. After that both sides send what
-        they have, in batches, until the worker closes its side; the server then ends the call when it has
-        answered everything, and forgets the worker, unless it still has jobs: it may come back for those.
+        """Connect a worker: the first request has `hello`, the first response `welcome`. After that both sides
+        send what they have, in batches, until the worker closes its side. The server then ends the call when
+        it has answered everything, and forgets the worker, unless it still has jobs and may reconnect for
+        them.
 
-        A call that breaks leaves the worker registered until it has been silent for the server's
-        `missing_after`: it connects again, names its id and what it runs, and sends what was not
-        answered. What the server had sent it and it does not name is put back into the queue.
+        If the call breaks, the worker stays registered until it has been silent for the server's
+        `missing_after`. It reconnects with its id and the jobs it holds, and sends unanswered reports again.
+        Jobs that the server had sent and that it does not hold are put back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -222,11 +223,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService:
-    """Take jobs, report what became of them, and be told what to do.
+    """Register workers, give them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker again every 15 seconds or so: it is the heartbeat. One that wants more uses Work, which
-    carries all of that, and cancellations besides, on one stream.
+    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    stream.
     """
 
     @staticmethod

@@ -27,11 +27,11 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerServiceStub:
-    """Take jobs, report what became of them, and be told what to do.
+    """Register workers, give them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker again every 15 seconds or so: it is the heartbeat. One that wants more uses Work, which
-    carries all of that, and cancellations besides, on one stream.
+    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    stream.
     """
 
     @_typing.overload
@@ -39,81 +39,83 @@ class WorkerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
     RegisterWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.RegisterWorkerRequest, _worker_service_pb2.RegisterWorkerResponse]
-    """Register a worker, or tell that it lives."""
+    """Register a worker, or send its heartbeat."""
     UnregisterWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.UnregisterWorkerRequest, _worker_service_pb2.UnregisterWorkerResponse]
-    """Forget a worker. What it still runs fails as "Worker went away", and is tried again while attempts
-    are left.
+    """Forget a worker. Jobs that it still runs fail as "Worker went away" and are retried while attempts are
+    left.
     """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ListWorkersRequest, _worker_service_pb2.ListWorkersResponse]
     """List workers, newest first."""
     DequeueJobs: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.DequeueJobsRequest, _worker_service_pb2.DequeueJobsResponse]
-    """Take jobs: at once when there are any, else as soon as there are, else none after `wait`. What a
-    client that hung up was given is put back.
+    """Take jobs: immediately if there are any, otherwise as soon as there are, or none after `wait`. If the
+    client disconnects, its jobs are put back.
     """
     FinishJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.FinishJobRequest, _worker_service_pb2.FinishJobResponse]
     """Finish an active job."""
     FailJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.FailJobRequest, _worker_service_pb2.FailJobResponse]
-    """Fail an active job. It is tried again, with backoff, while attempts are left."""
+    """Fail an active job. It is retried, with backoff, while attempts are left."""
     BroadcastCommand: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.BroadcastCommandRequest, _worker_service_pb2.BroadcastCommandResponse]
     """Send a command to workers."""
     ReceiveCommands: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReceiveCommandsRequest, _worker_service_pb2.ReceiveCommandsResponse]
-    """Take the commands that have been sent to a worker, each once."""
+    """Return the commands sent to a worker, each once."""
     Work: _grpc.StreamStreamMultiCallable[_worker_service_pb2.WorkRequest, _worker_service_pb2.WorkResponse]
-    """Work: the first request says hello, the first response welcomes. After that both sides send what
-    they have, in batches, until the worker closes its side; the server then ends the call when it has
-    answered everything, and forgets the worker, unless it still has jobs: it may come back for those.
+    """Connect a worker: the first request has `hello`, the first response `welcome`. After that both sides
+    send what they have, in batches, until the worker closes its side. The server then ends the call when
+    it has answered everything, and forgets the worker, unless it still has jobs and may reconnect for
+    them.
 
-    A call that breaks leaves the worker registered until it has been silent for the server's
-    `missing_after`: it connects again, names its id and what it runs, and sends what was not
-    answered. What the server had sent it and it does not name is put back into the queue.
+    If the call breaks, the worker stays registered until it has been silent for the server's
+    `missing_after`. It reconnects with its id and the jobs it holds, and sends unanswered reports again.
+    Jobs that the server had sent and that it does not hold are put back.
     """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
-    """Take jobs, report what became of them, and be told what to do.
+    """Register workers, give them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker again every 15 seconds or so: it is the heartbeat. One that wants more uses Work, which
-    carries all of that, and cancellations besides, on one stream.
+    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    stream.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RegisterWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.RegisterWorkerRequest, _worker_service_pb2.RegisterWorkerResponse]  # type: ignore[assignment]
-    """Register a worker, or tell that it lives."""
+    """Register a worker, or send its heartbeat."""
     UnregisterWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.UnregisterWorkerRequest, _worker_service_pb2.UnregisterWorkerResponse]  # type: ignore[assignment]
-    """Forget a worker. What it still runs fails as "Worker went away", and is tried again while attempts
-    are left.
+    """Forget a worker. Jobs that it still runs fail as "Worker went away" and are retried while attempts are
+    left.
     """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ListWorkersRequest, _worker_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
     """List workers, newest first."""
     DequeueJobs: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.DequeueJobsRequest, _worker_service_pb2.DequeueJobsResponse]  # type: ignore[assignment]
-    """Take jobs: at once when there are any, else as soon as there are, else none after `wait`. What a
-    client that hung up was given is put back.
+    """Take jobs: immediately if there are any, otherwise as soon as there are, or none after `wait`. If the
+    client disconnects, its jobs are put back.
     """
     FinishJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.FinishJobRequest, _worker_service_pb2.FinishJobResponse]  # type: ignore[assignment]
     """Finish an active job."""
     FailJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.FailJobRequest, _worker_service_pb2.FailJobResponse]  # type: ignore[assignment]
-    """Fail an active job. It is tried again, with backoff, while attempts are left."""
+    """Fail an active job. It is retried, with backoff, while attempts are left."""
     BroadcastCommand: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.BroadcastCommandRequest, _worker_service_pb2.BroadcastCommandResponse]  # type: ignore[assignment]
     """Send a command to workers."""
     ReceiveCommands: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReceiveCommandsRequest, _worker_service_pb2.ReceiveCommandsResponse]  # type: ignore[assignment]
-    """Take the commands that have been sent to a worker, each once."""
+    """Return the commands sent to a worker, each once."""
     Work: _aio.StreamStreamMultiCallable[_worker_service_pb2.WorkRequest, _worker_service_pb2.WorkResponse]  # type: ignore[assignment]
-    """Work: the first request says hello, the first response welcomes. After that both sides send what
-    they have, in batches, until the worker closes its side; the server then ends the call when it has
-    answered everything, and forgets the worker, unless it still has jobs: it may come back for those.
+    """Connect a worker: the first request has `hello`, the first response `welcome`. After that both sides
+    send what they have, in batches, until the worker closes its side. The server then ends the call when
+    it has answered everything, and forgets the worker, unless it still has jobs and may reconnect for
+    them.
 
-    A call that breaks leaves the worker registered until it has been silent for the server's
-    `missing_after`: it connects again, names its id and what it runs, and sends what was not
-    answered. What the server had sent it and it does not name is put back into the queue.
+    If the call breaks, the worker stays registered until it has been silent for the server's
+    `missing_after`. It reconnects with its id and the jobs it holds, and sends unanswered reports again.
+    Jobs that the server had sent and that it does not hold are put back.
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Take jobs, report what became of them, and be told what to do.
+    """Register workers, give them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker again every 15 seconds or so: it is the heartbeat. One that wants more uses Work, which
-    carries all of that, and cancellations besides, on one stream.
+    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    stream.
     """
 
     @_abc_1.abstractmethod
@@ -122,7 +124,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.RegisterWorkerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.RegisterWorkerResponse, _abc.Awaitable[_worker_service_pb2.RegisterWorkerResponse]]:
-        """Register a worker, or tell that it lives."""
+        """Register a worker, or send its heartbeat."""
 
     @_abc_1.abstractmethod
     def UnregisterWorker(
@@ -130,8 +132,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.UnregisterWorkerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.UnregisterWorkerResponse, _abc.Awaitable[_worker_service_pb2.UnregisterWorkerResponse]]:
-        """Forget a worker. What it still runs fails as "Worker went away", and is tried again while attempts
-        are left.
+        """Forget a worker. Jobs that it still runs fail as "Worker went away" and are retried while attempts are
+        left.
         """
 
     @_abc_1.abstractmethod
@@ -148,8 +150,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.DequeueJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.DequeueJobsResponse, _abc.Awaitable[_worker_service_pb2.DequeueJobsResponse]]:
-        """Take jobs: at once when there are any, else as soon as there are, else none after `wait`. What a
-        client that hung up was given is put back.
+        """Take jobs: immediately if there are any, otherwise as soon as there are, or none after `wait`. If the
+        client disconnects, its jobs are put back.
         """
 
     @_abc_1.abstractmethod
@@ -166,7 +168,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.FailJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.FailJobResponse, _abc.Awaitable[_worker_service_pb2.FailJobResponse]]:
-        """Fail an active job. It is tried again, with backoff, while attempts are left."""
+        """Fail an active job. It is retried, with backoff, while attempts are left."""
 
     @_abc_1.abstractmethod
     def BroadcastCommand(
@@ -182,7 +184,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.ReceiveCommandsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.ReceiveCommandsResponse, _abc.Awaitable[_worker_service_pb2.ReceiveCommandsResponse]]:
-        """Take the commands that have been sent to a worker, each once."""
+        """Return the commands sent to a worker, each once."""
 
     @_abc_1.abstractmethod
     def Work(
@@ -190,13 +192,14 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_worker_service_pb2.WorkRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.WorkResponse], _abc.AsyncIterator[_worker_service_pb2.WorkResponse]]:
-        """Work: the first request says hello, the first response welcomes. After that both sides send what
-        they have, in batches, until the worker closes its side; the server then ends the call when it has
-        answered everything, and forgets the worker, unless it still has jobs: it may come back for those.
+        """Connect a worker: the first request has `hello`, the first response `welcome`. After that both sides
+        send what they have, in batches, until the worker closes its side. The server then ends the call when
+        it has answered everything, and forgets the worker, unless it still has jobs and may reconnect for
+        them.
 
-        A call that breaks leaves the worker registered until it has been silent for the server's
-        `missing_after`: it connects again, names its id and what it runs, and sends what was not
-        answered. What the server had sent it and it does not name is put back into the queue.
+        If the call breaks, the worker stays registered until it has been silent for the server's
+        `missing_after`. It reconnects with its id and the jobs it holds, and sends unanswered reports again.
+        Jobs that the server had sent and that it does not hold are put back.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+from dataclasses import replace
 
 from minion_client.endpoint import Endpoint
 from minion_rest_bridge.app import create_app
@@ -36,7 +37,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal to stop."""
     values = resolve(BRIDGE_OPTIONS, arguments)
     configure_logging(values["log_level"])
-    endpoint = make_endpoint(values)
+    # Clients of REST need not give request ids, and repeat their requests themselves if they want.
+    endpoint = replace(make_endpoint(values), request_ids=False)
     if endpoint.is_exposed:
         logger.warning("callers' keys are sent to %s unencrypted: use --tls", endpoint.target)
     return run_loop(serve(endpoint, values["http_listen"]))

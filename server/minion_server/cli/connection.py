@@ -49,6 +49,7 @@ class Connection:
 
     def __init__(self, endpoint: Endpoint, channel: grpc.Channel, timeout: float) -> None:
         self.endpoint = endpoint
+        self._channel = channel
         self.timeout = timeout
         call = {"metadata": endpoint.metadata, "timeout": timeout}
 
@@ -63,6 +64,17 @@ class Connection:
         self.locks = stub(lock_service_pb2_grpc.LockServiceStub)
         self.schedules = stub(schedule_service_pb2_grpc.ScheduleServiceStub)
         self.admin = stub(admin_service_pb2_grpc.AdminServiceStub)
+
+    def is_ready(self, seconds: float) -> bool:
+        """Return whether the server is connected, or gets so within some seconds."""
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(timeout=seconds)
+        except grpc.FutureTimeoutError:
+            return False
+        finally:
+            ready.cancel()
+        return True
 
 
 def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +105,7 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
         raise CallFailed(text) from None
 
 
-def persist(call: Callable[[], T]) -> T:
+def persist(call: Callable[[], T], seconds: float = PERSIST_SECONDS) -> T:
     """Make a call again for some seconds while the server is away, as when it restarts.
 
     Only for calls that may be repeated when they succeeded without a response.
@@ -101,7 +113,7 @@ def persist(call: Callable[[], T]) -> T:
     Raises:
         grpc.RpcError: It failed otherwise, or the server stayed away.
     """
-    end = time.monotonic() + PERSIST_SECONDS
+    end = time.monotonic() + seconds
     while True:
         try:
             return call()

@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from minion_server.cli.output import print_warning
-from minion_server.domain.errors import Conflict, MinionError
+from minion_server.cli.moving import move_queue
 from minion_server.settings.options import Option, pick
 from minion_server.settings.sources import add_arguments, resolve
 from minion_server.settings.values import parse_path, parse_seconds
-from minion_server.storage.transfer import Transfer
 from minion_server.stores import default_database, open_transfer, sqlite_url
 
 DB_OPTIONS = pick("data_dir", "database")
@@ -27,7 +24,8 @@ WAIT = Option(
     default=60.0,
     metavar="SECONDS",
 )
-POLL_SECONDS = 0.2
+EXIT_INTERRUPTED = 130
+"""As of Ctrl-C, whichever signal it was."""
 
 Verb = Callable[[argparse.Namespace, str], Coroutine[Any, Any, int]]
 
@@ -117,68 +115,20 @@ async def restore_backup(arguments: argparse.Namespace, database: str) -> int:
 
 
 async def move(arguments: argparse.Namespace, database: str) -> int:
-    """Move the queue to another database.
-
-    No job is lost and none is performed twice: first no jobs are given out any more, then those
-    that run are waited for, and last everything is copied while writes are refused, as they are
-    here from then on.
-    """
-    source, target = open_transfer(database), open_transfer(arguments.target)
+    """Move the queue to another database."""
     seconds = WAIT.read(arguments.wait, WAIT.flag)
-    await _check_move(source, target)
-    written: Mapping[str, int] | None = None
-    # Not within: it is refused if another move has closed the queue, which must stay so then.
-    await source.hold()
-    try:
-        remaining = await _wait_for_active(source, seconds)
-        if remaining:
-            print_warning(f"{remaining} jobs are still running: they are moved as they are")
-        seal = f"the queue has been moved to {target.place}"
-        async with source.read(seal=seal) as records:
-            written = await target.write(records)
-    except BaseException:
-        # Once it is there, it must not be served from here too, whatever happened after that.
-        if written is None:
-            await _reopen(source)
-        else:
-            print_warning(f"the queue is at {target.place} now: do not reopen {source.place}")
-        raise
+    source, target = open_transfer(database), open_transfer(arguments.target)
+    written = await move_queue(source, target, seconds)
+    if written is None:
+        return EXIT_INTERRUPTED
     _print_counts(written)
     return 0
-
-
-async def _check_move(source: Transfer, target: Transfer) -> None:
-    """Raise the errors that a move would end with, while the queue still runs."""
-    if await source.identity() == await target.identity():
-        raise Conflict(f"the queue cannot be moved to where it is: {target.place}")
-    if closed := (await source.status()).closed:
-        raise Conflict(f"{source.place} is closed: {closed} (`minion db reopen` would open it)")
-    await target.check_empty()
-
-
-async def _reopen(source: Transfer) -> None:
-    """Open a queue again, or tell how to."""
-    try:
-        await source.reopen()
-    except (MinionError, OSError) as error:
-        print_warning(
-            f"the queue at {source.place} may give out no jobs until `minion db reopen` has opened "
-            f"it, which failed now: {error}"
-        )
 
 
 async def reopen(_arguments: argparse.Namespace, database: str) -> int:
     """Let servers use the database again."""
     await open_transfer(database).reopen()
     return 0
-
-
-async def _wait_for_active(source: Transfer, seconds: float) -> int:
-    end = time.monotonic() + seconds
-    # Another server may end them, without a notice to this process.
-    while (active := await source.active_jobs()) and time.monotonic() < end:  # noqa: ASYNC110
-        await asyncio.sleep(POLL_SECONDS)
-    return active
 
 
 def _print_counts(written: Mapping[str, int]) -> None:

@@ -7,7 +7,6 @@ import time
 from datetime import timedelta
 from typing import Final
 
-import grpc
 from minion.v1 import lock_service_pb2 as pb
 
 from minion_server.cli.connection import Connection
@@ -181,18 +180,14 @@ def _acquire(
         name=arguments.name, duration=arguments.duration, limit=arguments.limit
     )
     end = time.monotonic() + arguments.wait.total_seconds()
-    reached = False
-    while True:
-        response = pb.AcquireLockResponse()
-        try:
-            response = connection.locks.AcquireLock(request)
-            reached = True
-        except grpc.RpcError as error:
-            away = error.code() is grpc.StatusCode.UNAVAILABLE
-            # A server that restarts meanwhile is waited for as the lock is.
-            if not (away and reached and time.monotonic() < end):
-                raise
+    response = connection.locks.AcquireLock(request)
+    while not response.acquired:
         left = end - time.monotonic()
-        if response.acquired or left <= 0 or (signals is not None and signals.first):
-            return response
+        if left <= 0 or (signals is not None and signals.first):
+            break
         time.sleep(min(POLL_SECONDS, left))
+        # A server that restarts meanwhile is waited for as the lock is, but a call that it may have
+        # carried out is not repeated: the lock would be held and nobody would know its id.
+        if connection.is_ready(POLL_SECONDS):
+            response = connection.locks.AcquireLock(request, wait_for_ready=True)
+    return response

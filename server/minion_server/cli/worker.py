@@ -7,10 +7,6 @@ import asyncio
 import logging
 from typing import Any
 
-from minion_client._run.pool import ProcessPool
-from minion_client._run.process import ChildSettings
-from minion_client._run.runner import Executor
-from minion_client._work.grpc_source import GrpcSource
 from minion_client.endpoint import Endpoint
 from minion_client.source import SourceRefused
 from minion_client.tasks import REGISTRY
@@ -62,9 +58,8 @@ async def work(endpoint: Endpoint, modules: list[str], values: dict[str, Any]) -
     Raises:
         CallFailed: The server will not have the worker.
     """
-    pool = ProcessPool(ChildSettings(modules=modules))
-    worker = Worker(
-        GrpcSource(endpoint),
+    worker = Worker.connect(
+        endpoint,
         REGISTRY,
         queues=values["queues"],
         jobs=values["jobs"],
@@ -72,7 +67,7 @@ async def work(endpoint: Endpoint, modules: list[str], values: dict[str, Any]) -
         spare_min_priority=values["spare_min_priority"],
         limits=dict(values["limit"]),
         grace=values["grace"],
-        executor=Executor(REGISTRY, pool=pool),
+        modules=modules,
     )
     stopped = asyncio.create_task(stop_event(worker.stop).wait())
     announcing = asyncio.create_task(_announce(worker))

@@ -17,7 +17,7 @@ from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
 
 FIELD = "cron"
-"""The field that errors blame."""
+"""The field that errors name."""
 
 NICKNAMES: Mapping[str, str] = {
     "@yearly": "0 0 1 1 *",
@@ -60,15 +60,7 @@ _RULES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cron:
-    """A cron rule, read.
-
-    Attributes:
-        minutes: 0 to 59, ascending.
-        hours: 0 to 23, ascending.
-        days: Days of the month, 1 to 31; None is all.
-        months: 1 to 12.
-        weekdays: 0 (Sunday) to 6; None is all.
-    """
+    """A parsed cron rule: minutes and hours ascend, Sunday is 0, None is every day."""
 
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
@@ -77,10 +69,9 @@ class Cron:
     weekdays: frozenset[int] | None
 
     def next_time(self, after: float) -> float | None:
-        """Return the first match later than a time, both in seconds since the epoch.
+        """Return the first match after a time, both in seconds since the epoch.
 
-        None if there is none within nine years: then there is none at all. None too if it would be
-        later than the year 9999.
+        None: the rule does not match within nine years, thus never, or not before the year 10000.
         """
         try:
             return self._search(limits.clamp_time(after))
@@ -121,10 +112,10 @@ class Cron:
 
 @lru_cache(maxsize=1_024)
 def parse_cron(text: str) -> Cron:
-    """Read a cron rule.
+    """Parse a cron rule.
 
     Raises:
-        Invalid: It is none, or never matches.
+        Invalid: It is not a valid rule, or never matches.
     """
     limits.check_text(FIELD, text, limits.MAX_NAME_LENGTH)
     if text.startswith("@"):

@@ -1,4 +1,4 @@
-"""The errors that users of the queue are told of."""
+"""The errors whose texts callers get."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Self
 
 
 class MinionError(Exception):
-    """An error whose text is meant for the one who called.
+    """An error whose text is meant for the caller.
 
     Attributes:
-        reason: UPPER_SNAKE word for programs to tell errors of one kind apart.
+        reason: UPPER_SNAKE word by which programs tell errors apart.
     """
 
     reason = "MINION_ERROR"
@@ -19,7 +19,7 @@ class Invalid(MinionError):
     """A value that cannot be accepted.
 
     Attributes:
-        field: Path of the field to blame, as in `args[0].name`.
+        field: Path of the invalid field, as in `args[0].name`.
         description: What is wrong with it, without its name.
     """
 
@@ -31,35 +31,32 @@ class Invalid(MinionError):
         self.description = description
 
     def within(self, parent: str) -> Self:
-        """Answer the same error with its field seen from a level further out."""
+        """Return the same error with its field as a part of `parent`."""
         return type(self)(f"{parent}.{self.field}", self.description)
 
 
 class NotFound(MinionError):
-    """A thing that is named and does not exist."""
+    """Something named that does not exist."""
 
     reason = "NOT_FOUND"
+    kind = "entry"
 
-    def __init__(self, what: str, name: int | str) -> None:
-        super().__init__(f"no {what} with id {name}")
+    def __init__(self, name: int | str) -> None:
+        super().__init__(f"no {self.kind} with id {name}")
 
 
 class JobNotFound(NotFound):
     """A job that does not exist."""
 
     reason = "JOB_NOT_FOUND"
-
-    def __init__(self, job_id: int) -> None:
-        super().__init__("job", job_id)
+    kind = "job"
 
 
 class WorkerNotFound(NotFound):
     """A worker that is not registered."""
 
     reason = "WORKER_NOT_FOUND"
-
-    def __init__(self, worker_id: int) -> None:
-        super().__init__("worker", worker_id)
+    kind = "worker"
 
 
 class DatabaseNotFound(NotFound):
@@ -72,7 +69,7 @@ class DatabaseNotFound(NotFound):
 
 
 class Conflict(MinionError):
-    """A state of things that forbids what was asked for."""
+    """The present state does not allow what was asked for."""
 
     reason = "CONFLICT"
 
@@ -87,12 +84,12 @@ class RetriedTooOften(Conflict):
 
 
 class Exhausted(MinionError):
-    """A limit that is reached for now: trying again later may help."""
+    """A limit is reached for now: trying again later may help."""
 
     reason = "EXHAUSTED"
 
 
 class Unavailable(MinionError):
-    """A part that the answer depends on and that does not answer."""
+    """Something the call depends on, as the database, does not respond."""
 
     reason = "UNAVAILABLE"

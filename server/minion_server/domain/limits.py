@@ -1,9 +1,15 @@
-"""Bounds on what may be asked for, and the checks that hold them."""
+"""Bounds of values, and the checks that hold them: each raises Invalid and names the field.
+
+The contract states the bounds of requests as options of its fields; a test compares the two.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import fields
 from datetime import timedelta
+from functools import cache
+from typing import Annotated, Any, get_args, get_type_hints
 
 from minion_wire import sizes
 from minion_wire.json_value import JsonValue, text_problem
@@ -19,35 +25,36 @@ MAX_PARENTS = 10_000
 MAX_BATCH = 10_000
 """Jobs enqueued in one request."""
 MAX_PAGE_SIZE = 1_000
-"""Jobs in one page of a list."""
+"""Entries in one page of a list."""
 DEFAULT_PAGE_SIZE = 100
-"""Jobs in one page of a list, when the request does not say."""
+"""Entries in one page of a list if the request names no number."""
 MAX_FILTER_VALUES = 10_000
 """Values of one filter of a list."""
 MAX_CLAIM = 1_000
-"""Jobs taken in one request."""
+"""Jobs claimed in one request."""
 MAX_COMMANDS_LENGTH = 2**18
 """Characters of JSON of the commands that a worker receives at once, unless one alone has more."""
 MAX_WORKERS = 100_000
-"""Workers that are looked at when all are."""
+"""Workers that are read when all are."""
 MAX_SPAN = timedelta(days=36_525)
 """Longest delay or expiry: a hundred years."""
 MAX_WORKER_ID_STEP = 2**32
 """How far beyond the highest id of a worker so far one may name its own.
 
 Ids go on after the highest: one near the end of their range would leave none for others. Workers
-come back with ids of before a reset, so that there is no telling which were given.
+come back with ids from before a reset, so the ids that were given are not known.
 """
 MAX_INT32 = 2**31 - 1
 LOWEST_PRIORITY = -MAX_INT32 - 1
 MAX_RETRIES = MAX_INT32
-"""Generations of one job: one that has been retried so often is not tried again."""
+"""Generations of one job: after this many retries it is not tried again."""
 MAX_INT64 = 2**63 - 1
 MIN_TIME = -62_135_596_800.0
-"""The first second of the year 1, as seconds since the epoch: the earliest time that datetimes and
-Timestamps hold."""
+"""The first second of the year 1 since the epoch: the earliest time of datetime and Timestamp."""
 MAX_TIME = 253_402_300_799.0
-"""The last second of the year 9999, likewise."""
+"""The last second of the year 9999 since the epoch: the latest time of datetime and Timestamp."""
+
+Check = Callable[[str, Any], None]
 
 
 def clamp_time(seconds: float) -> float:
@@ -56,22 +63,14 @@ def clamp_time(seconds: float) -> float:
 
 
 def check_name(field: str, value: str) -> None:
-    """Check a name of a task, queue or request.
-
-    Raises:
-        Invalid: It is empty, too long, or cannot be stored.
-    """
+    """Check a name of a task, queue, worker host or request."""
     check_text(field, value, MAX_NAME_LENGTH)
     if not value:
         raise Invalid(field, "must not be empty")
 
 
 def check_text(field: str, value: str, max_length: int) -> None:
-    """Check a text of limited length.
-
-    Raises:
-        Invalid: It is too long, or cannot be stored.
-    """
+    """Check that a text is short enough and can be stored."""
     if len(value) > max_length:
         raise Invalid(field, f"must not be longer than {max_length} characters")
     problem = text_problem(value)
@@ -80,22 +79,14 @@ def check_text(field: str, value: str, max_length: int) -> None:
 
 
 def check_size(field: str, value: JsonValue, limit: int) -> None:
-    """Check the size of a JSON value, in bytes as encoded.
-
-    Raises:
-        Invalid: It is above the limit.
-    """
+    """Check the size of a JSON value, in bytes as encoded."""
     size = sizes.excess(value, limit)
     if size is not None:
         raise Invalid(field, f"must not have more than {limit} bytes as encoded, not {size}")
 
 
 def check_job_size(args: Sequence[JsonValue], notes: Mapping[str, JsonValue]) -> None:
-    """Check the size of a job to be.
-
-    Raises:
-        Invalid: It is too large; the larger one of its arguments and its notes is blamed.
-    """
+    """Check the size of a new job; an error names the larger one of its arguments and notes."""
     size = sizes.job_excess(args, notes)
     if size is not None:
         field = "notes" if sizes.struct_size(notes) * 2 > size else "args"
@@ -103,63 +94,89 @@ def check_job_size(args: Sequence[JsonValue], notes: Mapping[str, JsonValue]) ->
 
 
 def check_range(field: str, value: int, low: int, high: int) -> None:
-    """Check a whole number.
-
-    Raises:
-        Invalid: It is not in `low..high`.
-    """
+    """Check that a whole number is in `low..high`."""
     if not low <= value <= high:
         raise Invalid(field, f"must be in {low}..{high}, not {value}")
 
 
 def check_worker_id(value: int, highest: int) -> None:
-    """Check the id that a worker names when it registers.
-
-    Raises:
-        Invalid: It is far beyond the highest so far.
-    """
+    """Check that the id a worker names when it registers is near the highest so far."""
     check_range("id", value, 1, min(highest + MAX_WORKER_ID_STEP, MAX_INT64))
 
 
 def check_span(field: str, value: timedelta) -> None:
-    """Check a delay or an expiry.
-
-    Raises:
-        Invalid: It is negative or longer than a hundred years.
-    """
+    """Check that a delay or an expiry is not negative and not too long."""
     if value < timedelta():
         raise Invalid(field, "must not be negative")
     if value > MAX_SPAN:
         raise Invalid(field, f"must not be longer than {MAX_SPAN.days} days")
 
 
-def check_ids(field: str, values: Collection[int], max_count: int) -> None:
-    """Check a list of ids.
-
-    Raises:
-        Invalid: There are too many, or one is not in 1..2^63-1.
-    """
+def check_ids(field: str, values: Collection[int], max_count: int = MAX_FILTER_VALUES) -> None:
+    """Check the number of ids, and each."""
     check_count(field, values, max_count)
     for index, value in enumerate(values):
         check_range(f"{field}[{index}]", value, 1, MAX_INT64)
 
 
-def check_names(field: str, values: Collection[str]) -> None:
-    """Check a filter's list of names.
+def check_parents(field: str, values: Collection[int]) -> None:
+    """Check the number of parents. Any 64-bit number is allowed: an id of no job does not block."""
+    check_count(field, values, MAX_PARENTS)
+    for index, value in enumerate(values):
+        check_range(f"{field}[{index}]", value, -MAX_INT64 - 1, MAX_INT64)
 
-    Raises:
-        Invalid: There are too many, or one is no name.
-    """
+
+def check_names(field: str, values: Collection[str]) -> None:
+    """Check the number of names in a filter, and each."""
     check_count(field, values, MAX_FILTER_VALUES)
     for index, value in enumerate(values):
         check_name(f"{field}[{index}]", value)
 
 
 def check_count(field: str, values: Collection[object], max_count: int) -> None:
-    """Check the length of a list.
-
-    Raises:
-        Invalid: It is too long.
-    """
+    """Check the length of a list."""
     if len(values) > max_count:
         raise Invalid(field, f"must not have more than {max_count} entries, not {len(values)}")
+
+
+def in_range(low: int, high: int) -> Check:
+    """Return the check of a whole number in `low..high`."""
+    return lambda field, value: check_range(field, value, low, high)
+
+
+Name = Annotated[str, check_name]
+Names = Annotated[Sequence[str], check_names]
+Id = Annotated[int, in_range(1, MAX_INT64)]
+Ids = Annotated[Sequence[int], check_ids]
+Parents = Annotated[Sequence[int], check_parents]
+Priority = Annotated[int, in_range(LOWEST_PRIORITY, MAX_INT32)]
+Number = Annotated[int, in_range(0, MAX_INT32)]
+Positive = Annotated[int, in_range(1, MAX_INT32)]
+Span = Annotated[timedelta, check_span]
+
+
+class Checked:
+    """A dataclass whose fields may be annotated with a check, which defaults and None pass.
+
+    Raises:
+        Invalid: A field is out of its bounds.
+    """
+
+    __slots__ = ()
+
+    def __post_init__(self) -> None:
+        for name, default, check in _checks(type(self)):  # type: ignore[arg-type]  # is hashable
+            value = getattr(self, name)
+            if value is not default and value is not None:
+                check(name, value)
+
+
+@cache
+def _checks(kind: Any) -> tuple[tuple[str, Any, Check], ...]:
+    hints = get_type_hints(kind, include_extras=True)
+    return tuple(
+        (field.name, field.default, check)
+        for field in fields(kind)
+        for part in (hints[field.name], *get_args(hints[field.name]))
+        for check in getattr(part, "__metadata__", ())
+    )

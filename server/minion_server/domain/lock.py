@@ -6,18 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from minion_server.domain import limits
+from minion_server.domain.limits import Checked, Name, Positive, Span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock:
-    """A lock that somebody holds.
-
-    Attributes:
-        id: Its id.
-        name: Its name.
-        expires: When it expires, in seconds since the epoch.
-    """
+    """A lock that is held; it expires in seconds since the epoch."""
 
     id: int
     name: str
@@ -26,35 +20,16 @@ class Lock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockPage:
-    """A part of a list of locks, newest first.
-
-    Attributes:
-        locks: The locks.
-        total: How many the filter selects in all.
-    """
+    """Locks of a list, newest first; `total` counts all that the filter selects."""
 
     locks: Sequence[Lock]
     total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LockRequest:
-    """A lock to acquire.
+class LockRequest(Checked):
+    """A lock to acquire, by up to `limit` holders; without a duration it is not taken."""
 
-    Attributes:
-        name: Its name.
-        duration: How long it is held at most; nothing only asks.
-        limit: How many may hold a lock of this name at the same time.
-
-    Raises:
-        Invalid: A field is out of its bounds.
-    """
-
-    name: str
-    duration: timedelta = timedelta()
-    limit: int = 1
-
-    def __post_init__(self) -> None:
-        limits.check_name("name", self.name)
-        limits.check_span("duration", self.duration)
-        limits.check_range("limit", self.limit, 1, limits.MAX_INT32)
+    name: Name
+    duration: Span = timedelta()
+    limit: Positive = 1

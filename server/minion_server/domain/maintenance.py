@@ -1,29 +1,17 @@
-"""What the queue is asked to keep in order, and its counts."""
+"""The report of a repair, and the counts of the queue."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
-WORKER_WENT_AWAY = "Worker went away"
-"""Result of a job whose worker is gone."""
-JOB_STUCK = "Job appears stuck in queue"
-"""Result of a job that nobody took for too long."""
 FOREGROUND_QUEUE = "minion_foreground"
-"""Queue whose active jobs Perl Minion performs without a worker that stays; never repaired."""
+"""Queue whose active jobs Perl Minion runs without a worker that stays; never repaired."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairReport:
-    """What repair did, counted.
-
-    Attributes:
-        missing_workers: Workers that were forgotten.
-        abandoned_jobs: Active jobs of workers that are gone, failed.
-        removed_jobs: Old finished jobs, removed.
-        expired_jobs: Expired jobs, removed.
-        stuck_jobs: Stuck jobs, failed.
-    """
+    """Counts of workers forgotten, active jobs failed, jobs removed, and stuck jobs failed."""
 
     missing_workers: int = 0
     abandoned_jobs: int = 0
@@ -32,20 +20,12 @@ class RepairReport:
     stuck_jobs: int = 0
 
     def __bool__(self) -> bool:
-        return any(
-            (
-                self.missing_workers,
-                self.abandoned_jobs,
-                self.removed_jobs,
-                self.expired_jobs,
-                self.stuck_jobs,
-            )
-        )
+        return any(astuple(self))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stats:
-    """Perl Minion's statistics, under its names. `uptime` is in seconds."""
+    """Perl Minion's statistics, under its names; `uptime` is in seconds."""
 
     active_jobs: int
     active_locks: int
@@ -64,13 +44,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryHour:
-    """What was performed in one hour.
-
-    Attributes:
-        epoch: A time within the hour, in seconds since the epoch.
-        failed_jobs: Jobs that failed in it.
-        finished_jobs: Jobs that finished in it.
-    """
+    """Jobs that ended in one hour; `epoch` is a time within it."""
 
     epoch: int
     failed_jobs: int
@@ -82,15 +56,13 @@ History = Sequence[HistoryHour]
 
 HOUR = 3_600
 HISTORY_SECONDS = 23 * HOUR
-"""Time from the start of the history to the start of the present hour."""
+"""Time from the start of the history to the start of the current hour."""
 
 
 def to_history(start: int, counts: Mapping[int, tuple[int, int]]) -> History:
-    """Return the history.
+    """Return the history from its start, in seconds since the epoch.
 
-    Args:
-        start: Its beginning, in seconds since the epoch.
-        counts: By the hour since then: how many jobs failed, and how many finished.
+    `counts` has the failed and finished jobs by the hour since the start.
     """
     return [
         HistoryHour(epoch=start + hour * HOUR, failed_jobs=failed, finished_jobs=finished)

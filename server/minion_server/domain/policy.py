@@ -1,4 +1,4 @@
-"""What a store decides by itself: when repair steps in, and when a failed job is tried again."""
+"""What a store decides by itself: when it repairs, and when a failed job is tried again."""
 
 from __future__ import annotations
 
@@ -25,12 +25,10 @@ def minion_backoff(retries: int) -> timedelta:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retention:
-    """When repair steps in.
+    """When repair forgets workers, removes finished jobs, and fails jobs that no worker took.
 
-    Attributes:
-        missing_after: A worker silent for this long is forgotten (see `worker.is_missing`).
-        remove_after: A job that finished this long ago is removed.
-        stuck_after: An inactive job that was due this long ago fails, even if it is blocked.
+    `missing_after` counts from a worker's last heartbeat (see `worker.is_missing`), `remove_after`
+    from the end of a job, `stuck_after` from when it was due, even if it is blocked.
     """
 
     missing_after: timedelta = timedelta(seconds=90)
@@ -40,12 +38,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """What a store is given once, when it is made.
-
-    Attributes:
-        retention: When repair steps in.
-        backoff: The delay before a failed job is tried again.
-    """
+    """When a store repairs, and its delay before a failed job is tried again."""
 
     retention: Retention = field(default_factory=Retention)
     backoff: Backoff = minion_backoff

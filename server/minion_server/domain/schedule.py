@@ -10,21 +10,20 @@ from minion_server.domain import limits
 from minion_server.domain.cron import parse_cron
 from minion_server.domain.errors import Invalid
 from minion_server.domain.job import DEFAULT_QUEUE, JsonValue, NewJob
+from minion_server.domain.limits import Checked, Id, Ids, Name, Names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NewSchedule:
+class NewSchedule(Checked):
     """A schedule to make, or to change.
 
-    Attributes:
-        expire: How long each job may wait before it expires, in whole seconds, as Perl Minion's
-            table keeps it.
+    `expire` is in whole seconds, as Perl Minion's table keeps it.
 
     Raises:
-        Invalid: A field is out of its bounds, or the cron rule is none, or never matches.
+        Invalid: A field is out of its bounds, or the cron rule is not valid or never matches.
     """
 
-    name: str
+    name: Name
     cron: str
     task: str
     args: Sequence[JsonValue] = ()
@@ -36,9 +35,8 @@ class NewSchedule:
     queue: str = DEFAULT_QUEUE
 
     def __post_init__(self) -> None:
-        limits.check_name("name", self.name)
+        Checked.__post_init__(self)
         parse_cron(self.cron)
-        # All that the job would be refused for is refused now.
         self.job()
         if self.expire is not None:
             if self.expire.microseconds:
@@ -46,7 +44,11 @@ class NewSchedule:
             limits.check_range("expire", int(self.expire.total_seconds()), 0, limits.MAX_INT32)
 
     def job(self) -> NewJob:
-        """Answer the job to enqueue when the schedule is due."""
+        """Return the job to enqueue when the schedule is due.
+
+        Raises:
+            Invalid: A field is out of its bounds.
+        """
         return NewJob(
             task=self.task,
             args=self.args,
@@ -61,15 +63,7 @@ class NewSchedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A schedule as it is kept.
-
-    Attributes:
-        created: When it was made.
-        next_run: When it fires next.
-        last_run: When it fired last; None if never.
-        last_job: Id of the job it enqueued last; None if never.
-        paused: Whether it is kept from firing.
-    """
+    """A schedule as stored. What it never did is None."""
 
     id: int
     name: str
@@ -90,32 +84,17 @@ class Schedule:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ScheduleFilter:
-    """Which schedules to list: filters combine with AND, the values of one with OR; empty is all.
+class ScheduleFilter(Checked):
+    """Which schedules to list, as in `JobFilter`."""
 
-    Raises:
-        Invalid: A field is out of its bounds.
-    """
-
-    ids: Sequence[int] = ()
-    names: Sequence[str] = ()
-    before: int | None = None
-
-    def __post_init__(self) -> None:
-        limits.check_ids("ids", self.ids, limits.MAX_FILTER_VALUES)
-        limits.check_names("names", self.names)
-        if self.before is not None:
-            limits.check_range("before", self.before, 1, limits.MAX_INT64)
+    ids: Ids = ()
+    names: Names = ()
+    before: Id | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulePage:
-    """A part of a list of schedules, newest first.
-
-    Attributes:
-        schedules: The schedules.
-        total: How many the filter selects in all.
-    """
+    """Schedules of a list, newest first; `total` counts all that the filter selects."""
 
     schedules: Sequence[Schedule]
     total: int
@@ -123,13 +102,7 @@ class SchedulePage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchedSchedule:
-    """A schedule that fired.
-
-    Attributes:
-        id: Id of the schedule.
-        name: Its name.
-        job: Id of the job that it enqueued.
-    """
+    """A schedule that fired, and the id of the job that it enqueued."""
 
     id: int
     name: str

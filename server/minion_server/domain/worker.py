@@ -1,4 +1,4 @@
-"""Workers: the processes that take jobs, and what they are told."""
+"""Workers: the processes that take jobs, and the commands sent to them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,12 @@ from minion_wire import sizes
 
 from minion_server.domain import limits
 from minion_server.domain.job import JsonValue
+from minion_server.domain.limits import Checked, Id, Ids, Name, Number
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """A process that takes jobs. Times are seconds since the epoch.
-
-    Attributes:
-        id: Id of the worker.
-        host: Name of the machine it runs on.
-        pid: Its process id there.
-        status: What it tells of itself.
-        started: When it registered.
-        notified: When it was last heard of.
-        jobs: Ids of the jobs it runs, ascending.
-    """
+    """A process that takes jobs; times are seconds since the epoch, ids of jobs ascend."""
 
     id: int
     host: str
@@ -36,7 +27,7 @@ class Worker:
 
 
 MISSED_HEARTBEATS = 6
-"""How many of its own heartbeats a worker that tells their interval may miss."""
+"""Heartbeats that a worker whose status has their interval may miss."""
 
 
 def is_missing(
@@ -53,83 +44,49 @@ def is_missing(
 
     Args:
         status: What the worker reported about itself.
-        silent_for: Seconds since it was heard of last.
+        silent_for: Seconds since its last heartbeat.
         missing_after: After how long workers without an interval are gone.
-        heard_for: For how long whoever judges could have heard it.
+        heard_for: For how long this server could have received heartbeats.
     """
     interval = status.get("heartbeat_interval") if isinstance(status, Mapping) else None
-    told = interval if isinstance(interval, int | float) else 0.0
+    seconds = interval if isinstance(interval, int | float) else 0.0
     silence = min(silent_for, heard_for.total_seconds())
-    return silence > max(missing_after.total_seconds(), MISSED_HEARTBEATS * told)
+    return silence > max(missing_after.total_seconds(), MISSED_HEARTBEATS * seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
-    """What a worker tells when it registers, and with every heartbeat.
+class Registration(Checked):
+    """What a worker reports when it registers and with every heartbeat; a new one has no id."""
 
-    Attributes:
-        id: Its id; None for a new worker.
-        host: Name of the machine it runs on.
-        pid: Its process id there.
-        status: What it tells of itself.
-
-    Raises:
-        Invalid: A field is out of its bounds.
-    """
-
-    id: int | None = None
-    host: str = "unknown"
-    pid: int = 0
+    id: Id | None = None
+    host: Name = "unknown"
+    pid: Number = 0
     status: Mapping[str, JsonValue] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.id is not None:
-            limits.check_range("id", self.id, 1, limits.MAX_INT64)
-        limits.check_name("host", self.host)
-        limits.check_range("pid", self.pid, 0, limits.MAX_INT32)
+        Checked.__post_init__(self)
         limits.check_size("status", dict(self.status), sizes.MAX_STATUS_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerFilter:
-    """Which workers to list: filters combine with AND; empty is all.
+class WorkerFilter(Checked):
+    """Which workers to list, as in `JobFilter`."""
 
-    Raises:
-        Invalid: A field is out of its bounds.
-    """
-
-    ids: Sequence[int] = ()
-    before: int | None = None
-
-    def __post_init__(self) -> None:
-        limits.check_ids("ids", self.ids, limits.MAX_FILTER_VALUES)
-        if self.before is not None:
-            limits.check_range("before", self.before, 1, limits.MAX_INT64)
+    ids: Ids = ()
+    before: Id | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPage:
-    """A part of a list of workers, newest first.
-
-    Attributes:
-        workers: The workers.
-        total: How many the filter selects in all.
-    """
+    """Workers of a list, newest first; `total` counts all that the filter selects."""
 
     workers: Sequence[Worker]
     total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Command:
-    """Something that workers are told to do.
+class Command(Checked):
+    """Something that workers are to do."""
 
-    Raises:
-        Invalid: The name is no name.
-    """
-
-    command: str
+    command: Name
     args: Sequence[JsonValue] = ()
-
-    def __post_init__(self) -> None:
-        limits.check_name("command", self.command)

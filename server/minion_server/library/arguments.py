@@ -1,4 +1,4 @@
-"""Checking the arguments of jobs: JSON from anyone."""
+"""Checks of jobs' arguments, which are JSON from anyone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,10 @@ _LONGEST_SHOWN = 80
 
 
 def path(name: str, value: object) -> Path:
-    """Answer an argument that must be a path.
-
-    Raises:
-        RefusedError: It is none.
-    """
+    """Return an argument that is a path, or raise RefusedError."""
     if not isinstance(value, str) or not value:
         raise RefusedError(f"{name} must be a path, not {shown(value)}.")
-    # Strictly UTF-8: a name that JSON cannot say could not be answered or catalogued.
+    # Only UTF-8: another name cannot be written in JSON, thus neither returned nor catalogued.
     length = len(_utf8(name, value))
     if "\x00" in value:
         raise RefusedError(f"{name} is not a path: it holds a NUL character.")
@@ -30,11 +26,7 @@ def path(name: str, value: object) -> Path:
 
 
 def optional_text(name: str, value: object) -> str | None:
-    """Answer an argument that must be a string or null; an empty one is None.
-
-    Raises:
-        RefusedError: It is neither.
-    """
+    """Return an argument that is a string or null, or raise RefusedError; empty is None."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -44,11 +36,7 @@ def optional_text(name: str, value: object) -> str | None:
 
 
 def archive_id(value: object) -> str:
-    """Answer an argument that must be an archive's id; it is safe in a path.
-
-    Raises:
-        NotInLibraryError: It is no id, so no archive has it.
-    """
+    """Return an argument that is an archive's id, safe in a path, or raise NotInLibraryError."""
     if not isinstance(value, str) or _ID.fullmatch(value) is None:
         raise NotInLibraryError(
             f"{shown(value)} is not in the library: an id is 40 lowercase hex digits"
@@ -57,11 +45,7 @@ def archive_id(value: object) -> str:
 
 
 def flag(name: str, value: object) -> bool:
-    """Answer an argument that must be 0 or 1, as a number or, as LANraragi sends it, a string.
-
-    Raises:
-        LibraryError: It is neither.
-    """
+    """Return an argument that is 0 or 1, a number or LANraragi's string, or raise LibraryError."""
     if isinstance(value, int) and value in {0, 1}:
         return bool(value)
     if isinstance(value, str) and value in {"0", "1"}:
@@ -70,18 +54,14 @@ def flag(name: str, value: object) -> bool:
 
 
 def whole_number(name: str, value: object) -> int:
-    """Answer an argument that must be a whole number.
-
-    Raises:
-        LibraryError: It is none.
-    """
+    """Return an argument that is a whole number, or raise LibraryError."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise LibraryError(f"{name} must be a whole number, not {shown(value)}")
     return value
 
 
 def shown(value: object) -> str:
-    """Show a value in an error: short, and in characters that any terminal takes."""
+    """Return a value as short ASCII text, for errors."""
     text = ascii(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 

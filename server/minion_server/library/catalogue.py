@@ -1,9 +1,9 @@
 """The library: a directory of archives, and a catalogue of their ids.
 
 An archive is in the library when the catalogue has its id and the file it names is there. The file
-is linked into place only when it is complete, on disk and catalogued, so a crash at any instant
-leaves at worst a row whose file never came: such a row counts for nothing and the next upload
-replaces it. All changes are made under one lock that the system frees when its holder dies.
+is linked into place when it is complete, on disk and catalogued, so a crash leaves at worst a row
+without a file: such a row is ignored, and the next upload replaces it. All changes are made under
+one lock that the system frees when its holder dies.
 """
 
 from __future__ import annotations
@@ -23,7 +23,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from minion_server.library.archive import compute_id, open_regular
-from minion_server.library.errors import LibraryError, NotInLibraryError, RefusedError, reason
+from minion_server.library.errors import (
+    LibraryError,
+    NotInLibraryError,
+    RefusedError,
+    accessing,
+)
 from minion_server.library.settings import HIDDEN
 
 _SCHEMA = """
@@ -37,20 +42,13 @@ CREATE TABLE IF NOT EXISTS archives (
 ) WITHOUT ROWID
 """
 _BUSY_SECONDS = 60.0
-_FAULTS = (OSError, sqlite3.Error)
+_UNREADABLE = "the library cannot be read"
+_UNWRITABLE = "the library cannot be written"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """An archive of the catalogue.
-
-    Attributes:
-        id: SHA-1 of the file's first 512,000 bytes, as 40 lowercase hex digits.
-        file: Name of the file in the library's directory.
-        title: What it is called.
-        category: The category it was uploaded for.
-        pages: How many pages it had when it was added.
-    """
+    """An archive of the catalogue: its id (see `compute_id`), and its file in the directory."""
 
     id: str
     file: str
@@ -60,7 +58,7 @@ class Entry:
 
 
 class Addition(StrEnum):
-    """What came of adding an archive."""
+    """The result of adding an archive."""
 
     ADDED = "added"
     SAME_ARCHIVE = "same archive"
@@ -77,55 +75,49 @@ class Catalogue:
         self._database = self._hidden / "catalogue.sqlite3"
 
     def path(self, archive_id: str) -> Path:
-        """Answer where the archive of an id is.
+        """Return where the archive of an id is.
 
         Raises:
             NotInLibraryError: There is none.
             LibraryError: The catalogue cannot be read.
         """
-        try:
+        with accessing(_UNREADABLE):
             found = self._find(archive_id)
-        except _FAULTS as error:
-            raise LibraryError(f"the library cannot be read: {reason(error)}") from error
         if found is None:
             raise NotInLibraryError(f"{archive_id} is not in the library")
         return found
 
     def conflict(self, archive_id: str, name: str) -> Addition | None:
-        """Answer why an archive could not be added at this moment; None if it could.
+        """Return why an archive could not be added at this moment; None if it could.
 
         Raises:
             LibraryError: The catalogue cannot be read.
         """
-        try:
+        with accessing(_UNREADABLE):
             if self._find(archive_id) is not None:
                 return Addition.SAME_ARCHIVE
-            # A copy that is not catalogued yet is for `add` to catalogue.
+            # `add` catalogues a copy that is not catalogued yet.
             if os.path.lexists(self._directory / name) and not self._is_copy(archive_id, name):
                 return Addition.SAME_NAME
-        except _FAULTS as error:
-            raise LibraryError(f"the library cannot be read: {reason(error)}") from error
         return None
 
     @contextmanager
     def incoming(self) -> Iterator[tuple[Path, BinaryIO]]:
-        """Make an empty, hidden file on the library's file system; it is gone afterwards.
+        """Make an empty, hidden file on the library's file system, and remove it afterwards.
 
-        What dead processes left behind is removed on the way.
+        Files that dead processes left behind are removed too.
 
         Raises:
             LibraryError: The library cannot be written.
         """
         path = self._incoming / secrets.token_hex(16)
-        try:
+        with accessing(_UNWRITABLE):
             self._incoming.mkdir(parents=True, exist_ok=True)
             with self._locked():
                 self._sweep()
                 file = path.open("x+b")
-                # Tells the sweep of other processes that this file's owner is alive.
+                # Other processes do not remove it while it is locked.
                 fcntl.flock(file, fcntl.LOCK_EX)
-        except OSError as error:
-            raise LibraryError(f"the library cannot be written: {reason(error)}") from error
         with file:
             try:
                 yield path, file
@@ -141,11 +133,8 @@ class Catalogue:
         Raises:
             LibraryError: The library cannot be written; it is as before.
         """
-        try:
-            with self._locked(), self._connected() as database:
-                return self._add(entry, incoming, database)
-        except _FAULTS as error:
-            raise LibraryError(f"the library cannot be written: {reason(error)}") from error
+        with accessing(_UNWRITABLE), self._locked(), self._connected() as database:
+            return self._add(entry, incoming, database)
 
     def _add(self, entry: Entry, incoming: Path, database: sqlite3.Connection) -> Addition:
         if self._find(entry.id) is not None:
@@ -187,7 +176,7 @@ class Catalogue:
             return None
 
     def _is_copy(self, archive_id: str, name: str) -> bool:
-        """Whether a file of that name, put there by whomever, is the archive of that id."""
+        """Return whether a file of that name, from anyone, is the archive of that id."""
         with suppress(RefusedError), open_regular(self._directory / name) as file:
             return compute_id(file) == archive_id
         return False
@@ -215,7 +204,7 @@ class Catalogue:
 
 
 def _record(database: sqlite3.Connection, entry: Entry) -> None:
-    # A row that has this id or this name is of a file that is not there.
+    # A row with this id or this name has no file.
     database.execute(
         "INSERT OR REPLACE INTO archives (id, file, title, category, pages, added)"
         " VALUES (?, ?, ?, ?, ?, ?)",

@@ -1,28 +1,60 @@
-"""What can go wrong in the library; every text is fit to be a job's result."""
+"""Errors of the library; every text is fit to be a job's result."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class LibraryError(Exception):
-    """Raised when a library task cannot do its work."""
+    """A library task cannot do its work."""
 
 
 class SettingError(LibraryError):
-    """Raised when an environment variable has a value that is no good."""
+    """An environment variable has an invalid value."""
 
 
 class RefusedError(LibraryError):
-    """Raised when a file cannot be taken into the library, or read out of it, as an archive."""
+    """A file cannot be taken into the library, or read, as an archive."""
 
 
 class PageError(LibraryError):
-    """Raised when one page of an archive cannot be read or drawn."""
+    """One page of an archive cannot be read or drawn."""
 
 
 class NotInLibraryError(LibraryError):
-    """Raised when no archive of the library has the id."""
+    """No archive of the library has the id."""
 
 
 def reason(error: BaseException) -> str:
-    """Say in words why an operation failed, without the path that an OSError repeats."""
+    """Return why an operation failed, without the path that an OSError repeats."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__
+
+
+@contextmanager
+def accessing(failure: str) -> Iterator[None]:
+    """Turn errors of files and of the catalogue into a LibraryError that begins with a text."""
+    try:
+        yield
+    except (OSError, sqlite3.Error) as error:
+        raise LibraryError(f"{failure}: {reason(error)}") from error
+
+
+@contextmanager
+def parsing(failure: str, kind: type[LibraryError] = RefusedError) -> Iterator[None]:
+    """Turn any error of a parser into one of a kind that begins with a text.
+
+    The parsers of the standard library have no common error: struct.error, zlib.error, LZMAError,
+    EOFError, RecursionError and more come out of damaged archives.
+    """
+    try:
+        yield
+    except (PageError, RefusedError) as error:
+        if isinstance(error, kind):
+            raise
+        raise kind(str(error)) from error
+    except Exception as error:
+        raise kind(f"{failure}: {reason(error).rstrip('.')}.") from error

@@ -1,4 +1,4 @@
-"""Where the library is and how much an archive may ask of this machine."""
+"""Where the library is, and what it accepts."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What an archive may ask for before it is refused.
+    """The largest archive that is accepted.
 
     Attributes:
         entries: Entries of any kind in one archive.
         total_bytes: Bytes of all entries together, declared and extracted, and of the archive file.
         page_bytes: Bytes of one extracted entry; one page is held in memory at a time.
-        ratio: Extracted bytes for each byte of the archive file; small archives are not asked.
+        ratio: Extracted bytes for each byte of the archive file, unless it is small.
         pixels: Width times height of one page.
     """
 
@@ -42,13 +42,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The library's settings.
-
-    Attributes:
-        directory: The library: the archives lie directly in it.
-        thumbnails: Where `page_thumbnails` writes.
-        limits: What an archive may ask for.
-    """
+    """The directory of the archives, that of `page_thumbnails`, and what is accepted."""
 
     directory: Path
     thumbnails: Path
@@ -61,7 +55,7 @@ class Settings:
         An empty variable counts as unset.
 
         Raises:
-            SettingError: A value cannot be accepted.
+            SettingError: A value is invalid.
         """
         directory = _library_directory(environment)
         thumbnails = _read(environment, "MINION_THUMB_DIR", parse_path, None)

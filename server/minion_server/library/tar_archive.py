@@ -1,22 +1,13 @@
-"""Reading tar and cbt archives, plain or compressed as a whole."""
+"""Reads tar and cbt archives, plain or compressed as a whole."""
 
 from __future__ import annotations
 
 import tarfile
 from typing import BinaryIO, Protocol
 
-from minion_server.library.archive import (
-    Page,
-    in_reading_order,
-    is_apple_fork,
-    is_page,
-    largest_extraction,
-    may_be_apple_fork,
-    reading,
-    require_inside,
-    require_ratio,
-)
-from minion_server.library.errors import PageError, RefusedError
+from minion_server.library import pages
+from minion_server.library.errors import PageError, RefusedError, parsing
+from minion_server.library.pages import Page
 from minion_server.library.settings import Limits
 
 _CHUNK = 2**16
@@ -31,103 +22,81 @@ class _Stream(Protocol):
 
 
 class TarArchive:
-    """A tar archive over a stream of its plain bytes."""
+    """A tar archive over a stream of its plain bytes; `size` is the archive file's."""
 
     def __init__(self, stream: _Stream | BinaryIO, size: int, limits: Limits) -> None:
-        self._limits = limits
         self._stream = _BoundedStream(stream, size, limits)
         self._entries: list[tarfile.TarInfo] = []
-        pages: list[Page] = []
-        with reading("The tar archive is broken"):
+        found: list[Page] = []
+        with parsing("The tar archive is broken"):
             self._tar = tarfile.open(fileobj=self._stream, mode="r:")  # noqa: SIM115 - kept open
             while (entry := self._tar.next()) is not None:
-                if len(self._entries) >= limits.entries:
-                    raise RefusedError(f"The archive has more than {limits.entries} entries.")
-                self._require_sound(entry)
-                number = len(self._entries)
+                number, name = len(self._entries), entry.name
+                pages.require_few(number + 1, limits)
+                is_link = entry.issym() or entry.islnk()
+                pages.require_sound(name, entry.size, limits, is_link=is_link)
+                if not (entry.isreg() or entry.isdir()) or entry.issparse():
+                    raise RefusedError(f"The archive's entry {name[:200]!r} is not a plain file.")
                 self._entries.append(entry)
-                if is_page(entry.name) and entry.isreg() and not self._is_metadata(entry):
-                    pages.append(Page(name=entry.name, position=entry.offset_data, entry=number))
-            self._require_end()
+                if pages.is_page(name) and entry.isreg() and not self._is_metadata(entry):
+                    found.append(Page(name=name, position=entry.offset_data, entry=number))
             self._stream.forward_only = False
-            self.pages: tuple[Page, ...] = in_reading_order(pages)
+            # tarfile takes a damaged header for the end; a true end is zeros, or nothing.
+            self._stream.seek(self._tar.offset)
+            if self._stream.read(tarfile.BLOCKSIZE).strip(b"\x00"):
+                raise RefusedError("The tar archive is broken: it holds a damaged header.")
+            self.pages: tuple[Page, ...] = pages.in_reading_order(found)
 
     def read(self, page: Page) -> bytes:
-        """Answer the bytes of a page; see `Archive`."""
-        with reading(f"{page.name[:200]!r} cannot be read", PageError):
-            entry = self._entries[page.entry]
-            content = bytearray()
+        """See `Archive`."""
+        entry, content = self._entries[page.entry], bytearray()
+        with parsing(f"{page.name[:200]!r} cannot be read", PageError):
             self._stream.seek(entry.offset_data)
             while missing := entry.size - len(content):
                 chunk = self._stream.read(min(_CHUNK, missing))
                 if not chunk:
                     raise PageError(f"{page.name[:200]!r} ends too early.")
                 content += chunk
-            return bytes(content)
+        return bytes(content)
 
     def drain(self) -> None:
-        """Read what is left; see `Archive`."""
-        with reading("The tar archive is broken"):
+        """See `Archive`."""
+        with parsing("The tar archive is broken"):
             while self._stream.read(_CHUNK):
                 pass
 
-    def _require_sound(self, entry: tarfile.TarInfo) -> None:
-        name = entry.name
-        require_inside(name)
-        if entry.issym() or entry.islnk():
-            raise RefusedError(f"The archive's entry {name[:200]!r} is a link.")
-        if not (entry.isreg() or entry.isdir()) or entry.issparse():
-            raise RefusedError(f"The archive's entry {name[:200]!r} is not a plain file.")
-        if is_page(name) and entry.size > self._limits.page_bytes:
-            raise RefusedError(
-                f"The archive's entry {name[:200]!r} is larger than"
-                f" {self._limits.page_bytes} bytes."
-            )
-
     def _is_metadata(self, entry: tarfile.TarInfo) -> bool:
-        if not may_be_apple_fork(entry.name) or entry.size == 0:
+        if not pages.may_be_apple_fork(entry.name) or entry.size == 0:
             return False
         # tarfile has just read the header: the stream stands at the entry's bytes.
-        return is_apple_fork(self._stream.read(min(4, entry.size)))
-
-    def _require_end(self) -> None:
-        """Refuse an archive whose list stops at something that is no header.
-
-        tarfile takes a damaged header for the end; a true end is a block of zeros, or nothing.
-        """
-        self._stream.forward_only = False
-        self._stream.seek(self._tar.offset)
-        if self._stream.read(tarfile.BLOCKSIZE).strip(b"\x00"):
-            raise RefusedError("The tar archive is broken: it holds a damaged header.")
+        return pages.is_apple_fork(self._stream.read(min(4, entry.size)))
 
 
 class _BoundedStream:
-    """A stream that ends with an error where the limits end.
+    """A stream that raises RefusedError where the limits end.
 
-    Attributes:
-        forward_only: Refuse to go back. A crafted size makes tarfile read the same headers over
-            and over (CVE-2025-8194); an honest archive is listed in one pass.
+    With `forward_only` it refuses to go back: a crafted size makes tarfile read the same headers
+    over and over (CVE-2025-8194); an honest archive is listed in one pass.
     """
 
     def __init__(self, stream: _Stream | BinaryIO, size: int, limits: Limits) -> None:
         self._stream = stream
         self._size = size
         self._limits = limits
-        self._largest = largest_extraction(size, limits)
         self.forward_only = True
 
     def read(self, size: int = -1, /) -> bytes:
         if not 0 <= size <= _LONGEST_READ:
             raise RefusedError("The tar archive is broken: it holds an oversized header.")
         data = self._stream.read(size)
-        self._require_within(self._stream.tell())
+        pages.require_ratio(self._stream.tell(), self._size, self._limits)
         return data
 
     def seek(self, offset: int, /) -> int:
         if offset < 0 or (self.forward_only and offset < self._stream.tell()):
             raise RefusedError("The tar archive is broken: it leads backwards.")
-        # Asked first: a compressed stream would unpack all the way to the offset.
-        self._require_within(offset)
+        # Before the stream moves: a compressed one would unpack all the way to the offset.
+        pages.require_ratio(offset, self._size, self._limits)
         return self._stream.seek(offset)
 
     def tell(self) -> int:
@@ -137,8 +106,4 @@ class _BoundedStream:
         raise OSError("an archive is only read")
 
     def close(self) -> None:
-        """Leave the stream open: it belongs to whoever opened the file."""
-
-    def _require_within(self, offset: int) -> None:
-        if offset > self._largest:
-            require_ratio(offset, self._size, self._limits)
+        """Leave the stream open: its owner closes it."""

@@ -24,8 +24,7 @@ def handle_upload(job: Job, file: object, catid: object = None) -> UploadResult:
         catid: Category to note with it, or null.
 
     Returns:
-        `success` (1 or 0), `id`, `category`, `title` and `message`. A file that is not taken is an
-        answer with `success` 0, not an error.
+        `success` (1, or 0 for a file that is refused), `id`, `category`, `title` and `message`.
 
     Raises:
         LibraryError: The library itself cannot be read or written.
@@ -37,12 +36,12 @@ def handle_upload(job: Job, file: object, catid: object = None) -> UploadResult:
 
 @task("thumbnail_task", timeout=120)
 def thumbnail_task(
-    job: Job,  # noqa: ARG001 - every task is given it
+    job: Job,  # noqa: ARG001 - every task gets it
     thumbdir: object,
     id: object,  # noqa: A002 - LANraragi's name
     page: object,
 ) -> str:
-    """Make the thumbnail of one page, anew if there is one.
+    """Make the thumbnail of one page, also if there is one.
 
     Args:
         job: The job.
@@ -55,7 +54,7 @@ def thumbnail_task(
         `<thumbdir>/<id[:2]>/<id>/<page>.jpg`.
 
     Raises:
-        LibraryError: An argument is no good, the archive or page is not there or cannot be read, or
+        LibraryError: An argument is invalid, the archive or page is missing or cannot be read, or
             the thumbnail cannot be written.
     """
     thumbnails.require_pillow()
@@ -96,20 +95,19 @@ def page_thumbnails(
 ) -> dict[str, list[str]]:
     """Make the thumbnails of all pages of an archive in the library's thumbnail directory.
 
-    Each page is noted as `"<n>": "processed"` when it is done, along with `total_pages` and `id`;
-    so is one that cannot be read, as LANraragi's reader expects. Pages are done in the order in
-    which they are stored.
+    After each page the job is noted `"<n>": "processed"`, `total_pages` and `id`, also if the page
+    cannot be read, as LANraragi's reader expects. Pages are done in the order of storage.
 
     Args:
         job: The job.
         id: The archive's id.
-        force: 1 to make them anew where there are some; 0 to make only the missing ones.
+        force: 1 to replace existing thumbnails; 0 to make only the missing ones.
 
     Returns:
         `errors`: a line for each page that cannot be read.
 
     Raises:
-        LibraryError: An argument is no good, the archive is not there or cannot be read, or a
+        LibraryError: An argument is invalid, the archive is missing or cannot be read, or a
             thumbnail cannot be written.
     """
     thumbnails.require_pillow()

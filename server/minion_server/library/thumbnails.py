@@ -1,6 +1,6 @@
-"""Making thumbnails of pages as LANraragi does.
+"""Makes thumbnails of pages as LANraragi does.
 
-Pillow is imported when the first thumbnail is made: the tasks must load fast, and without it.
+Pillow is imported with the first thumbnail: the tasks must load fast, and without it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,11 @@ import io
 import os
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minion_server.library.errors import LibraryError, PageError, reason
+from minion_server.library.errors import LibraryError, PageError, accessing, reason
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -23,23 +22,30 @@ HEIGHT = 500
 """Height of a thumbnail in pixels."""
 
 WIDEST = 1000
-"""Width that a thumbnail never exceeds, in pixels: a banner gets less height instead."""
+"""Largest width of a thumbnail in pixels: a banner gets less height instead."""
 
 COVER_QUALITY = 80
 PAGE_QUALITY = 50
 
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "HEIF", "JXL")
+# What turns an image upright by EXIF's Orientation (CIPA DC-008, 4.6.5.1); from 5 it is sideways.
 _ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+_SIDEWAYS = (5, 6, 7, 8)
 _WIDE_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
 _WHITE = (255, 255, 255, 255)
 
 
 def require_pillow() -> None:
-    """Make sure that thumbnails can be made here.
-
-    Raises:
-        LibraryError: Pillow is not installed.
-    """
+    """Raise LibraryError if Pillow is not installed."""
     try:
         import PIL.Image  # noqa: F401, PLC0415 - see the module
     except ImportError as error:
@@ -49,12 +55,12 @@ def require_pillow() -> None:
 
 
 def cover_path(directory: Path, archive_id: str) -> Path:
-    """Answer where the thumbnail of an archive's cover is."""
+    """Return where the thumbnail of an archive's cover is."""
     return directory / archive_id[:2] / f"{archive_id}.jpg"
 
 
 def page_path(directory: Path, archive_id: str, page: int) -> Path:
-    """Answer where the thumbnail of a page is; pages count from 1."""
+    """Return where the thumbnail of a page is; pages count from 1."""
     return directory / archive_id[:2] / archive_id / f"{page}.jpg"
 
 
@@ -74,8 +80,8 @@ def draw(content: bytes, *, quality: int, pixels: int) -> bytes:
     Image.init()
     formats = [name for name in _FORMATS if name in Image.OPEN]
     with warnings.catch_warnings():
-        # Pillow warns of images beyond a size of its own, where ours is what counts, and of
-        # damaged metadata, which a thumbnail does not need.
+        # Pillow warns of images beyond a size of its own, not ours, and of damaged metadata, which
+        # a thumbnail does not need.
         warnings.simplefilter("ignore")
         try:
             with Image.open(io.BytesIO(content), formats=formats) as image:
@@ -94,21 +100,17 @@ def _draw(image: Image.Image, quality: int, pixels: int) -> bytes:
 
     if image.width * image.height > pixels:
         raise PageError(f"the image has {image.width} x {image.height} pixels, more than {pixels}")
-    turned = _turned(image)
-    is_sideways = turned is not None and turned in {
-        Image.Transpose.ROTATE_90,
-        Image.Transpose.ROTATE_270,
-        Image.Transpose.TRANSPOSE,
-        Image.Transpose.TRANSVERSE,
-    }
-    width, height = (image.height, image.width) if is_sideways else image.size
-    fitted = _fit(width, height)
-    size = (fitted[1], fitted[0]) if is_sideways else fitted
+    orientation = _orientation(image)
+    if orientation in _SIDEWAYS:
+        height, width = _fit(image.height, image.width)
+    else:
+        width, height = _fit(image.width, image.height)
+    size = width, height
     # Lets the JPEG decoder skip what the thumbnail is too small to show.
     image.draft(None, (size[0] * 2, size[1] * 2))
     thumbnail = _plain(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-    if turned is not None:
-        thumbnail = thumbnail.transpose(turned)
+    if orientation in _UPRIGHT:
+        thumbnail = thumbnail.transpose(Image.Transpose[_UPRIGHT[orientation]])
     with io.BytesIO() as out:
         _opaque(thumbnail).save(out, "JPEG", quality=quality)
         return out.getvalue()
@@ -119,27 +121,16 @@ def _fit(width: int, height: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def _turned(image: Image.Image) -> Image.Transpose | None:
-    """Answer what brings the image upright, by EXIF's Orientation (CIPA DC-008, 4.6.5.1)."""
-    from PIL.Image import Transpose  # noqa: PLC0415 - see the module
-
+def _orientation(image: Image.Image) -> int:
     try:
         orientation = image.getexif().get(_ORIENTATION)
     except Exception:  # noqa: BLE001 - damaged metadata of any kind: shown as stored
-        return None
-    return {
-        2: Transpose.FLIP_LEFT_RIGHT,
-        3: Transpose.ROTATE_180,
-        4: Transpose.FLIP_TOP_BOTTOM,
-        5: Transpose.TRANSPOSE,
-        6: Transpose.ROTATE_270,
-        7: Transpose.TRANSVERSE,
-        8: Transpose.ROTATE_90,
-    }.get(orientation if isinstance(orientation, int) else 1)
+        return 1
+    return orientation if isinstance(orientation, int) else 1
 
 
 def _plain(image: Image.Image) -> Image.Image:
-    """Bring an image into a mode that can be scaled smoothly."""
+    """Return an image in a mode that can be scaled smoothly."""
     if image.mode in _WIDE_MODES:
         # Pillow clips 16 bits where they must be scaled.
         return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
@@ -160,34 +151,19 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def write(path: Path, content: bytes) -> None:
-    """Write a thumbnail so that no reader ever sees a part of it.
-
-    Raises:
-        LibraryError: It cannot be written.
-    """
-    try:
+    """Write a thumbnail so that no reader ever sees a part of it, or raise LibraryError."""
+    with accessing(f"the thumbnail {path} cannot be written"):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _replacing(path) as descriptor:
-            written = 0
-            while written < len(content):
-                written += os.write(descriptor, content[written:])
-            os.fsync(descriptor)
-    except OSError as error:
-        raise LibraryError(f"the thumbnail {path} cannot be written: {reason(error)}") from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[int]:
-    descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-    try:
+        descriptor, temporary = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
         try:
-            # mkstemp keeps the file to its owner; a web server of another user may serve it.
-            os.fchmod(descriptor, 0o644)
-            yield descriptor
-        finally:
-            os.close(descriptor)
-        Path(temporary).replace(path)
-    except BaseException:
-        with suppress(OSError):
-            Path(temporary).unlink()
-        raise
+            with os.fdopen(descriptor, "wb") as file:
+                # mkstemp keeps the file to its owner; a web server of another user may serve it.
+                os.fchmod(descriptor, 0o644)
+                file.write(content)
+                file.flush()
+                os.fsync(descriptor)
+            Path(temporary).replace(path)
+        except BaseException:
+            with suppress(OSError):
+                Path(temporary).unlink()
+            raise

@@ -1,4 +1,4 @@
-"""Reading xz and lzma files within a bound of memory."""
+"""Reads xz and lzma files in bounded memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import lzma
 from typing import BinaryIO
 
 _CHUNK = 2**16
-# What `xz -9` needs is 65 MiB; a crafted header asks for 4 GiB, and lzma.LZMAFile gives it.
+# `xz -9` needs 65 MiB; a crafted header asks for 4 GiB, and lzma.LZMAFile gives it.
 _MEMORY = 256 * 2**20
 
 
@@ -15,20 +15,20 @@ class XzStream:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._file.seek(0)
-        self._offset = 0
-        self._pending = b""
         self._decoder = lzma.LZMADecompressor(memlimit=_MEMORY)
+        self._pending = b""
+        self._offset = 0
+        self._restart()
 
     def read(self, size: int = -1, /) -> bytes:
-        """Answer up to that many bytes: fewer, or none, only at the end.
+        """Return as many bytes as asked for; fewer, or none, only at the end.
 
         Raises:
             lzma.LZMAError: The file is damaged, or needs too much memory.
             EOFError: It ends too early.
         """
         content = bytearray()
-        while len(content) < size and self._is_more():
+        while len(content) < size and self._has_more():
             pending = self._pending
             if self._decoder.needs_input and not pending:
                 pending = self._file.read(_CHUNK)
@@ -42,20 +42,22 @@ class XzStream:
     def seek(self, offset: int, /) -> int:
         """Go to an offset of the plain bytes, or to their end if that comes first."""
         if offset < self._offset:
-            self._file.seek(0)
-            self._offset = 0
-            self._pending = b""
-            self._decoder = lzma.LZMADecompressor(memlimit=_MEMORY)
-        while self._offset < offset:
-            if not self.read(min(_CHUNK, offset - self._offset)):
-                break
+            self._restart()
+        while self._offset < offset and self.read(min(_CHUNK, offset - self._offset)):
+            pass
         return self._offset
 
     def tell(self) -> int:
-        """Answer the offset among the plain bytes."""
+        """Return the offset among the plain bytes."""
         return self._offset
 
-    def _is_more(self) -> bool:
+    def _restart(self) -> None:
+        self._file.seek(0)
+        self._offset = 0
+        self._pending = b""
+        self._decoder = lzma.LZMADecompressor(memlimit=_MEMORY)
+
+    def _has_more(self) -> bool:
         """Go on to the next stream of the file where one has ended; zeros may lie between."""
         if not self._decoder.eof:
             return True

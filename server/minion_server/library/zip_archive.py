@@ -1,4 +1,4 @@
-"""Reading zip, cbz and epub archives."""
+"""Reads zip, cbz and epub archives."""
 
 from __future__ import annotations
 
@@ -7,17 +7,9 @@ import struct
 import zipfile
 from typing import BinaryIO
 
-from minion_server.library.archive import (
-    Page,
-    in_reading_order,
-    is_apple_fork,
-    is_page,
-    may_be_apple_fork,
-    reading,
-    require_inside,
-    require_ratio,
-)
-from minion_server.library.errors import PageError, RefusedError
+from minion_server.library import pages
+from minion_server.library.errors import PageError, RefusedError, parsing
+from minion_server.library.pages import Page
 from minion_server.library.settings import Limits
 
 _ENCRYPTED = 0x1
@@ -40,84 +32,66 @@ class ZipArchive:
 
     def __init__(self, file: BinaryIO, size: int, limits: Limits) -> None:
         self._limits = limits
-        with reading("The zip archive is broken"):
-            _require_few_entries(file, size, limits)
+        with parsing("The zip archive is broken"):
+            # Before `zipfile` makes an object of each.
+            pages.require_few(_count_entries(file, size, limits), limits)
             self._zip = zipfile.ZipFile(file)
             self._entries = self._zip.infolist()
-            if len(self._entries) > limits.entries:
-                raise _too_many(limits)
-            extracted = 0
+            pages.require_few(len(self._entries), limits)
             for entry in self._entries:
-                self._require_sound(entry)
-                extracted += entry.file_size
-            require_ratio(extracted, size, limits)
-            self.pages: tuple[Page, ...] = in_reading_order(
+                is_link = stat.S_ISLNK(entry.external_attr >> 16)
+                pages.require_sound(entry.filename, entry.file_size, limits, is_link=is_link)
+                if entry.flag_bits & _ENCRYPTED:
+                    raise RefusedError("The archive is encrypted.")
+            pages.require_ratio(sum(entry.file_size for entry in self._entries), size, limits)
+            self.pages: tuple[Page, ...] = pages.in_reading_order(
                 Page(name=entry.filename, position=entry.header_offset, entry=number)
                 for number, entry in enumerate(self._entries)
-                if is_page(entry.filename) and not self._is_metadata(entry)
+                if pages.is_page(entry.filename) and not self._is_metadata(entry)
             )
 
     def read(self, page: Page) -> bytes:
-        """Answer the bytes of a page; see `Archive`."""
-        with reading(f"{page.name[:200]!r} cannot be read", PageError):
-            return self._extract(self._entries[page.entry], self._limits.page_bytes)
+        """See `Archive`."""
+        entry, limit, content = self._entries[page.entry], self._limits.page_bytes, bytearray()
+        with (
+            parsing(f"{page.name[:200]!r} cannot be read", PageError),
+            self._zip.open(entry) as stream,
+        ):
+            while chunk := stream.read(_CHUNK):
+                content += chunk
+                if len(content) > limit:
+                    raise PageError(f"{page.name[:200]!r} is larger than {limit} bytes.")
+        if len(content) != entry.file_size:
+            raise PageError(f"{page.name[:200]!r} ends too early.")
+        return bytes(content)
 
     def drain(self) -> None:
         """Do nothing: opening a zip has read its end already."""
 
-    def _require_sound(self, entry: zipfile.ZipInfo) -> None:
-        name = entry.filename
-        require_inside(name)
-        if stat.S_ISLNK(entry.external_attr >> 16):
-            raise RefusedError(f"The archive's entry {name[:200]!r} is a link.")
-        if entry.flag_bits & _ENCRYPTED:
-            raise RefusedError("The archive is encrypted.")
-        if is_page(name) and entry.file_size > self._limits.page_bytes:
-            raise RefusedError(
-                f"The archive's entry {name[:200]!r} is larger than"
-                f" {self._limits.page_bytes} bytes."
-            )
-
     def _is_metadata(self, entry: zipfile.ZipInfo) -> bool:
-        if not may_be_apple_fork(entry.filename):
+        if not pages.may_be_apple_fork(entry.filename):
             return False
         with self._zip.open(entry) as stream:
-            return is_apple_fork(stream.read(4))
-
-    def _extract(self, entry: zipfile.ZipInfo, limit: int) -> bytes:
-        content = bytearray()
-        with self._zip.open(entry) as stream:
-            while chunk := stream.read(_CHUNK):
-                content += chunk
-                if len(content) > limit:
-                    raise PageError(f"{entry.filename[:200]!r} is larger than {limit} bytes.")
-        if len(content) != entry.file_size:
-            raise PageError(f"{entry.filename[:200]!r} ends too early.")
-        return bytes(content)
+            return pages.is_apple_fork(stream.read(4))
 
 
-def _require_few_entries(file: BinaryIO, size: int, limits: Limits) -> None:
-    """Count the directory's entries before `zipfile` makes an object of each.
+def _count_entries(file: BinaryIO, size: int, limits: Limits) -> int:
+    """Count the directory's entries, or return more than the limit for a far too large one.
 
-    The count that the archive states is not asked: `zipfile` reads on to the directory's end.
+    The count that the archive states does not matter: `zipfile` reads to the directory's end.
     """
     directory = _directory_bytes(file, size)
-    if directory <= limits.entries * _ENTRY_BYTES:
-        # The directory ends right before the end records.
-        start = max(0, size - directory - _END_SEARCH - _LOCATOR.size - _END_64.size)
-        file.seek(start)
-        if file.read().count(_ENTRY_MAGIC) <= limits.entries:
-            file.seek(0)
-            return
-    raise _too_many(limits)
-
-
-def _too_many(limits: Limits) -> RefusedError:
-    return RefusedError(f"The archive has more than {limits.entries} entries.")
+    if directory > limits.entries * _ENTRY_BYTES:
+        return limits.entries + 1
+    # The directory ends right before the end records.
+    file.seek(max(0, size - directory - _END_SEARCH - _LOCATOR.size - _END_64.size))
+    count = file.read().count(_ENTRY_MAGIC)
+    file.seek(0)
+    return count
 
 
 def _directory_bytes(file: BinaryIO, size: int) -> int:
-    """Answer the length of the central directory, found where `zipfile` looks for it."""
+    """Return the length of the central directory, found where `zipfile` looks for it."""
     start = max(0, size - _END_SEARCH)
     file.seek(start)
     tail = file.read()

@@ -12,6 +12,11 @@ from minion_server.domain.worker import Command
 logger = logging.getLogger(__name__)
 
 
+def to_entry(command: Command) -> JsonValue:
+    """Return a command as the entry of an inbox."""
+    return [command.command, *command.args]
+
+
 def read_inbox(entries: Iterable[JsonValue]) -> list[Command]:
     """Return the commands of an inbox, without those that cannot be read.
 

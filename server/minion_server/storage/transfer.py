@@ -1,4 +1,4 @@
-"""Moving a whole queue from one store to another, and keeping copies of it."""
+"""Move a whole queue from one store to another, and keep copies of it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import os
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Protocol
 
-from minion_server.domain.errors import Conflict
+from minion_server.domain.errors import Conflict, Unavailable
 from minion_server.domain.job import Job
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
@@ -27,6 +28,15 @@ MOVED = "its queue has been moved elsewhere"
 def closed_error(place: str, reason: str) -> Conflict:
     """Return the error of a database that is closed, for one of the reasons above."""
     return Conflict(f"{place}: {reason} (`minion db reopen` would open it)")
+
+
+class OutcomeUnknown(Unavailable):
+    """A commit whose answer was lost: it may have been carried out or not."""
+
+    reason = "OUTCOME_UNKNOWN"
+
+    def __init__(self, place: str, error: Exception) -> None:
+        super().__init__(f"it is not known whether {place} was changed: {error}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,12 +79,12 @@ Records = AsyncIterator[Sequence[Record]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
-    """What there is to know of a database.
+    """The kind, size and condition of a database.
 
     Attributes:
-        kind: What kind of database it is.
+        kind: "sqlite" or "postgresql".
         versions: Versions of its schemas, by name; 0 if there is none yet.
-        newest: What this program would make of them.
+        newest: The versions that this program would bring them to.
         jobs: Numbers of jobs, by state.
         bytes: Size of the database.
         closed: Why it takes no jobs, or nothing at all; "" if it is open.
@@ -89,14 +99,14 @@ class StoreStatus:
 
 
 class Transfer(Protocol):
-    """What is done to a database as a whole, beside the servers that use it."""
+    """Reads and writes a database as a whole, beside the servers that use it."""
 
     @property
     def place(self) -> str:
-        """Where the database is, for people: its URL without user and password."""
+        """The URL of the database, without user and password."""
 
     async def identity(self) -> str:
-        """Return what no other database has, by whatever URL it is reached."""
+        """Return an identity of the database, the same by whatever URL it is reached."""
 
     async def check_empty(self) -> None:
         """Raise an error if `write` would, and write nothing.
@@ -106,7 +116,7 @@ class Transfer(Protocol):
         """
 
     async def status(self) -> StoreStatus:
-        """Tell what there is to know of the database.
+        """Return the status of the database.
 
         Raises:
             NotFound: There is no database.
@@ -124,10 +134,19 @@ class Transfer(Protocol):
             Invalid: The database has no such schema.
         """
 
+    async def check_seal(self) -> None:
+        """Raise an error if `read` with a seal would, and change nothing.
+
+        Raises:
+            Conflict: The schema is a newer one, or an older one and a server uses the database that
+                cannot be upgraded under it.
+        """
+
     async def hold(self) -> None:
         """Make every claim fail, until `reopen`; all else goes on.
 
         Raises:
+            OutcomeUnknown: It may have been done or not. With any other error, it was not done.
             Conflict: The database is closed already: another move is under way, was killed, or has
                 succeeded. A move that failed then would reopen what the other one closed.
         """
@@ -148,12 +167,14 @@ class Transfer(Protocol):
         """
 
     async def reopen(self) -> None:
-        """Take back `hold` and a seal."""
+        """Undo `hold` and a seal."""
 
     async def write(self, records: Records) -> Mapping[str, int]:
-        """Write a whole queue, all or nothing, and answer what was written, counted by kind.
+        """Write a whole queue, all or nothing, and return the number of records by kind.
 
         Raises:
+            OutcomeUnknown: It may be written or not, as it may be when this is cancelled after all
+                has been read. With any other error, nothing is written.
             Conflict: There is something in the database, or a server uses it that cannot share it.
         """
 
@@ -167,7 +188,7 @@ class Transfer(Protocol):
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Give a place to write a file at, which appears under its name when it is whole.
+    """Return a path to write a file at, which gets its name when it is whole.
 
     Raises:
         Conflict: There is a file of that name.
@@ -184,11 +205,6 @@ def new_file(path: Path) -> Iterator[Path]:
 
 def batches(records: Iterable[Record]) -> Iterator[Sequence[Record]]:
     """Cut records into batches."""
-    batch: list[Record] = []
-    for record in records:
-        batch.append(record)
-        if len(batch) == BATCH:
-            yield batch
-            batch = []
-    if batch:
+    rest = iter(records)
+    while batch := list(islice(rest, BATCH)):
         yield batch

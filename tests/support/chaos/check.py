@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-from minion_server.domain.maintenance import WORKER_WENT_AWAY
+from minion_wire.failure import WORKER_WENT_AWAY
 from support.chaos.records import CANCELLED, Records
 
 logger = logging.getLogger(__name__)

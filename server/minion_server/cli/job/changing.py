@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +19,13 @@ from minion_server.domain.errors import Invalid
 
 def enqueue_job(arguments: argparse.Namespace, connection: Connection) -> int:
     """Put a job into the queue."""
+    # The call is repeated when its answer is lost.
+    request_id = str(uuid.uuid4()) if arguments.request_id is None else arguments.request_id
     request = pb.EnqueueJobRequest(
         task=arguments.task,
         args=arguments.args,
         notes=arguments.notes,
-        request_id=arguments.request_id,
+        request_id=request_id,
         **_job_options(arguments),
     )
     response = connection.stub.EnqueueJob(request)

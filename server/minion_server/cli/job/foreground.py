@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, Final
 
 import grpc
@@ -16,12 +17,14 @@ from google.protobuf.struct_pb2 import Struct, Value
 from minion.v1 import job_pb2, worker_pb2
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import worker_service_pb2 as worker_service
-from minion_client._run.verdict import Verdict, judge_error, judge_return
-from minion_client.tasks import REGISTRY, Job, call
+from minion_client._run.verdict import Verdict, run_task
+from minion_client.tasks import REGISTRY, Job
+from minion_client.worker import HEARTBEAT_SECONDS
 from minion_wire.sizes import MAX_JOB_BYTES
 from minion_wire.values import from_list, from_struct, to_struct, to_value
 
 from minion_server.cli.connection import Connection, persist
+from minion_server.cli.job.following import ENDED
 from minion_server.cli.output import print_message, print_warning, show_json
 from minion_server.domain.errors import Invalid
 from minion_server.domain.maintenance import FOREGROUND_QUEUE
@@ -31,7 +34,8 @@ from minion_server.tasks import load_tasks
 
 RUN_OPTIONS: Final = tuple(option for option in TASK_OPTIONS if option.name != "data_dir")
 """Besides the data directory, which every verb has."""
-HEARTBEAT_SECONDS: Final = 15.0
+REPORT_SECONDS: Final = 600.0
+"""How long a server that is away is waited for with an outcome: nobody else ends the job."""
 
 
 def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
@@ -46,21 +50,26 @@ def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
     if _is_blocked(detail.job, connection):
         print_warning(f"job {arguments.id} is not ready: its parents have not finished")
         return 1
-    retry = pb.RetryJobRequest(
-        id=arguments.id, retries=detail.job.retries, attempts=1, queue=FOREGROUND_QUEUE
-    )
-    retried = connection.stub.RetryJob(retry).accepted
     with _registered(connection) as worker_id:
-        claim = worker_service.DequeueJobsRequest(
-            id=worker_id, queues=[FOREGROUND_QUEUE], job_id=arguments.id
+        retry = pb.RetryJobRequest(
+            id=arguments.id, retries=detail.job.retries, attempts=1, queue=FOREGROUND_QUEUE
         )
-        jobs = connection.workers.DequeueJobs(claim).jobs if retried else ()
-        if not jobs:
-            if retried:
-                _put_back(detail.job, connection)
+        verdict, is_moved = None, True
+        try:
+            is_moved = connection.stub.RetryJob(retry).accepted
+            claim = worker_service.DequeueJobsRequest(
+                id=worker_id, queues=[FOREGROUND_QUEUE], job_id=arguments.id
+            )
+            jobs = list(connection.workers.DequeueJobs(claim).jobs) if is_moved else []
+            if jobs:
+                verdict = _perform(jobs[0], connection)
+        finally:
+            # Nobody else takes it from there, whatever keeps it from running here.
+            if verdict is None and is_moved:
+                _put_back(detail.job, worker_id, connection)
+        if verdict is None:
             print_warning(f"job {arguments.id} is not ready: see `minion job explain`")
             return 1
-        verdict = _perform(jobs[0], connection)
         return _report(jobs[0], verdict, arguments, connection)
 
 
@@ -73,12 +82,33 @@ def _is_blocked(job: job_pb2.Job, connection: Connection) -> bool:
     return connection.stub.ListJobs(request).total > 0
 
 
-def _put_back(job: job_pb2.Job, connection: Connection) -> None:
-    """Retry a job, which was not taken, in the queue that it came from."""
+def _put_back(job: job_pb2.Job, worker_id: int, connection: Connection) -> None:
+    """Retry a job that was not run in the queue that it came from, unless it has moved on.
+
+    One that had ended fails instead: nobody asked for it to run elsewhere.
+    """
     retry = pb.RetryJobRequest(
         id=job.id, retries=job.retries + 1, attempts=job.attempts, queue=job.queue
     )
-    connection.stub.RetryJob(retry)
+    delay = job.delayed.ToDatetime() - job.time.ToDatetime()
+    retry.delay.FromTimedelta(max(delay, timedelta()))
+    get = pb.GetJobDetailRequest(id=job.id)
+    cancel = pb.CancelJobRequest(id=job.id, reason="it was not run in the foreground")
+    try:
+        now = persist(lambda: connection.stub.GetJobDetail(get)).job
+        is_ours = now.state == "inactive" or (now.state == "active" and now.worker == worker_id)
+        if now.queue != FOREGROUND_QUEUE or now.retries != retry.retries or not is_ours:
+            return
+        if job.state in ENDED:
+            persist(lambda: connection.stub.CancelJob(cancel))
+        else:
+            persist(lambda: connection.stub.RetryJob(retry))
+    except grpc.RpcError as error:
+        print_warning(
+            f"job {job.id} may be left in the queue {FOREGROUND_QUEUE!r}, where nobody takes it: "
+            f"`minion job retry {job.id} -q {job.queue} -A {job.attempts}` puts it back: "
+            f"{connection.endpoint.explain(error)}"
+        )
 
 
 def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
@@ -98,13 +128,13 @@ def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
         notes=from_struct(claimed.notes),
         _note=note,
     )
-    try:
-        value = call(REGISTRY[claimed.task].function, job)
-        return judge_return(value, limit=MAX_JOB_BYTES)
-    # Ctrl-C and sys.exit() too: nobody repairs what stays active in this queue.
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the job fails with it
-        traceback.print_exc()
-        return judge_error(error, limit=MAX_JOB_BYTES)
+    # Ctrl-C and sys.exit() fail the job too: nothing repairs jobs that stay active in this queue.
+    return run_task(
+        REGISTRY[claimed.task].function,
+        job,
+        limit=MAX_JOB_BYTES,
+        failed=traceback.print_exception,
+    )
 
 
 def _report(
@@ -116,21 +146,36 @@ def _report(
     result = Value()
     to_value(verdict.result, result)
     fields: dict[str, Any] = {"id": claimed.id, "retries": claimed.retries, "result": result}
-    response: worker_service.FailJobResponse | worker_service.FinishJobResponse
     if verdict.failed:
-        fail = worker_service.FailJobRequest(**fields)
-        response = persist(lambda: connection.workers.FailJob(fail))
         print_warning(f"job {claimed.id} failed: {show_json(result)}")
-    else:
+    elif not arguments.json:
+        print(show_json(result))
+    attempts = 0
+
+    def call() -> worker_service.FailJobResponse | worker_service.FinishJobResponse:
+        nonlocal attempts
+        attempts += 1
+        if verdict.failed:
+            fail = worker_service.FailJobRequest(**fields)
+            return connection.workers.FailJob(fail)
         finish = worker_service.FinishJobRequest(**fields)
-        response = persist(lambda: connection.workers.FinishJob(finish))
-        if not arguments.json:
-            print(show_json(result))
+        return connection.workers.FinishJob(finish)
+
+    try:
+        response = persist(call, REPORT_SECONDS)
+    except BaseException:
+        print_warning(
+            f"job {claimed.id} has run, but may still count as active: `minion job cancel "
+            f"{claimed.id}` ends it"
+        )
+        raise
+    # An attempt before may have been carried out without an answer.
+    accepted = response.accepted or attempts > 1
     if arguments.json:
         print_message(response)
-    if not response.accepted:
+    if not accepted:
         print_warning(f"job {claimed.id} has moved on in the meantime")
-    return 0 if response.accepted and not verdict.failed else 1
+    return 0 if accepted and not verdict.failed else 1
 
 
 @contextmanager

@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from minion_wire import sizes
+from minion_wire.sizes import RESULT_TOO_LARGE
 
 from minion_server.domain.errors import WorkerNotFound
-from minion_server.domain.job import Claim, ClaimedJob, JsonValue, Outcome
+from minion_server.domain.job import (
+    LONG_RESULT,
+    Claim,
+    ClaimedJob,
+    Outcome,
+    result_excess,
+)
 from minion_server.domain.limits import LOWEST_PRIORITY, MAX_INT32
 from minion_server.storage.changes import Changes
 from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.payloads import to_changes
-from minion_server.storage.postgresql.rows import Fields, to_fields
+from minion_server.storage.postgresql.rows import to_fields
 from minion_server.storage.postgresql.verbs import Verbs
 
 LOCKED_SECONDS = 0.01
@@ -24,7 +30,8 @@ LOCKED_SECONDS = 0.01
 UNDECIDED_SECONDS = 0.02
 """When to look again at jobs whose parents others were changing."""
 MAX_STAGED = 10_000
-_LONG_RESULT = sizes.longest_text(sizes.MAX_SMALL_BYTES)
+CLAIMED = ("id", "task", "args", "retries", "attempts", "priority", "queue", "notes")
+"""What `minion_server_claim` returns of a job: objects would make it a tenth slower."""
 
 _DUE_IN = """
     SELECT extract(EPOCH FROM least(
@@ -88,7 +95,7 @@ class Claims(Verbs):
         )
         if found.get("unknown"):
             raise WorkerNotFound(worker_id)
-        jobs = [ClaimedJob(**job) for job in found.pop("jobs")]
+        jobs = [ClaimedJob(**dict(zip(CLAIMED, job, strict=True))) for job in found.pop("jobs")]
         self._notify(to_changes(found, jobs=[job.id for job in jobs]))
         locked = found.get("locked", [])
         fit = [job for job in jobs if await self._is_fit(job)]
@@ -114,17 +121,18 @@ class Claims(Verbs):
         results = [to_json(outcome.result) for outcome in given]
         failed = [outcome.failed for outcome in given]
         # Jobs that these may make too large are measured before they end.
-        long = {place for place, result in enumerate(results) if len(result) > _LONG_RESULT}
+        long = {place for place, result in enumerate(results) if len(result) > LONG_RESULT}
 
         async def measure(connection: Connection) -> None:
             rows = await connection.fetch(_ENDING, [given[place].job_id for place in long])
             jobs = {(row["id"], row["retries"]): to_fields(row) for row in rows}
             for place in long:
                 outcome = given[place]
-                size = _excess(jobs.get((outcome.job_id, outcome.retries)), outcome.result)
+                job = jobs.get((outcome.job_id, outcome.retries))
+                size = job and result_excess(job["args"], job["notes"], outcome.result)
                 if size is not None:
                     failed[place] = True
-                    results[place] = to_json(sizes.RESULT_TOO_LARGE.format(size))
+                    results[place] = to_json(RESULT_TOO_LARGE.format(size))
 
         delays = [
             self.policy.backoff(outcome.retries).total_seconds() if outcome.failed or long else None
@@ -150,11 +158,3 @@ class Claims(Verbs):
                 changes.add_due(delays[place - 1] or 0.0)
         self._notify(changes)
         return accepted
-
-
-def _excess(job: Fields | None, result: JsonValue) -> int | None:
-    """Return the size of an active job, if its result would make it too large."""
-    if job is None or sizes.value_size(result) <= sizes.MAX_SMALL_BYTES:
-        return None
-    size = sizes.job_size(job["args"], job["notes"], result)
-    return size if size > sizes.MAX_JOB_BYTES else None

@@ -157,13 +157,8 @@ class Database:
     ) -> Any:
         """Call a function once, whose first parameters are the lane and the token.
 
-        Args:
-            function: Its name.
-            arguments: Its other arguments.
-            before: Called within the transaction of the function, before its arguments are sent.
-
-        Returns:
-            What it returns, which is JSON.
+        `before` is called in the same transaction, and may change the arguments. The function
+        returns JSON.
         """
         lane = self._lanes.pop() if self._lanes else next(self._next_lane)
         token = (f"{self.node}:{lane}", next(self._tokens))

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from minion_wire import sizes
 from minion_wire.sizes import MAX_JOB_BYTES
 
-from minion_server.domain.errors import Invalid, JobNotFound
+from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import (
     REQUEST_ID_LIFETIME,
     EnqueuedJob,
     JsonValue,
     NewJob,
     RetryOptions,
+    check_notes,
 )
 from minion_server.storage.changes import Changes
 from minion_server.storage.json_bytes import without_nulls
@@ -121,10 +121,7 @@ async def _note_large(job_id: int, notes: Mapping[str, JsonValue], connection: C
             return False
         job = to_fields(row)
         merged = without_nulls(job["notes"] | dict(notes))
-        size = sizes.job_size(job["args"], merged, job["result"])
-        # To remove some is always possible.
-        if size > MAX_JOB_BYTES and sizes.struct_size(merged) > sizes.struct_size(job["notes"]):
-            raise Invalid("notes", sizes.JOB_TOO_LARGE.format(size))
+        check_notes(job["args"], job["notes"], merged, job["result"])
         await connection.fetchval(_NOTE, *_note_arguments({job_id: notes}))
         return True
 

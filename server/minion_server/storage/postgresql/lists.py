@@ -58,8 +58,7 @@ class Listing:
                 ORDER BY page.id DESC""",  # noqa: S608 - of constants
             *values,
         )
-        page = [to_fields(row) for row in rows]
-        total = page[0]["total"]
+        page = [to_fields(row) for row in rows if row["id"] is not None]
         for fields in page:
             del fields["total"], fields["related_to"]
-        return total, [fields for fields in page if fields["id"] is not None]
+        return rows[0]["total"], page

@@ -9,7 +9,7 @@ from minion_server.domain.errors import JobNotFound
 from minion_server.domain.job import Job, JobFilter, JobPage, JobStatus
 from minion_server.domain.maintenance import HISTORY_SECONDS, History, Stats, to_history
 from minion_server.storage.postgresql.lists import Listing
-from minion_server.storage.postgresql.rows import JOB_COLUMNS, to_fields, to_job, to_status
+from minion_server.storage.postgresql.rows import JOB_COLUMNS, to_fields
 from minion_server.storage.postgresql.verbs import Verbs
 
 # One look into Minion's index for all of the ids: it may have to be read from end to end.
@@ -112,7 +112,7 @@ class Queries(Verbs):
         listing.add_below(job_filter.before)
         children = _CHILDREN.format(ids="(SELECT array_agg(id) FROM page)::bigint[]")
         total, page = await listing.page(self._database, limit, offset, below, children)
-        return JobPage(jobs=[to_job(fields) for fields in page], total=total)
+        return JobPage(jobs=[Job(**fields) for fields in page], total=total)
 
     async def count_ready_before(self, job: Job) -> int:
         count: int = await self._database.fetchval(_READY_BEFORE, job.queue, job.priority, job.id)
@@ -132,10 +132,10 @@ class Queries(Verbs):
 
     async def _get_jobs(self, ids: list[int]) -> list[Job | None]:
         rows = await self._database.fetch(_JOBS, sorted(set(ids)))
-        found: Mapping[int, Job] = {row["id"]: to_job(to_fields(row)) for row in rows}
+        found: Mapping[int, Job] = {row["id"]: Job(**to_fields(row)) for row in rows}
         return [found.get(job_id) for job_id in ids]
 
     async def _get_statuses(self, ids: list[int]) -> list[JobStatus | None]:
         rows = await self._database.fetch(_STATUSES, sorted(set(ids)))
-        found = {fields.pop("id"): to_status(fields) for fields in map(to_fields, rows)}
+        found = {fields.pop("id"): JobStatus(**fields) for fields in map(to_fields, rows)}
         return [found.get(job_id) for job_id in ids]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,19 +10,10 @@ import asyncpg
 import orjson
 
 from minion_server.domain import limits
-from minion_server.domain.job import Job, JobState, JobStatus
-from minion_server.domain.schedule import Schedule
+from minion_server.domain.job import JobState
 from minion_server.storage.postgresql.json_text import to_json
 
 Fields = dict[str, Any]
-
-_JSON = frozenset({"args", "inbox", "notes", "result", "status"})
-_TIMES = frozenset(
-    {
-        "created", "delayed", "expires", "finished", "last_run", "next_run", "notified", "retried",
-        "started",
-    }
-)  # fmt: skip
 
 
 def _clamped(column: str) -> str:
@@ -51,41 +42,46 @@ SCHEDULE_COLUMNS = """
 
 
 def to_fields(row: asyncpg.Record) -> Fields:
-    """Return the columns of a row by name: JSON is decoded, times are seconds since the epoch."""
-    return {name: _value(name, value) for name, value in row.items()}
+    """Return the columns of a row by name, as the domain's records have them."""
+    return {
+        name: decode(value) if (decode := _DECODERS.get(name)) else value
+        for name, value in row.items()
+    }
 
 
-def _value(name: str, value: Any) -> Any:
-    if isinstance(value, datetime):
-        # asyncpg returns infinite times, and those alone, without a time zone.
-        return (value.replace(tzinfo=UTC) if value.tzinfo is None else value).timestamp()
-    if name in _JSON and value is not None:
-        return orjson.loads(value)
-    return value
+def _loads(text: str | None) -> Any:
+    return None if text is None else orjson.loads(text)
 
 
-def to_job(fields: Fields) -> Job:
-    """Return a job; `JOB_COLUMNS` and its children are needed, which may be null."""
-    return Job(
-        **(fields | {"children": fields["children"] or [], "state": JobState(fields["state"])})
-    )
+def _seconds(time: datetime | None) -> float | None:
+    if time is None:
+        return None
+    # asyncpg returns infinite times, and those alone, without a time zone.
+    return (time.replace(tzinfo=UTC) if time.tzinfo is None else time).timestamp()
 
 
-def to_status(fields: Fields) -> JobStatus:
-    """Return the public part of a job."""
-    return JobStatus(**(fields | {"state": JobState(fields["state"])}))
+def _span(seconds: int | None) -> timedelta | None:
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
-def to_schedule(fields: Fields) -> Schedule:
-    """Return a schedule, of `SCHEDULE_COLUMNS`."""
-    expire = fields["expire"]
-    return Schedule(**(fields | {"expire": None if expire is None else timedelta(seconds=expire)}))
+_DECODERS: Mapping[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("args", "inbox", "notes", "result", "status"), _loads),
+    **dict.fromkeys(
+        ("created", "delayed", "expires", "finished", "last_run", "next_run", "notified"), _seconds
+    ),
+    **dict.fromkeys(("retried", "started", "time"), _seconds),
+    # Of a join: null if there are none.
+    **dict.fromkeys(("children", "jobs"), lambda ids: ids or []),
+    "expire": _span,
+    "state": JobState,
+}
 
 
 def to_column(name: str, value: Any) -> Any:
     """Return the value of a column, as `to_fields` has it, for the database."""
-    if name in _JSON:
+    decode = _DECODERS.get(name)
+    if decode is _loads:
         return to_json(dict(value) if isinstance(value, Mapping) else value)
-    if name in _TIMES:
+    if decode is _seconds:
         return None if value is None else datetime.fromtimestamp(limits.clamp_time(value), UTC)
     return int(value.total_seconds()) if isinstance(value, timedelta) else value

@@ -9,6 +9,7 @@ import asyncpg
 from minion_server.domain.schedule import (
     DispatchedSchedule,
     NewSchedule,
+    Schedule,
     ScheduleFilter,
     SchedulePage,
 )
@@ -17,7 +18,7 @@ from minion_server.storage.firing import fire, next_run
 from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import notes_to_json, to_json
 from minion_server.storage.postgresql.lists import Listing
-from minion_server.storage.postgresql.rows import SCHEDULE_COLUMNS, to_schedule
+from minion_server.storage.postgresql.rows import SCHEDULE_COLUMNS
 from minion_server.storage.postgresql.verbs import Verbs
 
 ELSEWHERE_SECONDS = 0.5
@@ -113,7 +114,7 @@ class Schedules(Verbs):
         )
         listing.add_below(schedule_filter.before)
         total, page = await listing.page(self._database, limit, offset, below)
-        return SchedulePage(schedules=[to_schedule(fields) for fields in page], total=total)
+        return SchedulePage(schedules=[Schedule(**fields) for fields in page], total=total)
 
     async def next_dispatch(self) -> float | None:
         due_in: float | None = await self._database.fetchval(self._sql(_NEXT))

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import assert_never
+from typing import Any, assert_never
 
 import asyncpg
 
 from minion_server.domain.errors import Conflict, DatabaseNotFound
-from minion_server.domain.job import Job, JobState
+from minion_server.domain.job import Job, JobState, JsonValue
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
 from minion_server.domain.worker import Worker
-from minion_server.storage.inbox import read_inbox
+from minion_server.storage.inbox import read_inbox, to_entry
 from minion_server.storage.postgresql import rows
 from minion_server.storage.postgresql import seal as sealing
 from minion_server.storage.postgresql.address import parse_address
 from minion_server.storage.postgresql.database import Connection, Database
-from minion_server.storage.postgresql.failures import translate_at_start
+from minion_server.storage.postgresql.failures import Failure, classify, translate_at_start
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.schema import (
     migrate,
@@ -31,6 +32,7 @@ from minion_server.storage.postgresql.schema import (
 from minion_server.storage.transfer import (
     BATCH,
     LastIds,
+    OutcomeUnknown,
     Record,
     Records,
     RequestRecord,
@@ -39,8 +41,12 @@ from minion_server.storage.transfer import (
     new_file,
 )
 
+logger = logging.getLogger(__name__)
+
 LONG_SECONDS = 24 * 3_600.0
 """Time for one statement over all of a large queue."""
+
+_Stored = Job | WorkerRecord | RequestRecord | Lock | Schedule
 
 _ACTIVE = "SELECT count(*) FROM minion_jobs WHERE state = 'active'"
 _COUNT = "SELECT state::text, count(*) FROM minion_jobs GROUP BY state"
@@ -135,8 +141,16 @@ class PostgresTransfer:
                 closed=closed,
             )
 
+    async def check_seal(self) -> None:
+        async with self._served() as connection:
+            async with connection.transaction():
+                versions, newest = await schema_versions(connection), newest_versions()
+            if any(versions[name] > newest[name] for name in newest):
+                # It says so, and changes nothing.
+                await migrate(connection)
+
     async def hold(self) -> None:
-        async with self._served() as connection, connection.transaction():
+        async with self._served() as connection, self._transaction(connection):
             await sealing.check_open(connection)
             await _wait_for_locks(connection)
             await connection.execute(sealing.HOLD)
@@ -178,17 +192,14 @@ class PostgresTransfer:
     async def write(self, records: Records) -> Mapping[str, int]:
         async with self._connected() as connection:
             schedules = await migrate(connection)
-            async with connection.transaction():
+            async with self._transaction(connection):
                 # The triggers that follow Perl Minion would go job by job.
                 await connection.execute("SET LOCAL minion_server.own = 'on'")
                 await _lock(connection, schedules)
                 await _check_empty(connection, schedules)
-                writer = _RecordWriter(connection, schedules)
-                async for batch in records:
-                    await writer.write(batch)
-                await writer.finish()
-            await connection.execute("ANALYZE minion_jobs", timeout=LONG_SECONDS)
-            return writer.written
+                written = await _write(connection, schedules, records)
+            await self._analyze(connection)
+            return written
 
     async def backup(self, path: Path) -> None:
         # An extra need not be there for the other way round.
@@ -197,6 +208,35 @@ class PostgresTransfer:
         with new_file(path) as unfinished:
             async with self.read() as records:
                 await SqliteTransfer(unfinished).write(records)
+
+    async def _analyze(self, connection: Connection) -> None:
+        try:
+            await connection.execute("ANALYZE minion_jobs", timeout=LONG_SECONDS)
+        except _DRIVER_ERRORS as error:
+            logger.warning("%s is written, but not analyzed: %s", self.place, error)
+
+    @asynccontextmanager
+    async def _transaction(self, connection: Connection) -> AsyncIterator[None]:
+        """Do a block in a transaction.
+
+        Raises:
+            OutcomeUnknown: The connection broke while it was committed.
+        """
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            yield
+        except BaseException:
+            # Of a connection that broke, the server rolls it back by itself.
+            with suppress(*_DRIVER_ERRORS):
+                await transaction.rollback()
+            raise
+        try:
+            await transaction.commit()
+        except _DRIVER_ERRORS as error:
+            if classify(error) is Failure.LOST:
+                raise OutcomeUnknown(self.place, error) from error
+            raise
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
@@ -245,81 +285,72 @@ async def _lock(connection: Connection, schedules: str) -> None:
 
 async def _read(connection: Connection, schedules: str) -> AsyncIterator[Sequence[Record]]:
     # The children of a job are read as the parents of others.
-    queries: Sequence[tuple[str, str, Callable[[rows.Fields], Record]]] = (
-        (f"{rows.JOB_COLUMNS}, NULL::bigint[] AS children", "minion_jobs", rows.to_job),
+    queries: Sequence[tuple[str, str, Callable[..., Record]]] = (
+        (f"{rows.JOB_COLUMNS}, NULL::bigint[] AS children", "minion_jobs", Job),
         (f"{rows.WORKER_COLUMNS}, inbox", "minion_workers", _to_worker),
-        ("*", "minion_server_requests", lambda fields: RequestRecord(**fields)),
-        (rows.LOCK_COLUMNS, "minion_locks", lambda fields: Lock(**fields)),
-        (rows.SCHEDULE_COLUMNS, schedules, rows.to_schedule),
+        ("*", "minion_server_requests", RequestRecord),
+        (rows.LOCK_COLUMNS, "minion_locks", Lock),
+        (rows.SCHEDULE_COLUMNS, schedules, Schedule),
     )
-    for columns, table, convert in queries:
+    for columns, table, make in queries:
         cursor = await connection.cursor(f"SELECT {columns} FROM {table} ORDER BY 1")  # noqa: S608 - of constants
         while found := await cursor.fetch(BATCH):
-            yield [convert(rows.to_fields(row)) for row in found]
+            yield [make(**rows.to_fields(row)) for row in found]
     last = await connection.fetchrow(_LAST_IDS.format(schedules=schedules))
     assert last is not None, "it has no FROM"
     yield [LastIds(**last)]
 
 
-def _to_worker(fields: rows.Fields) -> WorkerRecord:
-    inbox = read_inbox(fields.pop("inbox"))
-    return WorkerRecord(worker=Worker(**fields, jobs=[]), inbox=inbox)
+def _to_worker(*, inbox: list[JsonValue], **fields: Any) -> WorkerRecord:
+    return WorkerRecord(worker=Worker(**fields, jobs=[]), inbox=read_inbox(inbox))
 
 
-class _RecordWriter:
-    """Writes records within a transaction."""
-
-    def __init__(self, connection: Connection, schedules: str) -> None:
-        self._connection = connection
-        self._schedules = schedules
-        self._last: LastIds | None = None
-        self.written: Counter[str] = Counter()
-
-    async def write(self, batch: Sequence[Record]) -> None:
+async def _write(connection: Connection, schedules: str, records: Records) -> Counter[str]:
+    written: Counter[str] = Counter()
+    last: LastIds | None = None
+    async for batch in records:
         tables: defaultdict[str, list[rows.Fields]] = defaultdict(list)
         for record in batch:
-            match record:
-                case Job():
-                    fields = _columns(record, without=("children", "time"))
-                    if not record.has_result:
-                        fields["result"] = None
-                    tables["minion_jobs"].append(fields)
-                case WorkerRecord(worker=worker, inbox=commands):
-                    inbox = [[command.command, *command.args] for command in commands]
-                    fields = _columns(worker, without=("jobs",)) | {"inbox": to_json(inbox)}
-                    tables["minion_workers"].append(fields)
-                case RequestRecord():
-                    tables["minion_server_requests"].append(_columns(record))
-                case Lock():
-                    tables["minion_locks"].append(_columns(record))
-                case Schedule():
-                    tables[self._schedules].append(_columns(record))
-                case LastIds():
-                    self._last = record
-                case _:
-                    assert_never(record)
+            if isinstance(record, LastIds):
+                last = record
+            else:
+                table, fields = _to_row(record, schedules)
+                tables[table].append(fields)
         for table, found in tables.items():
-            await self._connection.copy_records_to_table(
+            await connection.copy_records_to_table(
                 table,
                 columns=list(found[0]),
                 records=[tuple(fields.values()) for fields in found],
                 timeout=LONG_SECONDS,
             )
-            kind = table.removeprefix("minion_").removeprefix("server_")
-            self.written[kind] += len(found)
-
-    async def finish(self) -> None:
-        await self._connection.execute(_PLACE, timeout=LONG_SECONDS)
-        if self._last is None:
-            return
-        last = self._last
+            written[table.removeprefix("minion_").removeprefix("server_")] += len(found)
+    await connection.execute(_PLACE, timeout=LONG_SECONDS)
+    if last is not None:
         values = [last.jobs, last.workers, last.locks, last.schedules]
-        await self._connection.execute(_SET_LAST.format(schedules=self._schedules), values)
-        await self._connection.execute(_SET_MARK, last.workers)
+        await connection.execute(_SET_LAST.format(schedules=schedules), values)
+        await connection.execute(_SET_MARK, last.workers)
+    return written
 
 
-def _columns(
-    record: Job | Worker | RequestRecord | Lock | Schedule, *, without: Sequence[str] = ()
-) -> rows.Fields:
+def _to_row(record: _Stored, schedules: str) -> tuple[str, rows.Fields]:
+    """Return the table of a record and its columns."""
+    match record:
+        case Job():
+            fields = _columns(record, without=("children", "time"))
+            return "minion_jobs", fields if record.has_result else fields | {"result": None}
+        case WorkerRecord(worker=worker, inbox=commands):
+            inbox = [to_entry(command) for command in commands]
+            return "minion_workers", _columns(worker, without=("jobs",)) | {"inbox": to_json(inbox)}
+        case RequestRecord():
+            return "minion_server_requests", _columns(record)
+        case Lock():
+            return "minion_locks", _columns(record)
+        case Schedule():
+            return schedules, _columns(record)
+        case _:
+            assert_never(record)
+
+
+def _columns(record: _Stored | Worker, *, without: Sequence[str] = ()) -> rows.Fields:
     names = [name for name in record.__slots__ if name not in without]
     return {name: rows.to_column(name, getattr(record, name)) for name in names}

@@ -10,15 +10,11 @@ from typing import Any
 
 import asyncpg
 import orjson
+from minion_wire.failure import JOB_STUCK, WORKER_WENT_AWAY
 
 from minion_server.domain.errors import MinionError
 from minion_server.domain.job import REQUEST_ID_LIFETIME, Outcome
-from minion_server.domain.maintenance import (
-    FOREGROUND_QUEUE,
-    JOB_STUCK,
-    WORKER_WENT_AWAY,
-    RepairReport,
-)
+from minion_server.domain.maintenance import FOREGROUND_QUEUE, RepairReport
 from minion_server.domain.policy import Retention
 from minion_server.domain.worker import MISSED_HEARTBEATS, is_missing
 from minion_server.storage.changes import Changes, Revocation
@@ -191,17 +187,21 @@ class Upkeep(Claims):
             finished, job_id = datetime.fromisoformat(found["last"][0]), found["last"][1]
 
     async def _fail_abandoned(self, missing_after: timedelta, heard_for: timedelta) -> int:
+        async def find(connection: Connection) -> list[asyncpg.Record]:
+            async with connection.transaction():
+                await connection.execute(_DEPART, FOREGROUND_QUEUE)
+                return await connection.fetch(
+                    _ABANDONED,
+                    FOREGROUND_QUEUE,
+                    missing_after.total_seconds(),
+                    MISSED_HEARTBEATS,
+                    heard_for.total_seconds(),
+                    MAX_REPAIRED,
+                )
+
         total = 0
         while True:
-            await self._database.fetch(_DEPART, FOREGROUND_QUEUE)
-            found = await self._database.fetch(
-                _ABANDONED,
-                FOREGROUND_QUEUE,
-                missing_after.total_seconds(),
-                MISSED_HEARTBEATS,
-                heard_for.total_seconds(),
-                MAX_REPAIRED,
-            )
+            found = await self._database.run(find)
             ended = await self._end_abandoned(found)
             # A worker that was only silent is to stop.
             self._notify(Changes(revoked=[_revocation(row) for row in ended]))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from minion_server.domain import limits
 from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter, WorkerPage
-from minion_server.storage.inbox import read_inbox
+from minion_server.storage.inbox import read_inbox, to_entry
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.lists import Listing
 from minion_server.storage.postgresql.payloads import to_changes
@@ -50,11 +50,10 @@ class Workers(Verbs):
         listing = Listing("minion_workers", WORKER_COLUMNS, id=("bigint", worker_filter.ids))
         listing.add_below(worker_filter.before)
         total, page = await listing.page(self._database, limit, offset, below, _JOBS)
-        workers = [Worker(**(fields | {"jobs": fields["jobs"] or []})) for fields in page]
-        return WorkerPage(workers=workers, total=total)
+        return WorkerPage(workers=[Worker(**fields) for fields in page], total=total)
 
     async def broadcast(self, command: Command, worker_ids: Sequence[int]) -> bool:
-        entry = to_json([command.command, *command.args])
+        entry = to_json(to_entry(command))
         changes = to_changes(
             await self._database.step("minion_server_broadcast", entry, list(worker_ids))
         )

@@ -8,10 +8,10 @@ from dataclasses import replace
 from itertools import islice
 
 import orjson
-from minion_wire import sizes
+from minion_wire.sizes import RESULT_TOO_LARGE
 
 from minion_server.domain.errors import WorkerNotFound
-from minion_server.domain.job import Claim, ClaimedJob, Outcome
+from minion_server.domain.job import LONG_RESULT, Claim, ClaimedJob, Outcome, result_excess
 from minion_server.domain.limits import LOWEST_PRIORITY, MAX_RETRIES
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.jobs import fail_job
@@ -55,7 +55,6 @@ _TRY_AGAIN = """
       retried = ?, retries = retries + 1
     WHERE id = ?
 """
-_LONG_RESULT = sizes.longest_text(sizes.MAX_SMALL_BYTES)
 
 
 class Claims(Verbs):
@@ -70,7 +69,7 @@ class Claims(Verbs):
             while len(claimed) < claim.max_jobs:
                 rest = replace(claim, max_jobs=claim.max_jobs - len(claimed))
                 taken = [
-                    ClaimedJob(**CLAIMED.read(row))
+                    CLAIMED.read(row)
                     for job_id in _ready_ids(txn, rest)
                     for row in txn.rows(_TAKE, txn.now, worker_id, job_id)
                 ]
@@ -95,7 +94,7 @@ class Claims(Verbs):
         return await self._write(stage)
 
     def _end(self, txn: Transaction, outcome: Outcome, result: str) -> bool:
-        if len(result) > _LONG_RESULT:
+        if len(result) > LONG_RESULT:
             outcome, result = _fitting(txn, outcome, result)
         state = "failed" if outcome.failed else "finished"
         attempts: int | None = txn.execute(
@@ -127,10 +126,10 @@ def _fitting(txn: Transaction, outcome: Outcome, result: str) -> tuple[Outcome, 
     if row is None:
         return outcome, result
     args, notes = map(orjson.loads, row)
-    size = sizes.job_size(args, notes, outcome.result)
-    if size <= sizes.MAX_JOB_BYTES or sizes.value_size(outcome.result) <= sizes.MAX_SMALL_BYTES:
+    size = result_excess(args, notes, outcome.result)
+    if size is None:
         return outcome, result
-    return replace(outcome, failed=True), to_json(sizes.RESULT_TOO_LARGE.format(size))
+    return replace(outcome, failed=True), to_json(RESULT_TOO_LARGE.format(size))
 
 
 def _ready_ids(txn: Transaction, claim: Claim) -> list[int]:

@@ -1,4 +1,4 @@
-"""Opens connections to the database with the settings that durability and speed depend on."""
+"""Open connections with the settings that durability and speed depend on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps a second server off a SQLite file."""
+"""Keep a second server off a SQLite file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _held: set[_Identity] = set()
 class FileLock:
     """Holds a database file for this process, by a lock on the file itself.
 
-    SQLite would let several processes write, but one server's jobs are told apart from those of a
-    dead one by there being no other. The file has several names if there are links to it.
+    SQLite lets several processes write, but active jobs of a server that has died are known as such
+    only because there is no other server. The file has several names if there are links to it.
     """
 
     def __init__(self, path: Path) -> None:

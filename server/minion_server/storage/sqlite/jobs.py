@@ -9,7 +9,7 @@ import orjson
 from minion_wire import sizes
 
 from minion_server.domain import limits
-from minion_server.domain.errors import Invalid, JobNotFound, RetriedTooOften
+from minion_server.domain.errors import JobNotFound, RetriedTooOften
 from minion_server.domain.job import (
     REQUEST_ID_LIFETIME,
     EnqueuedJob,
@@ -17,6 +17,7 @@ from minion_server.domain.job import (
     JsonValue,
     NewJob,
     RetryOptions,
+    check_notes,
 )
 from minion_server.storage.json_bytes import without_nulls
 from minion_server.storage.sqlite import stages
@@ -29,6 +30,7 @@ _INSERT = """
       priority, queue, stage, task)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
+_REQUEST = "INSERT OR REPLACE INTO requests (request_id, job, created) VALUES (?, ?, ?)"
 _REQUESTED = "SELECT job FROM requests WHERE request_id = ? AND created > ?"
 
 # It is 'delayed' until its stage has been decided, which follows at once.
@@ -123,7 +125,8 @@ class Jobs(Verbs):
             merged = without_nulls(present | dict(notes))
             text = to_json(merged)
             if sizes.upper_bound(others + len(text)) > sizes.MAX_JOB_BYTES:
-                _check_notes(txn, job_id, present, merged)
+                args, result = _find(txn, job_id, "args, coalesce(result, 'null')")
+                check_notes(orjson.loads(args), present, merged, orjson.loads(result))
             txn.execute("UPDATE jobs SET notes = ? WHERE id = ?", text, job_id)
             txn.changes.jobs.add(job_id)
 
@@ -192,12 +195,7 @@ def _insert(txn: Transaction, job: NewJob, args: str, notes: str, parents: str) 
     if job.parents:
         depend(txn, job_id, job.parents)
     if job.request_id is not None:
-        txn.execute(
-            "INSERT OR REPLACE INTO requests (request_id, job, created) VALUES (?, ?, ?)",
-            job.request_id,
-            job_id,
-            now,
-        )
+        txn.execute(_REQUEST, job.request_id, job_id, now)
     txn.changes.jobs.add(job_id)
     if stage == "ready":
         txn.changes.add_ready(job.queue, job.task, job.priority)
@@ -205,19 +203,6 @@ def _insert(txn: Transaction, job: NewJob, args: str, notes: str, parents: str) 
         # Jobs that named this id as a parent before there was such a job wait for it from now on.
         stages.hold(txn, job_id)
     return EnqueuedJob(id=job_id, duplicate=False)
-
-
-def _check_notes(
-    txn: Transaction,
-    job_id: int,
-    present: Mapping[str, JsonValue],
-    merged: Mapping[str, JsonValue],
-) -> None:
-    """Raise Invalid if new notes make a job too large; smaller ones are always accepted."""
-    args, result = _find(txn, job_id, "args, coalesce(result, 'null')")
-    size = sizes.job_size(orjson.loads(args), merged, orjson.loads(result))
-    if size > sizes.MAX_JOB_BYTES and sizes.struct_size(merged) > sizes.struct_size(present):
-        raise Invalid("notes", sizes.JOB_TOO_LARGE.format(size))
 
 
 def _find(txn: Transaction, job_id: int, columns: str) -> tuple[Any, ...]:

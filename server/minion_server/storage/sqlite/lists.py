@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Generic
 
 import apsw
 
-from minion_server.storage.sqlite.rows import Columns, Fields, to_json
+from minion_server.storage.sqlite.rows import Columns, Record, to_json
 
 
-class Listing:
+class Listing(Generic[Record]):
     """A list of the rows of a table for which conditions hold, the highest id first."""
 
-    def __init__(self, table: str, columns: Columns, **any_of: Sequence[Any]) -> None:
+    def __init__(self, table: str, columns: Columns[Record], **any_of: Sequence[Any]) -> None:
         """Set it up; columns with values must have one of them."""
         self._table, self._columns = table, columns
         self._values: list[Any] = []
@@ -34,9 +34,18 @@ class Listing:
             self.add("id < ?", below)
 
     def page(
-        self, connection: apsw.Connection, limit: int, offset: int, below: int | None
-    ) -> tuple[int, list[Fields]]:
-        """Read a page, and the number of all rows of the list."""
+        self,
+        connection: apsw.Connection,
+        /,
+        limit: int,
+        offset: int,
+        below: int | None,
+        **others: Any,
+    ) -> tuple[int, list[Record]]:
+        """Read the number of all rows of the list, and a page.
+
+        `others` are the fields of each record that are not in the database.
+        """
         # In one transaction: the page and its total are of one moment.
         with connection:
             total: int = connection.execute(
@@ -49,7 +58,7 @@ class Listing:
                 "ORDER BY id DESC LIMIT ? OFFSET ?",
                 [*self._values, limit, offset],
             ).fetchall()
-        return total, [self._columns.read(row) for row in rows]
+        return total, [self._columns.read(row, **others) for row in rows]
 
     def _selected(self) -> str:
         return f"{self._table} WHERE {' AND '.join(self._conditions)}"

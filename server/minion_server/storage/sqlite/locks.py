@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from minion_server.domain.lock import Lock, LockPage, LockRequest
+from minion_server.domain.lock import LockPage, LockRequest
 from minion_server.storage.sqlite.lists import Listing
 from minion_server.storage.sqlite.rows import LOCK
 from minion_server.storage.sqlite.verbs import Verbs
 from minion_server.storage.sqlite.writer import Transaction
 
+_RENEW = "UPDATE locks SET expires = ? WHERE id = ? AND name = ? AND expires > ?"
 _RELEASE = """
     DELETE FROM locks
     WHERE id = (
@@ -37,19 +38,10 @@ class Locks(Verbs):
         return await self._write(acquire)
 
     async def renew_lock(self, name: str, lock_id: int, duration: timedelta) -> bool:
-        def renew(txn: Transaction) -> bool:
-            return (
-                txn.change(
-                    "UPDATE locks SET expires = ? WHERE id = ? AND name = ? AND expires > ?",
-                    txn.now + duration.total_seconds(),
-                    lock_id,
-                    name,
-                    txn.now,
-                )
-                > 0
-            )
-
-        return await self._write(renew)
+        seconds = duration.total_seconds()
+        return await self._write(
+            lambda txn: txn.change(_RENEW, txn.now + seconds, lock_id, name, txn.now) > 0
+        )
 
     async def release_lock(self, name: str, lock_id: int | None = None) -> bool:
         return await self._write(lambda txn: txn.change(_RELEASE, name, txn.now, lock_id) > 0)
@@ -59,7 +51,5 @@ class Locks(Verbs):
     ) -> LockPage:
         listing = Listing("locks", LOCK, name=names)
         listing.add("expires > ?", self._clock())
-        total, page = await self._scan(
-            lambda connection: listing.page(connection, limit, offset, below)
-        )
-        return LockPage(locks=[Lock(**fields) for fields in page], total=total)
+        total, locks = await self._scan(listing.page, limit, offset, below)
+        return LockPage(locks=locks, total=total)

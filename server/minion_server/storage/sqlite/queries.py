@@ -56,16 +56,16 @@ class Queries(Verbs):
 
     async def get_job(self, job_id: int) -> Job:
         now = self._clock()
-        row = self._look_up(lambda connection: connection.execute(_JOB, (job_id,)).fetchone())
+        row = self._look_up(_JOB, job_id)
         if row is None:
             raise JobNotFound(job_id)
-        return Job(**JOB.read(row), time=now)
+        return JOB.read(row, time=now)
 
     async def get_job_status(self, job_id: int) -> JobStatus:
-        row = self._look_up(lambda connection: connection.execute(_STATUS, (job_id,)).fetchone())
+        row = self._look_up(_STATUS, job_id)
         if row is None:
             raise JobNotFound(job_id)
-        return JobStatus(**STATUS.read(row))
+        return STATUS.read(row)
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
@@ -83,10 +83,8 @@ class Queries(Verbs):
         if job_filter.notes:
             listing.add(_ANY_NOTE, to_json(list(job_filter.notes)))
         listing.add_below(job_filter.before)
-        total, page = await self._scan(
-            lambda connection: listing.page(connection, limit, offset, below)
-        )
-        return JobPage(jobs=[Job(**fields, time=now) for fields in page], total=total)
+        total, jobs = await self._scan(listing.page, limit, offset, below, time=now)
+        return JobPage(jobs=jobs, total=total)
 
     async def count_ready_before(self, job: Job) -> int:
         bindings = (job.queue, job.priority, job.id)

@@ -2,69 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import orjson
 
-from minion_server.domain.job import JobState, JsonValue
+from minion_server.domain.job import ClaimedJob, Job, JobState, JobStatus, JsonValue
+from minion_server.domain.lock import Lock
+from minion_server.domain.schedule import Schedule
+from minion_server.domain.worker import Worker
 from minion_server.storage.json_bytes import to_bytes
+from minion_server.storage.transfer import RequestRecord
 
-Row = tuple[Any, ...]
-Fields = dict[str, Any]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 
 _DECODERS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(
-        ("args", "children", "inbox", "jobs", "notes", "parents", "result", "status"), orjson.loads
+        ("args", "children", "jobs", "notes", "parents", "result", "status"), orjson.loads
     ),
     **dict.fromkeys(("lax", "paused"), bool),
     "expire": lambda seconds: timedelta(seconds=seconds),
-    "state": JobState,
+    "state": {state.value: state for state in JobState}.__getitem__,
 }
 
 
-class Columns:
-    """Columns of a query, whose rows are read by name."""
+class Columns(Generic[Record]):
+    """The columns that a record is read from, which have the names of its fields."""
 
-    def __init__(self, names: str, **computed: str) -> None:
-        """Name them.
+    def __init__(
+        self, record: type[Record], *, without: Sequence[str] = (), **computed: str
+    ) -> None:
+        """Take the names from the record.
 
         Args:
-            names: Columns of the table.
-            computed: Further columns, and their SQL.
+            record: Its class.
+            without: Fields that are not in the database.
+            computed: The SQL of fields that are not columns of the table.
         """
-        self.names = names.split()
-        self.sql = ", ".join([*self.names, *(f"{sql} AS {name}" for name, sql in computed.items())])
-        self._decoders = [(name, _DECODERS.get(name)) for name in (*self.names, *computed)]
+        self._record = record
+        # Calls with keywords are slow unless these are the very strings of the class.
+        self._names = [field.name for field in fields(record) if field.name not in without]
+        self._decoders = [(name, _DECODERS[name]) for name in self._names if name in _DECODERS]
+        self.sql = ", ".join(
+            f"({computed[name]}) AS {name}" if name in computed else name for name in self._names
+        )
 
-    def read(self, row: Row) -> Fields:
-        """Return the columns of a row by name, as the domain's records have them."""
-        return {
-            name: value if decode is None or value is None else decode(value)
-            for (name, decode), value in zip(self._decoders, row, strict=True)
-        }
+    def read(self, row: Sequence[Any], **others: Any) -> Record:
+        """Return the record of a row, given its fields that are not in the database."""
+        found = dict(zip(self._names, row, strict=True), **others)
+        for name, decode in self._decoders:
+            if (value := found[name]) is not None:
+                found[name] = decode(value)
+        return self._record(**found)
 
 
 JOB = Columns(
-    """id args attempts created delayed expires finished lax notes parents priority queue result
-    retried retries started state task worker""",
-    children="""(SELECT json_group_array(child) FROM
-      (SELECT child FROM dependencies WHERE parent = jobs.id ORDER BY child))""",
+    Job,
+    without=["time"],
+    children="""SELECT json_group_array(child) FROM
+      (SELECT child FROM dependencies WHERE parent = jobs.id ORDER BY child)""",
 )
-STATUS = Columns("state task notes result")
-CLAIMED = Columns("id task args retries attempts priority queue notes")
+STATUS = Columns(JobStatus)
+CLAIMED = Columns(ClaimedJob)
 WORKER = Columns(
-    "id host pid status started notified",
-    jobs="""(SELECT json_group_array(id) FROM
-      (SELECT id FROM jobs WHERE state = 'active' AND worker = workers.id ORDER BY id))""",
+    Worker,
+    jobs="""SELECT json_group_array(id) FROM
+      (SELECT id FROM jobs WHERE state = 'active' AND worker = workers.id ORDER BY id)""",
 )
-LOCK = Columns("id name expires")
-REQUEST = Columns("request_id job created")
-SCHEDULE = Columns(
-    """id name cron task args attempts expire lax notes priority queue paused created next_run
-    last_run last_job"""
-)
+LOCK = Columns(Lock)
+REQUEST = Columns(RequestRecord)
+SCHEDULE = Columns(Schedule)
 
 
 def to_json(value: JsonValue) -> str:
@@ -72,8 +84,16 @@ def to_json(value: JsonValue) -> str:
     return to_bytes(value).decode()
 
 
-def to_column(name: str, value: Any) -> Any:
-    """Return the value of a column, as `Columns.read` has it, for the database."""
+def to_columns(record: DataclassInstance, *, without: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the fields of a record as the columns of a row."""
+    return {
+        field.name: _encode(field.name, getattr(record, field.name))
+        for field in fields(record)
+        if field.name not in without
+    }
+
+
+def _encode(name: str, value: Any) -> Any:
     if _DECODERS.get(name) is orjson.loads and value is not None:
         return to_json(dict(value) if isinstance(value, Mapping) else value)
     return value.total_seconds() if isinstance(value, timedelta) else value

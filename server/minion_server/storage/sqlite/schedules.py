@@ -5,7 +5,6 @@ from __future__ import annotations
 from minion_server.domain.schedule import (
     DispatchedSchedule,
     NewSchedule,
-    Schedule,
     ScheduleFilter,
     SchedulePage,
 )
@@ -28,13 +27,17 @@ _PUT = """
       next_run = CASE WHEN cron = excluded.cron THEN next_run ELSE excluded.next_run END
     RETURNING id, next_run
 """
-_FIRED = (
+_DUE_COLUMNS = (
     "id", "name", "cron", "task", "args", "attempts", "expire", "lax", "notes", "priority", "queue",
 )  # fmt: skip
 _DUE = f"""
-    SELECT {", ".join(_FIRED)} FROM schedules WHERE NOT paused AND next_run <= ?
+    SELECT {", ".join(_DUE_COLUMNS)} FROM schedules WHERE NOT paused AND next_run <= ?
     ORDER BY next_run, id
 """  # noqa: S608 - of constants
+_MOVE = "UPDATE schedules SET next_run = ? WHERE id = ?"
+_FIRED = "UPDATE schedules SET last_job = ?, last_run = ? WHERE id = ?"
+_PAUSE = "UPDATE schedules SET paused = ? WHERE name = ? RETURNING next_run"
+_DELETE = "DELETE FROM schedules WHERE name = ?"
 _NEXT = "SELECT min(next_run) FROM schedules WHERE NOT paused"
 
 
@@ -59,15 +62,11 @@ class Schedules(Verbs):
         return await self._write(put)
 
     async def delete_schedule(self, name: str) -> bool:
-        return await self._write(
-            lambda txn: txn.change("DELETE FROM schedules WHERE name = ?", name) > 0
-        )
+        return await self._write(lambda txn: txn.change(_DELETE, name) > 0)
 
     async def pause_schedule(self, name: str, *, paused: bool) -> bool:
         def pause(txn: Transaction) -> bool:
-            row = txn.row(
-                "UPDATE schedules SET paused = ? WHERE name = ? RETURNING next_run", paused, name
-            )
+            row = txn.row(_PAUSE, paused, name)
             if row is not None and not paused:
                 txn.changes.add_schedule_due(row[0] - txn.now)
             return row is not None
@@ -84,15 +83,12 @@ class Schedules(Verbs):
     ) -> SchedulePage:
         listing = Listing("schedules", SCHEDULE, id=schedule_filter.ids, name=schedule_filter.names)
         listing.add_below(schedule_filter.before)
-        total, page = await self._scan(
-            lambda connection: listing.page(connection, limit, offset, below)
-        )
-        return SchedulePage(schedules=[Schedule(**fields) for fields in page], total=total)
+        total, schedules = await self._scan(listing.page, limit, offset, below)
+        return SchedulePage(schedules=schedules, total=total)
 
     async def next_dispatch(self) -> float | None:
-        now = self._clock()
-        first: float | None = self._look_up(lambda connection: connection.execute(_NEXT).get)
-        return None if first is None else max(0.0, first - now)
+        (first,) = self._look_up(_NEXT) or (None,)
+        return None if first is None else max(0.0, first - self._clock())
 
     async def dispatch_schedules(self) -> list[DispatchedSchedule]:
         return await self._write(_dispatch)
@@ -101,18 +97,11 @@ class Schedules(Verbs):
 def _dispatch(txn: Transaction) -> list[DispatchedSchedule]:
     dispatched = []
     for row in txn.rows(_DUE, txn.now):
-        fields = dict(zip(_FIRED, row, strict=True))
-        firing = fire(fields, txn.now)
-        schedule_id, name = fields["id"], fields["name"]
-        txn.execute("UPDATE schedules SET next_run = ? WHERE id = ?", firing.next_run, schedule_id)
-        if firing.job is None:
-            continue
-        job_id = insert_job(txn, firing.job).id
-        txn.execute(
-            "UPDATE schedules SET last_job = ?, last_run = ? WHERE id = ?",
-            job_id,
-            txn.now,
-            schedule_id,
-        )
-        dispatched.append(DispatchedSchedule(id=schedule_id, name=name, job=job_id))
+        found = dict(zip(_DUE_COLUMNS, row, strict=True))
+        schedule_id, firing = found["id"], fire(found, txn.now)
+        txn.execute(_MOVE, firing.next_run, schedule_id)
+        if firing.job is not None:
+            job_id = insert_job(txn, firing.job).id
+            txn.execute(_FIRED, job_id, txn.now, schedule_id)
+            dispatched.append(DispatchedSchedule(id=schedule_id, name=found["name"], job=job_id))
     return dispatched

@@ -1,4 +1,4 @@
-"""Brings a database to the schema of this program, by numbered migrations."""
+"""Bring a database to the schema of this program, by numbered migrations."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ APPLICATION_ID = 0x4D696E69
 
 def migrations() -> list[str]:
     """Return the SQL of every migration, in order; version N of the schema is made by N of them."""
-    folder = resources.files(__package__).joinpath("migrations")
-    files = sorted(
-        (entry for entry in folder.iterdir() if entry.name.endswith(".sql")),
-        key=lambda entry: entry.name,
-    )
-    return [entry.read_text(encoding="utf-8") for entry in files]
+    files = resources.files(__package__).joinpath("schema").iterdir()
+    return [
+        entry.read_text(encoding="utf-8")
+        for entry in sorted(files, key=lambda entry: entry.name)
+        if entry.name.endswith(".sql")
+    ]
 
 
 def version_of(connection: apsw.Connection) -> int:

@@ -1,4 +1,4 @@
-"""What inactive jobs wait for, and how that changes (see the schema)."""
+"""The stages of inactive jobs: what they wait for (see the schema)."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ _HOLD = """
     WHERE id IN (SELECT child FROM dependencies WHERE parent = ?) AND +stage = 'ready'
 """
 
+_DUE = "SELECT id FROM jobs WHERE stage = 'delayed' AND delayed <= ? LIMIT ?"
 _WAITING = "SELECT delayed, expires, parents, lax, queue, task, priority FROM jobs WHERE id = ?"
 
 _NEXT_DUE = """
@@ -80,11 +81,8 @@ def decide(
 
 
 def restage(txn: Transaction, job_id: int) -> None:
-    """Decide anew what an inactive job waits for."""
-    row = txn.row(
-        "SELECT delayed, expires, parents, lax, queue, task, priority FROM jobs WHERE id = ?",
-        job_id,
-    )
+    """Decide the stage of an inactive job anew."""
+    row = txn.row(_WAITING, job_id)
     assert row is not None, job_id
     delayed, expires, parents, lax, queue, task, priority = row
     stage, blocker = decide(txn, delayed=delayed, expires=expires, parents=parents, lax=bool(lax))
@@ -94,7 +92,7 @@ def restage(txn: Transaction, job_id: int) -> None:
 
 
 def release(txn: Transaction, parent_id: int) -> None:
-    """Decide anew about the jobs that watched a parent which may have stopped blocking them."""
+    """Restage the jobs that a parent blocked, which may block them no longer."""
     for (child_id,) in txn.rows("SELECT id FROM jobs WHERE blocker = ?", parent_id):
         restage(txn, child_id)
 
@@ -111,11 +109,7 @@ def stage_due(txn: Transaction) -> None:
         release(txn, job_id)
     for _, queue, task, priority in txn.rows(_DUE_WITHOUT_PARENTS, txn.now, MAX_STAGED):
         txn.changes.add_ready(queue, task, priority)
-    for (job_id,) in txn.rows(
-        "SELECT id FROM jobs WHERE stage = 'delayed' AND delayed <= ? LIMIT ?",
-        txn.now,
-        MAX_STAGED,
-    ):
+    for (job_id,) in txn.rows(_DUE, txn.now, MAX_STAGED):
         restage(txn, job_id)
 
 

@@ -1,31 +1,41 @@
-"""Moving a whole queue into or out of a SQLite file (see `storage.transfer.Transfer`)."""
+"""Move a whole queue into or out of a SQLite file (see `storage.transfer.Transfer`)."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ParamSpec, TypeVar, assert_never
 
 import apsw
+import orjson
 
 from minion_server.domain.errors import Conflict, DatabaseNotFound, Invalid
 from minion_server.domain.job import Job, JobState
 from minion_server.domain.lock import Lock
 from minion_server.domain.schedule import Schedule
-from minion_server.domain.worker import Worker
-from minion_server.storage.inbox import read_inbox
-from minion_server.storage.sqlite import rows, stages
+from minion_server.storage.inbox import read_inbox, to_entry
 from minion_server.storage.sqlite import seal as sealing
+from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.connection import connect_reader, connect_writer
 from minion_server.storage.sqlite.failures import translated
 from minion_server.storage.sqlite.file_lock import FileLock
 from minion_server.storage.sqlite.jobs import depend
-from minion_server.storage.sqlite.rows import to_column, to_json
+from minion_server.storage.sqlite.rows import (
+    JOB,
+    LOCK,
+    REQUEST,
+    SCHEDULE,
+    WORKER,
+    Columns,
+    to_columns,
+    to_json,
+)
 from minion_server.storage.sqlite.schema import (
     check_ours,
     is_current,
@@ -36,6 +46,7 @@ from minion_server.storage.sqlite.schema import (
 from minion_server.storage.sqlite.writer import Transaction
 from minion_server.storage.transfer import (
     LastIds,
+    OutcomeUnknown,
     Record,
     Records,
     RequestRecord,
@@ -45,9 +56,15 @@ from minion_server.storage.transfer import (
     new_file,
 )
 
+logger = logging.getLogger(__name__)
+
 P = ParamSpec("P")
 T = TypeVar("T")
 Connect = Callable[[Path], apsw.Connection]
+
+_COUNT_ACTIVE = "SELECT count(*) FROM jobs WHERE state = 'active'"
+_COUNT = "SELECT state, count(*) FROM jobs GROUP BY state"
+_OTHERS: Mapping[str, Columns[Any]] = {"requests": REQUEST, "locks": LOCK, "schedules": SCHEDULE}
 
 
 class SqliteTransfer:
@@ -68,39 +85,35 @@ class SqliteTransfer:
         return f"{found.st_dev}:{found.st_ino}"
 
     async def check_empty(self) -> None:
-        def run() -> None:
-            if not self._path.exists():
-                return
-            with FileLock(self._path):
-                connection = connect_writer(self._path)
-                try:
+        def check() -> None:
+            if self._path.exists():
+                with self._locked() as connection:
                     self._check_empty(connection)
-                    if closed := sealing.closed_because(connection):
-                        raise Conflict(f"{self._path} is closed: {closed}")
-                finally:
-                    connection.close()
 
-        await self._run(run)
+        await self._run(check)
 
     async def status(self) -> StoreStatus:
         return await self._run(self._status)
 
-    async def hold(self) -> None:
-        def run() -> None:
-            with self._opened(connect_writer) as connection, _writing(connection):
-                sealing.hold(connection)
+    async def check_seal(self) -> None:
+        def check() -> None:
+            with self._opened(connect_reader) as connection:
+                current = is_current(connection)
+            if not current:
+                with self._locked_to_upgrade():
+                    pass
 
-        await self._run(run)
+        await self._run(check)
+
+    async def hold(self) -> None:
+        await self._run(self._change, sealing.hold)
 
     async def active_jobs(self) -> int:
-        def run() -> int:
+        def count() -> int:
             with self._opened(connect_reader) as connection:
-                count: int = connection.execute(
-                    "SELECT count(*) FROM jobs WHERE state = 'active'"
-                ).get
-                return count
+                return int(connection.execute(_COUNT_ACTIVE).get)
 
-        return await self._run(run)
+        return await self._run(count)
 
     @asynccontextmanager
     async def read(self, *, seal: str | None = None) -> AsyncIterator[Records]:
@@ -128,11 +141,7 @@ class SqliteTransfer:
         await self._run(self._upgrade)
 
     async def reopen(self) -> None:
-        def run() -> None:
-            with self._opened(connect_writer) as connection, _writing(connection):
-                sealing.reopen(connection)
-
-        await self._run(run)
+        await self._run(self._change, sealing.reopen)
 
     async def write(self, records: Records) -> Mapping[str, int]:
         with FileLock(self._path):
@@ -141,18 +150,18 @@ class SqliteTransfer:
                 await self._run(self._check_empty, connection)
                 await self._run(migrate, connection)
                 written = await self._write(connection, records)
-                # A file without a log can be read where nothing can be written, as a backup may be.
-                await self._run(connection.pragma, "journal_mode", "delete")
-                return written
-            finally:
+            except BaseException:
                 await self._run(connection.close)
+                raise
+            await self._run(_close_written, connection)
+            return written
 
     async def backup(self, path: Path) -> None:
-        def run() -> None:
+        def copy() -> None:
             with new_file(path) as unfinished, self._opened(connect_reader) as connection:
                 connection.execute("VACUUM INTO ?", (str(unfinished),))
 
-        await self._run(run)
+        await self._run(copy)
 
     async def _write(self, connection: apsw.Connection, records: Records) -> Mapping[str, int]:
         # What is not committed is rolled back when the connection is closed.
@@ -161,7 +170,7 @@ class SqliteTransfer:
         async for batch in records:
             await self._run(writer.write, batch)
         await self._run(writer.finish)
-        await self._run(connection.execute, "COMMIT")
+        await self._run(_commit, connection)
         return writer.written
 
     def _check_empty(self, connection: apsw.Connection) -> None:
@@ -173,17 +182,35 @@ class SqliteTransfer:
                 raise Conflict(f"{self._path} is not empty: it has {table}")
 
     @contextmanager
+    def _connected(self, connect: Connect) -> Iterator[apsw.Connection]:
+        """Connect to the file, which may be empty, beside a server that may use it."""
+        if not self._path.exists():
+            raise DatabaseNotFound(str(self._path))
+        with closing(connect(self._path)) as connection:
+            check_ours(connection)
+            yield connection
+
+    @contextmanager
     def _opened(self, connect: Connect) -> Iterator[apsw.Connection]:
         """Open the database of whatever version, beside a server that may use it."""
-        self._check_exists()
-        connection = connect(self._path)
-        try:
-            check_ours(connection)
+        with self._connected(connect) as connection:
             if not version_of(connection):
                 raise DatabaseNotFound(str(self._path))
             yield connection
-        finally:
-            connection.close()
+
+    @contextmanager
+    def _locked(self) -> Iterator[apsw.Connection]:
+        """Open the file, which is made if need be, and keep servers out."""
+        with FileLock(self._path), closing(connect_writer(self._path)) as connection:
+            yield connection
+
+    def _change(self, change: Callable[[apsw.Connection], None]) -> None:
+        with self._opened(connect_writer) as connection:
+            # Other writers stay out of what is checked and written.
+            connection.execute("BEGIN IMMEDIATE")
+            change(connection)
+            # What is not committed is rolled back when the connection is closed.
+            _commit(connection)
 
     def _open_to_read(self, folder: Path) -> apsw.Connection:
         """Open the database, or a copy of it with the present schema if its own is older."""
@@ -203,23 +230,21 @@ class SqliteTransfer:
         with self._opened(connect_writer) as connection:
             current = is_current(connection)
         if not current:
-            try:
-                self._upgrade()
-            except Conflict as error:
-                raise Conflict(f"cannot upgrade the schema: {error}") from error
+            with self._locked_to_upgrade() as connection:
+                migrate(connection)
         return connect_writer(self._path)
 
-    def _upgrade(self) -> None:
-        with FileLock(self._path):
-            connection = connect_writer(self._path)
-            try:
-                migrate(connection)
-            finally:
-                connection.close()
+    @contextmanager
+    def _locked_to_upgrade(self) -> Iterator[apsw.Connection]:
+        try:
+            with self._locked() as connection:
+                yield connection
+        except Conflict as error:
+            raise Conflict(f"cannot upgrade the schema: {error}") from error
 
-    def _check_exists(self) -> None:
-        if not self._path.exists():
-            raise DatabaseNotFound(str(self._path))
+    def _upgrade(self) -> None:
+        with self._locked() as connection:
+            migrate(connection)
 
     async def _run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a step on a thread, to its end even when the caller is cancelled."""
@@ -239,15 +264,12 @@ class SqliteTransfer:
             yield batch
 
     def _status(self) -> StoreStatus:
-        self._check_exists()
-        connection = connect_reader(self._path)
-        try:
-            check_ours(connection)
+        with self._connected(connect_reader) as connection:
             version = version_of(connection)
             jobs: dict[str, int] = {}
             closed = ""
             if version:
-                counted = connection.execute("SELECT state, count(*) FROM jobs GROUP BY state")
+                counted = connection.execute(_COUNT)
                 jobs = dict.fromkeys(JobState, 0) | {JobState(state): n for state, n in counted}
                 closed = sealing.closed_because(connection)
             return StoreStatus(
@@ -258,46 +280,39 @@ class SqliteTransfer:
                 bytes=connection.pragma("page_count") * connection.pragma("page_size"),
                 closed=closed,
             )
-        finally:
-            connection.close()
 
 
-@contextmanager
-def _writing(connection: apsw.Connection) -> Iterator[None]:
-    """Keep other writers out of what is checked and written in a block, which is all or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
+def _commit(connection: apsw.Connection) -> None:
     try:
-        yield
         connection.execute("COMMIT")
-    except BaseException:
-        # Some errors, a full disk's among them, have rolled back already.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
+    except apsw.Error as error:
+        if connection.in_transaction or isinstance(error, apsw.FullError):
+            raise
+        # What could not be synced may be on disk all the same.
+        raise OutcomeUnknown(connection.filename, error) from error
 
 
-def _read(connection: apsw.Connection) -> Iterable[Record]:
-    inboxed = rows.Columns(" ".join(rows.WORKER.names), inbox="inbox", jobs="'[]'")
-    for fields in _select(connection, "jobs", rows.JOB):
-        yield Job(**fields, time=0.0)
-    for fields in _select(connection, "workers", inboxed):
-        inbox = read_inbox(fields.pop("inbox"))
-        yield WorkerRecord(worker=Worker(**fields), inbox=inbox)
-    for fields in _select(connection, "requests", rows.REQUEST):
-        yield RequestRecord(**fields)
-    for fields in _select(connection, "locks", rows.LOCK):
-        yield Lock(**fields)
-    for fields in _select(connection, "schedules", rows.SCHEDULE):
-        yield Schedule(**fields)
+def _close_written(connection: apsw.Connection) -> None:
+    """Close a database that is complete whatever happens here."""
+    try:
+        # A file without a log can be read where nothing can be written, as a backup may be.
+        connection.pragma("journal_mode", "delete")
+        connection.close()
+    except apsw.Error as error:
+        logger.warning("%s is written, but keeps its log: %s", connection.filename, error)
+        connection.close(True)  # noqa: FBT003 - apsw's
+
+
+def _read(connection: apsw.Connection) -> Iterator[Record]:
+    for row in connection.execute(f"SELECT {JOB.sql} FROM jobs ORDER BY id"):  # noqa: S608 - of constants
+        yield JOB.read(row, time=0.0)
+    for *row, inbox in connection.execute(f"SELECT {WORKER.sql}, inbox FROM workers ORDER BY id"):  # noqa: S608 - of constants
+        yield WorkerRecord(worker=WORKER.read(row), inbox=read_inbox(orjson.loads(inbox)))
+    for table, columns in _OTHERS.items():
+        for row in connection.execute(f"SELECT {columns.sql} FROM {table} ORDER BY 1"):  # noqa: S608 - of constants
+            yield columns.read(row)
     last: dict[Any, Any] = dict(connection.execute("SELECT name, seq FROM sqlite_sequence"))
     yield LastIds(**{table: last.get(table, 0) for table in LastIds.__slots__})
-
-
-def _select(
-    connection: apsw.Connection, table: str, columns: rows.Columns
-) -> Iterator[rows.Fields]:
-    for row in connection.execute(f"SELECT {columns.sql} FROM {table} ORDER BY 1"):  # noqa: S608 - of constants
-        yield columns.read(row)
 
 
 class _RecordWriter:
@@ -315,14 +330,14 @@ class _RecordWriter:
                 case Job():
                     self._write_job(record)
                 case WorkerRecord(worker=worker, inbox=commands):
-                    inbox = [[command.command, *command.args] for command in commands]
-                    self._insert("workers", worker, without="jobs", inbox=to_json(inbox))
+                    inbox = to_json([to_entry(command) for command in commands])
+                    self._insert("workers", to_columns(worker, without=["jobs"]), inbox=inbox)
                 case RequestRecord():
-                    self._insert("requests", record)
+                    self._insert("requests", to_columns(record))
                 case Lock():
-                    self._insert("locks", record)
+                    self._insert("locks", to_columns(record))
                 case Schedule():
-                    self._insert("schedules", record)
+                    self._insert("schedules", to_columns(record))
                 case LastIds():
                     self._last = record
                 case _:
@@ -340,21 +355,12 @@ class _RecordWriter:
     def _write_job(self, job: Job) -> None:
         inactive = job.state == JobState.INACTIVE
         result = to_json(job.result) if job.has_result else None
-        stage = "delayed" if inactive else None
-        self._insert("jobs", job, without="children time", result=result, stage=stage)
+        columns = to_columns(job, without=["children", "result", "time"])
+        self._insert("jobs", columns, result=result, stage="delayed" if inactive else None)
         depend(self._txn, job.id, job.parents)
         if inactive:
             self._unstaged.append(job.id)
 
-    def _insert(
-        self,
-        table: str,
-        record: Job | Worker | RequestRecord | Lock | Schedule,
-        *,
-        without: str = "",
-        **more: Any,
-    ) -> None:
-        names = [name for name in record.__slots__ if name not in without.split()]
-        columns = {name: to_column(name, getattr(record, name)) for name in names}
-        self._txn.insert(table, **(columns | more))
+    def _insert(self, table: str, columns: Mapping[str, Any], **more: Any) -> None:
+        self._txn.insert(table, **columns, **more)
         self.written[table] += 1

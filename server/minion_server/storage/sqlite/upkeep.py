@@ -8,14 +8,10 @@ from functools import partial
 from typing import Any
 
 import orjson
+from minion_wire.failure import JOB_STUCK, WORKER_WENT_AWAY
 
 from minion_server.domain.job import REQUEST_ID_LIFETIME, Outcome
-from minion_server.domain.maintenance import (
-    FOREGROUND_QUEUE,
-    JOB_STUCK,
-    WORKER_WENT_AWAY,
-    RepairReport,
-)
+from minion_server.domain.maintenance import FOREGROUND_QUEUE, RepairReport
 from minion_server.domain.policy import Retention
 from minion_server.domain.worker import is_missing
 from minion_server.storage.repairs import MAX_REPAIRED, take_steps

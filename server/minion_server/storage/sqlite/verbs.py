@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import apsw
 
@@ -17,8 +17,9 @@ from minion_server.domain.errors import Unavailable
 from minion_server.domain.policy import Policy
 from minion_server.storage.sqlite.connection import connect_reader
 from minion_server.storage.sqlite.failures import CLOSED, translated
-from minion_server.storage.sqlite.writer import Clock, Operation, Writer
+from minion_server.storage.sqlite.writer import Clock, Operation, Row, Writer
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -40,16 +41,24 @@ class Verbs:
     def uptime(self) -> timedelta:
         return timedelta(seconds=time.monotonic() - self._opened)
 
-    async def _write(self, operation: Operation[T]) -> T:
+    def _write(self, operation: Operation[T]) -> Awaitable[T]:
         """Run an operation in a transaction (see `Writer.run`)."""
-        return await self._writer.run(operation)
+        return self._writer.run(operation)
 
-    def _look_up(self, query: Callable[[apsw.Connection], T]) -> T:
-        """Run a query that takes microseconds, here and now."""
-        with translated():
-            return query(self._reader)
+    def _look_up(self, sql: str, *bindings: Any) -> Row | None:
+        """Return the first row of a query that takes microseconds, here and now."""
+        try:
+            return self._reader.execute(sql, bindings).fetchone()
+        except apsw.Error:
+            with translated():
+                raise
 
-    async def _scan(self, query: Callable[[apsw.Connection], T]) -> T:
+    async def _scan(
+        self,
+        query: Callable[Concatenate[apsw.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         """Run a query that may take long, on a thread."""
 
         def run() -> T:
@@ -57,7 +66,7 @@ class Verbs:
                 connection = getattr(self._scanners, "connection", None)
                 if connection is None:
                     connection = self._scanners.connection = connect_reader(self._path)
-                return query(connection)
+                return query(connection, *args, **kwargs)
 
         if self._closed:
             raise Unavailable(CLOSED)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import orjson
 
 from minion_server.domain import limits
-from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter, WorkerPage
-from minion_server.storage.inbox import read_inbox
+from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
+from minion_server.storage.inbox import read_inbox, to_entry
 from minion_server.storage.sqlite.lists import Listing
 from minion_server.storage.sqlite.rows import WORKER, to_json
 from minion_server.storage.sqlite.verbs import Verbs
@@ -51,15 +51,11 @@ class Workers(Verbs):
     ) -> WorkerPage:
         listing = Listing("workers", WORKER, id=worker_filter.ids)
         listing.add_below(worker_filter.before)
-        total, page = await self._scan(
-            lambda connection: listing.page(connection, limit, offset, below)
-        )
-        return WorkerPage(workers=[Worker(**fields) for fields in page], total=total)
+        total, workers = await self._scan(listing.page, limit, offset, below)
+        return WorkerPage(workers=workers, total=total)
 
     async def broadcast(self, command: Command, worker_ids: Sequence[int]) -> bool:
-        # As Perl Minion keeps it: the name, then the arguments.
-        entry = to_json([command.command, *command.args])
-        ids = to_json(list(worker_ids))
+        entry, ids = to_json(to_entry(command)), to_json(list(worker_ids))
 
         def broadcast(txn: Transaction) -> bool:
             reached = {

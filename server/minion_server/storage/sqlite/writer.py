@@ -1,7 +1,7 @@
-"""The group-committing writer: one thread, one connection, one commit for all that wait.
+"""The writer: one thread, one connection, and one commit for all operations that wait.
 
-All operations that were queued during one commit share the next, and with it the cost of reaching
-the disk. Threads hand over once a commit, not once an operation.
+The operations queued during one commit share the next, and so the cost of reaching the disk.
+Threads hand over once per commit, not once per operation.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ MAX_WAITING = 100_000
 
 @dataclass(slots=True, kw_only=True)
 class Transaction:
-    """What an operation works with.
+    """A transaction, as operations use it.
 
     Attributes:
         connection: The writing connection, within a transaction.
@@ -79,7 +79,7 @@ class Transaction:
 
 Operation = Callable[[Transaction], T]
 """Runs on the writer's thread; run again if another one in its commit fails."""
-_Job = tuple[Operation[Any], "asyncio.Future[Any]"]
+_Item = tuple[Operation[Any], "asyncio.Future[Any]"]
 _Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
 
@@ -90,7 +90,7 @@ class Writer:
         self._connection = connection
         self._clock = clock
         self._listener = listener
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[_Item | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
         self._waiting = 0
         self._closed = False
@@ -115,7 +115,7 @@ class Writer:
         return await future
 
     async def close(self) -> None:
-        """Run what waits, then end the thread and close the connection."""
+        """Run the operations that wait, then end the thread and close the connection."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
@@ -129,7 +129,7 @@ class Writer:
                 self._commit(batch)
         self._connection.close()
 
-    def _take(self) -> tuple[list[_Job], bool]:
+    def _take(self) -> tuple[list[_Item], bool]:
         first = self._queue.get()
         if first is None:
             return [], False
@@ -144,7 +144,7 @@ class Writer:
             pass
         return batch, True
 
-    def _commit(self, batch: list[_Job]) -> None:
+    def _commit(self, batch: list[_Item]) -> None:
         parts = deque([batch])
         while parts:
             part = parts.popleft()
@@ -160,7 +160,7 @@ class Writer:
             else:
                 self._deliver(results, changes)
 
-    def _transact(self, batch: list[_Job], results: list[_Result]) -> Changes:
+    def _transact(self, batch: list[_Item], results: list[_Result]) -> Changes:
         """Run operations in a transaction; `results` has those that ran before one raised."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
@@ -196,7 +196,7 @@ class Writer:
                 future.set_exception(error)
 
 
-def _parted(batch: list[_Job], failed: int) -> list[list[_Job]]:
+def _parted(batch: list[_Item], failed: int) -> list[list[_Item]]:
     """Return the parts of a batch to run again after one operation, or the commit, failed."""
     if failed == len(batch):
         return [[job] for job in batch]

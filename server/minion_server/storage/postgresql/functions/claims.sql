@@ -142,7 +142,7 @@ BEGIN
   RETURN p_answer || jsonb_build_object('taken', to_jsonb(taken));
 END $$;
 
--- Returns {"jobs": [...]} in the order of claims, and `locked`; {"unknown": true} if there is no such worker.
+-- Returns {"jobs": [[see CLAIMED in claims.py]]} in the order of claims, and `locked`; {"unknown": true} if there is no such worker.
 CREATE OR REPLACE FUNCTION minion_server_claim(
   p_lane TEXT, p_token BIGINT, p_worker BIGINT, p_queues TEXT[], p_tasks TEXT[], p_floor INT, p_job BIGINT, p_most INT
 ) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT
@@ -167,12 +167,11 @@ BEGIN
     PERFORM minion_server_remember(p_lane, p_token, answer);
   END IF;
   RETURN (answer - 'taken') || jsonb_build_object('jobs', (
-    SELECT coalesce(jsonb_agg(to_jsonb(c)), '[]') FROM (
-      SELECT j.id, j.task, j.args, j.retries, j.attempts, j.priority, j.queue, j.notes FROM minion_jobs AS j
-      WHERE j.id = ANY (ARRAY (SELECT jsonb_array_elements_text(answer -> 'taken')::BIGINT))
-        AND j.state::TEXT = 'active' AND j.worker = p_worker
-      ORDER BY j.priority DESC, j.id
-    ) AS c));
+    SELECT coalesce(jsonb_agg(jsonb_build_array(j.id, j.task, j.args, j.retries, j.attempts, j.priority, j.queue, j.notes)
+      ORDER BY j.priority DESC, j.id), '[]')
+    FROM minion_jobs AS j
+    WHERE j.id = ANY (ARRAY (SELECT jsonb_array_elements_text(answer -> 'taken')::BIGINT))
+      AND j.state::TEXT = 'active' AND j.worker = p_worker));
 END $$;
 
 -- Returns {"accepted": [place in the call, from 1], "again": [jobs that are tried again]}.

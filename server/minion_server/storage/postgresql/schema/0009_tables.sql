@@ -7,10 +7,10 @@ ALTER TABLE minion_server_schema ADD COLUMN IF NOT EXISTS functions TEXT NOT NUL
 
 -- An inactive job is *plain* if it has neither parents nor a time to expire at, and was never to wait: that is
 --   delayed <= created AND parents = '{}' AND expires IS NULL
--- which its row alone tells, and which does not change with time. An index finds those in the order of claims, at the
--- cost of one entry a job. Every other inactive job has a row in minion_server_waiting, which says what it waits for:
+-- which is seen from its row alone, and does not change with time. An index finds those in the order of claims, at the
+-- cost of one entry a job. Every other inactive job has a row in minion_server_waiting, whose stage is what it waits for:
 --   delayed    for its time
---   undecided  for somebody to look at its parents
+--   undecided  for a look at its parents
 --   blocked    for parents; `blocker` is one of those that block
 --   ready      for a worker
 --   expired    for removal

@@ -1,25 +1,29 @@
-"""`/openapi.json` and `/docs`: the API's description, and Swagger UI, which shows it offline."""
+"""What is not transcoded: health, the API's description, and Swagger UI, which shows it offline."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
+from grpc.aio import AioRpcError
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from openapi_ui_bundles import swagger_ui
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from minion_rest_bridge.comments import load_comments
-from minion_rest_bridge.compression import Compressed
-from minion_rest_bridge.json_out import CONTENT_TYPE, dumps
-from minion_rest_bridge.openapi import describe
+from minion_rest_bridge.json_text import dumps
+from minion_rest_bridge.middleware import Compressed, GetOnly
+from minion_rest_bridge.openapi import describe, load_comments
 from minion_rest_bridge.request import prefix_of
-from minion_rest_bridge.routing import GetOnly
+from minion_rest_bridge.responses import CONTENT_TYPE, send_json
 
+HEALTH_SECONDS: Final = 5.0
 STATIC: Final = Path(__file__).parent / "static"
 PAGE_HEADERS: Final = {
     # Swagger UI styles its elements inline and draws icons from data.
@@ -28,12 +32,10 @@ PAGE_HEADERS: Final = {
 }
 
 
-def docs_routes(services: Sequence[ServiceDescriptor]) -> list[BaseRoute]:
-    """Return the routes that show the API.
-
-    Args:
-        services: What is described.
-    """
+def page_routes(
+    channel: grpc.aio.Channel, services: Sequence[ServiceDescriptor]
+) -> list[BaseRoute]:
+    """Return the routes of health, and of what shows the API of the services."""
     description = describe(services, load_comments())
 
     async def show_description(scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,6 +46,7 @@ def docs_routes(services: Sequence[ServiceDescriptor]) -> list[BaseRoute]:
 
     page = HTMLResponse((STATIC / "docs.html").read_bytes(), headers=PAGE_HEADERS)
     return [
+        Route("/healthz", GetOnly(Health(channel))),
         Route("/", GetOnly(_lead_to_docs)),
         Route("/openapi.json", GetOnly(Compressed(show_description))),
         Route("/docs", GetOnly(page)),
@@ -54,5 +57,23 @@ def docs_routes(services: Sequence[ServiceDescriptor]) -> list[BaseRoute]:
 
 async def _lead_to_docs(scope: Scope, receive: Receive, send: Send) -> None:
     prefix = prefix_of(scope)
-    # Relative to where the client is, which may be under a prefix that nobody tells of.
+    # Relative to where the client is, which may be under a prefix that is not known here.
     await RedirectResponse(f"{prefix}/docs" if prefix else "docs")(scope, receive, send)
+
+
+class Health:
+    """An ASGI application that asks `grpc.health.v1.Health`."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        stub: Any = health_pb2_grpc.HealthStub(channel)
+        self._check = stub.Check
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        try:
+            response = await self._check(health_pb2.HealthCheckRequest(), timeout=HEALTH_SECONDS)
+            serving = response.status == health_pb2.HealthCheckResponse.SERVING
+        except AioRpcError:
+            serving = False
+        status = HTTPStatus.OK if serving else HTTPStatus.SERVICE_UNAVAILABLE
+        await send_json(send, dumps({"status": "SERVING" if serving else "NOT_SERVING"}), status)

@@ -33,7 +33,7 @@ CREATE TABLE jobs (
   CHECK ((stage IS 'blocked') = (blocker IS NOT NULL))
 ) STRICT;
 
--- What a claim reads, in its order, by queue and task: jobs that nobody here can perform are never passed over.
+-- What a claim reads, in its order, by queue and task: jobs of other tasks are never read.
 CREATE INDEX jobs_ready ON jobs (queue, task, priority DESC, id) WHERE stage = 'ready';
 -- When delayed jobs become due; how long the others have been.
 CREATE INDEX jobs_due ON jobs (stage, delayed) WHERE stage IS NOT NULL;
