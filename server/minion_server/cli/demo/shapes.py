@@ -18,28 +18,8 @@ def _is_time(value: Any) -> bool:
     return isinstance(value, str) and value.isdecimal()
 
 
-def _is_time_or_null(value: Any) -> bool:
-    return value is None or _is_time(value)
-
-
-def _is_int_or_null(value: Any) -> bool:
-    return value is None or _is_int(value)
-
-
-def _is_text_or_null(value: Any) -> bool:
-    return value is None or isinstance(value, str)
-
-
 def _is_ids(value: Any) -> bool:
     return isinstance(value, list) and all(_is_int(item) for item in value)
-
-
-def _is_anything(_value: Any) -> bool:
-    return True
-
-
-def _is_state(value: Any) -> bool:
-    return value in STATES
 
 
 def _is_flag(value: Any) -> bool:
@@ -50,10 +30,14 @@ def _is(kind: type) -> Check:
     return lambda value: isinstance(value, kind)
 
 
+def _or_null(check: Check) -> Check:
+    return lambda value: value is None or check(value)
+
+
 STATUS: Mapping[str, Check] = {
-    "state": _is_state,
+    "state": STATES.__contains__,
     "task": _is(str),
-    "error": _is_text_or_null,
+    "error": _or_null(_is(str)),
     "notes": _is(dict),
 }
 
@@ -63,22 +47,22 @@ DETAIL: Mapping[str, Check] = {
     "children": _is_ids,
     "created": _is_time,
     "delayed": _is_time,
-    "expires": _is_time_or_null,
-    "finished": _is_time_or_null,
+    "expires": _or_null(_is_time),
+    "finished": _or_null(_is_time),
     "id": _is_int,
     "lax": _is_flag,
     "notes": _is(dict),
     "parents": _is_ids,
     "priority": _is_int,
     "queue": _is(str),
-    "result": _is_anything,
-    "retried": _is_time_or_null,
+    "result": lambda _value: True,
+    "retried": _or_null(_is_time),
     "retries": _is_int,
-    "started": _is_time_or_null,
-    "state": _is_state,
+    "started": _or_null(_is_time),
+    "state": STATES.__contains__,
     "task": _is(str),
     "time": _is_time,
-    "worker": _is_int_or_null,
+    "worker": _or_null(_is_int),
 }
 
 QUEUED: Mapping[str, Check] = {
@@ -89,7 +73,7 @@ QUEUED: Mapping[str, Check] = {
 
 
 def find_deviation(answer: Any, shape: Mapping[str, Check]) -> str | None:
-    """Tell how an answer deviates from its shape; None if it does not.
+    """Return how a response deviates from its shape; None if it does not.
 
     The keys have to be the same, in the same order.
     """
