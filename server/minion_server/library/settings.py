@@ -42,11 +42,21 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The directory of the archives, that of `page_thumbnails`, and what is accepted."""
+    """How a library is kept.
+
+    Attributes:
+        directory: Of the archives.
+        thumbnails: Directory of the thumbnails, for tasks that are given none.
+        limits: The largest archive that is accepted.
+        plugins: Namespaces of the metadata plugins that run for each new archive.
+        cache_bytes: Bytes that the cache of pages may take.
+    """
 
     directory: Path
     thumbnails: Path
     limits: Limits
+    plugins: tuple[str, ...] = ("comicinfo",)
+    cache_bytes: int = 2**30
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -66,6 +76,8 @@ class Settings:
 
         return cls(
             directory=directory,
+            plugins=_read(environment, "MINION_LIBRARY_PLUGINS", _words, ("comicinfo",)),
+            cache_bytes=_read(environment, "MINION_LIBRARY_CACHE_BYTES", parse_size, 2**30),
             thumbnails=thumbnails.absolute() if thumbnails else directory / HIDDEN / "thumbs",
             limits=Limits(
                 entries=limit("ENTRIES", _count, default.entries),
@@ -75,6 +87,10 @@ class Settings:
                 pixels=limit("PIXELS", _count, default.pixels),
             ),
         )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
 
 
 def _library_directory(environment: Mapping[str, str]) -> Path:
