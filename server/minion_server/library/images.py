@@ -102,11 +102,11 @@ def draw(content: bytes, style: Style, *, pixels: int) -> bytes:
         raise PageError(f"the image cannot be read: {reason(error)}") from error
 
 
-def thumbhash(content: bytes) -> str | None:
+def thumbhash(content: bytes) -> str:
     """Return the perceptual hash of a JPEG file that `draw` made, as 32 hex digits.
 
     Whether each of 8 x 8 gray pixels is brighter than its right and its lower neighbour: 128 bits,
-    of which few differ between an image and a smaller or recompressed one. None for a blank image.
+    of which few differ between an image and a smaller or recompressed one. "" for a blank image.
     """
     from PIL import Image  # noqa: PLC0415 - see the module
 
@@ -119,7 +119,7 @@ def thumbhash(content: bytes) -> str | None:
             for column in range(_HASH_SIDE):
                 place = row * side + column
                 bits = bits << 1 | (gray[place] > gray[place + step])
-    return f"{bits:032x}" if bits else None
+    return f"{bits:032x}" if bits else ""
 
 
 def _draw(image: Image.Image, style: Style, pixels: int) -> bytes:

@@ -54,7 +54,8 @@ class Entry:
         size: Bytes of the file.
         tags: Such as `artist:name`, sorted.
         added: Unix time in seconds.
-        thumbhash: Perceptual hash of the cover, 32 hex digits; None until the cover was drawn.
+        thumbhash: Perceptual hash of the cover, 32 hex digits, or "" if it is blank; None until the
+            cover was drawn.
     """
 
     id: str
@@ -200,7 +201,7 @@ class Index:
         with accessing("the library cannot be written"), self.database.locked():
             self._forget(entry.id for entry in self.rows() if not self._has_file(entry))
 
-    def set_thumbhash(self, archive_id: str, thumbhash: str | None) -> None:
+    def set_thumbhash(self, archive_id: str, thumbhash: str) -> None:
         """Note the perceptual hash of an archive's cover."""
         with self.database.writing() as database:
             database.execute(

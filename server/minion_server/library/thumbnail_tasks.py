@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from minion_client import Job, task
 
 from minion_server.library import arguments, images, thumbnails
 from minion_server.library.cache import PageCache
-from minion_server.library.errors import LibraryError
+from minion_server.library.errors import LibraryError, PageError
 from minion_server.library.index import Entry, Index
 from minion_server.library.metadata import MetadataStore, Tank
 from minion_server.library.progress import Progress
@@ -143,8 +144,8 @@ def regen_all_thumbnails(job: Job, thumbdir: object, force: object = 0) -> dict[
     errors: list[str] = []
 
     def draw(entry: Entry) -> str | None:
-        is_drawn = entry.thumbhash and thumbnails.cover_path(directory, entry.id).exists()
-        if is_drawn and not is_forced:
+        exists = thumbnails.cover_path(directory, entry.id).exists()
+        if exists and entry.thumbhash is not None and not is_forced:
             return None
         try:
             thumbnails.draw_cover(settings, directory, entry.id)
@@ -194,7 +195,9 @@ def warm_cache(job: Job, count: object = 10) -> dict[str, Any]:
     for done, entry in enumerate(reversed(entries), start=1):
         try:
             if not thumbnails.cover_path(settings.thumbnails, entry.id).exists():
-                thumbnails.draw_cover(settings, settings.thumbnails, entry.id)
+                # The first page is drawn below as well, where its error is reported.
+                with suppress(PageError):
+                    thumbnails.draw_cover(settings, settings.thumbnails, entry.id)
             for page, _, error in cache.warm(entry):
                 job.check()
                 if error is not None:
