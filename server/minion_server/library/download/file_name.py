@@ -13,7 +13,7 @@ LONGEST: Final = 255 - len(".upload")
 """Bytes of a name in UTF-8: LANraragi adds this suffix to files that it takes in."""
 
 _FALLBACK: Final = "download"
-_PARAMETER: Final = re.compile(rb';\s*([^\s=;"]+)\s*=\s*("(?:\\.|[^"\\])*"|[^;"]*)', re.DOTALL)
+_PARAMETER: Final = re.compile(rb';\s*([^\s=;"]+)\s*=\s*(?:"((?:\\.|[^"\\])*)"|([^;]*))', re.DOTALL)
 _EXTENDED: Final = re.compile(rb"(?i)(utf-8|iso-8859-1)'[^']*'(.*)", re.DOTALL)
 _FORBIDDEN: Final = frozenset('\\/:"*?<>|')
 _CONTROLS: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
@@ -55,13 +55,14 @@ def disposition_name(header: bytes) -> str | None:
     """
     plain: str | None = None
     for match in _PARAMETER.finditer(b";" + header):
-        parameter, value = match[1].lower(), match[2].strip()
-        if parameter == b"filename*" and (extended := _EXTENDED.fullmatch(value.strip(b'"'))):
+        parameter, quoted, token = match[1].lower(), match[2], match[3]
+        value = token.strip(b' \t"') if quoted is None else quoted
+        if parameter == b"filename*" and (extended := _EXTENDED.fullmatch(value)):
             charset = extended[1].decode()
             return unquote_to_bytes(extended[2]).decode(charset, "replace")
         if parameter == b"filename" and plain is None:
-            if value.startswith(b'"'):
-                value = re.sub(rb"\\(.)", rb"\1", value[1:-1], flags=re.DOTALL)
+            if quoted is not None:
+                value = re.sub(rb"\\(.)", rb"\1", value, flags=re.DOTALL)
             try:
                 plain = value.decode()
             except UnicodeDecodeError:

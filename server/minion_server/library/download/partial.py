@@ -118,9 +118,7 @@ class Partial:
 
     def _stored_state(self) -> State | None:
         try:
-            stored = json.loads((self._directory / _STATE).read_text())
-            state = State(**stored)
-            return state if state.total is None or state.total > 0 else None
+            return State(**json.loads((self._directory / _STATE).read_text()))
         except (OSError, ValueError, TypeError):
             return None
 
