@@ -3,154 +3,30 @@
 from __future__ import annotations
 
 import gzip
-import io
 import logging
-import multiprocessing
-import random
 import socket
-import ssl
-import threading
-import time
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from email.utils import formatdate
-from ipaddress import ip_address
-from pathlib import Path
-from typing import Any
 
 import pytest
-from client.test_tls import CERTIFICATE, KEY
-from minion_server.library.download import fetch
-from minion_server.library.download.network import Address, Network
-from minion_server.library.errors import DownloadError, LibraryError, RefusedError
+from library.downloads import (
+    ARCHIVE,
+    HALF,
+    SETTINGS,
+    WHOLE,
+    Client,
+    Serve,
+    answers,
+    failed,
+    good,
+    refused,
+)
+from minion_server.library.errors import RefusedError
 from minion_server.library.settings import DownloadSettings
-from support.tls import TlsProxy
-from support.web_server import Request, WebServer, head, reset
+from support.web_server import Request, head
 
 pytestmark = pytest.mark.program
-
-ETAG = '"version 1"'
-SETTINGS = DownloadSettings(total_seconds=30, idle_seconds=10)
-
-
-def _archive(seed: int = 0, size: int = 300_000) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("1.jpg", random.Random(seed).randbytes(size))
-    return out.getvalue()
-
-
-ARCHIVE = _archive()
-HALF = len(ARCHIVE) // 2
-
-
-@dataclass(slots=True, kw_only=True)
-class Client:
-    """Downloads, with loopback allowed, without waiting."""
-
-    folder: Path
-    settings: DownloadSettings = SETTINGS
-    is_allowed: Callable[[Address], bool] = lambda address: address.is_loopback
-    options: dict[str, Any] = field(default_factory=dict)
-    waits: list[float] = field(default_factory=list)
-    progress: list[tuple[int, int | None]] = field(default_factory=list)
-
-    def __call__(
-        self, url: object, *, headers: Mapping[str, str] | None = None
-    ) -> tuple[str, bytes]:
-        """Return the name and the content of a file."""
-        network = Network(
-            is_allowed=self.is_allowed,
-            **{"sleep": self.waits.append, "random": lambda: 0.0} | self.options,
-        )
-        with fetch(
-            url,
-            self.folder,
-            self.settings,
-            headers=headers,
-            network=network,
-            progress=lambda *state: self.progress.append(state),
-        ) as download:
-            assert self.folder in download.path.parents
-            return download.path.name, download.path.read_bytes()
-
-    def kept(self) -> list[int]:
-        """Return the sizes of partial files."""
-        return [path.stat().st_size for path in self.folder.glob("*/part")]
-
-
-@pytest.fixture
-def client(tmp_path: Path) -> Client:
-    return Client(folder=tmp_path / "downloads")
-
-
-Serve = Callable[[Callable[[Request, socket.socket], None]], WebServer]
-
-
-@pytest.fixture
-def serve() -> Iterator[Serve]:
-    servers: list[WebServer] = []
-
-    def start(function: Callable[[Request, socket.socket], None]) -> WebServer:
-        server = WebServer(function).__enter__()
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        server.__exit__(None, None, None)
-
-
-def good(request: Request, connection: socket.socket) -> None:
-    """Serve the archive as well as can be."""
-    start = request.start
-    if start and request.headers.get("if-range") == ETAG:
-        lines = head(
-            206,
-            Content_Range=f"bytes {start}-{len(ARCHIVE) - 1}/{len(ARCHIVE)}",
-            Content_Length=len(ARCHIVE) - start,
-            ETag=ETAG,
-        )
-        connection.sendall(lines + ARCHIVE[start:])
-    else:
-        connection.sendall(head(200, Content_Length=len(ARCHIVE), ETag=ETAG) + ARCHIVE)
-
-
-def answers(*parts: bytes) -> Callable[[Request, socket.socket], None]:
-    """Return a function that sends the first part to the first request, and so on."""
-
-    def function(request: Request, connection: socket.socket) -> None:
-        connection.sendall(parts[min(request.number, len(parts) - 1)])
-
-    return function
-
-
-def broken(number: int = 0, **headers: object) -> Callable[[Request, socket.socket], None]:
-    """Return a function that breaks the connection in the middle of the first answers."""
-
-    def function(request: Request, connection: socket.socket) -> None:
-        if request.number > number:
-            good(request, connection)
-            return
-        sent = head(200, Content_Length=len(ARCHIVE), **{"ETag": ETAG} | headers) + ARCHIVE[:HALF]
-        connection.sendall(sent)
-
-    return function
-
-
-def refused(client: Client, url: object) -> str:
-    """Return the text of a refusal; nothing is left then."""
-    with pytest.raises(RefusedError) as caught:
-        client(url)
-    assert client.kept() == []
-    return str(caught.value)
-
-
-def failed(client: Client, url: object) -> str:
-    with pytest.raises(DownloadError) as caught:
-        client(url)
-    return str(caught.value)
 
 
 def test_file_is_downloaded_and_removed_after_use(client: Client, serve: Serve) -> None:
@@ -241,126 +117,6 @@ def test_proxies_of_the_environment_are_not_used(
     assert proxy.requests == []
 
 
-# Addresses
-
-
-@pytest.mark.parametrize(
-    "host", ["127.0.0.1", "localhost", "127.1", "0x7f000001", "2130706433", "[::1]", "0.0.0.0"]
-)
-def test_private_hosts_are_refused(client: Client, serve: Serve, host: str) -> None:
-    server = serve(good)
-    with (
-        pytest.raises(RefusedError, match="not at a public address"),
-        fetch(server.url(host=host), client.folder, SETTINGS),
-    ):
-        pass
-    assert server.requests == []
-
-
-def test_private_hosts_are_allowed_by_the_setting(client: Client, serve: Serve) -> None:
-    settings = replace(SETTINGS, allow_private=True)
-    with fetch(serve(good).url(host="localhost"), client.folder, settings) as download:
-        assert download.path.read_bytes() == ARCHIVE
-        assert download.url.startswith("http://localhost:")
-
-
-def test_redirect_to_a_private_address_is_refused(client: Client, serve: Serve) -> None:
-    inside = serve(good)
-    outside = serve(answers(head(302, Location=inside.url(host="inside.example"))))
-    asked: list[str] = []
-
-    def resolve(host: str, port: int) -> list[str]:
-        asked.append(host)
-        return ["127.0.0.1" if host == "outside.example" else "127.0.0.2"]
-
-    client.is_allowed = lambda address: address == ip_address("127.0.0.1")
-    client.options["resolve"] = resolve
-    assert "inside.example is not at a public" in refused(
-        client, outside.url(host="outside.example")
-    )
-    assert asked == ["outside.example", "inside.example"]
-    assert inside.requests == []
-
-
-def test_host_is_resolved_once_and_connected_to_where_it_was(client: Client, serve: Serve) -> None:
-    server = serve(good)
-    # The second time it would be one that is not allowed.
-    results = iter([["127.0.0.1"], ["10.0.0.1"]])
-    client.options["resolve"] = lambda *_: next(results)
-    assert client(server.url(host="rebinding.example"))[1] == ARCHIVE
-    assert next(results) == ["10.0.0.1"]
-
-
-def test_one_private_address_among_public_ones_is_refused(client: Client, serve: Serve) -> None:
-    server = serve(good)
-    for addresses in (["127.0.0.1", "10.0.0.1"], ["::ffff:10.0.0.1", "127.0.0.1"]):
-        client.options["resolve"] = lambda *_, found=addresses: found
-        assert "not at a public address" in refused(client, server.url(host="mixed.example"))
-    assert server.requests == []
-
-
-def test_next_address_is_tried(client: Client, serve: Serve) -> None:
-    server = serve(good)
-    client.options["resolve"] = lambda *_: ["127.0.0.9", "127.0.0.1"]
-    assert client(server.url(host="two.example"))[1] == ARCHIVE
-
-
-def test_hosts_without_address_or_server(client: Client, serve: Serve) -> None:
-    def unknown(host: str, port: int) -> list[str]:
-        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
-
-    client.options["resolve"] = unknown
-    assert failed(client, "http://nowhere.example/a.zip") == (
-        "cannot download http://nowhere.example/a.zip in 5 attempts:"
-        " cannot resolve nowhere.example: Name or service not known"
-    )
-    client.options["resolve"] = lambda *_: []
-    assert "no addresses" in failed(client, "http://nowhere.example/a.zip")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    client.options.clear()
-    assert "Connection refused" in failed(client, f"http://127.0.0.1:{port}/")
-
-
-def test_resolver_that_hangs_is_timed_out(client: Client) -> None:
-    done = threading.Event()
-
-    def hang(host: str, port: int) -> list[str]:
-        done.wait(20)
-        return []
-
-    client.options["resolve"] = hang
-    client.settings = replace(SETTINGS, total_seconds=0.2)
-    try:
-        assert "cannot resolve slow.example: timed out" in failed(client, "http://slow.example/")
-    finally:
-        done.set()
-
-
-# Redirects
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_redirects_are_followed(client: Client, serve: Serve, status: int) -> None:
-    def function(request: Request, connection: socket.socket) -> None:
-        if request.target == "/x/5":
-            good(request, connection)
-        else:
-            connection.sendall(head(status, Location=int(request.target[-1]) + 1))
-
-    assert client(serve(function).url("/x/0")) == ("5.zip", ARCHIVE)
-
-
-def test_redirects_end(client: Client, serve: Serve) -> None:
-    circle = serve(answers(head(302, Location="/b.zip")))
-    assert refused(client, circle.url()) == "The URL redirects more than 5 times."
-    assert len(circle.requests) == 6
-    assert "redirects to nowhere" in refused(client, serve(answers(head(302))).url())
-    for location in ("file:///etc/passwd", "ftp://127.0.0.1/", "http://127.0.0.1:99999/"):
-        text = refused(client, serve(answers(head(302, Location=location))).url())
-        assert text.startswith("The redirect is refused. The URL")
-
-
 # Statuses
 
 
@@ -373,9 +129,7 @@ def test_other_statuses_are_final(client: Client, serve: Serve, status: int) -> 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
 def test_temporary_statuses_are_retried(client: Client, serve: Serve, status: int) -> None:
-    server = serve(
-        lambda *more: good(*more) if more[0].number == 2 else more[1].sendall(head(status))
-    )
+    server = serve(answers(head(status), head(status), WHOLE))
     assert client(server.url())[1] == ARCHIVE
     assert client.waits == [1.0, 2.0]
     text = failed(client, serve(answers(head(status))).url())
@@ -394,14 +148,7 @@ def test_server_may_ask_to_wait(client: Client, serve: Serve) -> None:
         "-5": 1.0,
     }.items():
         client.waits.clear()
-        server = serve(
-            lambda request, connection, value=value: (
-                good(request, connection)
-                if request.number
-                else connection.sendall(head(503, Retry_After=value))
-            )
-        )
-        assert client(server.url())[1] == ARCHIVE
+        assert client(serve(answers(head(503, Retry_After=value), WHOLE)).url())[1] == ARCHIVE
         assert client.waits == [wait]
 
 
@@ -474,10 +221,9 @@ def test_longer_body_than_declared_is_refused(client: Client, serve: Serve) -> N
 def test_server_that_keeps_the_connection_is_not_waited_for(client: Client, serve: Serve) -> None:
     def kept(request: Request, connection: socket.socket) -> None:
         good(request, connection)
-        servers[0].stopping.wait(20)
+        request.stopping.wait(20)
 
-    servers = [serve(kept)]
-    assert client(servers[0].url())[1] == ARCHIVE
+    assert client(serve(kept).url())[1] == ARCHIVE
 
 
 @pytest.mark.parametrize(
@@ -513,12 +259,12 @@ def test_headers_are_limited(client: Client, serve: Serve) -> None:
 # Time
 
 
-def drip(server_of: list[WebServer], before: bytes) -> Callable[[Request, socket.socket], None]:
+def drip(before: bytes) -> Callable[[Request, socket.socket], None]:
     """Return a function that sends a byte each hundredth of a second."""
 
     def function(request: Request, connection: socket.socket) -> None:
         connection.sendall(before)
-        while not server_of[0].stopping.wait(0.01):
+        while not request.stopping.wait(0.01):
             connection.sendall(b"x")
 
     return function
@@ -527,30 +273,23 @@ def drip(server_of: list[WebServer], before: bytes) -> Callable[[Request, socket
 @pytest.mark.parametrize("before", [b"", b"HTTP/1.1 200 OK\r\nx: ", head(200) + ARCHIVE[:1000]])
 def test_trickling_server_is_idle(client: Client, serve: Serve, before: bytes) -> None:
     client.settings = replace(SETTINGS, idle_seconds=0.2, attempts=2)
-    servers: list[WebServer] = []
-    servers.append(serve(drip(servers, before)))
-    text = failed(client, servers[0].url())
+    text = failed(client, serve(drip(before)).url())
     assert "in 2 attempts: the server is too slow: it sent less than 64 KiB in 0.2 seconds" in text
 
 
-def test_silent_server_is_idle(client: Client, serve: Serve) -> None:
+@pytest.mark.parametrize("before", [b"", head(200) + ARCHIVE[:-1]])
+def test_silent_server_is_idle(client: Client, serve: Serve, before: bytes) -> None:
+    def silent(request: Request, connection: socket.socket) -> None:
+        connection.sendall(before)
+        request.stopping.wait(20)
+
     client.settings = replace(SETTINGS, idle_seconds=0.2, attempts=1)
-    servers: list[WebServer] = []
-    for before in (b"", head(200) + ARCHIVE[:-1]):
-        servers[:] = [serve(lambda *_: None)]
-        server = serve(
-            lambda _, connection, before=before: (
-                connection.sendall(before), servers[0].stopping.wait(1)
-            )
-        )  # fmt: skip
-        assert "too slow" in failed(client, server.url())
+    assert "too slow" in failed(client, serve(silent).url())
 
 
 def test_time_of_all_attempts_is_limited(client: Client, serve: Serve) -> None:
     client.settings = replace(SETTINGS, total_seconds=0.3)
-    servers: list[WebServer] = []
-    servers.append(serve(drip(servers, head(200) + ARCHIVE[:1000])))
-    text = failed(client, servers[0].url())
+    text = failed(client, serve(drip(head(200) + ARCHIVE[:1000])).url())
     assert "in 1 attempt: the download takes longer than 0.3 seconds" in text
 
 
@@ -562,236 +301,3 @@ def test_progress_is_reported_each_second(client: Client, serve: Serve) -> None:
     sizes = [size for size, _ in client.progress]
     assert sizes == sorted(sizes)
     assert len(sizes) < 12
-
-
-# Continuation
-
-
-def test_broken_connection_is_continued(client: Client, serve: Serve) -> None:
-    server = serve(broken())
-    assert client(server.url()) == ("a.zip", ARCHIVE)
-    second = server.requests[1]
-    assert second.headers["range"] == f"bytes={HALF}-"
-    assert second.headers["if-range"] == ETAG
-    assert client.waits == [1.0]
-
-
-def test_connection_that_is_reset_is_continued(client: Client, serve: Serve) -> None:
-    def function(request: Request, connection: socket.socket) -> None:
-        broken()(request, connection)
-        if not request.number:
-            reset(connection)
-
-    assert client(serve(function).url())[1] == ARCHIVE
-
-
-def test_date_continues_too(client: Client, serve: Serve) -> None:
-    date = formatdate(1_700_000_000, usegmt=True)
-    server = serve(broken(ETag='W/"weak"', Last_Modified=date))
-    assert client(server.url())[1] == ARCHIVE
-    assert server.requests[1].headers["if-range"] == date
-
-
-def test_file_without_a_version_begins_anew(client: Client, serve: Serve) -> None:
-    for headers in ({"ETag": 'W/"weak"'}, {"ETag": ""}, {"ETag": '"\u20ac"'}):
-        server = serve(broken(**headers))
-        assert client(server.url())[1] == ARCHIVE
-        assert "range" not in server.requests[1].headers
-
-
-def test_server_that_ignores_ranges_begins_anew(client: Client, serve: Serve) -> None:
-    whole = head(200, Content_Length=len(ARCHIVE), ETag=ETAG)
-    server = serve(answers(whole + ARCHIVE[:HALF], whole + ARCHIVE))
-    assert client(server.url())[1] == ARCHIVE
-    assert server.requests[1].headers["range"] == f"bytes={HALF}-"
-
-
-def test_file_that_changes_midway_begins_anew(client: Client, serve: Serve) -> None:
-    other = _archive(1)
-    first = head(200, Content_Length=len(ARCHIVE), ETag=ETAG) + ARCHIVE[:HALF]
-    whole = head(200, Content_Length=len(other), ETag='"version 2"') + other
-    assert client(serve(answers(first, whole)).url())[1] == other
-    # A server that heeds Range but not If-Range.
-    rest = head(
-        206,
-        Content_Range=f"bytes {HALF}-{len(other) - 1}/{len(other)}",
-        Content_Length=len(other) - HALF,
-        ETag='"version 2"',
-    )
-    server = serve(answers(first, rest + other[HALF:], whole))
-    assert client(server.url())[1] == other
-    assert "range" not in server.requests[2].headers
-
-
-@pytest.mark.parametrize(
-    "content_range",
-    [
-        "",
-        f"bytes 0-{len(ARCHIVE) - 1}/{len(ARCHIVE)}",
-        f"bytes {HALF + 1}-{len(ARCHIVE) - 1}/{len(ARCHIVE)}",
-        f"bytes {HALF}-{len(ARCHIVE) - 1}/{len(ARCHIVE) + 1}",
-        f"bytes {HALF}-{len(ARCHIVE) - 1}/*",
-        "pages 1-2/3",
-    ],
-)
-def test_other_ranges_begin_anew(client: Client, serve: Serve, content_range: str) -> None:
-    whole = head(200, Content_Length=len(ARCHIVE), ETag=ETAG)
-    odd = head(206, Content_Range=content_range, ETag=ETAG) + ARCHIVE[HALF:]
-    server = serve(answers(whole + ARCHIVE[:HALF], odd, whole + ARCHIVE))
-    assert client(server.url())[1] == ARCHIVE
-
-
-def test_range_that_is_too_short_is_continued(client: Client, serve: Serve) -> None:
-    def function(request: Request, connection: socket.socket) -> None:
-        if request.number != 1:
-            broken()(request, connection)
-            return
-        start = request.start
-        connection.sendall(
-            head(
-                206, Content_Range=f"bytes {start}-{start + 99}/{len(ARCHIVE)}", Content_Length=100
-            )
-            + ARCHIVE[start : start + 100]
-        )
-
-    assert client(serve(function).url())[1] == ARCHIVE
-
-
-def test_range_that_is_not_there_begins_anew(client: Client, serve: Serve) -> None:
-    whole = head(200, Content_Length=len(ARCHIVE), ETag=ETAG)
-    server = serve(answers(whole + ARCHIVE[:HALF], head(416), whole + ARCHIVE))
-    assert client(server.url())[1] == ARCHIVE
-    server = serve(answers(head(206, Content_Range="bytes 0-1/2") + b"PK"))
-    assert "another part" in failed(client, server.url())
-
-
-def test_server_that_always_breaks_is_given_up(client: Client, serve: Serve) -> None:
-    server = serve(broken(100))
-    assert "in 5 attempts: the connection broke" in failed(client, server.url())
-    assert len(server.requests) == 5
-    assert client.waits == [1.0, 2.0, 4.0, 8.0]
-    assert client.kept() == [HALF]
-
-
-def test_next_call_continues(client: Client, serve: Serve) -> None:
-    server = serve(broken(4, Content_Disposition="attachment; filename=named.zip"))
-    failed(client, server.url())
-    assert client(server.url()) == ("named.zip", ARCHIVE)
-    assert server.requests[5].headers["range"] == f"bytes={HALF}-"
-    assert client.kept() == []
-
-
-def test_next_call_begins_anew_without_its_state(client: Client, serve: Serve) -> None:
-    for damage in (b"", b"{}", b"null", b"[1]", b'{"x": 1}', b"\xff"):
-        server = serve(broken(4))
-        failed(client, server.url())
-        [state] = client.folder.glob("*/state.json")
-        state.write_bytes(damage)
-        assert client(server.url())[1] == ARCHIVE
-        assert "range" not in server.requests[5].headers
-
-
-def test_file_that_was_not_used_is_kept(client: Client, serve: Serve) -> None:
-    server = serve(good)
-    network = Network(is_allowed=client.is_allowed)
-    with (
-        pytest.raises(LibraryError, match="disk"),
-        fetch(server.url(), client.folder, SETTINGS, network=network),
-    ):
-        raise LibraryError("the disk is full")
-    assert client(server.url())[1] == ARCHIVE
-    # Only the last byte, to see whether the file is still the same.
-    assert server.requests[1].headers["range"] == f"bytes={len(ARCHIVE) - 1}-"
-
-
-def test_file_that_the_caller_refuses_is_removed(client: Client, serve: Serve) -> None:
-    network = Network(is_allowed=client.is_allowed)
-    with (
-        pytest.raises(RefusedError),
-        fetch(serve(good).url(), client.folder, SETTINGS, network=network),
-    ):
-        raise RefusedError("The archive is broken.")
-    assert client.kept() == []
-
-
-def _download_until_killed(url: str, folder: Path) -> None:
-    with fetch(url, folder, replace(SETTINGS, allow_private=True)):
-        pass
-
-
-def test_download_whose_process_is_killed_is_continued(client: Client, serve: Serve) -> None:
-    def function(request: Request, connection: socket.socket) -> None:
-        broken()(request, connection)
-        if not request.number:
-            # It waits for the rest now.
-            connection.recv(1)
-
-    server = serve(function)
-    process = multiprocessing.get_context("spawn").Process(
-        target=_download_until_killed, args=(server.url(), client.folder)
-    )
-    process.start()
-    try:
-        deadline = time.monotonic() + 20
-        # All but what the file object buffers.
-        while not any(size > HALF - 65_536 for size in client.kept()):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-        with pytest.raises(DownloadError, match="another job downloads this URL"):
-            client(server.url())
-    finally:
-        process.kill()
-        process.join()
-        process.close()
-    assert client(server.url())[1] == ARCHIVE
-    assert server.requests[1].start > HALF - 65_536
-
-
-def test_old_partial_files_are_removed(client: Client, serve: Serve) -> None:
-    failed(client, serve(broken(4)).url())
-    failed(client, serve(broken(4)).url())
-    assert len(client.kept()) == 2
-    client.options["now"] = lambda: 10**10
-    client(serve(good).url())
-    assert client.kept() == []
-
-
-def test_folder_that_cannot_be_written_fails(client: Client, serve: Serve, tmp_path: Path) -> None:
-    client.folder = tmp_path / "file"
-    client.folder.write_bytes(b"")
-    with pytest.raises(LibraryError, match=r"^the download cannot be written: ") as caught:
-        client(serve(good).url())
-    assert not isinstance(caught.value, DownloadError)
-
-
-# TLS
-
-
-@pytest.fixture
-def trust(tmp_path: Path) -> Callable[[], ssl.SSLContext]:
-    (tmp_path / "ca.pem").write_bytes(CERTIFICATE)
-    (tmp_path / "both.pem").write_bytes(KEY + CERTIFICATE)
-    return lambda: ssl.create_default_context(cafile=tmp_path / "ca.pem")
-
-
-def test_https(
-    client: Client, serve: Serve, tmp_path: Path, trust: Callable[[], ssl.SSLContext]
-) -> None:
-    client.options |= {"tls": trust, "resolve": lambda *_: ["127.0.0.1"]}
-    server = serve(broken())
-    with TlsProxy(f"127.0.0.1:{server.port}", tmp_path / "both.pem") as proxy:
-        assert client(f"https://localhost:{proxy.port}/a.zip")[1] == ARCHIVE
-        assert client(f"https://127.0.0.1:{proxy.port}/a.zip")[1] == ARCHIVE
-        assert proxy.names == ["localhost", "localhost", None]
-        assert server.requests[0].headers["host"] == f"localhost:{proxy.port}"
-        assert "Hostname mismatch" in refused(client, f"https://other.example:{proxy.port}/a.zip")
-        del client.options["tls"]
-        text = refused(client, f"https://localhost:{proxy.port}/a.zip")
-        assert text.startswith(f"The certificate of localhost:{proxy.port} is not valid: self")
-    assert len(server.requests) == 3
-
-
-def test_https_without_tls_fails(client: Client, serve: Serve) -> None:
-    client.settings = replace(SETTINGS, idle_seconds=1, attempts=1)
-    server = serve(lambda _, connection: connection.sendall(b"HTTP/1.1 400 Bad\r\n\r\n"))
-    assert "cannot connect to 127.0.0.1:" in failed(client, server.url().replace("http:", "https:"))

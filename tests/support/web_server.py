@@ -14,11 +14,15 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request: its target, its headers by names in lower case, and how many came before."""
+    """A request: its target, its headers by names in lower case, and how many came before.
+
+    Functions that wait must wait for `stopping` too, which is set when the server stops.
+    """
 
     target: str
     headers: Mapping[str, str]
     number: int
+    stopping: threading.Event
 
     @property
     def start(self) -> int:
@@ -32,7 +36,6 @@ class WebServer:
     Attributes:
         requests: All requests.
         port: Its port.
-        stopping: Set when the server stops: functions that wait must wait for it too.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class WebServer:
         self._threads = [threading.Thread(target=self._accept)]
         self.requests: list[Request] = []
         self.port: int = self._listener.getsockname()[1]
-        self.stopping = threading.Event()
+        self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
         self._threads[0].start()
@@ -57,7 +60,7 @@ class WebServer:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        self.stopping.set()
+        self._stopping.set()
         # Ends `accept`, which closing would not.
         self._listener.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
@@ -68,7 +71,7 @@ class WebServer:
         return f"http://{host}:{self.port}{target}"
 
     def _accept(self) -> None:
-        while not self.stopping.is_set():
+        while not self._stopping.is_set():
             try:
                 connection, _ = self._listener.accept()
             except OSError:
@@ -91,7 +94,10 @@ class WebServer:
                 name.lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
             }
             request = Request(
-                target=first.split(" ")[1], headers=headers, number=len(self.requests)
+                target=first.split(" ")[1],
+                headers=headers,
+                number=len(self.requests),
+                stopping=self._stopping,
             )
             self.requests.append(request)
             self._serve(request, connection)
