@@ -34,7 +34,7 @@ ARCHIVE = random_archive()
 HALF = len(ARCHIVE) // 2
 WHOLE = head(200, Content_Length=len(ARCHIVE), ETag=ETAG) + ARCHIVE
 PIECE = WHOLE[: HALF - len(ARCHIVE)]
-"""An answer that breaks off after HALF of the archive."""
+"""A response that breaks off after HALF of the archive."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,7 +87,7 @@ def good(request: Request, connection: socket.socket) -> None:
         connection.sendall(WHOLE)
 
 
-def answers(*parts: bytes) -> Callable[[Request, socket.socket], None]:
+def respond(*parts: bytes) -> Callable[[Request, socket.socket], None]:
     """Return a function that sends the first part to the first request, and so on."""
 
     def function(request: Request, connection: socket.socket) -> None:
@@ -97,7 +97,7 @@ def answers(*parts: bytes) -> Callable[[Request, socket.socket], None]:
 
 
 def broken(number: int = 0, **headers: str) -> Callable[[Request, socket.socket], None]:
-    """Return a function that breaks the connection in the middle of the first answers."""
+    """Return a function that breaks the connection in the middle of the first responses."""
 
     def function(request: Request, connection: socket.socket) -> None:
         if request.number > number:

@@ -17,10 +17,10 @@ from library.downloads import (
     WHOLE,
     Client,
     Serve,
-    answers,
     failed,
     good,
     refused,
+    respond,
 )
 from minion_server.library.errors import RefusedError
 from minion_server.library.settings import DownloadSettings
@@ -50,12 +50,12 @@ def test_chunked_and_unannounced_bodies(client: Client, serve: Serve) -> None:
     chunks = b"".join(
         b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in (ARCHIVE[:HALF], ARCHIVE[HALF:])
     )
-    for answer in (
+    for response in (
         head(200, Transfer_Encoding="chunked") + chunks + b"0\r\n\r\n",
         head(200) + ARCHIVE,
         head(100) + head(103, Link="</x>") + head(200) + ARCHIVE,
     ):
-        assert client(serve(answers(answer)).url()) == ("a.zip", ARCHIVE)
+        assert client(serve(respond(response)).url()) == ("a.zip", ARCHIVE)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_chunked_and_unannounced_bodies(client: Client, serve: Serve) -> None:
     ],
 )
 def test_names(client: Client, serve: Serve, headers: dict[str, str], name: str | None) -> None:
-    server = serve(answers(head(200, **headers) + ARCHIVE))
+    server = serve(respond(head(200, **headers) + ARCHIVE))
     assert client(server.url("/get?id=1"))[0] == (name or "x" * 244 + ".zip")
 
 
 def test_headers_and_password_go_to_their_origin_alone(client: Client, serve: Serve) -> None:
     second = serve(good)
-    first = serve(answers(head(302, Location=second.url("/c.zip", "localhost"))))
+    first = serve(respond(head(302, Location=second.url("/c.zip", "localhost"))))
     url = first.url().replace("//", "//me:secret@")
     headers = {"Cookie": "a=b", "User-Agent": "Firefox", "Host": "evil", "Accept-Encoding": "gzip"}
     assert client(url, headers=headers) == ("c.zip", ARCHIVE)
@@ -91,7 +91,7 @@ def test_headers_and_password_go_to_their_origin_alone(client: Client, serve: Se
 
 
 def test_invalid_headers_are_refused(client: Client, serve: Serve) -> None:
-    for headers in ({"a b": "c"}, {"a": "b\r\nc: d"}, {"a": "\u20ac"}):
+    for headers in ({"a b": "c"}, {"a": "b\r\nc: d"}, {"a": "\u20ac"}, {"Content-Length": "5"}):
         with pytest.raises(RefusedError, match="header of the request"):
             client(serve(good).url(), headers=headers)
 
@@ -100,7 +100,7 @@ def test_nothing_secret_is_logged_or_raised(
     client: Client, serve: Serve, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    server = serve(answers(head(500, Content_Length=0)))
+    server = serve(respond(head(500, Content_Length=0)))
     url = server.url("/a?token=secret").replace("//", "//me:secret@")
     assert "secret" not in failed(client, url) + caplog.text
     stored = [path.read_bytes() for path in client.folder.rglob("*") if path.is_file()]
@@ -122,17 +122,17 @@ def test_proxies_of_the_environment_are_not_used(
 
 @pytest.mark.parametrize("status", [204, 300, 304, 400, 401, 403, 404, 410, 451, 499])
 def test_other_statuses_are_final(client: Client, serve: Serve, status: int) -> None:
-    server = serve(answers(head(status)))
+    server = serve(respond(head(status)))
     assert f"The server returned {status} " in refused(client, server.url())
     assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504, 599])
 def test_temporary_statuses_are_retried(client: Client, serve: Serve, status: int) -> None:
-    server = serve(answers(head(status), head(status), WHOLE))
+    server = serve(respond(head(status), head(status), WHOLE))
     assert client(server.url())[1] == ARCHIVE
     assert client.waits == [1.0, 2.0]
-    text = failed(client, serve(answers(head(status))).url())
+    text = failed(client, serve(respond(head(status))).url())
     assert f"in 5 attempts: the server returned {status} " in text
 
 
@@ -148,17 +148,17 @@ def test_server_may_ask_to_wait(client: Client, serve: Serve) -> None:
         "-5": 1.0,
     }.items():
         client.waits.clear()
-        assert client(serve(answers(head(503, Retry_After=value), WHOLE)).url())[1] == ARCHIVE
+        assert client(serve(respond(head(503, Retry_After=value), WHOLE)).url())[1] == ARCHIVE
         assert client.waits == [wait]
 
 
 def test_server_may_not_ask_to_wait_long(client: Client, serve: Serve) -> None:
     for value in ("3600", "9" * 4000):
-        server = serve(answers(head(429, Retry_After=value)))
+        server = serve(respond(head(429, Retry_After=value)))
         assert "in 1 attempt: the server returned 429" in failed(client, server.url())
         assert len(server.requests) == 1
     client.settings = replace(SETTINGS, total_seconds=5)
-    failed(client, serve(answers(head(503, Retry_After="60"))).url())
+    failed(client, serve(respond(head(503, Retry_After="60"))).url())
     assert client.waits == []
 
 
@@ -167,19 +167,19 @@ def test_server_may_not_ask_to_wait_long(client: Client, serve: Serve) -> None:
 
 def test_web_pages_are_refused(client: Client, serve: Serve) -> None:
     page = b"\n<!DOCTYPE html>\n<html><body>Log in</body></html>"
-    for answer in (
+    for response in (
         head(200, Content_Type="text/html; charset=utf-8") + ARCHIVE,
         head(200, Content_Type="application/zip") + page,
         head(200) + page,
         head(200) + page + b"x" * 100_000,
     ):
-        text = refused(client, serve(answers(answer)).url())
+        text = refused(client, serve(respond(response)).url())
         assert text == "The server sent a web page, not an archive."
 
 
 def test_what_is_no_archive_is_refused_early(client: Client, serve: Serve) -> None:
-    assert "empty" in refused(client, serve(answers(head(200, Content_Length=0))).url())
-    assert "not an archive" in refused(client, serve(answers(head(200) + b"text")).url())
+    assert "empty" in refused(client, serve(respond(head(200, Content_Length=0))).url())
+    assert "not an archive" in refused(client, serve(respond(head(200) + b"text")).url())
 
     def forever(request: Request, connection: socket.socket) -> None:
         connection.sendall(head(200))
@@ -191,9 +191,9 @@ def test_what_is_no_archive_is_refused_early(client: Client, serve: Serve) -> No
 
 def test_compressed_answers_are_refused(client: Client, serve: Serve) -> None:
     bomb = gzip.compress(bytes(10**7))
-    server = serve(answers(head(200, Content_Encoding="gzip", Content_Length=len(bomb)) + bomb))
-    assert "compressed answer" in refused(client, server.url())
-    server = serve(answers(head(200, Content_Encoding="identity") + ARCHIVE))
+    server = serve(respond(head(200, Content_Encoding="gzip", Content_Length=len(bomb)) + bomb))
+    assert "compressed response" in refused(client, server.url())
+    server = serve(respond(head(200, Content_Encoding="identity") + ARCHIVE))
     assert client(server.url())[1] == ARCHIVE
 
 
@@ -205,7 +205,7 @@ def test_size_is_limited(client: Client, serve: Serve) -> None:
         while True:
             connection.sendall(b"x" * 65_536)
 
-    for function in (good, answers(head(200) + ARCHIVE), forever):
+    for function in (good, respond(head(200) + ARCHIVE), forever):
         text = refused(client, serve(function).url())
         assert text == f"The file is larger than {HALF} bytes."
     client.settings = replace(SETTINGS, total_bytes=len(ARCHIVE))
@@ -214,7 +214,7 @@ def test_size_is_limited(client: Client, serve: Serve) -> None:
 
 def test_longer_body_than_declared_is_refused(client: Client, serve: Serve) -> None:
     for length in (HALF, len(ARCHIVE) - 1):
-        server = serve(answers(head(200, Content_Length=length) + ARCHIVE))
+        server = serve(respond(head(200, Content_Length=length) + ARCHIVE))
         assert "more bytes than it declared" in refused(client, server.url())
 
 
@@ -227,7 +227,7 @@ def test_server_that_keeps_the_connection_is_not_waited_for(client: Client, serv
 
 
 @pytest.mark.parametrize(
-    "answer",
+    "response",
     [
         b"",
         b"hello\r\n\r\n",
@@ -241,18 +241,18 @@ def test_server_that_keeps_the_connection_is_not_waited_for(client: Client, serv
         b"HTTP/1.1 200",
     ],
 )
-def test_what_is_no_http_fails(client: Client, serve: Serve, answer: bytes) -> None:
-    assert "the connection broke: " in failed(client, serve(answers(answer)).url())
+def test_what_is_no_http_fails(client: Client, serve: Serve, response: bytes) -> None:
+    assert "the connection broke: " in failed(client, serve(respond(response)).url())
 
 
 def test_headers_are_limited(client: Client, serve: Serve) -> None:
     lines = [f"x-{number}: {'y' * 100}" for number in range(10_000)]
-    for answer in (
+    for response in (
         head(200, *lines) + ARCHIVE,
         b"HTTP/1.1 200 " + b"x" * 10**6,
         head(200, Transfer_Encoding="chunked") + b"1;" + b"x" * 10**6,
     ):
-        text = refused(client, serve(answers(answer)).url())
+        text = refused(client, serve(respond(response)).url())
         assert text == "The server sent headers of more than 65536 bytes."
 
 

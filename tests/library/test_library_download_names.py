@@ -165,7 +165,7 @@ def test_names_of_content_disposition(header: bytes, name: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "content_type", "name"),
+    ("suggested_name", "content_type", "name"),
     [
         ("a.zip", "", "a.zip"),
         ("A.CBZ", "application/zip", "A.CBZ"),
@@ -190,8 +190,8 @@ def test_names_of_content_disposition(header: bytes, name: str | None) -> None:
         ("get", "application/octet-stream", "get.zip"),
     ],
 )
-def test_names_are_made_safe(wish: str, content_type: str, name: str) -> None:
-    assert file_name(wish, content_type, Format.ZIP) == name
+def test_names_are_made_safe(suggested_name: str, content_type: str, name: str) -> None:
+    assert file_name(suggested_name, content_type, Format.ZIP) == name
 
 
 def test_names_are_cut_at_a_character() -> None:
@@ -200,9 +200,9 @@ def test_names_are_cut_at_a_character() -> None:
     assert len(name.encode()) <= LONGEST
 
 
-@given(wish=st.text(), archive_format=st.sampled_from(Format))
-def test_every_name_is_safe(wish: str, archive_format: Format) -> None:
-    name = file_name(wish, "", archive_format)
+@given(suggested_name=st.text(), archive_format=st.sampled_from(Format))
+def test_every_name_is_safe(suggested_name: str, archive_format: Format) -> None:
+    name = file_name(suggested_name, "", archive_format)
     assert ARCHIVE_NAME.fullmatch(name)
     assert 0 < len(name.encode()) <= LONGEST
     assert not set(name) & set('/\\:"*?<>|\x00\n')

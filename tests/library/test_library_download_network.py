@@ -17,11 +17,11 @@ from library.downloads import (
     SETTINGS,
     Client,
     Serve,
-    answers,
     broken,
     failed,
     good,
     refused,
+    respond,
 )
 from minion_server.library.download import fetch
 from minion_server.library.errors import RefusedError
@@ -53,7 +53,7 @@ def test_private_hosts_are_allowed_by_the_setting(client: Client, serve: Serve) 
 
 def test_redirect_to_a_private_address_is_refused(client: Client, serve: Serve) -> None:
     inside = serve(good)
-    outside = serve(answers(head(302, Location=inside.url(host="inside.example"))))
+    outside = serve(respond(head(302, Location=inside.url(host="inside.example"))))
     asked: list[str] = []
 
     def resolve(host: str, port: int) -> list[str]:
@@ -136,12 +136,12 @@ def test_redirects_are_followed(client: Client, serve: Serve, status: int) -> No
 
 
 def test_redirects_end(client: Client, serve: Serve) -> None:
-    circle = serve(answers(head(302, Location="/b.zip")))
+    circle = serve(respond(head(302, Location="/b.zip")))
     assert refused(client, circle.url()) == "The URL redirects more than 5 times."
     assert len(circle.requests) == 6
-    assert "redirects to nowhere" in refused(client, serve(answers(head(302))).url())
+    assert "redirects to nowhere" in refused(client, serve(respond(head(302))).url())
     for location in ("file:///etc/passwd", "ftp://127.0.0.1/", "http://127.0.0.1:99999/"):
-        text = refused(client, serve(answers(head(302, Location=location))).url())
+        text = refused(client, serve(respond(head(302, Location=location))).url())
         assert text.startswith("The redirect is refused. The URL")
 
 
@@ -173,3 +173,22 @@ def test_https_without_tls_fails(client: Client, serve: Serve) -> None:
     client.settings = replace(SETTINGS, idle_seconds=1, attempts=1)
     server = serve(lambda _, connection: connection.sendall(b"HTTP/1.1 400 Bad\r\n\r\n"))
     assert "cannot connect to 127.0.0.1:" in failed(client, server.url().replace("http:", "https:"))
+
+
+def test_authorities_of_the_environment_are_trusted(
+    client: Client,
+    serve: Serve,
+    tmp_path: Path,
+    trust: Callable[[], ssl.SSLContext],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with TlsProxy(f"127.0.0.1:{serve(good).port}", tmp_path / "both.pem") as proxy:
+        assert client(f"https://127.0.0.1:{proxy.port}/a.zip")[1] == ARCHIVE
+
+
+def test_handshake_that_never_ends_is_timed_out(client: Client, tmp_path: Path) -> None:
+    client.settings = replace(SETTINGS, idle_seconds=0.2, attempts=1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert "timed out" in failed(client, f"https://127.0.0.1:{port}/a.zip")

@@ -18,11 +18,12 @@ from library.downloads import (
     WHOLE,
     Client,
     Serve,
-    answers,
     broken,
     failed,
     good,
     random_archive,
+    refused,
+    respond,
 )
 from minion_server.library.download import fetch
 from minion_server.library.download.network import Network
@@ -66,7 +67,7 @@ def test_file_without_a_version_begins_anew(client: Client, serve: Serve) -> Non
 
 
 def test_server_that_ignores_ranges_begins_anew(client: Client, serve: Serve) -> None:
-    server = serve(answers(PIECE, WHOLE))
+    server = serve(respond(PIECE, WHOLE))
     assert client(server.url())[1] == ARCHIVE
     assert server.requests[1].headers["range"] == f"bytes={HALF}-"
 
@@ -74,7 +75,7 @@ def test_server_that_ignores_ranges_begins_anew(client: Client, serve: Serve) ->
 def test_file_that_changes_midway_begins_anew(client: Client, serve: Serve) -> None:
     other = random_archive(1)
     whole = head(200, Content_Length=len(other), ETag='"version 2"') + other
-    assert client(serve(answers(PIECE, whole)).url())[1] == other
+    assert client(serve(respond(PIECE, whole)).url())[1] == other
     # A server that heeds Range but not If-Range.
     rest = head(
         206,
@@ -82,7 +83,7 @@ def test_file_that_changes_midway_begins_anew(client: Client, serve: Serve) -> N
         Content_Length=len(other) - HALF,
         ETag='"version 2"',
     )
-    server = serve(answers(PIECE, rest + other[HALF:], whole))
+    server = serve(respond(PIECE, rest + other[HALF:], whole))
     assert client(server.url())[1] == other
     assert "range" not in server.requests[2].headers
 
@@ -100,7 +101,7 @@ def test_file_that_changes_midway_begins_anew(client: Client, serve: Serve) -> N
 )
 def test_other_ranges_begin_anew(client: Client, serve: Serve, content_range: str) -> None:
     odd = head(206, Content_Range=content_range, ETag=ETAG) + ARCHIVE[HALF:]
-    server = serve(answers(PIECE, odd, WHOLE))
+    server = serve(respond(PIECE, odd, WHOLE))
     assert client(server.url())[1] == ARCHIVE
 
 
@@ -120,10 +121,21 @@ def test_range_that_is_too_short_is_continued(client: Client, serve: Serve) -> N
     assert client(serve(function).url())[1] == ARCHIVE
 
 
+def test_size_may_be_known_from_the_range_alone(client: Client, serve: Serve) -> None:
+    chunk = head(200, Transfer_Encoding="chunked", ETag=ETAG) + b"%x\r\n" % HALF + ARCHIVE[:HALF]
+    rest = f"bytes {HALF}-{len(ARCHIVE) - 1}/{len(ARCHIVE)}"
+    short = head(206, Content_Range=rest, ETag=ETAG) + ARCHIVE[HALF:-1]
+    last = f"bytes {len(ARCHIVE) - 1}-{len(ARCHIVE) - 1}/{len(ARCHIVE)}"
+    end = head(206, Content_Range=last, ETag=ETAG) + ARCHIVE[-1:]
+    assert client(serve(respond(chunk, short, end)).url())[1] == ARCHIVE
+    large = head(206, Content_Range=f"bytes {HALF}-9/{2**60}", ETag=ETAG)
+    assert "larger than" in refused(client, serve(respond(chunk, large)).url())
+
+
 def test_range_that_is_not_there_begins_anew(client: Client, serve: Serve) -> None:
-    server = serve(answers(PIECE, head(416), WHOLE))
+    server = serve(respond(PIECE, head(416), WHOLE))
     assert client(server.url())[1] == ARCHIVE
-    server = serve(answers(head(206, Content_Range="bytes 0-1/2") + b"PK"))
+    server = serve(respond(head(206, Content_Range="bytes 0-1/2") + b"PK"))
     assert "another part" in failed(client, server.url())
 
 
@@ -196,7 +208,7 @@ def test_download_whose_process_is_killed_is_continued(client: Client, serve: Se
     try:
         # All but what the file object buffers.
         until(lambda: any(size > HALF - 65_536 for size in client.kept()))
-        with pytest.raises(DownloadError, match="another job downloads this URL"):
+        with pytest.raises(DownloadError, match="another job is downloading this URL"):
             client(server.url())
     finally:
         process.kill()

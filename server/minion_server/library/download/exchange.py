@@ -1,4 +1,4 @@
-"""One HTTP/1.1 request and its answer, which may do anything that a malicious server can."""
+"""One HTTP/1.1 request and its response, which may do anything that a malicious server can."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from minion_server.library.download.network import Network
-from minion_server.library.download.pace import Pace
+from minion_server.library.download.time_limits import TimeLimits
 from minion_server.library.download.url import Url
 from minion_server.library.errors import DownloadError, LibraryError, RefusedError, reason
 
@@ -23,18 +23,16 @@ _CLOSING_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """The answer to a request.
+class Response:
+    """The response to a request.
 
     Attributes:
         status: Status code, from 200.
-        reason: Its phrase, as the server words it.
         headers: Values by names in lower case; of repeated ones the first.
         body: Pieces of the body; ends only where the server says that it is complete.
     """
 
     status: int
-    reason: str
     headers: Mapping[str, bytes]
     body: Iterator[bytes]
 
@@ -50,52 +48,49 @@ def require_h11() -> None:
 
 
 @contextmanager
-def get(url: Url, headers: Mapping[str, str], network: Network, pace: Pace) -> Iterator[Answer]:
+def get(
+    url: Url, headers: Mapping[str, str], network: Network, limits: TimeLimits
+) -> Iterator[Response]:
     """Send a GET request over a connection of its own, which is closed afterwards.
 
     Raises:
-        RefusedError: The address is not allowed, or the answer is beyond limits.
+        RefusedError: The address is not allowed, or the response is beyond limits.
         DownloadError: The connection cannot be made or breaks, here or while the body is read.
     """
     require_h11()
-    pace.begin()
-    with closing(network.connect(url, pace)) as connection:
-        yield _Exchange(connection, pace).get(url, headers)
+    limits.begin()
+    with closing(network.connect(url, limits)) as connection:
+        yield _Exchange(connection, limits).get(url, headers)
 
 
 class _Exchange:
-    def __init__(self, connection: socket.socket, pace: Pace) -> None:
+    def __init__(self, connection: socket.socket, limits: TimeLimits) -> None:
         import h11  # noqa: PLC0415 - see `require_h11`
 
         self._h11 = h11
         self._connection = connection
-        self._pace = pace
+        self._limits = limits
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_HEADER_BYTES)
 
-    def get(self, url: Url, headers: Mapping[str, str]) -> Answer:
+    def get(self, url: Url, headers: Mapping[str, str]) -> Response:
         self._send(url, headers)
         while not isinstance(event := self._next_event(), self._h11.Response):
             pass
         found: dict[str, bytes] = {}
         for name, value in event.headers:
             found.setdefault(name.decode(), value)
-        return Answer(
-            status=event.status_code,
-            reason=event.reason.decode("latin-1"),
-            headers=found,
-            body=self._body(),
-        )
+        return Response(status=event.status_code, headers=found, body=self._body())
 
     def _send(self, url: Url, headers: Mapping[str, str]) -> None:
         try:
             request = self._h11.Request(
                 method="GET", target=url.path + url.query, headers=list(headers.items())
             )
+            data = self._http.send(request) + self._http.send(self._h11.EndOfMessage())
         except (self._h11.LocalProtocolError, UnicodeEncodeError) as error:
             raise RefusedError("A header of the request is not valid.") from error
-        data = self._http.send(request) + self._http.send(self._h11.EndOfMessage())
         try:
-            self._connection.settimeout(self._pace.timeout())
+            self._connection.settimeout(self._limits.timeout())
             self._connection.sendall(data)
         except OSError as error:
             raise DownloadError(f"the connection broke: {reason(error)}") from error
@@ -103,7 +98,7 @@ class _Exchange:
     def _body(self) -> Iterator[bytes]:
         while not isinstance(event := self._next_event(), self._h11.EndOfMessage):
             if isinstance(event, self._h11.Data):
-                self._pace.received(len(event.data))
+                self._limits.received(len(event.data))
                 yield bytes(event.data)
         if self._http.trailing_data[0] or self._sends_more():
             raise RefusedError("The server sent more bytes than it declared.")
@@ -113,7 +108,7 @@ class _Exchange:
         if self._http.trailing_data[1]:
             return False
         try:
-            self._connection.settimeout(min(_CLOSING_SECONDS, self._pace.timeout()))
+            self._connection.settimeout(min(_CLOSING_SECONDS, self._limits.timeout()))
             return bool(self._connection.recv(1))
         except OSError:
             return False
@@ -134,11 +129,11 @@ class _Exchange:
 
     def _received(self) -> bytes:
         while True:
-            self._connection.settimeout(self._pace.timeout())
+            self._connection.settimeout(self._limits.timeout())
             try:
                 return self._connection.recv(_CHUNK)
             except TimeoutError:
-                # The pace has no time left then, and raises.
+                # `timeout` raises, as no time is left.
                 continue
             except OSError as error:
                 raise DownloadError(f"the connection broke: {reason(error)}") from error

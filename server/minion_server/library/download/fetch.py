@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -15,11 +15,11 @@ from typing import Final
 from minion_client.backoff import Backoff
 
 from minion_server.library.archive import Format, sniff
-from minion_server.library.download.exchange import Answer, get
+from minion_server.library.download.exchange import Response, get
 from minion_server.library.download.file_name import disposition_name, file_name
 from minion_server.library.download.network import Network
-from minion_server.library.download.pace import Pace
 from minion_server.library.download.partial import Partial, State, partial_file
+from minion_server.library.download.time_limits import TimeLimits
 from minion_server.library.download.url import Url
 from minion_server.library.errors import DownloadError, RefusedError
 from minion_server.library.settings import DownloadSettings
@@ -34,7 +34,7 @@ _REDIRECTED: Final = frozenset({301, 302, 303, 307, 308})
 _TEMPORARY: Final = frozenset({408, 425, 429})
 _PAGE_TYPES: Final = frozenset({"text/html", "application/xhtml+xml"})
 _PAGE_START: Final = re.compile(rb"(?i)\s*<(?:!doctype\s+html|html|head)\b")
-_CONTENT_RANGE: Final = re.compile(rb"bytes ([0-9]{1,18})-[0-9]{1,18}/([0-9]{1,18})")
+_CONTENT_RANGE: Final = re.compile(rb"bytes ([0-9]{1,19})-[0-9]{1,19}/([0-9]{1,19})")
 
 Progress = Callable[[int, int | None], object]
 
@@ -68,17 +68,17 @@ def fetch(
 ) -> Iterator[Download]:
     """Download an archive for as long as the context lasts.
 
-    What has come is kept in the folder if the download, or the context, fails with anything but a
-    RefusedError, or the process dies. The next call with the same URL goes on from there.
+    The bytes received are kept in the folder if the process dies, or the download or the context
+    raises anything but RefusedError. The next call with the same URL goes on from there.
 
     Args:
         url: An http or https URL. A user and a password in it are sent to its origin alone.
         folder: Directory for nothing but downloads, shared by any number of processes.
         settings: The limits.
         headers: More headers for the URL's origin, such as `Cookie`.
-        progress: Called with the bytes that have come, and with the size if it is known: at the
-            start, each second, and at the end.
-        network: The outside world.
+        progress: Called with the bytes received, and the size or None: at the start, each second,
+            and at the end.
+        network: The network and the clock.
 
     Raises:
         RefusedError: The URL or its file is not accepted; another attempt would fail too.
@@ -97,7 +97,7 @@ def fetch(
             settings=settings,
             progress=progress,
             network=network,
-            pace=Pace(settings, network.clock),
+            limits=TimeLimits(settings, network.clock),
         )
         try:
             yield transfer.run()
@@ -119,7 +119,7 @@ class _Transfer:
     settings: DownloadSettings
     progress: Progress
     network: Network
-    pace: Pace
+    limits: TimeLimits
     _format: Format | None = field(default=None, init=False)
 
     def run(self) -> Download:
@@ -134,7 +134,7 @@ class _Transfer:
                 wait = max(backoff.delay(failures), error.wait or 0.0)
                 if failures >= self.settings.attempts or wait > _LONGEST_WAIT:
                     raise DownloadError(self._failure(error, failures), wait=error.wait) from error
-                if wait >= self.pace.remaining():
+                if wait >= self.limits.remaining():
                     raise DownloadError(self._failure(error, failures)) from error
             self.network.sleep(wait)
 
@@ -145,10 +145,10 @@ class _Transfer:
     def _attempt(self) -> Download:
         url = self.start
         for _ in range(REDIRECTS + 1):
-            with get(url, self._headers(url), self.network, self.pace) as answer:
-                if answer.status not in _REDIRECTED:
-                    return self._take(answer, url)
-                location = answer.headers.get("location")
+            with get(url, self._headers(url), self.network, self.limits) as response:
+                if response.status not in _REDIRECTED:
+                    return self._take(response, url)
+                location = response.headers.get("location")
             if not location:
                 raise RefusedError("The server redirects to nowhere.")
             url = url.join(location)
@@ -166,31 +166,31 @@ class _Transfer:
             headers |= {"range": f"bytes={offset}-", "if-range": self.partial.state.validator}
         return headers
 
-    def _take(self, answer: Answer, url: Url) -> Download:
-        match answer.status:
+    def _take(self, response: Response, url: Url) -> Download:
+        match response.status:
             case 200:
-                state = self._begin(answer, url)
+                state = self._begin(response, url)
             case 206:
-                state = self._resume(answer)
+                state = self._resume(response)
             case 416:
                 self.partial.rewind(0)
                 raise DownloadError("the server does not have the rest of the file")
             case _:
-                raise _refused_status(answer, self.network.now())
-        self._save(answer, state.total)
-        name = file_name(state.wish, state.content_type, self._format or self._sniff())
+                raise _status_error(response, self.network.now())
+        self._save(response, state.total)
+        name = file_name(state.suggested_name, state.content_type, self._format or self._sniff())
         return Download(path=self.partial.name(name), url=str(url))
 
-    def _begin(self, answer: Answer, url: Url) -> State:
-        _require_plain(answer)
-        content_type = _text(answer, "content-type").partition(";")[0].strip().lower()
+    def _begin(self, response: Response, url: Url) -> State:
+        _require_plain(response)
+        content_type = _text(response, "content-type").partition(";")[0].strip().lower()
         if content_type in _PAGE_TYPES:
             raise RefusedError("The server sent a web page, not an archive.")
-        wish = disposition_name(answer.headers.get("content-disposition", b""))
+        suggested_name = disposition_name(response.headers.get("content-disposition", b""))
         state = State(
-            validator=_validator(answer),
-            total=_length(answer),
-            wish=wish or url.name,
+            validator=_validator(response),
+            total=_length(response),
+            suggested_name=suggested_name or url.name,
             content_type=content_type,
         )
         self._require_small(state.total or 0)
@@ -198,12 +198,12 @@ class _Transfer:
         self._format = None
         return state
 
-    def _resume(self, answer: Answer) -> State:
+    def _resume(self, response: Response) -> State:
         """Go on with the file if the server sends what was asked for, else begin anew."""
-        _require_plain(answer)
+        _require_plain(response)
         state, offset = self.partial.state, self.partial.resume_offset()
-        match = _CONTENT_RANGE.fullmatch(answer.headers.get("content-range", b""))
-        etag = _text(answer, "etag")
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", b""))
+        etag = _text(response, "etag")
         if (
             state is None
             or offset is None
@@ -214,13 +214,15 @@ class _Transfer:
         ):
             self.partial.rewind(0)
             raise DownloadError("the server sent another part of the file, or of another file")
+        total = int(match[2])
+        self._require_small(total)
         self.partial.rewind(offset)
-        return state
+        return replace(state, total=total)
 
-    def _save(self, answer: Answer, total: int | None) -> None:
+    def _save(self, response: Response, total: int | None) -> None:
         self.progress(self.partial.size, total)
         reported = self.network.clock()
-        for data in answer.body:
+        for data in response.body:
             self._require_small(self.partial.size + len(data))
             self.partial.append(data)
             if self._format is None and self.partial.size >= _SNIFF_BYTES:
@@ -244,21 +246,21 @@ class _Transfer:
             raise RefusedError(f"The file is larger than {self.settings.total_bytes} bytes.")
 
 
-def _refused_status(answer: Answer, now: float) -> Exception:
+def _status_error(response: Response, now: float) -> Exception:
     try:
-        phrase = HTTPStatus(answer.status).phrase
+        phrase = HTTPStatus(response.status).phrase
     except ValueError:
         phrase = "an unknown status"
-    if answer.status in _TEMPORARY or answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if response.status in _TEMPORARY or response.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return DownloadError(
-            f"the server returned {answer.status} {phrase}", wait=_retry_after(answer, now)
+            f"the server returned {response.status} {phrase}", wait=_retry_after(response, now)
         )
-    return RefusedError(f"The server returned {answer.status} {phrase}.")
+    return RefusedError(f"The server returned {response.status} {phrase}.")
 
 
-def _retry_after(answer: Answer, now: float) -> float | None:
+def _retry_after(response: Response, now: float) -> float | None:
     """Return the seconds that a server asks to wait, or None."""
-    text = _text(answer, "retry-after")
+    text = _text(response, "retry-after")
     if text.isdecimal():
         return float(text[:9])
     try:
@@ -270,25 +272,25 @@ def _retry_after(answer: Answer, now: float) -> float | None:
     return max(0.0, date.timestamp() - now)
 
 
-def _validator(answer: Answer) -> str:
+def _validator(response: Response) -> str:
     """Return what identifies these very bytes, or an empty text; a weak ETag does not."""
-    etag = _text(answer, "etag")
-    validator = etag if etag.startswith('"') else _text(answer, "last-modified")
+    etag = _text(response, "etag")
+    validator = etag if etag.startswith('"') else _text(response, "last-modified")
     return validator if validator.isascii() else ""
 
 
-def _length(answer: Answer) -> int | None:
+def _length(response: Response) -> int | None:
     """Return the size of the body, if it is declared."""
-    length = _text(answer, "content-length")
+    length = _text(response, "content-length")
     # A chunked body has its own end (RFC 9112, 6.3).
-    return int(length) if length and "transfer-encoding" not in answer.headers else None
+    return int(length) if length and "transfer-encoding" not in response.headers else None
 
 
-def _require_plain(answer: Answer) -> None:
-    encoding = _text(answer, "content-encoding").lower()
+def _require_plain(response: Response) -> None:
+    encoding = _text(response, "content-encoding").lower()
     if encoding not in {"", "identity"}:
-        raise RefusedError("The server sent a compressed answer, which was not asked for.")
+        raise RefusedError("The server sent a compressed response, which was not asked for.")
 
 
-def _text(answer: Answer, name: str) -> str:
-    return answer.headers.get(name, b"").decode("latin-1").strip()
+def _text(response: Response, name: str) -> str:
+    return response.headers.get(name, b"").decode("latin-1").strip()

@@ -1,4 +1,4 @@
-"""Names of downloaded files: from the server's answer, but safe on every file system."""
+"""Names of downloaded files: from the server's response, but safe on every file system."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ def disposition_name(header: bytes) -> str | None:
     return plain
 
 
-def file_name(wish: str, content_type: str, archive_format: Format) -> str:
-    """Return a file name that is close to a wish, and safe.
+def file_name(suggested_name: str, content_type: str, archive_format: Format) -> str:
+    """Return a file name that is close to a suggested one, and safe.
 
     Invalid characters are left out as LANraragi does, which keeps titles that have a slash. A name
     without an archive's extension gets that of the type, or of the format.
 
     Args:
-        wish: Any text.
+        suggested_name: Any text.
         content_type: Media type in lower case, without parameters, or empty.
         archive_format: Format of the content.
     """
-    name = "".join(one for one in wish if _is_allowed(one)).strip(". \u3000")
+    name = "".join(one for one in suggested_name if _is_allowed(one)).strip(". \u3000")
     name = name or _FALLBACK
     if _RESERVED.fullmatch(name):
         name = f"_{name}"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
-from minion_server.library.download.pace import Pace
+from minion_server.library.download.time_limits import TimeLimits
 from minion_server.library.download.url import Url
 from minion_server.library.errors import DownloadError, RefusedError, reason
 
@@ -66,7 +66,7 @@ def tls_context() -> ssl.SSLContext:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Network:
-    """The outside world of a download.
+    """The network, and the clock, that a download uses.
 
     Attributes:
         is_allowed: Whether an address may be connected to.
@@ -86,24 +86,24 @@ class Network:
     sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = random.random
 
-    def connect(self, url: Url, pace: Pace) -> socket.socket:
+    def connect(self, url: Url, limits: TimeLimits) -> socket.socket:
         """Connect to the host of a URL, with TLS for https; proxies are not used.
 
         Raises:
             RefusedError: One of its addresses is not allowed, or its certificate is not valid.
             DownloadError: It cannot be reached.
         """
-        connection = _connect(url, self._checked_addresses(url, pace), pace)
+        connection = _connect(url, self._checked_addresses(url, limits), limits)
         if url.scheme == "http":
             return connection
         try:
-            return self._secured(connection, url, pace)
+            return self._secured(connection, url, limits)
         except BaseException:
             connection.close()
             raise
 
-    def _secured(self, connection: socket.socket, url: Url, pace: Pace) -> ssl.SSLSocket:
-        connection.settimeout(pace.timeout())
+    def _secured(self, connection: socket.socket, url: Url, limits: TimeLimits) -> ssl.SSLSocket:
+        connection.settimeout(limits.timeout())
         try:
             return self.tls().wrap_socket(connection, server_hostname=url.host)
         except ssl.SSLCertVerificationError as error:
@@ -113,13 +113,13 @@ class Network:
         except OSError as error:
             raise DownloadError(f"cannot connect to {url.netloc}: {reason(error)}") from error
 
-    def _checked_addresses(self, url: Url, pace: Pace) -> list[Address]:
+    def _checked_addresses(self, url: Url, limits: TimeLimits) -> list[Address]:
         addresses = [
             # Without the zone of a link-local one.
             ip_address(text.partition("%")[0])
-            for text in self._resolved(url, pace)
+            for text in self._resolved(url, limits)
         ]
-        # A public address next to a private one is no excuse: it is how names are made to rebind.
+        # All of them: a name with a public and a private address is how DNS rebinding is done.
         if not all(map(self.is_allowed, addresses)):
             raise RefusedError(
                 f"The host {url.host} is not at a public address; "
@@ -127,7 +127,7 @@ class Network:
             )
         return addresses
 
-    def _resolved(self, url: Url, pace: Pace) -> Sequence[str]:
+    def _resolved(self, url: Url, limits: TimeLimits) -> Sequence[str]:
         """Resolve a host in a thread: the system's resolver has no time limit."""
         results: queue.SimpleQueue[Sequence[str] | OSError] = queue.SimpleQueue()
 
@@ -141,7 +141,7 @@ class Network:
 
         threading.Thread(target=run, name="resolver", daemon=True).start()
         try:
-            result = results.get(timeout=pace.timeout())
+            result = results.get(timeout=limits.timeout())
         except queue.Empty:
             raise DownloadError(f"cannot resolve {url.host}: timed out") from None
         if isinstance(result, OSError) or not result:
@@ -150,10 +150,10 @@ class Network:
         return result
 
 
-def _connect(url: Url, addresses: Sequence[Address], pace: Pace) -> socket.socket:
+def _connect(url: Url, addresses: Sequence[Address], limits: TimeLimits) -> socket.socket:
     failure: OSError | None = None
     for address in addresses:
-        timeout = min(_CONNECT_SECONDS, pace.timeout())
+        timeout = min(_CONNECT_SECONDS, limits.timeout())
         try:
             # An address is not resolved again.
             return socket.create_connection((str(address), url.port), timeout)

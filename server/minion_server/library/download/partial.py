@@ -1,4 +1,4 @@
-"""Partial files: what has come of a download, kept until it is complete and used."""
+"""Partial files of downloads, kept until they are complete and used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 from minion_server.library.errors import DownloadError, accessing
 
 KEPT_SECONDS: Final = 7 * 86_400
-"""How long a partial file is kept that nobody continues."""
+"""How long a partial file is kept after its last change."""
 
 _UNWRITABLE: Final = "the download cannot be written"
 _PART: Final = "part"
@@ -31,18 +31,18 @@ class State:
     Attributes:
         validator: Strong ETag, or else the date of its last change; empty if there is none.
         total: Size in bytes, if it is known.
-        wish: Name that the file should have.
+        suggested_name: Name that the file should have.
         content_type: Its media type in lower case, or empty.
     """
 
     validator: str
     total: int | None
-    wish: str
+    suggested_name: str
     content_type: str
 
 
 class Partial:
-    """The partial file of one URL. Nobody else has it at the same time."""
+    """The partial file of one URL, locked."""
 
     def __init__(self, directory: Path, file: BinaryIO) -> None:
         self._directory = directory
@@ -51,9 +51,10 @@ class Partial:
         self.size = os.fstat(file.fileno()).st_size
 
     def resume_offset(self) -> int | None:
-        """Return from where the download can go on, or None: a complete file lacks its last byte.
+        """Return the offset that the download can go on from, or None.
 
-        To ask for that byte shows whether the server still has the same file.
+        For a complete file it is that of the last byte: requesting it shows whether the server
+        still has the same file.
         """
         if self.state is None or not self.state.validator or not self.size:
             return None
@@ -68,7 +69,7 @@ class Partial:
             LibraryError: The file cannot be written.
         """
         with accessing(_UNWRITABLE):
-            # First, lest the bytes of one file go on with those of another after a crash.
+            # First, or a crash could leave the bytes of one file with the state of another.
             self.rewind(0)
             temporary = self._directory / f"{_STATE}.new"
             temporary.write_text(json.dumps(asdict(state)))
@@ -94,7 +95,7 @@ class Partial:
 
     @contextmanager
     def reading(self) -> Iterator[BinaryIO]:
-        """Return the file for a look at its content."""
+        """Return the file, to read from any offset."""
         with accessing(_UNWRITABLE):
             self._file.flush()
             yield self._file
@@ -112,7 +113,7 @@ class Partial:
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir()
             path = directory / name
-            # A link: after a crash the download is complete still.
+            # A link, not a rename: the next call after a crash finds the part.
             os.link(self._directory / _PART, path)
         return path
 
@@ -127,7 +128,7 @@ class Partial:
 def partial_file(
     folder: Path, key: str, now: Callable[[], float] = time.time
 ) -> Iterator[tuple[Partial, Callable[[], None]]]:
-    """Open the partial file of a key in a folder, which only these files should be in.
+    """Open the partial file of a key, in a folder for nothing else.
 
     Returns:
         The file, and a function that removes it when the context ends.
@@ -150,7 +151,7 @@ def partial_file(
                 _sweep(folder, now() - KEPT_SECONDS)
                 directory.mkdir(exist_ok=True)
                 if not _lock(directory, stack):
-                    raise DownloadError("another job downloads this URL")
+                    raise DownloadError("another job is downloading this URL")
             part = directory / _PART
             part.touch()
             file = stack.enter_context(part.open("r+b"))
@@ -171,7 +172,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(directory: Path, stack: ExitStack) -> bool:
-    """Lock a directory until the stack is closed, or return False; it may not be removed then."""
+    """Lock a directory until the stack is closed, or return False if it is locked."""
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     stack.callback(os.close, descriptor)
     try:
@@ -184,7 +185,7 @@ def _lock(directory: Path, stack: ExitStack) -> bool:
 def _sweep(folder: Path, before: float) -> None:
     for directory in folder.iterdir():
         with suppress(OSError), ExitStack() as stack:
-            # Without a part it dates from a crash.
+            # A crash may have left it without a part.
             part = directory / _PART
             changed = (part if part.exists() else directory).stat().st_mtime
             if changed < before and _lock(directory, stack):

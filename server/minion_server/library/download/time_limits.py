@@ -12,7 +12,7 @@ STEP: Final = 64 * 2**10
 """Bytes of a file that must come within each idle limit: a byte a second is a stalled download."""
 
 
-class Pace:
+class TimeLimits:
     """Limits the time of a whole download, and of each step in it."""
 
     def __init__(self, settings: DownloadSettings, clock: Callable[[], float]) -> None:
