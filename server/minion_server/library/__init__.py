@@ -1,5 +1,6 @@
 """The bundled tasks: importing this module registers all of them."""
 
+from minion_server.library.download_task import download_url
 from minion_server.library.tasks import (
     backup_json,
     build_stat_hashes,
@@ -19,6 +20,7 @@ from minion_server.library.thumbnail_tasks import (
 __all__ = [
     "backup_json",
     "build_stat_hashes",
+    "download_url",
     "find_duplicates",
     "handle_upload",
     "page_thumbnails",
