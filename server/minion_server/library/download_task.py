@@ -71,7 +71,7 @@ def download_url(job: Job, url: object, catid: object = None) -> DownloadResult:
             raise
         result["message"] = str(error)
     else:
-        result.update(upload)
+        result = {**upload, "url": source}
     job.log.info("%s: %s", result["url"], result["message"])
     return result
 
