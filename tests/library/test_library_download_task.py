@@ -16,7 +16,7 @@ from minion_server.library.download_task import source_of
 from minion_server.library.errors import DownloadError
 from minion_server.library.index import Index
 from minion_server.library.metadata import MetadataStore
-from minion_server.library.plugins import Plugin, PluginCall, PluginError, PluginKind
+from minion_server.library.plugins import DownloadCall, Plugin, PluginError, PluginKind
 from support.web_server import Request, head
 
 
@@ -157,9 +157,8 @@ def test_a_plugin_prepares_the_downloads_of_its_urls(
 ) -> None:
     server = serve(respond(_served(archive)))
 
-    def prepare(call: PluginCall) -> object:
+    def prepare(call: DownloadCall) -> object:
         assert call.url == "https://gallery.example/g/1"
-        assert call.folder is not None
         match kind:
             case "url":
                 return f"http://127.0.0.1:{server.port}/x.zip"

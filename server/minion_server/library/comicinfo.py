@@ -13,9 +13,9 @@ from xml.parsers import expat
 from minion_server.library.archive import open_archive
 from minion_server.library.metadata import Metadata, split_tags
 from minion_server.library.plugins import (
+    MetadataCall,
     NoMetadataError,
     Plugin,
-    PluginCall,
     PluginError,
     PluginKind,
 )
@@ -37,14 +37,13 @@ _NAMESPACES: Final = {
 _TEXTS: Final = ("Title", "Summary")
 
 
-def run(call: PluginCall) -> Metadata:
+def run(call: MetadataCall) -> Metadata:
     """Return the metadata that an archive has inside.
 
     Raises:
         NoMetadataError: There is none.
         PluginError: It cannot be read.
     """
-    assert call.path is not None
     with open_archive(call.path, call.settings.limits) as archive:
         if content := archive.read_file("ComicInfo.xml", _LONGEST):
             return _from_xml(content)

@@ -56,27 +56,35 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginCall:
-    """What a plugin is given.
+    """The argument of every plugin; that of a script.
 
     Attributes:
         settings: Of the library.
         parameters: A value for each parameter that the plugin declares.
         arg: The argument of this run, or "".
-        archive: For metadata: the archive.
-        path: For metadata: the archive's file.
-        url: For downloads: the address.
-        folder: For downloads: an empty folder for files, removed afterwards.
         progress: Notes how many of how many steps are done.
     """
 
     settings: Settings
     parameters: Mapping[str, ParameterValue]
     arg: str = ""
-    archive: Entry | None = None
-    path: Path | None = None
-    url: str = ""
-    folder: Path | None = None
     progress: Callable[[int, int], None] = lambda _done, _total: None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataCall(PluginCall):
+    """The argument of a plugin for metadata: an archive and its file."""
+
+    archive: Entry
+    path: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadCall(PluginCall):
+    """The argument of a plugin for downloads: a URL, and a folder that is removed afterwards."""
+
+    url: str
+    folder: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +104,7 @@ class Plugin:
     name: str
     description: str
     kind: PluginKind
-    run: Callable[[PluginCall], Any]
+    run: Callable[[Any], Any]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     url_pattern: str = ""
 
@@ -139,13 +147,20 @@ def find_downloader(url: str) -> Plugin | None:
     return None
 
 
+_CALLS: Final = {
+    PluginKind.METADATA: MetadataCall,
+    PluginKind.SCRIPT: PluginCall,
+    PluginKind.DOWNLOAD: DownloadCall,
+}
+
+
 def run_plugin(plugin: Plugin, settings: Settings, **call: Any) -> Any:
     """Run a plugin, and return what it returns.
 
     Args:
         plugin: The plugin.
         settings: Of the library.
-        call: Further attributes of the `PluginCall`.
+        call: The other attributes of the `PluginCall` of its kind.
 
     Raises:
         PluginError: It failed, or a parameter is invalid.
@@ -155,7 +170,7 @@ def run_plugin(plugin: Plugin, settings: Settings, **call: Any) -> Any:
         for name, parameter in plugin.parameters.items()
     }
     try:
-        return plugin.run(PluginCall(settings=settings, parameters=parameters, **call))
+        return plugin.run(_CALLS[plugin.kind](settings=settings, parameters=parameters, **call))
     except PluginError:
         raise
     except LibraryError as error:
