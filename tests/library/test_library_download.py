@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import random
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from email.utils import formatdate
 import pytest
 from library.downloads import (
     ARCHIVE,
+    ETAG,
     HALF,
     SETTINGS,
     WHOLE,
@@ -22,7 +24,7 @@ from library.downloads import (
     refused,
     respond,
 )
-from minion_server.library.errors import RefusedError
+from minion_server.library.errors import DownloadError, RefusedError
 from minion_server.library.settings import DownloadSettings
 from support.web_server import Request, head
 
@@ -301,3 +303,21 @@ def test_progress_is_reported_each_second(client: Client, serve: Serve) -> None:
     sizes = [size for size, _ in client.progress]
     assert sizes == sorted(sizes)
     assert len(sizes) < 12
+
+
+def test_damaged_responses_raise_nothing_else(client: Client, serve: Serve) -> None:
+    client.settings = replace(SETTINGS, attempts=1)
+    chance = random.Random(5)
+    lines = head(206, 'Content-Disposition: attachment; filename="a.zip"', ETag=ETAG)
+    lines += head(200, Content_Length=len(ARCHIVE), Content_Range="bytes 0-9/10")
+    damaged = []
+    for _ in range(200):
+        part = bytearray(lines)
+        for _ in range(chance.randrange(1, 6)):
+            part[chance.randrange(len(part))] = chance.randrange(256)
+        damaged.append(bytes(part[chance.randrange(60) :]))
+    server = serve(respond(*damaged))
+    for _ in damaged:
+        with pytest.raises((DownloadError, RefusedError)):
+            client(server.url())
+    assert len(server.requests) == len(damaged)
