@@ -220,6 +220,15 @@ def test_longer_body_than_declared_is_refused(client: Client, serve: Serve) -> N
         assert "more bytes than it declared" in refused(client, server.url())
 
 
+def test_longer_body_is_refused_where_the_rest_comes_late(client: Client, serve: Serve) -> None:
+    def late(request: Request, connection: socket.socket) -> None:
+        connection.sendall(WHOLE)
+        request.stopping.wait(0.05)
+        connection.sendall(b"x")
+
+    assert "more bytes than it declared" in refused(client, serve(late).url())
+
+
 def test_server_that_keeps_the_connection_is_not_waited_for(client: Client, serve: Serve) -> None:
     def kept(request: Request, connection: socket.socket) -> None:
         good(request, connection)
