@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import random
 import socket
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +13,7 @@ from email.utils import formatdate
 import pytest
 from library.downloads import (
     ARCHIVE,
+    ETAG,
     HALF,
     SETTINGS,
     WHOLE,
@@ -22,7 +24,7 @@ from library.downloads import (
     refused,
     respond,
 )
-from minion_server.library.errors import RefusedError
+from minion_server.library.errors import DownloadError, RefusedError
 from minion_server.library.settings import DownloadSettings
 from support.web_server import Request, head
 
@@ -218,6 +220,15 @@ def test_longer_body_than_declared_is_refused(client: Client, serve: Serve) -> N
         assert "more bytes than it declared" in refused(client, server.url())
 
 
+def test_longer_body_is_refused_where_the_rest_comes_late(client: Client, serve: Serve) -> None:
+    def late(request: Request, connection: socket.socket) -> None:
+        connection.sendall(WHOLE)
+        request.stopping.wait(0.05)
+        connection.sendall(b"x")
+
+    assert "more bytes than it declared" in refused(client, serve(late).url())
+
+
 def test_server_that_keeps_the_connection_is_not_waited_for(client: Client, serve: Serve) -> None:
     def kept(request: Request, connection: socket.socket) -> None:
         good(request, connection)
@@ -301,3 +312,21 @@ def test_progress_is_reported_each_second(client: Client, serve: Serve) -> None:
     sizes = [size for size, _ in client.progress]
     assert sizes == sorted(sizes)
     assert len(sizes) < 12
+
+
+def test_damaged_responses_raise_nothing_else(client: Client, serve: Serve) -> None:
+    client.settings = replace(SETTINGS, attempts=1)
+    chance = random.Random(5)
+    lines = head(206, 'Content-Disposition: attachment; filename="a.zip"', ETag=ETAG)
+    lines += head(200, Content_Length=len(ARCHIVE), Content_Range="bytes 0-9/10")
+    damaged = []
+    for _ in range(200):
+        part = bytearray(lines)
+        for _ in range(chance.randrange(1, 6)):
+            part[chance.randrange(len(part))] = chance.randrange(256)
+        damaged.append(bytes(part[chance.randrange(60) :]))
+    server = serve(respond(*damaged))
+    for _ in damaged:
+        with pytest.raises((DownloadError, RefusedError)):
+            client(server.url())
+    assert len(server.requests) == len(damaged)

@@ -88,6 +88,14 @@ def test_file_that_changes_midway_begins_anew(client: Client, serve: Serve) -> N
     assert "range" not in server.requests[2].headers
 
 
+def test_file_that_becomes_another_format_is_named_by_the_new_one(
+    client: Client, serve: Serve
+) -> None:
+    other = b"Rar!\x1a\x07" + bytes(9000)
+    server = serve(respond(PIECE, head(200) + other))
+    assert client(server.url("/get")) == ("get.rar", other)
+
+
 @pytest.mark.parametrize(
     "content_range",
     [
@@ -103,6 +111,7 @@ def test_other_ranges_begin_anew(client: Client, serve: Serve, content_range: st
     odd = head(206, Content_Range=content_range, ETag=ETAG) + ARCHIVE[HALF:]
     server = serve(respond(PIECE, odd, WHOLE))
     assert client(server.url())[1] == ARCHIVE
+    assert "range" not in server.requests[2].headers
 
 
 def test_range_that_is_too_short_is_continued(client: Client, serve: Serve) -> None:
