@@ -10,7 +10,7 @@ from datetime import timedelta
 import grpc
 
 from minion_client.backoff import Backoff
-from minion_client.errors import DeadlineError, UnavailableError, from_rpc_error, is_answer
+from minion_client.errors import DeadlineError, UnavailableError, from_rpc_error, is_from_server
 from minion_client.records import JobInfo, Seconds
 
 _CLOCK_SECONDS = 0.1
@@ -80,7 +80,7 @@ class WatchSession:
             if self._clock() >= self._deadline - early:
                 raise _late() from error
         broke = isinstance(problem, UnavailableError) or (
-            error is not None and problem.code in _BROKEN_ON_THE_WAY and not is_answer(error)
+            error is not None and problem.code in _BROKEN_ON_THE_WAY and not is_from_server(error)
         )
         if self.job is None or not broke:
             raise problem from error
