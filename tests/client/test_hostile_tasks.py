@@ -271,7 +271,7 @@ async def test_what_a_task_changes_in_the_worker_is_set_back(
     mask = os.umask(0o022)
     os.umask(mask)
     assert (Path.cwd(), mask) == before
-    text = "task 'hostile' changed the worker's working directory and umask; set back"
+    text = "task 'hostile' changed the worker's working directory and umask: restored"
     assert text in caplog.text
     await unharmed(bench)
 

@@ -186,7 +186,7 @@ async def test_a_job_that_no_process_survives_fails(bench: WorkerBench) -> None:
     job = await bench.run_job("deadly", "die")
     assert job.state == "failed"
     assert job.result == (
-        "Job could not be started: 3 worker processes ended before it began,"
+        "Job could not be started: 3 worker processes ended before it started,"
         " the last one with exit code: 7, signal: 0"
     )
     assert (await bench.run_job("pid")).state == "finished"

@@ -332,5 +332,5 @@ async def test_a_function_that_processes_would_not_find_is_refused() -> None:
     def lonely(job: Job) -> None:
         pass
 
-    with pytest.raises(ValueError, match="'lonely' is in a registry of its own"):
+    with pytest.raises(ValueError, match="'lonely' is not in the default registry"):
         await Runner(registry).start(1)
