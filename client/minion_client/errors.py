@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 from minion_wire.json_value import JsonValue
-from minion_wire.status import read_blame, read_status
+from minion_wire.status import read_cause, read_status
 
 from minion_client.records import JobInfo
 
@@ -113,10 +113,10 @@ def from_rpc_error(error: grpc.RpcError) -> MinionError:
     """Convert the error of a gRPC call, blocking or not."""
     call: Any = error
     code: grpc.StatusCode = call.code()
-    blame = read_blame(read_status(call.trailing_metadata()))
+    cause = read_cause(read_status(call.trailing_metadata()))
     kind = _KINDS.get(code, MinionError)
     text = call.details() or code.name
-    return kind(text, code=code, reason=blame.reason or code.name, field=blame.field)
+    return kind(text, code=code, reason=cause.reason or code.name, field=cause.field)
 
 
 def is_from_server(error: grpc.RpcError) -> bool:
