@@ -264,23 +264,23 @@ def _get(target: str, why: str, *, ours: int = 400, envoys: int = 200) -> Differ
     return Difference(why, Ask("Echo", "GET", target), ours, envoys)
 
 
-_UNKNOWN = "Envoy passes over unknown fields of bodies; the contract refuses them"
-_PAIR = "Envoy passes over parameters without an equals sign, and without a name"
-_PATH = "Envoy lets the query say again, otherwise, what the path has said"
-_QUERY = 'with `body: "*"` nothing is left for the query (google/api/http.proto)'
+_UNKNOWN = "Envoy ignores unknown fields of bodies; the contract refuses them"
+_PAIR = "Envoy ignores parameters without an equals sign, and without a name"
+_PATH = "Envoy lets the query override the path"
+_QUERY = 'with `body: "*"` no field is left for the query (google/api/http.proto)'
 _TEXT = "Envoy's JSON has trailing commas, single quotes and names without quotes"
-_TWICE = "Envoy takes the last of what stands twice"
-_KIND = "Envoy reads the text of a boolean or a number as one, and words like yes and t"
-_ONE = "Envoy takes one value for a list of one, and an empty object for an empty list"
-_NULL = "Envoy passes over nulls in lists, where proto JSON has none"
-_WELL = "Envoy sees fields within protobuf's own types; those have one JSON form"
-_ENUM = "Envoy has no unknown numbers of enums in URLs"
-_BODY = "Envoy reads the body of a GET or DELETE, which means nothing (RFC 9110, 9.3.1)"
-_UTF8 = "Envoy leaves it to the server to refuse what is no UTF-8, in other words"
+_TWICE = "Envoy uses the last of duplicate fields"
+_KIND = "Envoy accepts strings as booleans and numbers, also yes and t"
+_ONE = "Envoy accepts one value as a list of one, and an empty object as an empty list"
+_NULL = "Envoy ignores nulls in lists, which proto JSON does not allow"
+_WELL = "Envoy sets fields within protobuf's own types, which have one JSON form"
+_ENUM = "Envoy refuses unknown numbers of enums in URLs"
+_BODY = "Envoy reads the body of a GET or DELETE, which has no meaning (RFC 9110, 9.3.1)"
+_UTF8 = "Envoy leaves invalid UTF-8 to the server, which refuses it with another text"
 _FORM = "Envoy's numbers and times have more forms than proto JSON"
 
-_KEY = "Envoy reads the body before the server is asked for the key"
-_ENCODED = "Envoy takes a compressed body for JSON"
+_KEY = "Envoy reads the body before the server checks the key"
+_ENCODED = "Envoy reads a compressed body as JSON"
 
 DIFFERENCES = [
     Difference(_KEY, Ask("EnqueueJob", "POST", "/v1/jobs", "{bad", key=None), 401, 400),

@@ -208,7 +208,7 @@ def test_a_server_that_does_not_answer_in_time(serve: Any, start: Any) -> None:
     assert bridge.get(f"/api/minion/{job}", headers={}).status_code == 200
 
     server.signal(signal.SIGSTOP)
-    text = "the deadline passed before the answer came"
+    text = "the gRPC server did not respond before the deadline"
     headers = AUTHORIZED | {"X-Server-Timeout": "0.3"}
     status = bridge.get(f"/api/minion/{job}", headers=headers)
     check_error(status, 504, "minion_job_status", text)
@@ -220,7 +220,7 @@ def test_a_server_that_does_not_answer_in_time(serve: Any, start: Any) -> None:
     assert bridge.get(f"/api/minion/{job}", headers={}).status_code == 200
 
     server.kill()
-    text = "the gRPC server is out of reach"
+    text = "the gRPC server cannot be reached"
     check_error(bridge.get(f"/api/minion/{job}"), 503, "minion_job_status", text)
     check_error(bridge.get(f"/api/minion/{job}/detail"), 503, "minion_job_detail", text)
     queued = bridge.post("/api/minion/echo/queue?args=%5B%5D")
