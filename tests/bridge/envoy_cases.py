@@ -1,4 +1,4 @@
-"""Requests that the bridge and Envoy have to answer alike, and those that they do not."""
+"""Requests with equal responses of the bridge and Envoy, and those with differences."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from support.rpc_bench import KEY
 
 FORM = "application/x-www-form-urlencoded"
-"""What curl says of any body."""
+"""The Content-Type that curl sends with any body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request: the method that it is to reach, or to be kept from; body as JSON or as text."""
+    """A request to a method, or one that must not reach it; the body is JSON or text."""
 
     rpc: str
     method: str
@@ -27,8 +27,8 @@ class Ask:
         return f"{self.method} {self.target} {self.body if self.body is not None else ''}"[:120]
 
 
-# What the servers are asked, in this order: each from its first call to its errors. Both have the
-# same history, and clocks that stand still, so that every answer is the same to the letter.
+# The requests to the servers, in this order: each from its first call to its errors. Both have the
+# same history, and their clocks are stopped, so that responses are identical.
 STORY = [
     Ask("EnqueueJob", "POST", "/v1/jobs", {"task": "foo"}),
     Ask("EnqueueJob", "POST", "/v1/jobs", {
@@ -248,7 +248,7 @@ STORY = [
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What Envoy cannot be told to do: why, an example, and the status of either's answer."""
+    """A difference that Envoy's settings cannot avoid: the reason, an example, both statuses."""
 
     why: str
     ask: Ask
@@ -355,7 +355,7 @@ DIFFERENCES = [
     _put('{"time": "2026-01-31T23:59:60Z"}', _FORM),
 ]  # fmt: skip
 
-# Forms of values, which the methods of the contract do not all have.
+# Forms of values, not all of which occur in the methods of the contract.
 ECHO_QUERIES = [
     "int32Field=-1&double_field=1.5&boolField=true",
     "text=a+b%2Bc%26&data=-_8",

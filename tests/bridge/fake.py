@@ -1,4 +1,4 @@
-"""gRPC services that answer what a test tells them."""
+"""gRPC services whose responses are set by a test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = "s3cret"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What a method was called with."""
+    """A call of a method."""
 
     method: str
     request: Any
@@ -32,7 +32,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abort:
-    """An error to answer."""
+    """An error to respond with."""
 
     code: grpc.StatusCode
     message: str = ""
@@ -42,12 +42,12 @@ class Abort:
 
 @dataclass(slots=True, kw_only=True)
 class FakeMinion:
-    """Records the calls of all methods, and answers what it is told to, by the method's name.
+    """Records the calls of all methods, and responds with what a test sets by the method's name.
 
-    Those of CheckAccess are kept apart.
+    Calls of CheckAccess are recorded separately.
 
-    An answer is a message, an `Abort`, a list of them for a stream, or a coroutine function that
-    answers one of them. Without one, a method answers its empty response.
+    A response is a message, an `Abort`, a list of them for a stream, or a coroutine function that
+    returns one of them. Without one, a method returns its empty response.
     """
 
     calls: list[Call] = field(default_factory=list)
@@ -150,7 +150,7 @@ def client_of(app: Starlette) -> httpx.AsyncClient:
 
 
 def fields_of(response: httpx.Response) -> list[str]:
-    """Return the fields that an error blames."""
+    """Return the fields that an error names."""
     details: Iterable[dict[str, Any]] = response.json()["details"]
     return [
         violation["field"]

@@ -87,7 +87,7 @@ async def test_only_what_needs_no_key_says_so(description: Any) -> None:
         if operation.get("security") == []
     }
     assert free == {"GetJob", "GetMinionJobStatus", "CheckHealth"}
-    # That description is kept by hand: it agrees with the policy of the methods that are called.
+    # This description is written by hand, and must agree with the policy of the called methods.
     for rest, operation in OPERATIONS.items():
         segment = "{jobname}" if rest == "queue" else "{jobid}"
         path = description["paths"][f"/api/minion/{segment}/{rest}".rstrip("/")]
@@ -200,7 +200,7 @@ def test_the_descriptor_set_is_that_of_the_generated_modules() -> None:
 
 
 def _plain(file: FileDescriptorProto) -> FileDescriptorProto:
-    """Return a file without what protoc leaves out of generated modules."""
+    """Return a file without the parts that protoc leaves out of generated modules."""
     file.ClearField("source_code_info")
     messages = list(file.message_type)
     while messages:

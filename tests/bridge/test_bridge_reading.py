@@ -1,4 +1,4 @@
-"""In which order requests are read: the key before the body, and large ones beside the loop."""
+"""The order of reading requests: the key before the body, and large bodies in a thread."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fake(fake: FakeMinion) -> FakeMinion:
 
 
 def paths_of(has_body: bool) -> list[tuple[str, str]]:
-    """Return method and path of every binding that needs a key."""
+    """Return the method and path of every binding that needs a key."""
     found = []
     for binding in read_rules(load_services()):
         if not binding.policy.is_open and (binding.body is not None) is has_body:
@@ -138,7 +138,7 @@ async def test_an_older_server_is_not_asked_in_vain(
 async def test_a_large_query_counts_as_a_large_body(
     client: httpx.AsyncClient, fake: FakeMinion, path: str
 ) -> None:
-    # Half of it is in the query: httpx knows no longer ones.
+    # Half of it is in the query, the most that httpx can send.
     url, body = path + "y" * (SMALL // 2), b" " * (SMALL // 2)
     assert (await client.post(url, content=body)).status_code == 401
     assert (await client.post(url, content=body, headers=AUTHORIZED | FORM)).status_code == 400
@@ -196,7 +196,7 @@ async def test_whoever_has_the_key_sends_4_mib(address: str) -> None:
 
 
 async def turns_during(work: Any) -> tuple[int, Any]:
-    """Return how many turns the loop had before some work was done, and its result."""
+    """Return the number of turns of the loop during some work, and the result of the work."""
     task = asyncio.ensure_future(work)
     turns = 0
     while not task.done():
@@ -205,7 +205,7 @@ async def turns_during(work: Any) -> tuple[int, Any]:
     return turns, task.result()
 
 
-# Each is refused for its end, so that no call follows.
+# The end of each is refused, so that no call follows.
 BODIES = [
     ("/v1/jobs", b'{"task":"x","args":[%b,1e999]}', b"1"),
     ("/v1/jobs", b'{"task":"x","args":[%b,1e999]}', b"[]"),
@@ -227,13 +227,13 @@ async def test_the_loop_turns_while_a_large_body_is_read(
     assert refused.status_code == 400
     many, refused = await turns_during(local.post(path, content=large, headers=headers))
     assert refused.status_code == 400
-    # What is read on the loop takes no more turns than a small body.
+    # A body that is read on the loop takes as few turns as a small one.
     assert many > 10 * few
 
 
 @pytest.fixture
 async def local(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a bridge in this process, where nothing waits for a network."""
+    """A client of a bridge in this process, without a network."""
     server = rpc_server(SqliteStorage(tmp_path / "never-opened.db"))
     async with client_of(create_app(server.channel)) as client:
         client.headers["Authorization"] = BEARER

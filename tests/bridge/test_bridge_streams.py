@@ -1,4 +1,4 @@
-"""Streams and hang-ups, over real sockets."""
+"""Streams and disconnects, over real sockets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NOT_FOUND = Abort(
 
 
 class Server(uvicorn.Server):
-    """Leaves the signals of the process to the tests."""
+    """A server that does not handle the signals of the process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -162,7 +162,7 @@ async def test_a_deadline_ends_a_stream(web: httpx.AsyncClient, fake: FakeMinion
     fake.answers["WatchJob"] = [changed("active"), never]
     answer = await web.get(WATCH, headers={"Grpc-Timeout": "500m"})
     last = json.loads(answer.text.splitlines()[-1])
-    # Where it passes before the first message, there is no stream that the error ends.
+    # If it passes before the first message, the error is an ordinary response.
     assert last.get("error", last)["code"] == 4
     assert fake.calls[0].seconds_left is not None
     fake.answers["WatchJob"] = []
@@ -199,7 +199,7 @@ async def test_what_was_taken_for_a_client_that_hung_up_is_put_back(address: str
         body = b'{"wait": "60s"}'
         head = f"POST /v1/workers/1:dequeue HTTP/1.1\r\nHost: x\r\nAuthorization: {BEARER}\r\n"
         writer.write(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
-        # Once this has been answered, what was sent before it is being waited for.
+        # After this response, the server is waiting for the call sent before.
         await client.get("/v1/stats")
         writer.close()
         await client.post("/v1/jobs", json={"task": "t"})
@@ -212,7 +212,7 @@ async def test_a_client_that_closed_its_sending_side_has_its_answer(
 ) -> None:
     fake.answers["DequeueJobs"] = never
     fake.answers["WatchJob"] = [never]
-    # It looks as if it had left, once its request is complete.
+    # After its request, it looks as if it had disconnected.
     bodies: list[Any] = []
 
     async def receive() -> Any:
@@ -267,7 +267,7 @@ async def test_a_slow_call_is_answered_after_its_client_closed_its_sending_side(
     await fake.called.wait()
     loop = asyncio.get_running_loop()
     clock = loop.time
-    # Whatever this process does after a time, it does now.
+    # Run everything that this process has scheduled for later.
     monkeypatch.setattr(loop, "time", lambda: clock() + 3_600)
     for _ in range(10):
         await asyncio.sleep(0)
@@ -313,7 +313,7 @@ async def test_a_slow_call_is_answered(web: httpx.AsyncClient, fake: FakeMinion)
 
 
 async def hang_up(port: int, fake: FakeMinion, request: str, headers: dict[str, str]) -> None:
-    """Send a request, wait for the call, hang up, and wait for the call's end."""
+    """Send a request, wait for the call, disconnect, and wait for the end of the call."""
     fake.called.clear()
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     lines = [f"{request} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in headers.items()), "", ""]

@@ -266,7 +266,7 @@ async def test_large_answers_are_compressed(client: httpx.AsyncClient, fake: Fak
         ("gzip", "/v1/stats", None),
         ("gzip", "/openapi.json", "gzip"),
         ("gzip", "/docs/swagger/swagger-ui.css", "gzip"),
-        # Those of LANraragi are as they always were.
+        # LANraragi's headers are unchanged.
         ("gzip", "/api/minion/1", None),
     ]:
         answer = await client.get(path, headers={"Accept-Encoding": accepted})
@@ -286,7 +286,7 @@ async def test_options_names_the_methods_of_a_path(client: httpx.AsyncClient) ->
         assert (answer.status_code, answer.headers["allow"]) == (204, allowed)
         assert "access-control-allow-methods" not in answer.headers
     assert (await client.options("/v1/nope")).status_code == 404
-    # A rule may have a kind of its own for it.
+    # A rule can use a custom method for it.
     assert (await client.options("/echo/every")).status_code == 200
 
 

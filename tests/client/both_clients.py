@@ -1,4 +1,4 @@
-"""Both clients in one form, so that one test holds both to the same meaning."""
+"""Both clients behind one interface, so that one test covers both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minion_client import AsyncClient, Client
 
 
 class Loop:
-    """An event loop in a thread of its own."""
+    """An event loop in its own thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -30,7 +30,7 @@ class Loop:
 
 
 class Blocking:
-    """An `AsyncClient` whose methods wait, as those of `Client` do."""
+    """An `AsyncClient` with blocking methods, like those of `Client`."""
 
     def __init__(self, client: AsyncClient, loop: Loop) -> None:
         self._client = client

@@ -17,7 +17,7 @@ from minion_client.worker import Worker
 
 
 class Gate:
-    """Jobs of the task `held` that run until they are let go."""
+    """Jobs of the task `held`, which run until they are released."""
 
     def __init__(self, bench: WorkerBench, *tasks: str) -> None:
         self.running: Counter[str] = Counter()
@@ -47,7 +47,7 @@ class Gate:
 
 
 async def settle() -> None:
-    """Let everything happen that needs no more than turns of the loop."""
+    """Run everything that is ready on the loop."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -89,7 +89,7 @@ async def test_spare_slots_take_high_priority_only(bench: WorkerBench) -> None:
     await gate.holds(urgent)
     assert gate.order == [jobs[0].id, urgent.id]
     assert bench.source.dequeues[-1]["min_priority"] == 5
-    # The urgent job counts as the ordinary one now.
+    # The urgent job now takes an ordinary slot.
     gate.let_go(jobs[0])
     await bench.source.ended(jobs[0])
     await settle()
@@ -211,7 +211,7 @@ async def test_a_refused_result_fails_its_job_alone(bench: WorkerBench) -> None:
 
 
 class LateSource(MemorySource):
-    """Answers, as it may, what it took for a call that was cancelled."""
+    """Returns the jobs that it claimed for a cancelled call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -257,7 +257,7 @@ async def test_jobs_that_are_answered_too_late_fail(bench: WorkerBench) -> None:
 
 
 class SlowSource(MemorySource):
-    """Takes its time between taking jobs and answering them."""
+    """Waits between claiming jobs and returning them."""
 
     def __init__(self) -> None:
         super().__init__()

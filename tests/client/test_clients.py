@@ -261,7 +261,7 @@ def test_workers_are_listed_and_commanded(client: Client, server: MinionProcess)
     with grpc.insecure_channel(server.grpc) as channel:
         workers = WorkerServiceStub(channel)
         key = (("authorization", f"Bearer {KEY}"),)
-        # Far from the id of the server's own worker, which ids would reach again after the reset.
+        # Far from the id of the server's own worker, since ids start again after the reset.
         one, other = 501, 502
         for worker_id in (one, other):
             registration = pb.RegisterWorkerRequest(id=worker_id, host="h", pid=7)

@@ -1,4 +1,4 @@
-"""How servers are reached: past proxies on this machine, and with a warning for keys in clear."""
+"""Connections to servers: no proxies on this machine, and a warning for unencrypted keys."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ ELSEWHERE = [
 
 
 class ForwardProxy:
-    """An HTTP proxy that connects nobody.
+    """An HTTP proxy that refuses all connections.
 
     Attributes:
-        asked: What it was asked for.
+        asked: The requests that it received.
     """
 
     def __init__(self) -> None:

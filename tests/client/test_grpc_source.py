@@ -1,4 +1,4 @@
-"""The worker's side of the Work stream, against a server that does what the test wants."""
+"""The worker's side of the Work stream, against a server controlled by the test."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def source(server: FakeServer) -> AsyncIterator[GrpcSource]:
 
 @pytest.fixture
 async def call(server: FakeServer, source: GrpcSource) -> FakeCall:
-    """The first call, welcomed."""
+    """The first call, after its welcome."""
     return await welcomed(server, source)
 
 
@@ -88,7 +88,7 @@ def ids(jobs: Any) -> list[int]:
 
 
 async def hold(source: GrpcSource, call: FakeCall, *job_ids: int) -> None:
-    """Have the worker take jobs."""
+    """Let the worker claim jobs."""
     taking = dequeue(source, len(job_ids))
     call.hand_over(await call.demand(), *job_ids)
     assert ids(await soon(taking)) == list(job_ids)
@@ -211,7 +211,7 @@ async def test_a_call_that_breaks_is_followed_by_one_that_names_what_is_held(
     call.end(grpc.StatusCode.UNAVAILABLE)
     again, hello = await next_call(server)
     assert hello.id == 1
-    # The outcome that is not answered counts as held.
+    # The job of an outcome without a receipt is still held.
     assert keys(hello.holds) == [(1, 0), (2, 0), (3, 0)]
     request = await again.until(lambda request: request.HasField("report"))
     assert request.report.outcomes == first.outcomes
@@ -289,7 +289,7 @@ async def test_a_server_that_says_nothing_is_called_again(
 ) -> None:
     call = await welcomed(server, source, missing_after=0.3)
     await hold(source, call, 1)
-    # Not one heartbeat is answered.
+    # No heartbeat gets a receipt.
     _, hello = await next_call(server)
     assert keys(hello.holds) == [(1, 0)]
 

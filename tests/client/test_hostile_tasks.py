@@ -1,4 +1,4 @@
-"""Tasks that do their worst: each ends its own job, clearly, and the next job runs unharmed."""
+"""Hostile tasks: each fails only its own job, with a clear result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from client import hostile_values
 
 
 async def unharmed(bench: WorkerBench) -> None:
-    """Perform a job that does nothing, by the same worker."""
+    """Check that the same worker still runs jobs."""
     job = await bench.run_job("ping")
     assert (job.state, job.result) == ("finished", "pong")
 
@@ -235,7 +235,7 @@ async def test_the_loop_is_as_it_was_after_the_worker(bench: WorkerBench) -> Non
 @pytest.mark.parametrize("thread", [False, True], ids=["coroutine", "thread"])
 async def test_what_a_task_forks_does_not_go_on(bench: WorkerBench, thread: bool) -> None:
     def forks() -> Any:
-        # Python 3.12 and later warn of it where there are threads.
+        # Python 3.12 and later warn about forks of processes with threads.
         with contextlib.suppress(DeprecationWarning):
             pid = os.fork()
             return pid if thread else slowly(pid)

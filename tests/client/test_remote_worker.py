@@ -1,4 +1,4 @@
-"""Workers elsewhere, and everything that may befall them: no result is lost, none counts twice."""
+"""Remote workers through failures of all kinds: no result is lost, and none counts twice."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_a_frozen_worker_is_replaced_and_its_late_result_refused(
     other = bench.worker("--queues", "default")
     state_is(client, job_id, JobState.ACTIVE)
     gate.touch()
-    # The generation that runs elsewhere is the one that counts.
+    # Only the generation that runs elsewhere counts.
     assert client.wait(job_id, timeout=20) == 2
     frozen.signal(signal.SIGCONT)
     other.stop()
@@ -135,7 +135,7 @@ def test_a_server_that_was_stopped_takes_no_jobs_from_workers_that_live(
     for job_id in ids:
         state_is(client, job_id, JobState.ACTIVE)
     server.signal(signal.SIGSTOP)
-    # It must have been deaf for longer than workers may be silent.
+    # The connection must be dead for longer than workers may be silent.
     time.sleep(3)
     server.signal(signal.SIGCONT)
     continued = datetime.now(UTC)
@@ -208,12 +208,12 @@ def test_a_worker_that_is_not_heard_or_does_not_hear_connects_again(
     gate = bench.home / "gate"
     worker = bench.worker(target=proxy.address)
     job_id = client.enqueue("until_there", [str(gate)])
-    # Active is not enough: the worker must have it, too.
+    # An active job is not enough: the worker must have received it.
     until(lambda: client.get(job_id).notes)
     connections = proxy.connections
     proxy.deafen(direction)
     gate.touch()
-    # In time: the job is not given up, its result arrives.
+    # In time: the job is not retried, and its result arrives.
     assert client.wait(job_id, timeout=20) == 0
     until(lambda: proxy.connections > connections)
     assert client.wait(client.enqueue("mark", [str(bench.performed)]), timeout=20)

@@ -82,7 +82,7 @@ def test_slots_can_be_changed_while_jobs_run() -> None:
     assert made.next_claim() is None
     made.resize(jobs=3, spare=1)
     assert (made.jobs, made.spare, made.total) == (3, 1, 4)
-    # The limit, which no one slot could exceed, counts what ran before.
+    # The limit, which one slot could not exceed, counts jobs that ran before.
     assert made.next_claim() == Claim(tasks=TASKS, min_priority=None, max_jobs=1)
     made.take("a")
     assert made.next_claim() == Claim(tasks=("b", "c"), min_priority=None, max_jobs=1)
@@ -98,7 +98,7 @@ def test_slots_can_be_changed_while_jobs_run() -> None:
 
 
 class SlotsMachine(RuleBasedStateMachine):
-    """Any source, answering any jobs that a claim allows, and jobs ending in any order."""
+    """Sources that return any jobs that a claim allows, and jobs that end in any order."""
 
     def __init__(self) -> None:
         super().__init__()

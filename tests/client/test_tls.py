@@ -14,7 +14,7 @@ from minion_client.endpoint import Endpoint, Tls
 from minion_server.cli.connection import make_endpoint
 from minion_server.domain.errors import Invalid
 
-# Made for localhost, valid for a hundred years, trusted by nobody.
+# For localhost, valid for a hundred years, not trusted.
 KEY = b"""-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgzpNBZzBbT6PHIW+h
 bW207kOT2ufBkUzs0EDv/juFs/qhRANCAATIVKFrpAeQpH7t94jZ065W/F8UneTf

@@ -1,4 +1,4 @@
-"""`minion bridge` over the network answers as the one inside the server, and outlives it."""
+"""`minion bridge` over the network responds like the bridge in the server, and outlives it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def requests(job: int) -> list[tuple[str, str, dict[str, Any]]]:
 
 
 def answer(one: MinionProcess, method: str, path: str, options: dict[str, Any]) -> Any:
-    # Compressed, a response would be as long as its times make it.
+    # The length of a compressed response depends on the times in it.
     headers = AUTHORIZED | {"Accept-Encoding": "identity"}
     response = httpx.request(method, one.url + path, timeout=30, **{"headers": headers} | options)
     kept = {name: value for name, value in response.headers.items() if name not in {"date", "etag"}}
@@ -94,7 +94,7 @@ def test_both_bridges_give_the_same_answers(server: MinionProcess, bridge: Minio
 def test_both_bridges_show_jobs_that_are_as_large_as_can_be(
     server: MinionProcess, bridge: MinionProcess
 ) -> None:
-    # As its result, the argument comes once more.
+    # The argument is also the result.
     job = server.enqueue("echo", "x" * 1_950_000, notes={"n": "y" * 150_000})
     server.wait(job)
     for path in (f"/api/minion/{job}/detail", f"/v1/jobs/{job}", f"/v1/jobs?ids={job}"):

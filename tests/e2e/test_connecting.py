@@ -1,4 +1,4 @@
-"""How each command reaches a server: past proxies, by TLS, and what it says where it cannot."""
+"""Connections of commands to a server: proxies, TLS, and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Serve = Callable[..., MinionProcess]
 def tls(
     server: MinionProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
-    """The address of a proxy that speaks TLS, and the certificate that it shows."""
+    """The address of a TLS proxy, and its certificate."""
     directory = tmp_path_factory.mktemp("tls")
     (directory / "both.pem").write_bytes(PRIVATE_KEY + CERTIFICATE)
     (directory / "ca.pem").write_bytes(CERTIFICATE)

@@ -37,7 +37,7 @@ def database(postgresql: PostgresServer) -> Iterator[str]:
 
 
 class Load:
-    """Enqueues jobs until it is refused, and keeps what was acknowledged."""
+    """Enqueues jobs until it is refused, and records the acknowledged ones."""
 
     def __init__(self, server: MinionProcess, trace: Path) -> None:
         self.acknowledged: list[int] = []
@@ -212,7 +212,7 @@ def test_a_move_that_is_stopped_leaves_the_queue_where_it_was(
 
 
 class SlowToHold(SqliteTransfer):
-    """Gets a signal as soon as the queue is held."""
+    """A command that receives a signal as soon as the queue is held."""
 
     async def hold(self) -> None:
         await super().hold()

@@ -49,7 +49,7 @@ def check_error(answer: httpx.Response, status: int, operation: str, text: str) 
 
 
 def without_times(text: str) -> str:
-    """Replace the times, each of which must be near to now."""
+    """Replace the times, each of which must be close to the current time."""
     for _, seconds in EPOCH.findall(text):
         assert abs(time.time() - int(seconds)) < 600
     return EPOCH.sub(r'"\1":"T"', text)
@@ -110,7 +110,7 @@ def test_the_form_may_carry_the_parameters(server: MinionProcess) -> None:
 
 
 def test_a_first_job_by_curl(server: MinionProcess) -> None:
-    # What `curl -d` says of its body, unless it is told otherwise.
+    # The default Content-Type of `curl -d`.
     headers = AUTHORIZED | {"Content-Type": "application/x-www-form-urlencoded"}
     answer = server.post("/v1/jobs", content=b'{"task": "echo"}', headers=headers)
     job = answer.json()["id"]

@@ -1,4 +1,4 @@
-"""grpcurl, which knows nothing of the contract but what reflection tells it."""
+"""grpcurl, which knows only what reflection returns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def command(address: str, *words: str, data: object = None, key: bool = True) ->
         flags += ["-H", f"authorization: Bearer {KEY}"]
     if data is not None:
         flags += ["-d", json.dumps(data)]
-    # Verbs come after the address, methods too.
+    # Verbs and methods come after the address.
     return [BIN / "grpcurl", *flags, address, *words]
 
 
@@ -86,7 +86,7 @@ def test_a_job_is_enqueued_watched_and_shown(
             name, _, value = line.strip().rstrip(",").partition(": ")
             if name == '"state"':
                 states.append(json.loads(value))
-                # It is held until it has been seen.
+                # The lock is held until the test has seen it.
                 gate.touch()
     assert watching.returncode == 0
     assert len(states) > 1

@@ -1,4 +1,4 @@
-"""The HTTP server itself, before an application that does as it is told, and before the bridge."""
+"""The HTTP server, with a simple application and with the bridge."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_answers_are_not_held_back() -> None:
 
 
 class App:
-    """Sends the parts of a response as they are given to it."""
+    """Sends the parts of a response that a test gives it."""
 
     def __init__(self) -> None:
         self.parts: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -74,7 +74,7 @@ async def test_a_client_of_http_1_0_reads_what_comes_until_the_close() -> None:
         assert b"connection: close" in head.lower()
         for part in (b"one", b"", b"three"):
             app.parts.put_nowait(part)
-        # At once, not at the end.
+        # Immediately, not at the end.
         assert await reader.readexactly(8) == b"onethree"
         app.parts.put_nowait(None)
         assert await reader.read() == b""
@@ -116,7 +116,7 @@ async def test_a_client_that_sends_no_more_is_told_to_have_left_and_answered(
         await app.left.wait()
         app.parts.put_nowait(b"four")
         app.parts.put_nowait(None)
-        # Nothing can follow on this connection.
+        # The connection cannot be used any more.
         assert (await reader.read()).endswith(b"\r\n\r\nfour")
 
 

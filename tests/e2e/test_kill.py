@@ -24,7 +24,7 @@ FLAGS = ("--jobs", "8", "--spare", "2")
 
 @dataclass
 class Load:
-    """What clients did, and what they were told, over all rounds."""
+    """The requests of clients and the responses, over all rounds."""
 
     trace: Path
     acknowledged: set[int] = field(default_factory=set)
@@ -35,7 +35,7 @@ class Load:
     refused: list[str] = field(default_factory=list)
 
     def run(self, url: str, seed: int) -> list[threading.Thread]:
-        """Begin to send requests, until the server is gone."""
+        """Send requests until the server is gone."""
         threads = [
             threading.Thread(target=self._until_gone, args=(url, random.Random(seed + n), work))
             for n, work in enumerate(
@@ -59,7 +59,7 @@ class Load:
         try:
             answer = client.post("/v1/jobs", json=request)
         except httpx.TransportError:
-            # To be sent again in a later round.
+            # Sent again in a later round.
             self.unanswered.append(request)
             raise
         if answer.status_code != 200:
@@ -81,7 +81,7 @@ class Load:
     def _look(self, client: httpx.Client, rng: random.Random) -> None:
         known = list(self.acknowledged - self.finished.keys())
         if not known:
-            # Asked nothing, it would not learn that the server is gone.
+            # Without a request, it would not notice that the server is gone.
             client.get("/healthz")
             return
         job_id = rng.choice(known)
@@ -108,7 +108,7 @@ def runs(trace: Path) -> Counter[int]:
 
 
 def check_integrity(data: Path, copy: Path) -> None:
-    """Check the database as the crash left it: opening the original would repair it."""
+    """Check a copy of the database, since opening the original would repair it."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(data, copy)
     connection = apsw.Connection(str(copy / "minion.db"))
@@ -135,7 +135,7 @@ def test_what_was_acknowledged_outlives_every_crash(
 
     server = serve(*FLAGS)
     while page := server.get("/v1/jobs?states=inactive&pageSize=1000").json()["jobs"]:
-        # What is to be tried again after a pause is tried now.
+        # Retry delayed jobs now.
         for job in page:
             if job["retries"]:
                 server.post(f"/v1/jobs/{job['id']}:retry")

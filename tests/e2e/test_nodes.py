@@ -18,7 +18,7 @@ Node = Callable[..., MinionProcess]
 
 @pytest.fixture
 def node(postgresql: PostgresServer, tmp_path: Path) -> Iterator[Node]:
-    """Start a server of the one database; each is a machine of its own, but for its host's name."""
+    """Start a server on the database, as if on its own machine except for the host name."""
     name = asyncio.run(postgresql.make_database())
     started: list[MinionProcess] = []
 

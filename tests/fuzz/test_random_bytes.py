@@ -1,4 +1,4 @@
-"""Random bytes wherever a client can send some: no 5xx, and nothing in the log."""
+"""Random bytes wherever a client can send any: no 5xx, and nothing in the log."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ JSON_PIECES = [
 
 
 def send(server: MinionProcess, data: bytes) -> bytes:
-    """Send bytes as they are, and return what comes back until the server closes."""
+    """Send bytes unchanged, and return all data until the server closes the connection."""
     host, _, port = server.url.removeprefix("http://").rpartition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(data)
@@ -63,7 +63,7 @@ def send(server: MinionProcess, data: bytes) -> bytes:
 
 
 def status_of(answer: bytes) -> int:
-    """Return the status of an HTTP answer, 0 if there is none."""
+    """Return the status of an HTTP response, 0 if there is none."""
     return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
 
 
@@ -141,7 +141,7 @@ def test_random_headers(server: MinionProcess, seed: int) -> None:
             request += rng.choice(names).encode() + b": " + value + b"\r\n"
         request += b"Connection: close\r\n\r\n" + rng.randbytes(rng.randrange(20))
         answer = send(server, request)
-        # A deadline that was asked for may pass.
+        # A requested deadline may pass.
         assert status_of(answer) < 500 or status_of(answer) == 504, (request, answer[:300])
 
 
@@ -168,7 +168,7 @@ def test_random_bytes_as_protobuf(server: MinionProcess, seed: int) -> None:
             for _ in range(rng.randrange(4)):
                 data.insert(rng.randrange(len(data) + 1), rng.randrange(256))
             code = _code_of(channel, method, bytes(data))
-            # A job that waits is watched until the deadline.
+            # A waiting job is watched until the deadline.
             allowed = {"OK", "INVALID_ARGUMENT", "NOT_FOUND"}
             if method.server_streaming:
                 allowed.add("DEADLINE_EXCEEDED")
@@ -191,7 +191,7 @@ def _code_of(channel: Any, method: Any, data: bytes) -> str:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_bytes_as_metadata(server: MinionProcess, seed: int) -> None:
-    # By hand, since a client of gRPC refuses to send them.
+    # Written as bytes, since gRPC clients refuse to send them.
     rng = random.Random(seed)
     names = [b"authorization", b"grpc-timeout", b"content-type", b"te", b"x", b"x-bin", b"\xff"]
     values = [b"Bearer \xff\xfe", b"\xc3\xa4", b"Bearer \xc3\xa4", b"", b"1S", b"=", b"99999999H"]

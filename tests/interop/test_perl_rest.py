@@ -1,4 +1,4 @@
-"""A Perl Minion whose backend is our REST API: every verb of it, as Perl programs see it."""
+"""A Perl Minion with our REST API as its backend: every verb, as Perl programs use it."""
 
 from __future__ import annotations
 
