@@ -117,10 +117,10 @@ def look(home: Path, database: str | None, ids: tuple[int, int]) -> None:
         times = []
         for _ in range(2):
             began = time.perf_counter()
-            answer = node.get(path)
+            response = node.get(path)
             times.append(time.perf_counter() - began)
-            assert answer.status_code == 200, (path, answer.text)
-        total = answer.json().get("total", "")
+            assert response.status_code == 200, (path, response.text)
+        total = response.json().get("total", "")
         print(f"    {path:<56}{times[0] * 1000:9.1f} {times[1] * 1000:9.1f} ms  {total}")
     began = time.perf_counter()
     assert node.post("/v1/admin:repair").status_code == 200

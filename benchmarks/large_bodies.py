@@ -81,11 +81,11 @@ def measure(
     others = Others(server.url)
     with others.asking():
         before = time.perf_counter()
-        answer = server.client.request(method, server.url + path, content=body, headers=headers)
+        response = server.client.request(method, server.url + path, content=body, headers=headers)
         took = time.perf_counter() - before
     longest = max(others.waits)
     figures = f"{took * 1000:8.0f} {longest * 1000:8.1f}  {len(others.waits)}"
-    print(f"{name:32} {answer.status_code} {figures}")
+    print(f"{name:32} {response.status_code} {figures}")
 
 
 def main() -> None:

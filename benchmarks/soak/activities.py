@@ -84,11 +84,11 @@ class User:
         """Enqueue one or several jobs."""
         jobs = [self._job() for _ in range(self._rng.choice([1, 1, 1, 10]))]
         if len(jobs) == 1:
-            answer = await self.call("POST", "/v1/jobs", jobs[0])
-            ids = [answer["id"]] if answer else []
+            response = await self.call("POST", "/v1/jobs", jobs[0])
+            ids = [response["id"]] if response else []
         else:
-            answer = await self.call("POST", "/v1/jobs:batchEnqueue", {"requests": jobs})
-            ids = answer["ids"] if answer else []
+            response = await self.call("POST", "/v1/jobs:batchEnqueue", {"requests": jobs})
+            ids = response["ids"] if response else []
         for job_id, job in zip(map(int, ids), jobs, strict=False):
             self._records.acknowledged[job_id] = job["task"]
 
@@ -141,8 +141,8 @@ class User:
     async def remove(self) -> None:
         for job_id in self._recent(1):
             self._records.removed.add(job_id)
-            answer = await self.call("DELETE", f"/v1/jobs/{job_id}")
-            if answer is not None and not answer.get("removed"):
+            response = await self.call("DELETE", f"/v1/jobs/{job_id}")
+            if response is not None and not response.get("removed"):
                 self._records.removed.discard(job_id)
 
     async def note(self) -> None:
@@ -175,10 +175,10 @@ class User:
 
     async def poll(self) -> None:
         """Act as a worker over REST that claims jobs by long polls, and sometimes disconnects."""
-        answer = await self.call("POST", "/v1/workers", {"host": "soak", "pid": 1})
-        if answer is None:
+        response = await self.call("POST", "/v1/workers", {"host": "soak", "pid": 1})
+        if response is None:
             return
-        worker = answer["id"]
+        worker = response["id"]
         path = f"/v1/workers/{worker}:dequeue"
         body = {"queues": [POLLED], "maxJobs": 3, "wait": "2s"}
         for _ in range(self._rng.randint(1, 10)):
@@ -202,15 +202,15 @@ class User:
     async def lock(self) -> None:
         """Hold the lock for a while, and check the number of holders."""
         body = {"name": "soak", "duration": "60s", "limit": HOLDERS}
-        answer = await self.call("POST", "/v1/locks:acquire", body)
-        if answer and answer.get("acquired"):
+        response = await self.call("POST", "/v1/locks:acquire", body)
+        if response and response.get("acquired"):
             self._records.holding += 1
             if self._records.holding > HOLDERS:
                 self._records.note_wrong(f"{self._records.holding} hold the lock")
             await asyncio.sleep(self._rng.uniform(0, 0.2))
             # Not after the release: another user may have the lock before the response arrives.
             self._records.holding -= 1
-            release = {"name": "soak"} | {k: answer[k] for k in ("holder",) if k in answer}
+            release = {"name": "soak"} | {k: response[k] for k in ("holder",) if k in response}
             await self.call("POST", "/v1/locks:release", release)
 
     async def schedule(self) -> None:
@@ -233,6 +233,6 @@ class User:
         """Send invalid requests, which must be refused without side effects."""
         url = self._rng.choice(self._urls)
         body = self._rng.choice([b"{", b'{"task": 1}', b"\xff", json.dumps({"x": 1}).encode()])
-        answer = await self._client.post(f"{url}/v1/jobs", content=body)
-        if answer.status_code != 400:
-            self._records.note_wrong(f"{body!r}: {answer.status_code}")
+        response = await self._client.post(f"{url}/v1/jobs", content=body)
+        if response.status_code != 400:
+            self._records.note_wrong(f"{body!r}: {response.status_code}")

@@ -329,7 +329,7 @@ DIFFERENCES = [
         Ask("Echo", "PUT", "/echo/all", '{"jsonValue": 9007199254740992}'), 400, 200,
     ),
     Difference(
-        "Envoy has one answer for an unknown path and for one that has other methods",
+        "Envoy has one response for an unknown path and for one that has other methods",
         Ask("GetStats", "POST", "/v1/stats", {}), 405, 404,
     ),
     Difference(

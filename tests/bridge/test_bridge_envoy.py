@@ -161,7 +161,7 @@ async def test_every_method_is_asked() -> None:
     assert {ask.rpc for ask in STORY} == unary
 
 
-async def test_the_story_is_answered_alike(sides: Sides) -> None:
+async def test_the_story_gets_equal_responses(sides: Sides) -> None:
     successes: set[str] = set()
     refusals: set[str] = set()
     differing = []
@@ -247,7 +247,7 @@ OPTIONAL = {
 MESSAGES = st.fixed_dictionaries({}, optional=OPTIONAL)
 
 
-async def test_any_message_is_answered_alike(sides: Sides, echo: ServiceDescriptor) -> None:
+async def test_any_message_gets_equal_responses(sides: Sides, echo: ServiceDescriptor) -> None:
     messages: list[Any] = []
 
     @given(MESSAGES)

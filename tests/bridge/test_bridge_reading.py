@@ -53,11 +53,11 @@ async def test_a_malformed_body_without_the_key_is_401(
     client: httpx.AsyncClient, fake: FakeMinion, method: str, path: str, key: str | None
 ) -> None:
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    answer = await client.request(method, path, content=b"{bad", headers=headers)
-    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-    assert answer.json()["code"] == 16
-    answer = await client.request(method, path, content=b"{bad", headers=AUTHORIZED)
-    assert answer.status_code == 400
+    response = await client.request(method, path, content=b"{bad", headers=headers)
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+    assert response.json()["code"] == 16
+    response = await client.request(method, path, content=b"{bad", headers=AUTHORIZED)
+    assert response.status_code == 400
     assert fake.calls == []
 
 
@@ -93,9 +93,9 @@ async def test_the_documented_paths_ask_for_the_key_first(
     headers: dict[str, str],
     body: bytes,
 ) -> None:
-    answer = await client.request(method, path, content=body, headers=headers)
-    assert answer.status_code == 401
-    assert answer.json() == {"error": "This API is protected and requires login or an API Key."}
+    response = await client.request(method, path, content=body, headers=headers)
+    assert response.status_code == 401
+    assert response.json() == {"error": "This API is protected and requires login or an API Key."}
     known = await client.request(method, path, content=body, headers=headers | AUTHORIZED)
     assert known.status_code in (400, 415)
     assert fake.calls == []
@@ -117,7 +117,7 @@ async def test_a_small_request_costs_one_call(client: httpx.AsyncClient, fake: F
 
 
 async def test_an_outage_is_no_missing_key(client: httpx.AsyncClient, fake: FakeMinion) -> None:
-    fake.answers["CheckAccess"] = Abort(code=grpc.StatusCode.UNAVAILABLE)
+    fake.responses["CheckAccess"] = Abort(code=grpc.StatusCode.UNAVAILABLE)
     malformed = await client.post("/v1/jobs", content=b"{bad", headers=AUTHORIZED)
     assert malformed.status_code == 400
     large = await client.post("/v1/jobs", content=b" " * (SMALL + 1), headers=AUTHORIZED)
@@ -128,7 +128,7 @@ async def test_an_outage_is_no_missing_key(client: httpx.AsyncClient, fake: Fake
 async def test_an_older_server_is_not_asked_in_vain(
     client: httpx.AsyncClient, fake: FakeMinion, code: grpc.StatusCode
 ) -> None:
-    fake.answers["CheckAccess"] = Abort(code=code)
+    fake.responses["CheckAccess"] = Abort(code=code)
     body = b'{"task":"t"%b}' % (b" " * SMALL)
     assert (await client.post("/v1/jobs", content=body, headers=AUTHORIZED)).status_code == 200
     assert fake.request.task == "t"
@@ -147,8 +147,8 @@ async def test_a_large_query_counts_as_a_large_body(
 
 async def test_a_large_request_to_an_open_method_is_refused(client: httpx.AsyncClient) -> None:
     url = f"/v1/jobs/1/status?x={'y' * (SMALL // 2)}"
-    answer = await client.request("GET", url, content=b" " * (SMALL // 2))
-    assert answer.status_code == 413
+    response = await client.request("GET", url, content=b" " * (SMALL // 2))
+    assert response.status_code == 413
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
@@ -184,8 +184,8 @@ async def test_whoever_has_the_key_sends_4_mib(address: str) -> None:
     async with httpx.AsyncClient(
         base_url=f"http://{address}", headers={"Authorization": BEARER}, timeout=60
     ) as client:
-        answer = await client.post("/v1/jobs", json={"task": "t", "args": values})
-        assert answer.status_code == 200, answer.text
+        response = await client.post("/v1/jobs", json={"task": "t", "args": values})
+        assert response.status_code == 200, response.text
         for path in ("/api/minion/1/detail", "/v1/jobs/1"):
             job = (await client.get(path)).json()
             assert job.get("job", job)["args"] == values
@@ -240,7 +240,7 @@ async def local(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_the_loop_turns_while_a_large_answer_is_written() -> None:
+async def test_the_loop_turns_while_a_large_response_is_written() -> None:
     small, large = Job(), Job()
     small.args.append(1)
     large.args.extend([1] * 100_000)
@@ -272,7 +272,7 @@ async def test_a_body_has_to_arrive_in_time(channel: grpc.aio.Channel, fake: Fak
         await asyncio.Event().wait()
 
     async with client_of(create_app(channel, body_timeout=0.01)) as client:
-        answer = await client.post("/v1/jobs", content=begins(), headers=AUTHORIZED)
-        assert (answer.status_code, answer.headers["connection"]) == (408, "close")
+        response = await client.post("/v1/jobs", content=begins(), headers=AUTHORIZED)
+        assert (response.status_code, response.headers["connection"]) == (408, "close")
         assert (await client.post("/v1/jobs", content=begins())).status_code == 401
     assert fake.calls == []

@@ -40,13 +40,13 @@ class Blocking:
         method = getattr(self._client, name)
 
         def call(*args: Any, **options: Any) -> Any:
-            answer = method(*args, **options)
-            if isinstance(answer, AbstractAsyncContextManager):
-                return self._within(answer)
-            if isinstance(answer, AsyncIterator):
-                return self._iterate(answer)
-            assert inspect.iscoroutine(answer)
-            return self._loop.run(answer)
+            returned = method(*args, **options)
+            if isinstance(returned, AbstractAsyncContextManager):
+                return self._within(returned)
+            if isinstance(returned, AsyncIterator):
+                return self._iterate(returned)
+            assert inspect.iscoroutine(returned)
+            return self._loop.run(returned)
 
         return call
 

@@ -40,8 +40,8 @@ class FakeCall:
         self.send(jobs=[pb.WorkResponse.Jobs(serial=demand.serial, jobs=jobs)])
 
     def accept(self, report: pb.WorkRequest.Report, *, accepted: bool = True) -> None:
-        answer = [accepted] * len(report.outcomes)
-        self.send(receipts=[pb.WorkResponse.Receipt(serial=report.serial, accepted=answer)])
+        outcomes = [accepted] * len(report.outcomes)
+        self.send(receipts=[pb.WorkResponse.Receipt(serial=report.serial, accepted=outcomes)])
 
     def refuse(self, report: pb.WorkRequest.Report, why: str) -> None:
         self.send(receipts=[pb.WorkResponse.Receipt(serial=report.serial, refusal=why)])

@@ -229,7 +229,7 @@ class LateSource(MemorySource):
             return late
 
 
-async def test_jobs_that_are_answered_late_are_performed(bench: WorkerBench) -> None:
+async def test_jobs_that_arrive_late_run(bench: WorkerBench) -> None:
     source = bench.source = LateSource()
     gate = Gate(bench)
     worker = bench.worker()
@@ -243,7 +243,7 @@ async def test_jobs_that_are_answered_late_are_performed(bench: WorkerBench) -> 
     assert (job.state, job.result) == ("finished", "let go")
 
 
-async def test_jobs_that_are_answered_too_late_fail(bench: WorkerBench) -> None:
+async def test_jobs_that_arrive_too_late_fail(bench: WorkerBench) -> None:
     source = bench.source = LateSource()
     Gate(bench)
     worker = bench.worker()
@@ -261,11 +261,11 @@ class SlowSource(MemorySource):
 
     def __init__(self) -> None:
         super().__init__()
-        self.answer = asyncio.Event()
+        self.release = asyncio.Event()
 
     async def dequeue(self, **options: Any) -> Sequence[MemoryJob]:
         jobs = await super().dequeue(**options)
-        await self.answer.wait()
+        await self.release.wait()
         return jobs
 
 
@@ -277,7 +277,7 @@ async def test_a_job_revoked_before_it_arrives_is_not_performed(bench: WorkerBen
     await source.until(lambda: other.state == "active")
     await source.cancel(revoked)
     await settle()
-    source.answer.set()
+    source.release.set()
     await gate.holds(other)
     assert gate.order == [other.id]
 
@@ -365,7 +365,7 @@ async def test_stopping_waits_for_the_source_no_longer_than_the_grace(
     assert "could not deliver 1 result(s)" in caplog.text
 
 
-async def test_stopping_before_the_source_answers_ends(bench: WorkerBench) -> None:
+async def test_stopping_before_the_source_responds_ends(bench: WorkerBench) -> None:
     class Mute(MemorySource):
         async def register(self, status: Any) -> int:
             self.statuses.append(status)

@@ -127,9 +127,7 @@ async def test_jobs_are_taken_as_they_are(source: GrpcSource, call: FakeCall) ->
     taking.cancel()
 
 
-async def test_a_demand_that_is_taken_back_may_be_answered_nevertheless(
-    source: GrpcSource, call: FakeCall
-) -> None:
+async def test_jobs_of_a_withdrawn_demand_are_returned(source: GrpcSource, call: FakeCall) -> None:
     taking = dequeue(source)
     demand = await call.demand()
     taking.cancel()
@@ -172,7 +170,7 @@ async def test_what_nobody_waits_for_is_not_held(
     with pytest.raises(asyncio.CancelledError):
         await soon(taking)
     call.hand_over(demand, 1)
-    # What is answered after it has been read, it has been too.
+    # The worker has read these jobs when it reads the receipt.
     reporting = report(source, 9)
     call.accept(await call.report())
     await soon(reporting)
@@ -272,7 +270,7 @@ async def test_reports_are_no_larger_than_servers_take(source: GrpcSource, call:
         await soon(report(source, 4, result="x" * MAX_PART_BYTES))
 
 
-async def test_heartbeats_tell_what_is_held_and_ask_for_an_answer(
+async def test_heartbeats_have_the_held_jobs_and_get_receipts(
     server: FakeServer, source: GrpcSource
 ) -> None:
     call = await welcomed(server, source, missing_after=0.3)

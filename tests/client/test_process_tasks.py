@@ -134,7 +134,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-async def test_a_process_gets_the_job_and_answers(tasks: WorkerBench) -> None:
+async def test_a_process_gets_the_job_and_returns_its_result(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool)
     job = await tasks.run_job("echo", "x", [1], priority=3, attempts=2, notes={"n": 1})
     assert job.state == "finished"
@@ -256,7 +256,7 @@ async def test_a_task_leaves_no_trace_for_the_next(tasks: WorkerBench, tmp_path:
         assert job.result == str(here)
 
 
-async def test_a_fork_of_a_task_does_not_answer(tasks: WorkerBench) -> None:
+async def test_a_fork_of_a_task_returns_no_result(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool, jobs=1, spare=0)
     assert [(await tasks.run_job("forks")).result for _ in range(3)] == ["parent"] * 3
 

@@ -307,14 +307,14 @@ def test_cancelled_jobs_are_stopped_where_they_run(bench: RemoteBench, client: C
 
 def test_a_worker_without_the_key_says_so(bench: RemoteBench) -> None:
     bench.server()
-    answer = run_minion(
+    ran = run_minion(
         *("worker", "--target", bench.address, "--api-key", "wrong", "--no-library"),
         *("--tasks", "client.worker_tasks"),
         home=bench.home,
     )
-    assert answer.returncode == 2
-    assert answer.stdout == ""
-    assert "this method needs a key" in answer.stderr
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert "this method needs a key" in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -328,6 +328,6 @@ def test_a_worker_without_the_key_says_so(bench: RemoteBench) -> None:
 def test_bad_settings_of_a_worker_are_refused(
     tmp_path: Path, flags: tuple[str, ...], text: str
 ) -> None:
-    answer = run_minion("worker", "--api-key", KEY, "--no-library", *flags, home=tmp_path)
-    assert answer.returncode == 2
-    assert text in answer.stderr
+    ran = run_minion("worker", "--api-key", KEY, "--no-library", *flags, home=tmp_path)
+    assert ran.returncode == 2
+    assert text in ran.stderr

@@ -110,8 +110,8 @@ class SlotsMachine(RuleBasedStateMachine):
         claim = self.slots.next_claim()
         if claim is None:
             return
-        answered = data.draw(st.lists(st.sampled_from(claim.tasks), max_size=claim.max_jobs))
-        for task in answered:
+        claimed = data.draw(st.lists(st.sampled_from(claim.tasks), max_size=claim.max_jobs))
+        for task in claimed:
             self.slots.take(task)
             self.running.append((task, claim.min_priority is None))
 

@@ -80,8 +80,8 @@ def test_a_cancelled_job_is_stopped_where_it_runs(
     pid = None
     if task == "forever":
         pid = int(until(lambda: server.detail(job)["notes"].get("pid")))
-    answer = server.post(f"/v1/jobs/{job}:cancel", json={"reason": "enough"})
-    assert answer.json() == {"accepted": True}
+    response = server.post(f"/v1/jobs/{job}:cancel", json={"reason": "enough"})
+    assert response.json() == {"accepted": True}
     detail = server.detail(job)
     assert (detail["state"], detail["result"]) == ("failed", "Job cancelled: enough")
     assert server.wait(server.enqueue("add", 1, 2))["result"] == 3

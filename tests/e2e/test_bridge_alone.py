@@ -74,7 +74,7 @@ def requests(job: int) -> list[tuple[str, str, dict[str, Any]]]:
     ]
 
 
-def answer(one: MinionProcess, method: str, path: str, options: dict[str, Any]) -> Any:
+def response(one: MinionProcess, method: str, path: str, options: dict[str, Any]) -> Any:
     # The length of a compressed response depends on the times in it.
     headers = AUTHORIZED | {"Accept-Encoding": "identity"}
     response = httpx.request(method, one.url + path, timeout=30, **{"headers": headers} | options)
@@ -82,11 +82,11 @@ def answer(one: MinionProcess, method: str, path: str, options: dict[str, Any]) 
     return response.status_code, kept, TIMES.sub(b"T", response.content)
 
 
-def test_both_bridges_give_the_same_answers(server: MinionProcess, bridge: MinionProcess) -> None:
+def test_both_bridges_give_the_same_responses(server: MinionProcess, bridge: MinionProcess) -> None:
     job = server.enqueue("echo", {"b": 1, "a": [None, "ä", -0.5]}, notes={"z": 1, "y": 2})
     server.wait(job)
     for method, path, options in requests(job):
-        ours, theirs = (answer(one, method, path, options) for one in (server, bridge))
+        ours, theirs = (response(one, method, path, options) for one in (server, bridge))
         assert ours == theirs, (method, path)
         assert ours[0] < 500, (method, path)
 
@@ -98,7 +98,7 @@ def test_both_bridges_show_jobs_that_are_as_large_as_can_be(
     job = server.enqueue("echo", "x" * 1_950_000, notes={"n": "y" * 150_000})
     server.wait(job)
     for path in (f"/api/minion/{job}/detail", f"/v1/jobs/{job}", f"/v1/jobs?ids={job}"):
-        ours, theirs = (answer(one, "GET", path, {}) for one in (server, bridge))
+        ours, theirs = (response(one, "GET", path, {}) for one in (server, bridge))
         assert ours[0] == 200
         assert ours == theirs
 

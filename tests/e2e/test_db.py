@@ -50,11 +50,11 @@ class Load:
     def _run(self) -> None:
         while True:
             job = {"task": "traced", "args": [str(self._trace), 0.01]}
-            answer = self._server.post("/v1/jobs", json=job)
-            if answer.status_code != 200:
-                assert answer.status_code == 503
+            response = self._server.post("/v1/jobs", json=job)
+            if response.status_code != 200:
+                assert response.status_code == 503
                 return
-            self.acknowledged.append(int(answer.json()["id"]))
+            self.acknowledged.append(int(response.json()["id"]))
 
     def refused(self) -> list[int]:
         self._thread.join(30)
@@ -69,10 +69,10 @@ def done(*arguments: str, home: Path) -> str:
 
 
 def status(database: str, home: Path) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(
+    response: dict[str, Any] = json.loads(
         done("db", "status", "--json", "--database", database, home=home)
     )
-    return answer
+    return response
 
 
 def test_a_queue_moves_there_and_back_and_every_job_runs_once(

@@ -43,9 +43,9 @@ def error(operation: str, text: str) -> bytes:
     )
 
 
-def check_error(answer: httpx.Response, status: int, operation: str, text: str) -> None:
-    assert (answer.status_code, answer.content) == (status, error(operation, text))
-    assert answer.headers["content-type"] == "application/json"
+def check_error(response: httpx.Response, status: int, operation: str, text: str) -> None:
+    assert (response.status_code, response.content) == (status, error(operation, text))
+    assert response.headers["content-type"] == "application/json"
 
 
 def without_times(text: str) -> str:
@@ -104,17 +104,17 @@ def test_the_form_may_carry_the_parameters(server: MinionProcess) -> None:
         {"data": {"args": '["f"]', "priority": "-2"}},
         {"files": {"args": (None, '["f"]'), "priority": (None, "-2")}},
     ):
-        answer = server.post("/api/minion/nobody_knows/queue", **options)
-        detail = server.detail(answer.json()["job"])
+        response = server.post("/api/minion/nobody_knows/queue", **options)
+        detail = server.detail(response.json()["job"])
         assert (detail["args"], detail["priority"]) == (["f"], -2)
 
 
 def test_a_first_job_by_curl(server: MinionProcess) -> None:
     # The default Content-Type of `curl -d`.
     headers = AUTHORIZED | {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = server.post("/v1/jobs", content=b'{"task": "echo"}', headers=headers)
-    job = answer.json()["id"]
-    assert (answer.status_code, answer.text) == (200, f'{{"id":"{job}","duplicate":false}}')
+    response = server.post("/v1/jobs", content=b'{"task": "echo"}', headers=headers)
+    job = response.json()["id"]
+    assert (response.status_code, response.text) == (200, f'{{"id":"{job}","duplicate":false}}')
 
 
 @pytest.mark.parametrize("headers", [AUTHORIZED, BASE64, {"Authorization": f"bearer {KEY}"}])
@@ -129,16 +129,16 @@ def test_without_the_key_nothing_is_told_or_done(
     server: MinionProcess, headers: dict[str, str]
 ) -> None:
     job = server.enqueue("nobody_knows")
-    for answer in (
+    for response in (
         server.get(f"/api/minion/{job}/detail", headers=headers),
         server.get("/api/minion/999999/detail", headers=headers),
         server.post("/api/minion/echo/queue?args=%5B%5D", headers=headers),
     ):
-        assert answer.status_code == 401
-        assert answer.content == (
+        assert response.status_code == 401
+        assert response.content == (
             b'{"error":"This API is protected and requires login or an API Key."}'
         )
-        assert answer.headers["www-authenticate"] == "Bearer"
+        assert response.headers["www-authenticate"] == "Bearer"
     assert server.enqueue("nobody_knows") == job + 1
 
 
@@ -172,9 +172,9 @@ def test_an_id_that_is_none(server: MinionProcess, job_id: str) -> None:
 def test_parameters_that_cannot_be_accepted(
     server: MinionProcess, parameters: dict[str, str]
 ) -> None:
-    answer = server.post("/api/minion/echo/queue", params=parameters)
-    body: dict[str, Any] = answer.json()
-    assert answer.status_code == 400
+    response = server.post("/api/minion/echo/queue", params=parameters)
+    body: dict[str, Any] = response.json()
+    assert response.status_code == 400
     assert list(body) == ["operation", "error", "success", "successMessage"]
     assert (body["operation"], body["success"], body["successMessage"]) == (
         "queue_minion_job",
@@ -195,11 +195,11 @@ def test_any_origin_may_call(server: MinionProcess, path: str) -> None:
         },
     )
     assert (preflight.status_code, preflight.content) == (204, b"")
-    for answer in (preflight, server.get(path), server.get(path, headers={})):
-        assert {name: answer.headers[name] for name in CORS} == CORS
+    for response in (preflight, server.get(path), server.get(path, headers={})):
+        assert {name: response.headers[name] for name in CORS} == CORS
 
 
-def test_a_server_that_does_not_answer_in_time(serve: Any, start: Any) -> None:
+def test_a_server_that_does_not_respond_in_time(serve: Any, start: Any) -> None:
     server: MinionProcess = serve("--no-scheduler")
     job = server.enqueue("echo")
     bridge: MinionProcess = start(

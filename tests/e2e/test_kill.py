@@ -29,7 +29,7 @@ class Load:
     trace: Path
     acknowledged: set[int] = field(default_factory=set)
     finished: dict[int, int] = field(default_factory=dict)
-    unanswered: list[dict[str, Any]] = field(default_factory=list)
+    unconfirmed: list[dict[str, Any]] = field(default_factory=list)
     batches: list[str] = field(default_factory=list)
     requests: int = 0
     refused: list[str] = field(default_factory=list)
@@ -55,27 +55,27 @@ class Load:
                 return
 
     def _enqueue(self, client: httpx.Client, rng: random.Random) -> None:
-        request = self.unanswered.pop() if self.unanswered else self._job(rng, request_id=True)
+        request = self.unconfirmed.pop() if self.unconfirmed else self._job(rng, request_id=True)
         try:
-            answer = client.post("/v1/jobs", json=request)
+            response = client.post("/v1/jobs", json=request)
         except httpx.TransportError:
             # Sent again in a later round.
-            self.unanswered.append(request)
+            self.unconfirmed.append(request)
             raise
-        if answer.status_code != 200:
-            self.refused.append(answer.text)
+        if response.status_code != 200:
+            self.refused.append(response.text)
             return
-        self.acknowledged.add(int(answer.json()["id"]))
+        self.acknowledged.add(int(response.json()["id"]))
 
     def _enqueue_batch(self, client: httpx.Client, rng: random.Random) -> None:
         name = f"batch{rng.getrandbits(64)}"
         self.batches.append(name)
         jobs = [self._job(rng) | {"notes": {name: True}} for _ in range(BATCH)]
-        answer = client.post("/v1/jobs:batchEnqueue", json={"requests": jobs})
-        if answer.status_code != 200:
-            self.refused.append(answer.text)
+        response = client.post("/v1/jobs:batchEnqueue", json={"requests": jobs})
+        if response.status_code != 200:
+            self.refused.append(response.text)
             return
-        self.acknowledged.update(int(job_id) for job_id in answer.json()["ids"])
+        self.acknowledged.update(int(job_id) for job_id in response.json()["ids"])
         time.sleep(0.05)
 
     def _look(self, client: httpx.Client, rng: random.Random) -> None:
@@ -85,9 +85,9 @@ class Load:
             client.get("/healthz")
             return
         job_id = rng.choice(known)
-        answer = client.get(f"/api/minion/{job_id}")
-        assert answer.status_code == 200, (job_id, answer.text)
-        if answer.json()["state"] == "finished":
+        response = client.get(f"/api/minion/{job_id}")
+        assert response.status_code == 200, (job_id, response.text)
+        if response.json()["state"] == "finished":
             self.finished[job_id] = runs(self.trace)[job_id]
 
     def _job(self, rng: random.Random, *, request_id: bool = False) -> dict[str, Any]:

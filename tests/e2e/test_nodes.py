@@ -58,8 +58,8 @@ def test_a_watcher_on_one_sees_what_another_performs(node: Node, tmp_path: Path)
     def watch() -> None:
         with api.client.stream(
             "GET", f"{api.url}/v1/jobs/{job_id}:watch", headers={"Authorization": "Bearer the-key"}
-        ) as answer:
-            seen.extend(json.loads(line) for line in answer.iter_lines() if line)
+        ) as response:
+            seen.extend(json.loads(line) for line in response.iter_lines() if line)
 
     watching = threading.Thread(target=watch)
     watching.start()

@@ -25,8 +25,8 @@ def test_a_backlog_runs_in_order_of_priority_then_id(serve: Serve, home: Path) -
         for index, priority in enumerate(priorities)
     ]
     batch, single = requests[: JOBS // 2], requests[JOBS // 2 :]
-    answer = closed.post("/v1/jobs:batchEnqueue", json={"requests": batch})
-    ids = [int(job_id) for job_id in answer.json()["ids"]]
+    response = closed.post("/v1/jobs:batchEnqueue", json={"requests": batch})
+    ids = [int(job_id) for job_id in response.json()["ids"]]
     ids += [closed.enqueue(r["task"], *r["args"], priority=r["priority"]) for r in single]
     # Of the highest priority, but not due yet.
     delayed = closed.enqueue("append", record, "delayed", priority=2**31 - 1, delay="3600s")

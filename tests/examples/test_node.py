@@ -137,8 +137,8 @@ def test_two_languages_share_a_queue(
     server = serve()
     log = tmp_path / "performed"
     request = {"task": "record", "args": [str(log)]}
-    answer = server.post("/v1/jobs:batchEnqueue", json={"requests": [request] * JOBS})
-    ids = answer.json()["ids"]
+    response = server.post("/v1/jobs:batchEnqueue", json={"requests": [request] * JOBS})
+    ids = response.json()["ids"]
     start(server.grpc, "node", "worker.mjs", TASKS, "20")
     python = (str(BIN / "minion"), "worker", "--no-library", "--jobs", "20")
     start(server.grpc, *python, "--tasks", "examples.python_tasks")

@@ -99,8 +99,8 @@ def test_large_bodies_let_others_through(
     body = make_body()
     with Waits(server).watched():
         for _ in range(3):
-            answer = server.client.post(server.url + path, content=body, headers=headers)
-            assert answer.status_code == 401
+            response = server.client.post(server.url + path, content=body, headers=headers)
+            assert response.status_code == 401
         known = server.client.post(server.url + path, content=body, headers=headers | AUTHORIZED)
         assert known.status_code in (200, 400, 413, 415), known.text
 

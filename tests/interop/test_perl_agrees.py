@@ -175,18 +175,18 @@ def _are_ids(values: list[Any]) -> bool:
     return not any(isinstance(value, dict) for value in values)
 
 
-def _answer(minion: PerlMinion, verb: str, args: list[Any]) -> Any:
+def _result(minion: PerlMinion, verb: str, args: list[Any]) -> Any:
     try:
-        answer = minion(verb, *args)
+        result = minion(verb, *args)
     except PerlError:
         return "died"
     if verb in DID:
-        return verb in {"repair", "unregister_worker"} or bool(answer)
+        return verb in {"repair", "unregister_worker"} or bool(result)
     if verb == "list_locks":
-        _without_ids(answer["locks"])
-    if verb.startswith("list_") and not answer[verb.removeprefix("list_")]:
+        _without_ids(result["locks"])
+    if verb.startswith("list_") and not result[verb.removeprefix("list_")]:
         return "nothing"
-    return _plain(answer)
+    return _plain(result)
 
 
 def _without_ids(locks: list[dict[str, Any]]) -> None:
@@ -222,7 +222,7 @@ async def test_backends_agree(
     for _ in range(STEPS):
         verb, args = caller.call()
         calls.append((verb, args))
-        assert _answer(ours, verb, args) == _answer(theirs, verb, args), calls[-5:]
+        assert _result(ours, verb, args) == _result(theirs, verb, args), calls[-5:]
         kept = dict(_kept(theirs))
         assert _plain(dict(_kept(ours))) == _plain(kept), calls[-5:]
         caller.active = [

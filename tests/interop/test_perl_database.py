@@ -191,10 +191,10 @@ def test_commands_cross(
         jobs: int = one["status"]["jobs"]
         return jobs
 
-    answer = server.post(
+    response = server.post(
         "/v1/workers:broadcast", json={"command": "jobs", "args": [2], "ids": [str(theirs)]}
     )
-    assert answer.json() == {"accepted": True}
+    assert response.json() == {"accepted": True}
     until(lambda: slots() == 2)
     assert minion("broadcast", "jobs", [3, {"ü": None}], [])
     until(lambda: slots() == 3)
@@ -206,8 +206,10 @@ def test_locks_and_notes_cross(minion: PerlMinion, serve_it: Callable[..., Minio
     server = serve_it("--no-scheduler")
 
     def acquire(**fields: Any) -> bool:
-        answer = server.post("/v1/locks:acquire", json={"name": "foo", "duration": "60s"} | fields)
-        acquired: bool = answer.json()["acquired"]
+        response = server.post(
+            "/v1/locks:acquire", json={"name": "foo", "duration": "60s"} | fields
+        )
+        acquired: bool = response.json()["acquired"]
         return acquired
 
     assert minion("lock", "foo", 60, {"limit": 2})
