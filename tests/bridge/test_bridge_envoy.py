@@ -152,7 +152,7 @@ def _descriptors(echo: ServiceDescriptor) -> bytes:
     return files.SerializeToString()
 
 
-async def test_every_method_is_asked() -> None:
+async def test_every_method_is_called() -> None:
     unary = {
         binding.method.name
         for binding in read_rules(load_services())
@@ -185,7 +185,7 @@ async def test_values_are_read_and_written_alike(sides: Sides) -> None:
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda each: str(each.ask))
-async def test_what_envoy_cannot_be_told_is_known(sides: Sides, difference: Any) -> None:
+async def test_differences_from_envoy_are_as_listed(sides: Sides, difference: Any) -> None:
     ours, envoys = await sides.ask(difference.ask)
     assert (ours.status_code, envoys.status_code) == (difference.ours, difference.envoys)
 

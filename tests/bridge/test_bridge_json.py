@@ -294,7 +294,7 @@ def test_texts_that_are_not_json(read: Read, text: str | bytes) -> None:
 
 
 @pytest.mark.parametrize("form", ["list", "object", "message"])
-def test_whatever_is_read_survives_the_wire(read: Read, everything: Any, form: str) -> None:
+def test_everything_that_is_read_survives_the_wire(read: Read, everything: Any, form: str) -> None:
     """The deepest nesting that is accepted, in a response that is nested more deeply."""
     for depth in range(10, 120):
         try:

@@ -131,7 +131,7 @@ async def test_detail_of_a_job_that_has_not_begun(
 @pytest.mark.parametrize(
     ("suffix", "operation"), [("", "minion_job_status"), ("/detail", "minion_job_detail")]
 )
-async def test_job_ids_that_are_none_are_refused(
+async def test_invalid_job_ids_are_refused(
     client: httpx.AsyncClient, fake: FakeMinion, job_id: str, suffix: str, operation: str
 ) -> None:
     response = await client.get(f"/api/minion/{job_id}{suffix}")
@@ -262,7 +262,7 @@ async def test_queue_without_priority_leaves_it_to_the_server(
         ("args=[]&priority=%D9%A1", "priority"),
     ],
 )
-async def test_queue_refuses_and_says_why(
+async def test_queue_errors_have_the_reason(
     client: httpx.AsyncClient, fake: FakeMinion, query: str, blamed: str
 ) -> None:
     response = await client.post(f"/api/minion/t/queue?{query}")
@@ -272,7 +272,7 @@ async def test_queue_refuses_and_says_why(
     assert fake.calls == []
 
 
-async def test_queue_tells_to_send_large_integers_as_strings(client: httpx.AsyncClient) -> None:
+async def test_queue_refuses_large_integers_with_a_hint(client: httpx.AsyncClient) -> None:
     response = await client.post("/api/minion/t/queue?args=[9007199254740993]")
     assert "as a string" in response.json()["error"]
 

@@ -62,7 +62,7 @@ async def test_a_malformed_body_without_the_key_is_401(
 
 
 @pytest.mark.parametrize(("method", "path"), [*paths_of(has_body=True), *paths_of(has_body=False)])
-async def test_whatever_else_is_malformed_without_the_key_is_401(
+async def test_malformed_requests_without_the_key_are_401(
     client: httpx.AsyncClient, fake: FakeMinion, method: str, path: str
 ) -> None:
     for url, headers in ((f"{path}?nope=1", {}), (path, {"Grpc-Timeout": "x"})):
@@ -85,7 +85,7 @@ async def test_whatever_else_is_malformed_without_the_key_is_401(
         ("POST", "/api/minion/t/queue", {"X-Server-Timeout": "x"}, b""),
     ],
 )
-async def test_the_documented_paths_ask_for_the_key_first(
+async def test_the_documented_paths_check_the_key_first(
     client: httpx.AsyncClient,
     fake: FakeMinion,
     method: str,
@@ -101,7 +101,7 @@ async def test_the_documented_paths_ask_for_the_key_first(
     assert fake.calls == []
 
 
-async def test_open_methods_need_no_key_to_be_told_what_is_wrong(
+async def test_errors_of_open_methods_need_no_key(
     client: httpx.AsyncClient, fake: FakeMinion
 ) -> None:
     assert (await client.get("/api/minion/x")).status_code == 400
@@ -125,7 +125,7 @@ async def test_an_outage_is_no_missing_key(client: httpx.AsyncClient, fake: Fake
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND])
-async def test_an_older_server_is_not_asked_in_vain(
+async def test_an_older_server_without_key_checks_works(
     client: httpx.AsyncClient, fake: FakeMinion, code: grpc.StatusCode
 ) -> None:
     fake.responses["CheckAccess"] = Abort(code=code)
@@ -169,7 +169,9 @@ async def test_a_stranger_is_refused_before_the_body_comes(
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/api/minion/t/queue"])
-async def test_a_stranger_may_not_go_on_with_chunks(address: str, path: str) -> None:
+async def test_a_client_without_the_key_cannot_continue_with_chunks(
+    address: str, path: str
+) -> None:
     reader, writer = await asyncio.open_connection(*address.split(":"))
     writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
     chunk = b"[" * 1_000

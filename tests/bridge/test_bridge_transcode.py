@@ -186,7 +186,7 @@ async def test_path_and_body_must_agree_on_a_oneof(client: httpx.AsyncClient) ->
     assert here == {"here": {"x": 1, "names": ["a"]}}
 
 
-async def test_a_body_for_all_fields_leaves_none_to_the_query(client: httpx.AsyncClient) -> None:
+async def test_with_a_body_for_all_fields_the_query_has_none(client: httpx.AsyncClient) -> None:
     assert await blamed(client, "PUT", "/echo/all?text=a", json={}) == ["text"]
 
 
@@ -213,7 +213,7 @@ async def test_bad_bodies_are_refused(
         None,
     ],
 )
-async def test_bodies_are_json_whatever_they_are_called(
+async def test_bodies_are_json_with_any_content_type(
     client: httpx.AsyncClient, content_type: str | None
 ) -> None:
     headers = {} if content_type is None else {"content-type": content_type}
@@ -350,7 +350,7 @@ async def test_status_codes(
     assert response.headers["access-control-allow-origin"] == "*"
 
 
-async def test_what_grpc_itself_says_is_not_told(
+async def test_texts_of_grpc_itself_are_not_returned(
     client: httpx.AsyncClient, fake: FakeMinion
 ) -> None:
     async def defect() -> None:

@@ -138,7 +138,7 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.mark.parametrize(("jobs", "spare"), [(1_001, 0), (10_000, 10_000)])
-async def test_more_slots_than_a_claim_may_ask_for(
+async def test_more_slots_than_the_limit_of_a_claim(
     bench: SourceBench, jobs: int, spare: int
 ) -> None:
     bench.worker(jobs=jobs, spare=spare)
@@ -177,7 +177,7 @@ async def test_a_claim_of_too_many_is_refused(bench: SourceBench, max_jobs: int)
         ({"queues": ["a\0"]}, "must not contain a NUL character"),
     ],
 )
-async def test_a_worker_that_asks_for_what_cannot_be_ends(
+async def test_a_worker_with_an_invalid_claim_ends(
     bench: SourceBench, options: dict[str, Any], field: str
 ) -> None:
     bench.worker(**options)
@@ -287,7 +287,7 @@ async def test_large_results_at_once(bench: SourceBench) -> None:
         assert len((await bench.ended(job_id)).result) == 1_000_000
 
 
-async def test_a_report_says_what_was_accepted(bench: SourceBench) -> None:
+async def test_a_report_returns_whether_outcomes_were_accepted(bench: SourceBench) -> None:
     await bench.source.register({})
     first, second = [await bench.enqueue("ping") for _ in range(2)]
     taken = await bench.dequeue(max_jobs=2, wait=SECONDS)

@@ -59,7 +59,7 @@ def test_closing_ends_the_calls_of_other_threads(silent: Silent) -> None:
     assert [type(error) for error in errors] == [MinionError]
 
 
-async def test_closing_ends_the_calls_of_other_coroutines_but_cancels_nobody(
+async def test_closing_ends_the_calls_of_other_coroutines_without_cancelling_them(
     silent: Silent,
 ) -> None:
     client = AsyncClient(silent.address)

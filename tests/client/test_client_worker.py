@@ -67,7 +67,7 @@ async def test_one_slot_keeps_the_order(bench: WorkerBench) -> None:
     assert {dequeue["max_jobs"] for dequeue in bench.source.dequeues} == {1}
 
 
-async def test_a_claim_asks_for_what_is_free(bench: WorkerBench) -> None:
+async def test_a_claim_is_for_the_free_slots(bench: WorkerBench) -> None:
     gate = Gate(bench)
     jobs = [await bench.source.enqueue("held") for _ in range(6)]
     bench.worker(jobs=4, spare=0)
@@ -269,7 +269,7 @@ class SlowSource(MemorySource):
         return jobs
 
 
-async def test_a_job_revoked_before_it_arrives_is_not_performed(bench: WorkerBench) -> None:
+async def test_a_job_revoked_before_it_arrives_does_not_run(bench: WorkerBench) -> None:
     source = bench.source = SlowSource()
     gate = Gate(bench)
     bench.worker()
@@ -333,7 +333,7 @@ async def test_stopping_twice_does_not_wait(bench: WorkerBench) -> None:
     assert (job.state, job.result) == ("failed", "Worker went away")
 
 
-async def test_stopping_waits_for_the_source_until_told_twice(
+async def test_stopping_waits_for_the_source_until_the_second_stop(
     bench: WorkerBench, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Gate(bench)
@@ -388,7 +388,7 @@ async def test_a_stop_before_the_start_is_kept(bench: WorkerBench) -> None:
     assert bench.source.dequeues == []
 
 
-async def test_heartbeats_tell_the_status(bench: WorkerBench) -> None:
+async def test_heartbeats_contain_the_status(bench: WorkerBench) -> None:
     gate = Gate(bench)
     worker = bench.worker(
         jobs=3, limits={"held": 2}, heartbeat_interval=0.01, status={"host": "here"}
@@ -492,7 +492,7 @@ async def test_jobs_are_stopped_from_afar(bench: WorkerBench) -> None:
     assert [job.result for job in jobs[1:]] == [text.format(n) for n in (2, 15, 9)]
 
 
-async def test_a_worker_can_have_commands_of_its_own(
+async def test_a_worker_can_have_custom_commands(
     bench: WorkerBench, caplog: pytest.LogCaptureFixture
 ) -> None:
     received: list[Any] = []

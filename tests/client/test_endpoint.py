@@ -89,7 +89,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForwardProxy]:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_no_proxy_stands_between_a_client_and_its_own_machine(
+def test_a_client_uses_no_proxy_for_its_own_machine(
     proxy: ForwardProxy, kind: str, host: str
 ) -> None:
     server = grpc.server(ThreadPoolExecutor(1))

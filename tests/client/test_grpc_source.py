@@ -94,7 +94,7 @@ async def hold(source: GrpcSource, call: FakeCall, *job_ids: int) -> None:
     assert ids(await soon(taking)) == list(job_ids)
 
 
-async def test_a_worker_says_who_it_is(server: FakeServer, source: GrpcSource) -> None:
+async def test_hello_identifies_the_worker(server: FakeServer, source: GrpcSource) -> None:
     registering = asyncio.create_task(source.register({"a": [1]}))
     call = await server.call()
     hello = await call.hello()
@@ -139,7 +139,7 @@ async def test_jobs_of_a_withdrawn_demand_are_returned(source: GrpcSource, call:
     await hold(source, call, 2)
 
 
-async def test_a_demand_that_is_taken_back_in_vain_is_cancelled(
+async def test_a_withdrawn_demand_without_jobs_is_cancelled(
     source: GrpcSource, call: FakeCall
 ) -> None:
     taking = dequeue(source)
@@ -159,7 +159,7 @@ async def test_a_demand_lasts_as_long_as_it_may(source: GrpcSource, call: FakeCa
     assert ids(await soon(taking)) == [1]
 
 
-async def test_what_nobody_waits_for_is_not_held(
+async def test_jobs_without_a_waiting_caller_are_not_held(
     server: FakeServer, source: GrpcSource, call: FakeCall
 ) -> None:
     taking = dequeue(source)
@@ -180,9 +180,7 @@ async def test_what_nobody_waits_for_is_not_held(
     assert keys(hello.holds) == [(2, 0)]
 
 
-async def test_what_comes_up_together_goes_in_one_request(
-    source: GrpcSource, call: FakeCall
-) -> None:
+async def test_simultaneous_changes_go_in_one_request(source: GrpcSource, call: FakeCall) -> None:
     reporting = report(source, 1, 2)
     noting = asyncio.create_task(source.note(3, {"a": None}))
     taking = dequeue(source)
@@ -222,7 +220,7 @@ async def test_a_call_that_breaks_is_followed_by_one_that_names_what_is_held(
     assert keys(hello.holds) == [(2, 0), (3, 0), (4, 0)]
 
 
-async def test_a_demand_taken_back_in_a_call_that_breaks_is_over(
+async def test_a_demand_withdrawn_in_a_broken_call_has_ended(
     server: FakeServer, source: GrpcSource, call: FakeCall
 ) -> None:
     taking = dequeue(source)
@@ -282,9 +280,7 @@ async def test_heartbeats_have_the_held_jobs_and_get_receipts(
         call.accept(request.report)
 
 
-async def test_a_server_that_says_nothing_is_called_again(
-    server: FakeServer, source: GrpcSource
-) -> None:
+async def test_a_silent_server_is_called_again(server: FakeServer, source: GrpcSource) -> None:
     call = await welcomed(server, source, missing_after=0.3)
     await hold(source, call, 1)
     # No heartbeat gets a receipt.
@@ -292,7 +288,7 @@ async def test_a_server_that_says_nothing_is_called_again(
     assert keys(hello.holds) == [(1, 0)]
 
 
-async def test_a_server_that_goes_down_is_left_when_all_is_reported(
+async def test_a_call_to_a_draining_server_ends_when_all_is_reported(
     server: FakeServer, source: GrpcSource, call: FakeCall
 ) -> None:
     await hold(source, call, 1, 2)
@@ -315,7 +311,7 @@ async def test_a_server_that_goes_down_is_left_when_all_is_reported(
     assert ids(await soon(taking)) == [3]
 
 
-async def test_a_server_that_goes_down_and_does_not_end_is_left(
+async def test_a_call_that_a_draining_server_does_not_end_is_left(
     server: FakeServer, source: GrpcSource
 ) -> None:
     call = await welcomed(server, source, missing_after=0.3)
@@ -323,7 +319,7 @@ async def test_a_server_that_goes_down_and_does_not_end_is_left(
     await next_call(server)
 
 
-async def test_what_is_told_to_a_worker_arrives(
+async def test_revocations_and_commands_arrive(
     server: FakeServer, source: GrpcSource, call: FakeCall
 ) -> None:
     await hold(source, call, 1, 2)
@@ -338,7 +334,7 @@ async def test_what_is_told_to_a_worker_arrives(
     assert keys(hello.holds) == [(2, 0)]
 
 
-async def test_jobs_that_were_not_asked_for_are_not_kept(
+async def test_jobs_that_were_not_requested_are_not_kept(
     server: FakeServer, source: GrpcSource, call: FakeCall
 ) -> None:
     call.hand_over(pb.WorkRequest.Demand(serial=5), 1)
@@ -450,7 +446,7 @@ async def test_a_server_that_does_not_welcome_is_called_again(
     assert await soon(registering) == 3
 
 
-async def test_closing_lets_nobody_wait(source: GrpcSource, call: FakeCall) -> None:
+async def test_closing_ends_all_waits(source: GrpcSource, call: FakeCall) -> None:
     waiting = [dequeue(source), report(source, 1), asyncio.create_task(source.note(1, {}))]
     await call.report()
     await source.close()

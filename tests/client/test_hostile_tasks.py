@@ -52,7 +52,7 @@ def raising(make: Callable[[], BaseException]) -> Callable[[], None]:
 
 @pytest.mark.parametrize("thread", [False, True], ids=["coroutine", "thread"])
 @pytest.mark.parametrize("index", range(len(hostile_values.RAISED)))
-async def test_whatever_a_task_raises_fails_its_job(
+async def test_any_exception_of_a_task_fails_its_job(
     bench: WorkerBench, index: int, thread: bool
 ) -> None:
     make, result = hostile_values.RAISED[index]
@@ -66,7 +66,7 @@ async def test_whatever_a_task_raises_fails_its_job(
 
 @pytest.mark.parametrize("thread", [False, True], ids=["coroutine", "thread"])
 @pytest.mark.parametrize("index", range(len(hostile_values.RETURNED)))
-async def test_whatever_a_task_returns_is_judged(
+async def test_any_result_of_a_task_has_a_verdict(
     bench: WorkerBench, index: int, thread: bool
 ) -> None:
     make, result = hostile_values.RETURNED[index]
@@ -377,7 +377,9 @@ async def processes(bench: WorkerBench) -> WorkerBench:
 
 
 @pytest.mark.program
-async def test_whatever_a_process_raises_or_returns_fails_its_job(processes: WorkerBench) -> None:
+async def test_hostile_errors_and_results_in_processes_fail_their_jobs(
+    processes: WorkerBench,
+) -> None:
     jobs: list[tuple[MemoryJob, str]] = []
     values = hostile_values
     for name, cases in (("raises", values.RAISED), ("returns", values.RETURNED)):

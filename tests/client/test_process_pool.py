@@ -120,7 +120,7 @@ async def test_processes_that_break_later_fail_their_jobs_clearly(
     pytest.fail("the pool did not recover")
 
 
-async def test_a_process_performs_so_many_jobs(bench: WorkerBench) -> None:
+async def test_a_process_is_replaced_after_its_number_of_jobs(bench: WorkerBench) -> None:
     bench.module("tasks", PID, "pid")
     bench.worker(pool=bench.process_pool("tasks", recycle_after=3), jobs=1, spare=0)
     pids = [(await bench.run_job("pid")).result for _ in range(7)]
@@ -324,6 +324,6 @@ async def test_no_process_is_started_for_coroutines_alone() -> None:
     await runner.stop()
 
 
-def test_a_process_must_perform_a_job() -> None:
+def test_a_process_must_run_at_least_one_job() -> None:
     with pytest.raises(ValueError, match="recycle_after: expected at least 1"):
         ProcessPool(ChildSettings(), recycle_after=0)

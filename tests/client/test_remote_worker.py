@@ -38,7 +38,7 @@ def state_is(client: Client, job_id: int, state: JobState) -> None:
     until(lambda: client.get(job_id).state is state, (job_id, state))
 
 
-def performed_more_than(bench: RemoteBench, count: int) -> None:
+def ran_more_than(bench: RemoteBench, count: int) -> None:
     until(lambda: len(bench.executions()) > count)
 
 
@@ -46,7 +46,7 @@ def noted(client: Client, job_id: int, name: str, value: object) -> None:
     until(lambda: client.get(job_id).notes.get(name) == value, name)
 
 
-def test_two_workers_perform_2000_jobs_once_each(bench: RemoteBench, client: Client) -> None:
+def test_two_workers_run_2000_jobs_once_each(bench: RemoteBench, client: Client) -> None:
     ids = client.enqueue_many(mark(bench, 2_000))
     workers = [bench.worker("--jobs", "20") for _ in range(2)]
     jobs = finished(client, ids)
@@ -57,7 +57,7 @@ def test_two_workers_perform_2000_jobs_once_each(bench: RemoteBench, client: Cli
     assert list(client.list_workers()) == []
 
 
-def test_a_worker_tells_of_itself(bench: RemoteBench, client: Client) -> None:
+def test_a_worker_reports_its_status(bench: RemoteBench, client: Client) -> None:
     bench.worker("--jobs", "3", "--queues", "a,b", "--limit", "mark=2", "--spare", "2")
     (worker,) = client.list_workers()
     assert worker.status == {
@@ -159,7 +159,7 @@ def test_no_result_is_lost_when_the_server_restarts(bench: RemoteBench, how: int
     ids = client.enqueue_many(mark(bench, 2_000, 0.005))
     workers = [bench.worker("--jobs", "10") for _ in range(2)]
     for part in (300, 1_000):
-        performed_more_than(bench, part)
+        ran_more_than(bench, part)
         server.signal(how)
         server.ended()
         server = bench.server()
@@ -190,7 +190,7 @@ def test_connections_that_break_lose_nothing(bench: RemoteBench, client: Client)
     ids = client.enqueue_many(mark(bench, 2_000, 0.005))
     worker = bench.worker("--jobs", "10", target=proxy.address)
     for part in range(100, 2_000, 200):
-        performed_more_than(bench, part)
+        ran_more_than(bench, part)
         proxy.drop()
     jobs = finished(client, ids)
     assert {job.state for job in jobs} == {JobState.FINISHED}
@@ -222,9 +222,7 @@ def test_a_worker_that_is_not_heard_or_does_not_hear_connects_again(
     proxy.close()
 
 
-def test_a_worker_that_is_told_to_stop_finishes_what_runs(
-    bench: RemoteBench, client: Client
-) -> None:
+def test_a_stopped_worker_finishes_its_running_jobs(bench: RemoteBench, client: Client) -> None:
     gate = bench.home / "gate"
     worker = bench.worker("--jobs", "1", "--spare", "0")
     running, waiting = [client.enqueue("until_there", [str(gate)]) for _ in range(2)]
@@ -305,7 +303,7 @@ def test_cancelled_jobs_are_stopped_where_they_run(bench: RemoteBench, client: C
     assert client.get(job_id).result == "Job cancelled"
 
 
-def test_a_worker_without_the_key_says_so(bench: RemoteBench) -> None:
+def test_a_worker_without_the_key_fails_with_an_error(bench: RemoteBench) -> None:
     bench.server()
     ran = run_minion(
         *("worker", "--target", bench.address, "--api-key", "wrong", "--no-library"),

@@ -53,7 +53,7 @@ def test_limits_that_say_nothing_cost_nothing() -> None:
     assert slots(a=5, unknown=1).next_claim() == slots().next_claim()
 
 
-def test_a_limit_of_none_leaves_a_task_out_for_good() -> None:
+def test_a_limit_of_zero_excludes_a_task() -> None:
     made = slots(a=0)
     claim = made.next_claim()
     assert claim == Claim(tasks=("b", "c"), min_priority=None, max_jobs=4)

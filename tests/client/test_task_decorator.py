@@ -105,7 +105,9 @@ def plain_function(job: Job, word: str = "") -> str:
         (functools.wraps(coroutine_function)(lambda job: "x"), TaskKind.PROCESS),
     ],
 )
-def test_whatever_makes_a_coroutine_is_a_coroutine_function(function: Any, kind: TaskKind) -> None:
+def test_functions_that_return_coroutines_are_coroutine_functions(
+    function: Any, kind: TaskKind
+) -> None:
     registry = Registry()
     task("x", registry=registry)(function)
     assert registry["x"].kind is kind

@@ -45,7 +45,7 @@ async def server() -> AsyncIterator[FakeServer]:
 @pytest.mark.parametrize(
     "tls", [CERTIFICATE, grpc.ssl_channel_credentials(CERTIFICATE)], ids=["bytes", "credentials"]
 )
-async def test_a_worker_trusts_whom_it_is_told_to(server: FakeServer, tls: Tls) -> None:
+async def test_a_worker_trusts_a_given_authority(server: FakeServer, tls: Tls) -> None:
     source = GrpcSource(Endpoint(target=server.address, key="k", tls=tls))
     registering = asyncio.create_task(source.register({}))
     call = await server.call()
@@ -56,7 +56,7 @@ async def test_a_worker_trusts_whom_it_is_told_to(server: FakeServer, tls: Tls) 
 
 
 @pytest.mark.parametrize("tls", [False, True])
-async def test_a_worker_trusts_nobody_else(server: FakeServer, tls: bool) -> None:
+async def test_a_worker_trusts_no_other_authority(server: FakeServer, tls: bool) -> None:
     source = GrpcSource(Endpoint(target=server.address, key="k", tls=tls))
     registering = asyncio.create_task(source.register({}))
     await asyncio.wait([registering], timeout=0.3)

@@ -91,7 +91,7 @@ def test_a_stream_that_broke_on_its_way_is_followed_by_another(
 
 
 @pytest.mark.parametrize("code", [*BROKEN[:-1], grpc.StatusCode.NOT_FOUND])
-def test_what_the_server_says_itself_ends_the_watch(
+def test_an_error_of_the_server_itself_ends_the_watch(
     watched: Watched, client: Client, code: grpc.StatusCode
 ) -> None:
     watched.code, watched.details = code, True

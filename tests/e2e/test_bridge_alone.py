@@ -103,7 +103,7 @@ def test_both_bridges_show_jobs_that_are_as_large_as_can_be(
         assert ours == theirs
 
 
-def test_a_stream_is_told_of_changes_through_both(
+def test_a_stream_has_changes_made_through_both(
     server: MinionProcess, bridge: MinionProcess
 ) -> None:
     for one in (server, bridge):

@@ -115,7 +115,7 @@ def test_a_module_that_cannot_be_imported_is_named(
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
-def test_a_module_may_run_a_loop_of_its_own_while_it_is_imported(
+def test_a_module_can_run_its_own_loop_during_its_import(
     home: Path,
     start: Callable[..., MinionProcess],
     serve: Callable[..., MinionProcess],
@@ -194,7 +194,7 @@ def test_every_command_has_help(home: Path, command: tuple[str, ...]) -> None:
     assert result.stdout.startswith("usage: minion")
 
 
-def test_the_version_is_told(home: Path) -> None:
+def test_the_version_is_printed(home: Path) -> None:
     assert minion("--version", home=home).stdout.startswith("minion 0.")
     assert minion(home=home).returncode == 2
 

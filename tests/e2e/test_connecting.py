@@ -39,7 +39,7 @@ def bridged(start: Serve, *arguments: str, **env: str) -> httpx.Response:
     return httpx.get(f"{bridge.url}/v1/stats", headers=AUTHORIZED, trust_env=False)
 
 
-def test_no_proxy_stands_between_commands_and_this_machine(
+def test_commands_use_no_proxy_for_this_machine(
     server: MinionProcess, home: Path, start: Serve
 ) -> None:
     where = {"MINION_TARGET": server.grpc, "MINION_API_KEY": KEY} | PROXIES

@@ -118,7 +118,7 @@ def test_a_backup_of_a_server_that_runs_is_restored_elsewhere(
     assert status(f"sqlite:///{home}/again.db", home)["jobs"]["inactive"] == 5
 
 
-def test_what_is_asked_for_wrongly_is_told(home: Path) -> None:
+def test_invalid_arguments_are_reported(home: Path) -> None:
     (home / "text").write_text("no database\n" * 100)
     for arguments, text in (
         (("status", "--database", "sqlite:///none.db"), "there is no database at none.db"),
@@ -183,7 +183,7 @@ def start_move(home: Path, source: str, target: str, *flags: str) -> subprocess.
     )
 
 
-def test_a_queue_that_could_not_be_reopened_says_how_to(home: Path) -> None:
+def test_the_error_of_a_failed_reopening_says_how_to_repeat_it(home: Path) -> None:
     path = home / "a.db"
     asyncio.run(leave_active_job(path))
     moving = start_move(home, f"sqlite:///{path}", f"sqlite:///{home}/b.db")

@@ -92,7 +92,7 @@ def test_a_job_that_waits_shows_nulls(server: MinionProcess) -> None:
     assert server.detail(parent)["children"] == [job]
 
 
-def test_a_failed_job_says_why(server: MinionProcess) -> None:
+def test_a_failed_job_has_its_error(server: MinionProcess) -> None:
     job = server.enqueue("boom", "oh no")
     server.wait(job)
     status = server.get(f"/api/minion/{job}", headers={})
@@ -125,7 +125,7 @@ def test_the_key_is_taken_in_both_forms(server: MinionProcess, headers: dict[str
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}]
 )
-def test_without_the_key_nothing_is_told_or_done(
+def test_without_the_key_nothing_is_returned_or_done(
     server: MinionProcess, headers: dict[str, str]
 ) -> None:
     job = server.enqueue("nobody_knows")
@@ -152,7 +152,7 @@ def test_a_job_that_is_not_there(server: MinionProcess) -> None:
 
 
 @pytest.mark.parametrize("job_id", BAD_IDS)
-def test_an_id_that_is_none(server: MinionProcess, job_id: str) -> None:
+def test_an_invalid_id(server: MinionProcess, job_id: str) -> None:
     text = "jobid: must be an integer in 1..2^63-1"
     status = server.get(f"/api/minion/{job_id}", headers={})
     check_error(status, 400, "minion_job_status", text)

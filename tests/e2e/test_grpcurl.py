@@ -113,7 +113,7 @@ def test_without_the_key_all_but_the_state_is_refused(grpcurl: Grpcurl) -> None:
     assert '"reason":"JOB_NOT_FOUND"' in missing.stderr
 
 
-def test_health_is_asked_and_watched(grpcurl: Grpcurl) -> None:
+def test_health_is_checked_and_watched(grpcurl: Grpcurl) -> None:
     service = "grpc.health.v1.Health"
     asked = response(grpcurl(f"{service}/Check", data={"service": SERVICE}, key=False))
     assert asked == {"status": "SERVING"}

@@ -130,7 +130,7 @@ async def test_a_client_that_disconnects_within_its_request_gets_no_response() -
         await app.left.wait()
 
 
-async def test_a_client_that_asks_nothing_and_half_closes_is_let_go() -> None:
+async def test_a_client_that_half_closes_without_a_request_is_closed() -> None:
     async with serving(App()) as (reader, writer):
         writer.write_eof()
         assert await reader.read() == b""

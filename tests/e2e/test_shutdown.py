@@ -16,7 +16,7 @@ from support.processes import AUTHORIZED, MinionProcess, minion, serve_arguments
 Serve = Callable[..., MinionProcess]
 
 
-def test_a_server_that_is_told_to_stop_finishes_what_runs(serve: Serve, home: Path) -> None:
+def test_a_stopped_server_finishes_its_running_jobs(serve: Serve, home: Path) -> None:
     server = serve("--grace", "20", "--jobs", "1", "--spare", "0")
     gate = home / "gate"
     running = server.enqueue("hold", str(gate))
@@ -105,7 +105,7 @@ def test_a_second_server_on_one_database_is_refused(serve: Serve, home: Path) ->
 
 
 @pytest.mark.parametrize("flag", ["--grpc-listen", "--http-listen"])
-def test_an_address_in_use_is_told(home: Path, flag: str) -> None:
+def test_an_address_in_use_is_reported(home: Path, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         result = minion(*serve_arguments(home, (flag, address)), home=home)

@@ -168,7 +168,7 @@ def test_floods_of_chunks(server: MinionProcess, path: str, chunk: bytes) -> Non
         assert status_of(connection) in (401, 404)
 
 
-def test_slow_bodies_hold_nobody_up(server: MinionProcess) -> None:
+def test_slow_bodies_delay_no_other_client(server: MinionProcess) -> None:
     head = "POST {} HTTP/1.1\r\nHost: x\r\n{}Content-Length: {}\r\n\r\n"
     key = f"Authorization: {AUTHORIZED['Authorization']}\r\n"
     with Waits(server).watched():

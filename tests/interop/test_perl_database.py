@@ -75,7 +75,7 @@ def test_jobs_of_perls_in_every_state_are_the_same_here(
     assert states == {"inactive", "active", "finished", "failed"}
 
 
-def test_perl_enqueues_and_we_perform(
+def test_perl_enqueues_and_we_run(
     minion: PerlMinion, serve_it: Callable[..., MinionProcess]
 ) -> None:
     first = minion("enqueue", "add", [1, 2])
@@ -93,7 +93,7 @@ def test_perl_enqueues_and_we_perform(
     assert server.detail(failed)["queue"] == "other"
 
 
-def test_we_enqueue_and_perl_performs(
+def test_we_enqueue_and_perl_runs(
     minion: PerlMinion,
     serve_it: Callable[..., MinionProcess],
     perl_worker: Callable[[str, str], PerlWorker],
@@ -118,7 +118,7 @@ def test_we_enqueue_and_perl_performs(
     assert minion("list_workers", 0, 10)["workers"] == []
 
 
-def test_both_perform_at_once_each_job_once(
+def test_both_run_jobs_concurrently_each_once(
     minion: PerlMinion,
     serve_it: Callable[..., MinionProcess],
     perl_worker: Callable[[str, str], PerlWorker],
