@@ -1,4 +1,4 @@
-"""Between JSON values and the messages that carry them; the rules stand in `json_value`."""
+"""Convert JSON values, which follow the rules of `json_value`, to messages and back."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def from_value(value: Value) -> JsonValue:
             return value.string_value
         case "number_value":
             number = value.number_value
-            # A zero with a sign becomes 0: JSON readers disagree about it.
+            # -0.0 becomes 0: JSON readers disagree about it.
             return int(number) if number.is_integer() and abs(number) <= MAX_EXACT else number
         case "bool_value":
             return value.bool_value
@@ -64,7 +64,7 @@ def from_value(value: Value) -> JsonValue:
 
 
 def from_struct(struct: Struct) -> dict[str, JsonValue]:
-    """Read a JSON object, its keys in order: a protobuf map has none of its own."""
+    """Read a JSON object, and sort its keys: a protobuf map has no order."""
     return {key: from_value(value) for key, value in sorted(struct.fields.items())}
 
 

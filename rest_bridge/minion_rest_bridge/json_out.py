@@ -1,7 +1,7 @@
-"""From messages to canonical proto JSON values (https://protobuf.dev/programming-guides/json/).
+"""Convert messages to canonical proto JSON values (https://protobuf.dev/programming-guides/json/).
 
-Fields without presence are always there. Done by functions that are made once per message type:
-`google.protobuf.json_format`, which would write the same, takes several times as long.
+Fields without presence are always written. Functions that are made once per message type are
+several times as fast as `google.protobuf.json_format`, which writes the same.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ Writer = Callable[[Any], JsonValue]
 
 
 def message_to_json(message: Message) -> JsonValue:
-    """Return the canonical JSON value of a message, its Anys included."""
+    """Return the canonical JSON value of a message, including the content of its Anys."""
     return message_writer(message.DESCRIPTOR)(message)
 
 
 def struct_to_json(value: Struct) -> dict[str, JsonValue]:
-    """Return a Struct as the JSON object that it is, sorted: a protobuf map has no order."""
+    """Return the JSON object of a Struct, sorted, since a protobuf map has no order."""
     return {key: value_to_json(member) for key, member in sorted(value.fields.items())}
 
 
 def list_to_json(value: ListValue) -> list[JsonValue]:
-    """Return a ListValue as the JSON array that it is."""
+    """Return the JSON array of a ListValue."""
     return [value_to_json(member) for member in value.values]
 
 
 def value_to_json(value: Value) -> JsonValue:
-    """Return a Value as the JSON value that it is.
+    """Return the JSON value of a Value.
 
-    Unlike `minion_wire.values`, it keeps the sign of a zero, and what is no number.
+    Unlike `minion_wire.values`, this keeps the sign of zero, NaN and infinity.
     """
     match value.WhichOneof("kind"):
         case "string_value":
@@ -63,7 +63,7 @@ def value_to_json(value: Value) -> JsonValue:
 
 
 def number_to_json(number: float) -> int | float | str:
-    """Return a double: a whole one as an integer while that is exact, NaN and infinity by name."""
+    """Return a double as JSON: an integer where that is exact, NaN and infinity as strings."""
     if number.is_integer():
         # An integer zero has no sign.
         is_negative_zero = number == 0 and math.copysign(1.0, number) < 0
@@ -77,7 +77,7 @@ def number_to_json(number: float) -> int | float | str:
 
 @functools.cache
 def message_writer(descriptor: Descriptor) -> Writer:
-    """Return the function that writes messages of a type."""
+    """Return the function that converts messages of a type."""
     special = _SPECIAL.get(descriptor.full_name)
     if special is not None:
         return special
@@ -94,7 +94,7 @@ def message_writer(descriptor: Descriptor) -> Writer:
 
 @functools.cache
 def field_writer(field: Any) -> Writer:
-    """Return the function that writes values of a field."""
+    """Return the function that converts values of a field."""
     if fields.is_map(field):
         return _map_writer(field.message_type)
     single = _single_writer(field)
@@ -105,7 +105,7 @@ def field_writer(field: Any) -> Writer:
 
 @functools.cache
 def _fields(descriptor: Descriptor) -> list[tuple[str, str, bool, Writer]]:
-    # Not part of `message_writer`, which would never end on a message that holds itself.
+    # Not in `message_writer`, which would never end with a message type that contains itself.
     return [
         (field.name, field.json_name, field.has_presence, field_writer(field))
         for field in descriptor.fields
@@ -171,7 +171,7 @@ def _write_any(message: AnyMessage) -> JsonValue:
         descriptor = pool.FindMessageTypeByName(message.TypeName())
         content = message_factory.GetMessageClass(descriptor).FromString(message.value)
     except (KeyError, DecodeError):
-        # A detail of a type that is not known here is still worth showing.
+        # An error detail of an unknown type is still useful.
         return {"@type": message.type_url, "value": _write_bytes(message.value)}
     value = message_to_json(content)
     members = {"value": value} if descriptor.full_name in _SPECIAL else value
@@ -193,4 +193,4 @@ _SPECIAL: Final[dict[str, Writer]] = {
     fields.TIMESTAMP: _write_json_string,
     **dict.fromkeys(fields.WRAPPERS, _write_wrapper),
 }
-"""Types whose JSON is not that of their fields."""
+"""Types with their own JSON forms."""

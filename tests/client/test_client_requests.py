@@ -1,4 +1,4 @@
-"""What the clients refuse before they send it, and what they leave unsent."""
+"""Values that the clients refuse or leave out before sending."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BIG = 2**70
 
 @pytest.fixture(params=["sync", "async"])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A client of no server."""
+    """A client without a server."""
     with connect(request.param, "127.0.0.1:1", timeout=5) as made:
         yield made
 

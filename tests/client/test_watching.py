@@ -1,4 +1,4 @@
-"""How long a watch goes on when its server is out of reach."""
+"""Duration of a watch while its server cannot be reached."""
 
 from __future__ import annotations
 

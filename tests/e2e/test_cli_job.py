@@ -140,7 +140,7 @@ def test_a_job_is_watched_to_its_end(job: Command) -> None:
         (("list", "--timeout", "0"), "--timeout: expected more than 0 seconds"),
     ],
 )
-def test_what_cannot_be_done_is_told(
+def test_impossible_operations_are_reported(
     server: MinionProcess,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
