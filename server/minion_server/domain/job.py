@@ -257,7 +257,7 @@ class Claim(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter(Checked):
-    """A filter of jobs: fields combine with AND, values of one with OR; an empty field matches all."""
+    """A filter of jobs: fields combine with AND, values of one with OR; empty ones match all."""
 
     ids: Ids = ()
     queues: Names = ()

@@ -120,7 +120,7 @@ def check_ids(field: str, values: Collection[int], max_count: int = MAX_FILTER_V
 
 
 def check_parents(field: str, values: Collection[int]) -> None:
-    """Check the number of parents; each may be any 64-bit number, since unknown ids do not block."""
+    """Check the number of parents; each may be any 64-bit number: unknown ids do not block."""
     check_count(field, values, MAX_PARENTS)
     for index, value in enumerate(values):
         check_range(f"{field}[{index}]", value, -MAX_INT64 - 1, MAX_INT64)
