@@ -1,4 +1,4 @@
-"""`server.json` in a data directory, by which commands on this machine find its server."""
+"""`server.json` in a data directory, from which commands on this machine read server addresses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class AddressBook:
     """The addresses of the server of a data directory.
 
     Args:
-        data_dir: The directory, which is made when addresses are written.
+        data_dir: The directory, which is created when addresses are written.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -21,7 +21,7 @@ class AddressBook:
         self._written: str | None = None
 
     def write(self, *, grpc: str, http: str | None) -> None:
-        """Write the addresses, all at once."""
+        """Write the addresses atomically."""
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         unfinished = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         self._written = json.dumps({"grpc": grpc, "http": http})
@@ -29,7 +29,7 @@ class AddressBook:
         unfinished.replace(self._path)
 
     def remove(self) -> None:
-        """Remove the addresses that were written, unless another server wrote its own since."""
+        """Remove the addresses that were written, unless another server has replaced them."""
         try:
             if self._written and self._path.read_text("utf-8") == self._written:
                 self._path.unlink(missing_ok=True)
@@ -37,7 +37,7 @@ class AddressBook:
             return
 
     def grpc(self) -> str | None:
-        """Return the address of the gRPC API; None if no server has written it."""
+        """Return the address of the gRPC API, or None if no server has written it."""
         try:
             target = json.loads(self._path.read_text(encoding="utf-8"))["grpc"]
         except (OSError, ValueError, LookupError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""The composition root: the only place that wires everything."""
+"""The server, which creates and connects all components."""
 
 from __future__ import annotations
 
@@ -33,38 +33,38 @@ from minion_server.tasks import load_tasks
 logger = logging.getLogger(__name__)
 
 CALL_GRACE_SECONDS = 2.0
-"""Time that calls under way are given at the end."""
+"""Time for running calls to finish when the server stops."""
 
 
 def find_key(settings: Settings) -> str:
-    """Return the key: the one given, else the one kept, else a new one that is kept from now on."""
+    """Return the key in the settings, else the one in the key file, which is created if missing."""
     if settings.api_key:
         return settings.api_key
     key = keys.read_key(settings.key_path)
     if key is None:
         key = keys.make_key(settings.key_path)
-        logger.info("made a key: it is in %s", settings.key_path)
+        logger.info("created the key file %s", settings.key_path)
     return key
 
 
 class Server:
-    """A server, whole: store, scheduler, worker, gRPC and REST.
+    """A complete server: store, scheduler, worker, gRPC and REST APIs.
 
     Attributes:
-        grpc_address: Where gRPC is served, once started.
-        http_address: Where REST is served, once started; None if it is not.
+        grpc_address: Address of the gRPC API, once started.
+        http_address: Address of the REST API, once started; None without a REST API.
     """
 
     grpc_address: str
     http_address: str | None = None
 
     def __init__(self, settings: Settings) -> None:
-        """Import the tasks and wire everything; nothing is opened or started yet.
+        """Import the tasks and create all components; nothing is opened or started yet.
 
-        Call it while no event loop runs: modules of tasks may run one of their own.
+        Call it while no event loop runs, since modules of tasks may run one of their own.
 
         Raises:
-            Invalid: A setting cannot be accepted.
+            Invalid: A setting is not valid.
         """
         self._settings = settings
         self._modules: list[str] = []
@@ -82,7 +82,7 @@ class Server:
         self._repairer = Repairer(
             self._storage,
             interval=settings.repair_interval,
-            # Since its start at most: workers of others may have waited for it.
+            # At most since the start: workers may have waited for this server.
             heard_for=lambda: min(self._hearing.heard_for(), self._storage.uptime()),
         )
         self._worker: Worker | None = None
@@ -91,22 +91,22 @@ class Server:
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:
-        """Open the store, rescue what a dead predecessor left, serve, and take jobs.
+        """Open the store, recover from a server that died, serve the APIs, and take jobs.
 
         Raises:
-            MinionError: The store cannot be opened, or a setting cannot be accepted.
-            OSError: An address cannot be listened on.
+            MinionError: The store cannot be opened, or a setting is not valid.
+            OSError: The server cannot listen on an address.
         """
         async with AsyncExitStack() as stack:
             await self._start(stack)
             self._stack = stack.pop_all()
 
     async def stop(self) -> None:
-        """Drain: take no more jobs, give running ones their grace, then end everything."""
+        """Take no more jobs, give running ones their grace period, then stop everything."""
         await self._stack.aclose()
 
     async def failed(self) -> None:
-        """Wait until the worker or the HTTP server ends by itself, and raise why."""
+        """Wait until the worker or the HTTP server ends by itself, and raise its error."""
         parts = [asyncio.shield(self._working)] if self._working is not None else []
         if self._http is not None:
             parts.append(asyncio.ensure_future(self._http.failed()))
@@ -121,7 +121,7 @@ class Server:
             part.result()
 
     def end_grace(self) -> None:
-        """Cut the grace of `stop` short."""
+        """End the grace period of `stop` now."""
         if self._worker is not None:
             self._worker.stop()
 
@@ -131,8 +131,8 @@ class Server:
         stack.callback(addresses.remove)
         await self._storage.open()
         stack.push_async_callback(self._storage.close)
-        # Not before the database is this server's alone: a start that is refused must not make a
-        # key beside the one that another server holds.
+        # Only after the database is open: a start that fails because another server uses the data
+        # directory must not create a second key.
         key = find_key(settings)
         await recover(self._storage, own_namespace=pid_namespace())
         rpc = RpcServer(
@@ -155,7 +155,7 @@ class Server:
             stack.push_async_callback(loop.stop)
         stack.callback(self._scheduler.close)
         stack.push_async_callback(self._stop_worker)
-        # First of all: remote workers get no more jobs while those here end.
+        # Runs first at the stop, so that remote workers get no more jobs while local ones end.
         stack.push_async_callback(rpc.drain)
         if not settings.no_scheduler:
             await self._start_worker()

@@ -1,4 +1,4 @@
-"""Serves an ASGI application by uvicorn, on the loop that is running."""
+"""Serves an ASGI application with uvicorn on the running event loop."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ logger = logging.getLogger(__name__)
 
 BACKLOG = 2_048
 KEEP_ALIVE_SECONDS = 75
-"""How long an idle connection stays open: longer than clients and proxies keep theirs, so that none
-sends a request just as it closes."""
+"""Time after which an idle connection is closed: longer than clients and proxies keep theirs, so
+that none sends a request to a connection that is being closed."""
 
 
 class _Cycle(RequestResponseCycle):
-    """One request and its response, to a client of HTTP/1.0 or one that half-closes too."""
+    """One request and its response, which also supports HTTP/1.0 and half-closed connections."""
 
     _until_close = False
     _half_closed = False
     _was_read = False
 
     def half_close(self) -> bool:
-        """Note that the client sends no more; return whether it may still wait for a response."""
+        """Record that the client sends no more, and return whether it may wait for a response."""
         if self.response_complete or self.more_body:
             return False
-        # A connection that nothing more comes from ends with this response.
+        # The connection ends with this response.
         self._half_closed, self.keep_alive = True, False
         self.message_event.set()
         return True
 
     async def receive(self) -> Any:
-        """Return what the client sends; one that half-closes looks as one that has left."""
+        """Return the next message of the client; a half-close counts as a disconnect."""
         message = await super().receive()
         if self._half_closed and self._was_read:
             return {"type": "http.disconnect"}
@@ -45,7 +45,7 @@ class _Cycle(RequestResponseCycle):
         return message
 
     async def send(self, message: Any) -> None:
-        """Send a part of the response; chunks are for HTTP/1.1, others read until the close."""
+        """Send a part of the response; before HTTP/1.1 it ends with the connection."""
         if message["type"] == "http.response.start":
             names = {name.lower() for name, _ in message.get("headers", ())}
             if self.scope["http_version"] != "1.1" and b"content-length" not in names:
@@ -61,19 +61,19 @@ class _Protocol(HttpToolsProtocol):
     cycle: RequestResponseCycle | None  # type: ignore[assignment]  # None until a request came
 
     def on_headers_complete(self) -> None:
-        """Begin a request: its task has not run yet."""
+        """Replace the class of the request's cycle, whose task has not run yet."""
         super().on_headers_complete()
         if self.cycle is not None:
             self.cycle.__class__ = _Cycle
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # as asyncio has it
-        """Return whether to keep the connection, for the responses that are under way."""
+    def eof_received(self) -> bool:  # type: ignore[override]  # the signature is asyncio's
+        """Return whether to keep the connection open for a pending response."""
         cycle = self.cycle
         return isinstance(cycle, _Cycle) and cycle.half_close()
 
 
 class _Uvicorn(uvicorn.Server):
-    """uvicorn, without its signal handlers: this process has its own."""
+    """uvicorn without its signal handlers, since this process has its own."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -89,10 +89,10 @@ class HttpServer:
         self._serving: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
-        """Listen, and return the address.
+        """Start the server, and return its address.
 
         Raises:
-            OSError: The address cannot be listened on.
+            OSError: The server cannot listen on the address.
         """
         listener = bind(self._address)
         config = uvicorn.Config(
@@ -111,14 +111,14 @@ class HttpServer:
         return join(self._address[0], listener.getsockname()[1])
 
     async def failed(self) -> None:
-        """Wait until the server ends by itself, which it should not, and raise why."""
+        """Wait until the server ends by itself, which it should not, and raise its error."""
         if self._serving is None:
             await asyncio.Event().wait()
         else:
             await asyncio.shield(self._serving)
 
     async def stop(self, grace: float) -> None:
-        """Accept no more connections, and give running requests time.
+        """Accept no more connections, and give running requests time to finish.
 
         Args:
             grace: Seconds until running requests are cancelled.
@@ -133,7 +133,7 @@ class HttpServer:
 
 
 def join(host: str, port: int) -> str:
-    """Write an address; one of IPv6 gets its brackets."""
+    """Return `HOST:PORT`, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -141,7 +141,7 @@ def bind(address: tuple[str, int]) -> socket.socket:
     """Return a listening socket.
 
     Raises:
-        OSError: The address cannot be listened on.
+        OSError: The socket cannot listen on the address.
     """
     host, port = address
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -149,7 +149,7 @@ def bind(address: tuple[str, int]) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except OSError as error:
         raise OSError(f"cannot listen on {join(host, port)}: {error.strerror}") from error
-    # asyncio's own loop leaves it out where a socket does not name its protocol: each response
-    # would wait 40 ms for the client's acknowledgement of its head.
+    # asyncio sets it only on sockets with an explicit protocol. Without it, each response would
+    # wait 40 ms for the client to acknowledge its headers.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener

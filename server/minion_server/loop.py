@@ -11,14 +11,14 @@ from minion_server.domain.errors import MinionError
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS = 5.0
-"""How long a loop waits after a step that failed."""
+"""Time that a loop waits after a failed step."""
 
 
 class Loop(ABC):
-    """Takes one step after the other in the background, until it is stopped.
+    """Runs steps in the background until it is stopped.
 
-    A step that raises is logged and repeated after `RETRY_SECONDS`: no error ends the loop. An
-    outage of the store is one line in the log; anything else is a defect, with its traceback.
+    A failed step is logged and repeated after `RETRY_SECONDS`: no error ends the loop. An outage of
+    the store is logged in one line, any other error with its traceback.
     """
 
     def __init__(self) -> None:
@@ -27,18 +27,18 @@ class Loop(ABC):
 
     @abstractmethod
     async def step(self) -> float | None:
-        """Take one step, and return the seconds until the next; None waits for `wake` alone."""
+        """Run one step, and return the seconds until the next; None waits for `wake` only."""
 
     def wake(self) -> None:
-        """Take the next step now."""
+        """Run the next step now."""
         self._wake.set()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the loop."""
         self._task = asyncio.create_task(self._run(), name=type(self).__name__)
 
     async def stop(self) -> None:
-        """End, between two steps or within one."""
+        """Stop the loop, between two steps or within one."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])

@@ -1,4 +1,4 @@
-"""The one place that knows which store the URL of a database means."""
+"""Selects the store of a database URL."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ POSTGRESQL_SCHEMES: Final = frozenset({"postgresql", "postgres"})
 
 
 def open_storage(settings: Settings) -> Storage:
-    """Return the store that the settings name, not opened yet.
+    """Return the store that the settings select, not opened yet.
 
     Raises:
-        Invalid: There is no such kind of store.
+        Invalid: The URL of the database is not valid.
     """
     policy = Policy(
         retention=Retention(
@@ -40,10 +40,10 @@ def open_storage(settings: Settings) -> Storage:
 
 
 def open_transfer(database: str) -> Transfer:
-    """Return the operations on a whole database, given its URL.
+    """Return the operations on the whole database with this URL.
 
     Raises:
-        Invalid: There is no such kind of store.
+        Invalid: The URL is not valid.
     """
     if _is_postgresql(database):
         transfer: Transfer = _postgresql().PostgresTransfer(database)

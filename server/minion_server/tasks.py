@@ -1,4 +1,4 @@
-"""Imports the modules that define tasks, and sets where the bundled ones keep archives."""
+"""Imports the modules that define tasks, and sets the archive directory of the bundled ones."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def load_tasks(
 ) -> list[str]:
     """Import the modules that define tasks, the bundled ones first, and return their names.
 
-    They are found in `sys.path` or the working directory. The arguments are the settings
+    Modules are searched in `sys.path` and the working directory. The arguments are the settings
     `TASK_OPTIONS`.
 
     Raises:
-        Invalid: One cannot be imported.
+        Invalid: A module cannot be imported.
     """
     # Read by the bundled tasks, in this process and in those it starts.
     os.environ["MINION_LIBRARY_DIR"] = str(library_directory(data_dir, library_dir))
@@ -37,7 +37,7 @@ def load_tasks(
             importlib.import_module(module)
         except KeyboardInterrupt:
             raise
-        # A module may raise anything, SystemExit too, which would end this program without a word.
+        # A module may even raise SystemExit, which would end this program without a message.
         except BaseException as error:
             raise Invalid("--tasks", f"cannot import {module}: {_describe(error)}") from error
     return modules
@@ -49,7 +49,7 @@ def library_directory(data_dir: Path, library_dir: Path | None) -> Path:
 
 
 def _describe(error: BaseException) -> str:
-    """Return the kind and text of an error in one line, and where in the first module it arose."""
+    """Return the type and text of an error in one line, and its line in the imported module."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
     frames = [
         frame
@@ -58,6 +58,6 @@ def _describe(error: BaseException) -> str:
     ]
     if not frames:
         return text
-    # The last line within the module itself: what it called is not its writer's.
+    # The last line within the module itself, not in what it called.
     line = next(f.lineno for f in reversed(frames) if f.filename == frames[0].filename)
     return f"{text} ({frames[0].filename}, line {line})"

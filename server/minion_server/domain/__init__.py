@@ -1,1 +1,1 @@
-"""What the queue is about: plain data and rules, without I/O and without a clock."""
+"""Domain types and rules of the queue: plain data, without I/O and without a clock."""

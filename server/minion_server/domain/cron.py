@@ -1,7 +1,7 @@
-"""Cron rules, as Perl Minion reads them (Minion::Util): five fields or a nickname, in UTC.
+"""Cron rules in Perl Minion's syntax (Minion::Util): five fields or a nickname, in UTC.
 
-A day matches when the day of the month or that of the week does, if both are restricted; else when
-the restricted one does (Vixie's cron, crontab(5)).
+If both the day of the month and the day of the week are restricted, a day has to match only one of
+them (Vixie cron, crontab(5)).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
 
 FIELD = "cron"
-"""The field that errors name."""
+"""The field named in errors."""
 
 NICKNAMES: Mapping[str, str] = {
     "@yearly": "0 0 1 1 *",
@@ -60,7 +60,7 @@ _RULES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cron:
-    """A parsed cron rule: minutes and hours ascend, Sunday is 0, None is every day."""
+    """A parsed cron rule. Minutes and hours are sorted, Sunday is 0, None means every day."""
 
     minutes: tuple[int, ...]
     hours: tuple[int, ...]
@@ -69,9 +69,9 @@ class Cron:
     weekdays: frozenset[int] | None
 
     def next_time(self, after: float) -> float | None:
-        """Return the first match after a time, both in seconds since the epoch.
+        """Return the first matching time after `after`, both in seconds since the epoch.
 
-        None: the rule does not match within nine years, thus never, or not before the year 10000.
+        Return None if there is no match within nine years, hence never, or before the year 10000.
         """
         try:
             return self._search(limits.clamp_time(after))
@@ -115,7 +115,7 @@ def parse_cron(text: str) -> Cron:
     """Parse a cron rule.
 
     Raises:
-        Invalid: It is not a valid rule, or never matches.
+        Invalid: The rule is not valid, or never matches.
     """
     limits.check_text(FIELD, text, limits.MAX_NAME_LENGTH)
     if text.startswith("@"):

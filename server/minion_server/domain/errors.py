@@ -1,4 +1,4 @@
-"""The errors whose texts callers get."""
+"""Errors whose messages are sent to callers."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from typing import Self
 
 
 class MinionError(Exception):
-    """An error whose text is meant for the caller.
+    """An error whose message is sent to the caller.
 
     Attributes:
-        reason: UPPER_SNAKE word by which programs tell errors apart.
+        reason: Code of the error for programs, in UPPER_SNAKE case.
     """
 
     reason = "MINION_ERROR"
 
 
 class Invalid(MinionError):
-    """A value that cannot be accepted.
+    """A value is not valid.
 
     Attributes:
-        field: Path of the invalid field, as in `args[0].name`.
-        description: What is wrong with it, without its name.
+        field: Path of the invalid field, such as `args[0].name`.
+        description: The problem, without the name of the field.
     """
 
     reason = "INVALID_FIELD"
@@ -31,12 +31,12 @@ class Invalid(MinionError):
         self.description = description
 
     def within(self, parent: str) -> Self:
-        """Return the same error with its field as a part of `parent`."""
+        """Return the same error for the field as a part of `parent`."""
         return type(self)(f"{parent}.{self.field}", self.description)
 
 
 class NotFound(MinionError):
-    """Something named that does not exist."""
+    """The requested object does not exist."""
 
     reason = "NOT_FOUND"
     kind = "entry"
@@ -46,21 +46,21 @@ class NotFound(MinionError):
 
 
 class JobNotFound(NotFound):
-    """A job that does not exist."""
+    """The job does not exist."""
 
     reason = "JOB_NOT_FOUND"
     kind = "job"
 
 
 class WorkerNotFound(NotFound):
-    """A worker that is not registered."""
+    """The worker is not registered."""
 
     reason = "WORKER_NOT_FOUND"
     kind = "worker"
 
 
 class DatabaseNotFound(NotFound):
-    """A database that does not exist."""
+    """The database does not exist."""
 
     reason = "DATABASE_NOT_FOUND"
 
@@ -69,13 +69,13 @@ class DatabaseNotFound(NotFound):
 
 
 class Conflict(MinionError):
-    """The present state does not allow what was asked for."""
+    """The current state does not allow the operation."""
 
     reason = "CONFLICT"
 
 
 class RetriedTooOften(Conflict):
-    """A job whose retries cannot be counted any further."""
+    """The job has reached the maximum number of retries."""
 
     reason = "RETRIED_TOO_OFTEN"
 
@@ -84,12 +84,12 @@ class RetriedTooOften(Conflict):
 
 
 class Exhausted(MinionError):
-    """A limit is reached for now: trying again later may help."""
+    """A temporary limit was reached; a later attempt may succeed."""
 
     reason = "EXHAUSTED"
 
 
 class Unavailable(MinionError):
-    """Something the call depends on, as the database, does not respond."""
+    """A dependency of the call, such as the database, does not respond."""
 
     reason = "UNAVAILABLE"

@@ -1,6 +1,6 @@
-"""Jobs: their states, what they carry, and what can be done to them.
+"""Jobs: their states, their data, and the requests that change and list them.
 
-Times are seconds since the epoch, as Perl Minion gives them; spans are timedeltas.
+Times are seconds since the epoch, as in Perl Minion; durations are timedeltas.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from minion_server.domain.limits import (
 JsonValue = json_value.JsonValue
 
 JobKey = tuple[int, int]
-"""Id and retries of a job: one of its generations."""
+"""Id and retries of a job, which identify one generation of it."""
 
 TaskDefaults = Mapping[str, Mapping[str, int]]
 """Priority and attempts by the names of tasks, for jobs whose callers give none."""
@@ -54,7 +54,7 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether only a retry changes it."""
+        """True if only a retry changes the state."""
         return self in FINAL_STATES
 
 
@@ -76,13 +76,13 @@ FINAL_STATES = frozenset(
 
 
 def blocks(parent: JobState, *, lax: bool) -> bool:
-    """Return whether a parent in this state, that exists and has not expired, blocks its child."""
+    """Return whether an existing, unexpired parent in this state blocks its child."""
     return parent is not JobState.FINISHED and not (lax and parent is JobState.FAILED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A job as the store knew it at `time`."""
+    """A job as it was stored at `time`."""
 
     args: list[JsonValue]
     attempts: int
@@ -108,9 +108,9 @@ class Job:
 
     @property
     def has_result(self) -> bool:
-        """Whether there is a result, which may be null.
+        """True if there is a result, which may be null.
 
-        Perl Minion gives a job that is stuck a result, but no time at which it failed.
+        Perl Minion gives a stuck job a result but no finish time.
         """
         return self.finished is not None or self.result is not None
 
@@ -127,7 +127,7 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClaimedJob:
-    """A job as given to a worker."""
+    """A job as sent to a worker."""
 
     id: int
     task: str
@@ -140,13 +140,13 @@ class ClaimedJob:
 
     @property
     def key(self) -> JobKey:
-        """Its generation."""
+        """Id and retries of the job."""
         return self.id, self.retries
 
     def problem(self) -> str | None:
-        """Return why the job cannot be sent to a worker; None if it can.
+        """Return why the job cannot be sent to a worker, or None if it can.
 
-        Another program may have put it into the database, or a version without these limits.
+        Another program, or a version without these limits, may have stored it.
         """
         if nests_too_deep(self.args) or nests_too_deep(self.notes):
             return f"{JOB_UNFIT}arguments or notes nested too deeply"
@@ -155,13 +155,13 @@ class ClaimedJob:
 
 
 LONG_RESULT = sizes.longest_text(sizes.MAX_SMALL_BYTES)
-"""JSON text of a result up to here is stored without a look at the rest of its job."""
+"""A result with JSON up to this length is stored without reading the rest of its job."""
 
 
 def result_excess(
     args: Sequence[JsonValue], notes: Mapping[str, JsonValue], result: JsonValue
 ) -> int | None:
-    """Return the size of a job that its result would make too large; None if it fits."""
+    """Return the size of a job that is too large with this result, or None if it fits."""
     if sizes.value_size(result) <= sizes.MAX_SMALL_BYTES:
         return None
     size = sizes.job_size(args, notes, result)
@@ -174,10 +174,11 @@ def check_notes(
     merged: Mapping[str, JsonValue],
     result: JsonValue,
 ) -> None:
-    """Check the notes that a job would have, having had the present ones.
+    """Check the size of a job whose notes change from `present` to `merged`.
 
     Raises:
-        Invalid: They would make it too large; fewer than the present ones are always accepted.
+        Invalid: The job would be too large. Notes no larger than the present ones are always
+            accepted.
     """
     size = sizes.job_size(args, merged, result)
     if size > sizes.MAX_JOB_BYTES and sizes.struct_size(merged) > sizes.struct_size(present):
@@ -207,7 +208,7 @@ class NewJob(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnqueuedJob:
-    """The job of a NewJob; a duplicate was enqueued by an earlier request with its request id."""
+    """An enqueued job; a duplicate was enqueued by an earlier request with its request id."""
 
     id: int
     duplicate: bool
@@ -215,7 +216,7 @@ class EnqueuedJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryOptions(Checked):
-    """What to change in a job that is retried; None keeps it."""
+    """Changes to a job that is retried; None keeps the present value."""
 
     attempts: Positive | None = None
     delay: Span = timedelta()
@@ -240,7 +241,7 @@ def cancelled_result(reason: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How one attempt at a job ended; `result` is the task's, or the error."""
+    """The outcome of one attempt at a job; `result` is the task's result or the error."""
 
     job_id: int
     retries: int
@@ -250,7 +251,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim(Checked):
-    """Which jobs a worker asks for; `tasks` None is any task."""
+    """A worker's request for jobs; without `tasks`, of any task."""
 
     queues: Names = (DEFAULT_QUEUE,)
     tasks: Names | None = None
@@ -261,7 +262,7 @@ class Claim(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter(Checked):
-    """Which jobs to list: filters combine with AND, the values of one with OR; empty is all."""
+    """A filter of jobs: fields combine with AND, values of one with OR; empty ones match all."""
 
     ids: Ids = ()
     queues: Names = ()
@@ -273,7 +274,7 @@ class JobFilter(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPage:
-    """Jobs of a list, newest first; `total` counts all that the filter selects."""
+    """A page of jobs, newest first; `total` counts all that match the filter."""
 
     jobs: Sequence[Job]
     total: int

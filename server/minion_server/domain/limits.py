@@ -1,6 +1,6 @@
-"""Bounds of values, and the checks that hold them: each raises Invalid and names the field.
+"""Limits of values and their checks, which raise Invalid with the name of the field.
 
-The contract states the bounds of requests as options of its fields; a test compares the two.
+The protocol states the limits of request fields as field options; a test compares the two.
 """
 
 from __future__ import annotations
@@ -27,38 +27,38 @@ MAX_BATCH = 10_000
 MAX_PAGE_SIZE = 1_000
 """Entries in one page of a list."""
 DEFAULT_PAGE_SIZE = 100
-"""Entries in one page of a list if the request names no number."""
+"""Entries in one page of a list if the request gives no page size."""
 MAX_FILTER_VALUES = 10_000
 """Values of one filter of a list."""
 MAX_CLAIM = 1_000
 """Jobs claimed in one request."""
 MAX_COMMANDS_LENGTH = 2**18
-"""Characters of JSON of the commands that a worker receives at once, unless one alone has more."""
+"""JSON characters of the commands that a worker receives at once; a longer one is sent alone."""
 MAX_WORKERS = 100_000
-"""Workers that are read when all are."""
+"""Workers read at most where the server needs all of them."""
 MAX_SPAN = timedelta(days=36_525)
 """Longest delay or expiry: a hundred years."""
 MAX_WORKER_ID_STEP = 2**32
-"""How far beyond the highest id of a worker so far one may name its own.
+"""Largest distance from the highest worker id so far to an id that a worker registers with.
 
-Ids go on after the highest: one near the end of their range would leave none for others. Workers
-come back with ids from before a reset, so the ids that were given are not known.
+New ids follow the highest, so an id near the end of the range would leave none for other workers.
+Ids that were never assigned cannot be refused: workers return with ids from before a reset.
 """
 MAX_INT32 = 2**31 - 1
 LOWEST_PRIORITY = -MAX_INT32 - 1
 MAX_RETRIES = MAX_INT32
-"""Generations of one job: after this many retries it is not tried again."""
+"""Retries of one job; after this many it cannot be retried."""
 MAX_INT64 = 2**63 - 1
 MIN_TIME = -62_135_596_800.0
-"""The first second of the year 1 since the epoch: the earliest time of datetime and Timestamp."""
+"""Start of the year 1 in seconds since the epoch: the earliest time of datetime and Timestamp."""
 MAX_TIME = 253_402_300_799.0
-"""The last second of the year 9999 since the epoch: the latest time of datetime and Timestamp."""
+"""Last second of the year 9999, since the epoch: the latest time of datetime and Timestamp."""
 
 Check = Callable[[str, Any], None]
 
 
 def clamp_time(seconds: float) -> float:
-    """Return the nearest time that can be shown; PostgreSQL knows others, infinite ones too."""
+    """Return the nearest time in `MIN_TIME..MAX_TIME`; PostgreSQL has others, such as infinity."""
     return min(max(seconds, MIN_TIME), MAX_TIME)
 
 
@@ -100,7 +100,7 @@ def check_range(field: str, value: int, low: int, high: int) -> None:
 
 
 def check_worker_id(value: int, highest: int) -> None:
-    """Check that the id a worker names when it registers is near the highest so far."""
+    """Check that the id a worker registers with is not too far above the highest so far."""
     check_range("id", value, 1, min(highest + MAX_WORKER_ID_STEP, MAX_INT64))
 
 
@@ -113,21 +113,21 @@ def check_span(field: str, value: timedelta) -> None:
 
 
 def check_ids(field: str, values: Collection[int], max_count: int = MAX_FILTER_VALUES) -> None:
-    """Check the number of ids, and each."""
+    """Check the number of ids and the range of each."""
     check_count(field, values, max_count)
     for index, value in enumerate(values):
         check_range(f"{field}[{index}]", value, 1, MAX_INT64)
 
 
 def check_parents(field: str, values: Collection[int]) -> None:
-    """Check the number of parents. Any 64-bit number is allowed: an id of no job does not block."""
+    """Check the number of parents; each may be any 64-bit number: unknown ids do not block."""
     check_count(field, values, MAX_PARENTS)
     for index, value in enumerate(values):
         check_range(f"{field}[{index}]", value, -MAX_INT64 - 1, MAX_INT64)
 
 
 def check_names(field: str, values: Collection[str]) -> None:
-    """Check the number of names in a filter, and each."""
+    """Check the number of names in a filter and each name."""
     check_count(field, values, MAX_FILTER_VALUES)
     for index, value in enumerate(values):
         check_name(f"{field}[{index}]", value)
@@ -156,7 +156,7 @@ Span = Annotated[timedelta, check_span]
 
 
 class Checked:
-    """A dataclass whose fields may be annotated with a check, which defaults and None pass.
+    """Base of dataclasses whose fields are annotated with checks; defaults and None are valid.
 
     Raises:
         Invalid: A field is out of its bounds.

@@ -11,7 +11,7 @@ from minion_server.domain.limits import Checked, Name, Positive, Span
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lock:
-    """A lock that is held; it expires in seconds since the epoch."""
+    """A held lock; `expires` is in seconds since the epoch."""
 
     id: int
     name: str
@@ -20,7 +20,7 @@ class Lock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockPage:
-    """Locks of a list, newest first; `total` counts all that the filter selects."""
+    """A page of locks, newest first; `total` counts all that match the filter."""
 
     locks: Sequence[Lock]
     total: int
@@ -28,7 +28,7 @@ class LockPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockRequest(Checked):
-    """A lock to acquire, by up to `limit` holders; without a duration it is not taken."""
+    """A lock to acquire, with up to `limit` holders; without a duration it is only checked."""
 
     name: Name
     duration: Span = timedelta()

@@ -1,4 +1,4 @@
-"""The report of a repair, and the counts of the queue."""
+"""Repair reports, statistics and history."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 
 FOREGROUND_QUEUE = "minion_foreground"
-"""Queue whose active jobs Perl Minion runs without a worker that stays; never repaired."""
+"""Queue whose active jobs Perl Minion runs without a lasting worker; they are never repaired."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairReport:
-    """Counts of workers forgotten, active jobs failed, jobs removed, and stuck jobs failed."""
+    """Numbers of workers forgotten, active jobs failed, jobs removed, and stuck jobs failed."""
 
     missing_workers: int = 0
     abandoned_jobs: int = 0
@@ -44,7 +44,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryHour:
-    """Jobs that ended in one hour; `epoch` is a time within it."""
+    """Numbers of jobs that ended in one hour; `epoch` is a time within it."""
 
     epoch: int
     failed_jobs: int
@@ -60,9 +60,9 @@ HISTORY_SECONDS = 23 * HOUR
 
 
 def to_history(start: int, counts: Mapping[int, tuple[int, int]]) -> History:
-    """Return the history from its start, in seconds since the epoch.
+    """Return the history that begins at `start`, in seconds since the epoch.
 
-    `counts` has the failed and finished jobs by the hour since the start.
+    `counts` maps hours since the start to numbers of failed and finished jobs.
     """
     return [
         HistoryHour(epoch=start + hour * HOUR, failed_jobs=failed, finished_jobs=finished)

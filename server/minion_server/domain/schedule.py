@@ -15,9 +15,9 @@ from minion_server.domain.limits import Checked, Id, Ids, Name, Names
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSchedule(Checked):
-    """A schedule to make, or to change.
+    """A schedule to create or update.
 
-    `expire` is in whole seconds, as Perl Minion's table keeps it.
+    `expire` is in whole seconds, as in Perl Minion's table.
 
     Raises:
         Invalid: A field is out of its bounds, or the cron rule is not valid or never matches.
@@ -63,7 +63,7 @@ class NewSchedule(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule:
-    """A schedule as stored. What it never did is None."""
+    """A schedule as stored; `last_run` and `last_job` are None until it fires."""
 
     id: int
     name: str
@@ -85,7 +85,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleFilter(Checked):
-    """Which schedules to list, as in `JobFilter`."""
+    """A filter of schedules (see `JobFilter`)."""
 
     ids: Ids = ()
     names: Names = ()
@@ -94,7 +94,7 @@ class ScheduleFilter(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulePage:
-    """Schedules of a list, newest first; `total` counts all that the filter selects."""
+    """A page of schedules, newest first; `total` counts all that match the filter."""
 
     schedules: Sequence[Schedule]
     total: int
@@ -102,7 +102,7 @@ class SchedulePage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchedSchedule:
-    """A schedule that fired, and the id of the job that it enqueued."""
+    """A schedule that fired; `job` is the id of the job that it enqueued."""
 
     id: int
     name: str

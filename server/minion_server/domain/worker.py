@@ -15,7 +15,7 @@ from minion_server.domain.limits import Checked, Id, Ids, Name, Number
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """A process that takes jobs; times are seconds since the epoch, ids of jobs ascend."""
+    """A registered worker; times are seconds since the epoch, ids of jobs are sorted."""
 
     id: int
     host: str
@@ -27,9 +27,9 @@ class Worker:
 
 
 MISSED_HEARTBEATS = 6
-"""Heartbeats that a worker whose status has their interval may miss."""
+"""Heartbeats that a worker may miss if its status gives their interval."""
 MAX_HEARTBEAT_SECONDS = 86_400.0
-"""A longer interval counts as this one: a worker that dies must be found missing at last."""
+"""Longer intervals count as this one, so that a dead worker is found missing eventually."""
 
 
 def is_missing(
@@ -39,16 +39,16 @@ def is_missing(
     missing_after: timedelta,
     heard_for: timedelta = timedelta.max,
 ) -> bool:
-    """Return whether a worker has been silent for so long that it is gone.
+    """Return whether a worker has been silent long enough to count as gone.
 
-    A worker whose status has a `heartbeat_interval`, as those of Perl Minion do, may have a longer
-    one than this server expects: Perl's is five minutes, and six of them may be missed.
+    A `heartbeat_interval` in its status may allow more time than `missing_after`: Perl Minion's
+    workers report every five minutes, and six heartbeats may be missed.
 
     Args:
-        status: What the worker reported about itself.
+        status: Status of the worker.
         silent_for: Seconds since its last heartbeat.
-        missing_after: After how long workers without an interval are gone.
-        heard_for: For how long this server could have received heartbeats.
+        missing_after: Time after which a worker without an interval is gone.
+        heard_for: Time for which this server could have received heartbeats.
     """
     interval = status.get("heartbeat_interval") if isinstance(status, Mapping) else None
     seconds = min(interval, MAX_HEARTBEAT_SECONDS) if isinstance(interval, int | float) else 0.0
@@ -58,7 +58,7 @@ def is_missing(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registration(Checked):
-    """What a worker reports when it registers and with every heartbeat; a new one has no id."""
+    """The registration of a worker, repeated with every heartbeat; a new worker has no id."""
 
     id: Id | None = None
     host: Name = "unknown"
@@ -72,7 +72,7 @@ class Registration(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFilter(Checked):
-    """Which workers to list, as in `JobFilter`."""
+    """A filter of workers (see `JobFilter`)."""
 
     ids: Ids = ()
     before: Id | None = None
@@ -80,7 +80,7 @@ class WorkerFilter(Checked):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerPage:
-    """Workers of a list, newest first; `total` counts all that the filter selects."""
+    """A page of workers, newest first; `total` counts all that match the filter."""
 
     workers: Sequence[Worker]
     total: int
@@ -88,7 +88,7 @@ class WorkerPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command(Checked):
-    """Something that workers are to do."""
+    """A command to workers."""
 
     command: Name
     args: Sequence[JsonValue] = ()

@@ -1,1 +1,1 @@
-"""The queue at work: its verbs, the scheduler, and the loops that keep it in order."""
+"""The scheduler, the sessions of workers, and the background loops of the queue."""

@@ -11,31 +11,31 @@ from minion_server.storage.base import Storage
 from minion_server.storage.changes import Changes
 
 MAX_WAIT_SECONDS = 60.0
-"""Longest time between two looks: the clock of the store may have been set meanwhile, and another
-server may have changed what is due."""
+"""Longest time between two checks: the clock of the store may be set meanwhile, and another server
+may change what is due."""
 
 
 class Alarm(Loop):
-    """Looks when the next thing is due, or earlier if a commit makes something due earlier."""
+    """A loop that runs when the next item is due, or earlier if a commit adds an earlier one."""
 
     def __init__(self, storage: Storage) -> None:
         super().__init__()
         self._storage = storage
         self._next_look = 0.0
-        # What becomes due during a look may have come too late for it.
+        # A look may miss items that become due while it runs.
         self._due_during_look = math.inf
         storage.subscribe(self._notify)
 
     @abstractmethod
     async def look(self) -> float | None:
-        """Do what is due, and return the seconds until the next is; None if nothing is."""
+        """Process what is due, and return the seconds until more is; None if nothing will be."""
 
     @abstractmethod
     def due_in(self, changes: Changes) -> float | None:
-        """Return the seconds until what a commit changed is due; None if it never is."""
+        """Return the seconds until the items of a commit are due; None if none ever is."""
 
     async def step(self) -> float:
-        """Look, and return how long to sleep."""
+        """Process what is due, and return the seconds to sleep."""
         self._due_during_look = math.inf
         seconds = await self.look()
         now = asyncio.get_running_loop().time()

@@ -14,7 +14,7 @@ class Dispatcher(Alarm):
     """Sleeps until the next schedule is due."""
 
     async def look(self) -> float | None:
-        """Fire what is due."""
+        """Fire the schedules that are due."""
         for fired in await self._storage.dispatch_schedules():
             logger.info("schedule %s enqueued job %d", fired.name, fired.job)
         return await self._storage.next_dispatch()

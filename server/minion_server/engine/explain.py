@@ -1,4 +1,4 @@
-"""Why a job does not run yet."""
+"""Explanations of why a job does not run yet."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minion_server.storage.base import Storage
 
 
 class ReasonKind(Enum):
-    """The kinds of reasons."""
+    """The kind of a reason."""
 
     RUNNING = auto()
     ENDED = auto()
@@ -33,15 +33,15 @@ class ReasonKind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reason:
-    """One of the reasons why a job does not run; each would have to go.
+    """A reason why a job does not run; it runs only after all of them are gone.
 
     Attributes:
-        kind: What kind it is.
-        text: The reason in words.
-        time: When the job is due, or expired, in seconds since the epoch.
+        kind: Kind of the reason.
+        text: Description of the reason.
+        time: Time at which the job is due, or expired, in seconds since the epoch.
         parents: The parents that block it, with their states.
-        workers: Ids of the workers in question.
-        count: How many jobs come before it.
+        workers: Ids of the workers concerned.
+        count: Number of jobs ahead of it.
     """
 
     kind: ReasonKind
@@ -54,11 +54,11 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why a job does not run yet.
+    """The reasons why a job does not run yet.
 
     Attributes:
         state: State of the job.
-        reasons: The reasons, the most important first; at least one.
+        reasons: At least one reason, the most important first.
     """
 
     state: JobState
@@ -72,11 +72,7 @@ class Explanation:
 
 
 async def explain_job(storage: Storage, job_id: int) -> Explanation:
-    """Explain a job.
-
-    Args:
-        storage: Where it is kept.
-        job_id: Its id.
+    """Return the reasons why a job does not run yet.
 
     Raises:
         JobNotFound: No job has that id.
@@ -91,7 +87,7 @@ async def explain_job(storage: Storage, job_id: int) -> Explanation:
                 Reason(kind=ReasonKind.RUNNING, text=text, workers=workers)
             ]
         case JobState.FINISHED | JobState.FAILED:
-            # Perl Minion fails jobs that are stuck without noting when.
+            # Perl Minion fails stuck jobs without a finish time.
             at = "" if job.finished is None else f" at {_show(job.finished)}"
             text = f"it {job.state}{at}"
             reasons = [Reason(kind=ReasonKind.ENDED, text=text)]
@@ -129,11 +125,11 @@ async def _explain_inactive(storage: Storage, job: Job) -> Sequence[Reason]:
 
 async def _blocked(storage: Storage, job: Job) -> Reason | None:
     blocking: list[tuple[int, JobState]] = []
-    # Others are no job's: they block nothing.
+    # Jobs have positive ids; other ids block nothing.
     possible = [parent for parent in job.parents if parent > 0]
     for first in range(0, len(possible), limits.MAX_PAGE_SIZE):
         ids = possible[first : first + limits.MAX_PAGE_SIZE]
-        # A list leaves out those that have expired.
+        # Lists leave out expired jobs.
         page = await storage.list_jobs(JobFilter(ids=ids), limit=len(ids))
         blocking += [
             (parent.id, parent.state) for parent in page.jobs if blocks(parent.state, lax=job.lax)
@@ -159,7 +155,7 @@ def _able(job: Job, live: Sequence[Worker]) -> tuple[Sequence[Worker], Reason | 
     if not serving:
         text = f"no live worker takes jobs from the queue {job.queue!r}"
         return [], Reason(kind=ReasonKind.QUEUE_NOT_SERVED, text=text)
-    # Workers of other programs may not report which tasks they know.
+    # Workers of other programs may not report their tasks.
     knowing = [
         worker for worker in serving if job.task in _names(worker.status, "tasks", default=job.task)
     ]
@@ -196,8 +192,8 @@ async def _explain_ready(storage: Storage, job: Job, able: Sequence[Worker]) -> 
 
 
 async def _at_limit(storage: Storage, worker: Worker, job: Job) -> bool:
-    told = worker.status.get("limits")
-    limit = told.get(job.task) if isinstance(told, dict) else None
+    task_limits = worker.status.get("limits")
+    limit = task_limits.get(job.task) if isinstance(task_limits, dict) else None
     if not isinstance(limit, int):
         return False
     if not worker.jobs:
@@ -208,14 +204,14 @@ async def _at_limit(storage: Storage, worker: Worker, job: Job) -> bool:
         try:
             wanted = JobFilter(ids=ids, tasks=[job.task], states=[JobState.ACTIVE])
         except Invalid:
-            # Another program's task, of a name that no worker of ours can have a limit for.
+            # A task of another program, with a name that is not valid here.
             return False
         running += (await storage.list_jobs(wanted, limit=1)).total
     return running >= limit
 
 
 def _slots(status: Mapping[str, JsonValue], job: Job) -> float:
-    """Return how many jobs a worker may run at a time, this one among them."""
+    """Return how many jobs a worker may run at the same time if this is one of them."""
     jobs = status.get("jobs")
     if not isinstance(jobs, int | float):
         return float("inf")

@@ -1,7 +1,7 @@
-"""Measures how long this server could hear its workers without a gap.
+"""Measures for how long this server could receive heartbeats without a gap.
 
-A worker's silence counts only while the server could hear it: not while the server was stopped, its
-machine was asleep, or its store was out of reach.
+The silence of a worker counts only while the server could receive its heartbeats: not while the
+server was stopped, its machine was asleep, or its store was unreachable.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ INTERVALS = 12
 """Probes within `missing_after`."""
 MIN_INTERVAL_SECONDS, MAX_INTERVAL_SECONDS = 0.05, 5.0
 GAPS = 3
-"""A gap of this part of `missing_after` counts: shorter ones leave time for other heartbeats."""
+"""Gaps longer than `missing_after / GAPS` count: shorter ones leave time for other heartbeats."""
 MIN_GAP_SECONDS = 0.5
-"""A busy machine makes shorter ones."""
+"""Shorter gaps occur on a busy machine."""
 CLOCKS = (time.time, time.monotonic)
-"""A machine that was asleep is seen by the former alone; the latter is never set."""
+"""Only the first shows that the machine was asleep; only the second is never set."""
 
 
 HeardFor = Callable[[], timedelta]
-"""Returns how long workers could be heard."""
+"""Returns for how long heartbeats could be received."""
 
 
 def always() -> timedelta:
-    """Return the longest time: there was no gap."""
+    """Return the longest time, as if there was no gap."""
     return timedelta.max
 
 
 class Hearing(Loop):
-    """Probes the store at short intervals; a long time without an answer is a gap."""
+    """Probes the store at short intervals; a long time without a response is a gap."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class Hearing(Loop):
         *,
         clocks: Sequence[Callable[[], float]] = CLOCKS,
     ) -> None:
-        """Set it up.
+        """Initialize the loop.
 
         Args:
-            storage: Where workers are registered.
-            clocks: Return the time in seconds; the last one is never set.
+            storage: The store in which workers are registered.
+            clocks: Functions that return the time in seconds; the last clock is never set.
         """
         super().__init__()
         seconds = storage.policy.retention.missing_after.total_seconds()
@@ -67,11 +67,11 @@ class Hearing(Loop):
         try:
             await self._storage.get_job_status(1)
         except (Unavailable, Exhausted) as error:
-            # A gap, if it lasts; the loops that need the store report the outage.
-            logger.debug("the store does not answer: %s", error)
+            # A gap if it lasts; the loops that need the store log the outage.
+            logger.debug("the store does not respond: %s", error)
             return self._interval
-        except Exception as error:  # noqa: BLE001 - any other error is an answer, too
-            logger.debug("the store answers: %s", error)
+        except Exception as error:  # noqa: BLE001 - any other error is a response, too
+            logger.debug("the store responds: %s", error)
         if self._in_gap():
             self._interrupt()
         self._last = self._now()
@@ -86,7 +86,7 @@ class Hearing(Loop):
             raise
 
     def heard_for(self) -> timedelta:
-        """Return how long workers could be heard; `timedelta.max` if there was no gap yet."""
+        """Return for how long heartbeats could be received; `timedelta.max` without a gap yet."""
         if self._in_gap():
             return timedelta()
         if self._gap_ended is None:

@@ -1,4 +1,4 @@
-"""Which jobs a worker holds, and how it gives them back."""
+"""The jobs that a worker holds, and how they are put back."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 async def held_jobs(storage: Storage, worker_id: int) -> set[JobKey]:
-    """Return the active jobs of a worker, as the store knows them."""
+    """Return the active jobs of a worker in the store."""
     page = await storage.list_workers(WorkerFilter(ids=[worker_id]), limit=1)
     ids = [job_id for worker in page.workers for job_id in worker.jobs]
     keys: set[JobKey] = set()
@@ -38,8 +38,8 @@ async def held_jobs(storage: Storage, worker_id: int) -> set[JobKey]:
 
 
 async def put_back(storage: Jobs, keys: Iterable[JobKey]) -> None:
-    """Make jobs that a worker claimed and never received inactive again; no attempt is lost."""
-    # At the same time: they share a commit.
+    """Make claimed jobs that a worker never received inactive again; no attempt is lost."""
+    # Concurrently, so that they share a commit.
     await asyncio.gather(*(_put_back_one(storage, *key) for key in keys))
 
 
@@ -51,16 +51,15 @@ async def hand_over(
     wait: float,
     give: Callable[[Sequence[ClaimedJob]], int],
 ) -> None:
-    """Claim jobs for a caller (see `Scheduler.dequeue`), and put back those it cannot be given.
+    """Claim jobs for a caller (see `Scheduler.dequeue`), and put back those it cannot receive.
 
     Args:
-        storage: Where the jobs are.
-        scheduler: Claims them.
-        worker_id: The worker, registered.
-        claim: Which jobs.
+        storage: The store of the jobs.
+        scheduler: Claims the jobs.
+        worker_id: Id of a registered worker.
+        claim: The requested jobs.
         wait: Seconds to wait for the first job.
-        give: Takes the jobs if the caller is still there, and returns how many, from the first one
-            on, there is room for.
+        give: Called with the jobs unless the caller is gone; returns how many of the first it took.
 
     Raises:
         WorkerNotFound: The worker is not registered.
@@ -88,5 +87,5 @@ async def _put_back_one(storage: Jobs, job_id: int, retries: int) -> None:
     except (Unavailable, Exhausted):
         raise
     except Exception:
-        # One job must not keep the worker from all others.
+        # One job must not keep the worker from other jobs.
         logger.exception("cannot put job %d back", job_id)

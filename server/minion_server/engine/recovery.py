@@ -1,4 +1,4 @@
-"""What a server does about its predecessor before it takes jobs."""
+"""Recovers from the death of an earlier server, before this one takes jobs."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ logger = logging.getLogger(__name__)
 EMBEDDED = "embedded"
 """Set in the status of a worker that runs inside a server, and dies with it."""
 PID_NAMESPACE = "pid_namespace"
-"""In the same status: where its process id means something (see `pid_namespace`)."""
+"""Set in the same status: the namespace of its process id (see `pid_namespace`)."""
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NAMESPACE = Path("/proc/self/ns/pid")
 
 
 def embedded_status() -> dict[str, JsonValue]:
-    """Return what a worker in this process adds to its status."""
+    """Return the entries that a worker in this process adds to its status."""
     return {EMBEDDED: True, PID_NAMESPACE: pid_namespace()}
 
 
 def pid_namespace() -> str | None:
-    """Return a name of this process's PID namespace, or None where there is no telling.
+    """Return a name of this process's PID namespace, or None if it cannot be read.
 
-    Containers may share a host name and have the same process ids. No process leaves its namespace,
-    and the number of one is not used again while a process lives in it, until the next boot.
+    Containers may have the same host name and process ids. A process never leaves its namespace,
+    whose number is not reused while the process lives, until the next boot.
     """
     try:
         boot = _BOOT_ID.read_text(encoding="ascii").strip()
@@ -43,18 +43,17 @@ def pid_namespace() -> str | None:
 
 
 async def recover(storage: Storage, *, own_namespace: str | None) -> RepairReport:
-    """Forget the workers of servers that died, and rescue the jobs they left.
+    """Unregister the workers of servers that died, and repair the queue.
 
-    Call it before this server's own worker registers. A worker that cannot be dealt with is left to
-    the repairs that follow; nobody is judged by a silence in which this server did not listen.
+    Call it before this server's own worker registers. A worker that cannot be recovered is left to
+    later repairs. Silence before the start of this server does not count against a worker.
 
     Args:
-        storage: Where workers and jobs are.
-        own_namespace: This process's (see `pid_namespace`).
+        storage: The store of the workers and jobs.
+        own_namespace: Namespace of this process (see `pid_namespace`).
 
     Raises:
-        Unavailable, Exhausted: The store is out of reach or full. Any other failure of the repair
-            is logged.
+        Unavailable, Exhausted: The store is unreachable or full. Any other failure is logged.
     """
     page = await storage.list_workers(WorkerFilter(), limit=limits.MAX_WORKERS)
     for worker in page.workers:
@@ -62,24 +61,24 @@ async def recover(storage: Storage, *, own_namespace: str | None) -> RepairRepor
             await _recover_one(storage, worker, own_namespace)
         except (Unavailable, Exhausted):
             raise
-        except Exception as error:  # noqa: BLE001 - of whatever kind: its row may be another program's
-            logger.warning("worker %d is left as it is: %s", worker.id, error)
+        except Exception as error:  # noqa: BLE001 - another program may have written its row
+            logger.warning("cannot recover worker %d: %s", worker.id, error)
     try:
         return await storage.repair(heard_for=storage.uptime())
     except (Unavailable, Exhausted):
         raise
     except Exception:
-        # The repairs that follow try it again: one odd row must not keep a server from starting.
+        # Later repairs try again: one bad row must not keep a server from starting.
         logger.exception("the repair at the start failed")
         return RepairReport()
 
 
 async def _recover_one(storage: Storage, worker: Worker, own_namespace: str | None) -> None:
-    """Forget a worker that is dead; give another all its time to come back, if need be."""
+    """Unregister a dead worker; if no other server runs, give a live one time to come back."""
     if worker.status.get(EMBEDDED) and _is_dead(storage, worker, own_namespace):
         await storage.unregister_worker(worker.id)
     elif storage.exclusive:
-        # Nobody was here to hear it.
+        # No server could receive its heartbeats.
         await storage.register_worker(
             Registration(id=worker.id, host=worker.host, pid=worker.pid, status=worker.status)
         )
@@ -90,7 +89,7 @@ def _is_dead(storage: Storage, worker: Worker, own_namespace: str | None) -> boo
         return True
     if own_namespace is None or worker.status.get(PID_NAMESPACE) != own_namespace:
         return False
-    # This process has not registered yet: its id was another's before.
+    # This process has not registered yet: the process id belonged to an earlier process.
     return worker.pid == os.getpid() or not _is_running(worker.pid)
 
 

@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class Repairer(Loop):
-    """Runs `Storage.repair`, now and again."""
+    """Runs `Storage.repair` at random intervals."""
 
     def __init__(
         self,
@@ -24,13 +24,13 @@ class Repairer(Loop):
         heard_for: HeardFor,
         rng: Callable[[], float] = random.random,
     ) -> None:
-        """Set it up.
+        """Initialize the loop.
 
         Args:
             storage: The store to repair.
-            interval: Seconds between two repairs, at most; at least half as many, at random, so
-                that several servers of one database take turns.
-            heard_for: Returns for how long this server could hear workers (see `Hearing`).
+            interval: Longest time between two repairs, in seconds. The actual time is random and
+                at least half of it, so that several servers of one database take turns.
+            heard_for: Returns for how long heartbeats could be received (see `Hearing`).
             rng: Returns random numbers in [0, 1).
         """
         super().__init__()
@@ -40,7 +40,7 @@ class Repairer(Loop):
         self._rng = rng
 
     async def step(self) -> float:
-        """Repair."""
+        """Repair, and return the seconds until the next repair."""
         report = await self._storage.repair(heard_for=self._heard_for())
         if report:
             logger.info("repaired: %s", report)

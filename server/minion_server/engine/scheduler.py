@@ -1,8 +1,8 @@
 """Wakes the workers that wait for jobs, in this process.
 
-Nothing here polls. A worker that finds no job waits; when a commit makes jobs ready, as many
-waiting workers are woken as can take them, the longest-waiting first. A worker that was woken and
-leaves jobs behind, because it is full or no longer waits, wakes the next.
+Nothing here polls. A worker that finds no job waits. When a commit makes jobs ready, as many
+waiting workers are woken as are needed to claim them, the longest-waiting first. A woken worker
+that leaves jobs behind, because it is full or no longer waits, wakes the next.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from minion_server.storage.changes import Changes, Ready, ReadyJobs, Revocation
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Waiter:
-    """A worker that waits for jobs, and what has become ready for it since its last claim."""
+    """A worker that waits for jobs, and the jobs that became ready for it since its last claim."""
 
     claim: Claim
     queues: frozenset[str]
@@ -42,12 +42,12 @@ class _Waiter:
 
 
 class Inbox:
-    """What a connected worker must be sent, from the moment it connects.
+    """Messages to a connected worker, collected from the moment it connects.
 
     Attributes:
-        worker_id: The worker.
+        worker_id: Id of the worker.
         revoked: Jobs that it must stop.
-        commanded: Set when there may be commands for it, as there may be at the start.
+        commanded: Set when there may be commands for it; initially, too.
     """
 
     __slots__ = ("commanded", "revoked", "worker_id")
@@ -64,9 +64,9 @@ class Scheduler:
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        # Dicts for their order: the longest-waiting first.
+        # Dicts keep the order: the longest-waiting first.
         self._waiters: dict[_Waiter, None] = {}
-        # These wait for one job each: they leave all others, and what wakes them names no jobs.
+        # Each waits for one job by its id. Changes contain no ids, so every matching one is woken.
         self._choosers: dict[_Waiter, None] = {}
         self._inboxes: dict[int, Inbox] = {}
         self._closed = False
@@ -75,16 +75,16 @@ class Scheduler:
     async def dequeue(self, worker_id: int, claim: Claim, wait: float) -> list[ClaimedJob]:
         """Claim jobs for a worker, waiting for the first.
 
-        If it is cancelled while a claim is under way, it returns what was claimed, if anything was,
-        since the worker has it already.
+        If it is cancelled during a claim, it returns the claimed jobs, if any, since the store has
+        assigned them to the worker.
 
         Args:
-            worker_id: The worker, registered.
-            claim: Which jobs.
+            worker_id: Id of a registered worker.
+            claim: The requested jobs.
             wait: Seconds to wait for the first job; 0 does not wait.
 
         Returns:
-            The jobs, in the order to run them in; none after `wait`, or if the scheduler closed.
+            The jobs, in the order to run them in; none after `wait`, or if the scheduler closes.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
@@ -112,17 +112,17 @@ class Scheduler:
                     break
         finally:
             del waiting[waiter]
-            # A waiter for one job was woken beside the others, and leaves nothing to them.
+            # A waiter for one job was woken in addition to others, and passes nothing on to them.
             if claim.job_id is None:
                 left.merge(waiter.ready)
                 self._wake(_without(left, jobs))
         return jobs
 
     def connect(self, worker_id: int) -> Inbox:
-        """Return a new inbox for a worker, in place of the one it had.
+        """Return a new inbox for a worker, in place of its previous one.
 
-        It fills until `disconnect`, even while the worker is not registered: a worker that was
-        forgotten may come back, and must be sent what to stop.
+        It is filled until `disconnect`, even while the worker is not registered: a worker that was
+        forgotten may come back, and must receive the jobs to stop.
         """
         inbox = self._inboxes[worker_id] = Inbox(worker_id)
         return inbox
@@ -133,12 +133,12 @@ class Scheduler:
         return frozenset(self._inboxes)
 
     def disconnect(self, inbox: Inbox) -> None:
-        """Drop an inbox."""
+        """Remove an inbox."""
         if self._inboxes.get(inbox.worker_id) is inbox:
             del self._inboxes[inbox.worker_id]
 
     def close(self) -> None:
-        """Give no more jobs: every `dequeue` ends, now and later."""
+        """Claim no more jobs: end every current and later `dequeue`."""
         self._closed = True
         for waiter in (*self._waiters, *self._choosers):
             waiter.woken.set()
@@ -146,7 +146,7 @@ class Scheduler:
     async def _claim(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
         claiming = asyncio.ensure_future(self._storage.claim_jobs(worker_id, claim))
         cancelled = False
-        # However often it is cancelled: jobs claimed and not returned would stay active for ever.
+        # Cancellation has to wait: jobs claimed and not returned would stay active forever.
         while not claiming.done():
             try:
                 await asyncio.wait((claiming,))
@@ -176,7 +176,7 @@ class Scheduler:
             left = jobs.count
             for waiter in self._wanting(key, jobs.priority):
                 waiter.wake(key, jobs)
-                # A waiter with a minimal priority may leave the others.
+                # A waiter with a minimum priority may leave some of them behind.
                 if waiter.claim.min_priority is None:
                     left -= waiter.claim.max_jobs
                 if left <= 0:
@@ -187,10 +187,10 @@ class Scheduler:
 
 
 def _without(ready: ReadyJobs, taken: Iterable[ClaimedJob]) -> ReadyJobs:
-    """Return what was ready less what was taken, but at least one job of each queue and task.
+    """Return the ready jobs less the taken ones, but at least one for each queue and task.
 
-    The jobs that were taken need not be those that were counted: one claim too many is harmless, a
-    job that no worker looks for is not. Counts never lowered would grow from worker to worker.
+    The jobs taken may be others than those counted. One claim too many is harmless, but a job that
+    no worker tries to claim is not. If counts were never lowered, they would grow with each worker.
     """
     counts = Counter((job.queue, job.task) for job in taken)
     return ReadyJobs(

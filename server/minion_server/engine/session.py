@@ -1,6 +1,7 @@
-"""One worker's session: the jobs it holds, asks for and is sent, whatever connects it.
+"""The session of one worker: the jobs that it holds, requests and receives over any connection.
 
-Plain data only: the servicer of the Work stream and the worker inside this process translate it.
+It uses domain types only; the servicer of the Work stream and the worker inside this process
+convert them.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class _Unread:
 
 
 class Session:
-    """What one worker does from its registration to its end."""
+    """The session of one worker, from its registration to its end."""
 
     def __init__(
         self,
@@ -48,11 +49,11 @@ class Session:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Set it up; `open` begins it.
+        """Initialize the session; `open` starts it.
 
         Args:
-            storage: Where the jobs are.
-            scheduler: Claims jobs, and collects what the worker must be sent.
+            storage: The store of the jobs.
+            scheduler: Claims jobs, and collects messages to the worker.
             register: Registers the worker, and records its heartbeats.
             clock: Returns the time in seconds.
         """
@@ -64,7 +65,7 @@ class Session:
         self._registration = Registration()
         self._inbox: Inbox | None = None
         self._heartbeat_due = 0.0
-        # Claimed, but not sent yet; sent, but not read yet.
+        # Jobs that are claimed but not sent yet, and those that are sent but not read yet.
         self._unsent: set[JobKey] = set()
         self._unread: deque[_Unread] = deque()
         self._suspects = _NO_JOBS
@@ -75,10 +76,10 @@ class Session:
     @property
     def worker_id(self) -> int:
         """Id of the worker."""
-        return self._connected.worker_id
+        return self._open_inbox.worker_id
 
     @property
-    def _connected(self) -> Inbox:
+    def _open_inbox(self) -> Inbox:
         assert self._inbox is not None, "open first"
         return self._inbox
 
@@ -88,19 +89,19 @@ class Session:
         """Register the worker, and put back the jobs that it no longer holds.
 
         Args:
-            registration: The worker; with its id if it comes back.
+            registration: The worker; with its id if it reconnects.
             holds: The jobs that it holds.
 
         Returns:
-            The jobs that it must stop: they were cancelled or put back while it was away.
+            The jobs that it must stop, which were cancelled or put back while it was disconnected.
 
         Raises:
-            Invalid: The id cannot be accepted.
+            Invalid: The id is not valid.
         """
         worker_id = await self._register(registration)
         self._registration = replace(registration, id=worker_id)
         self._heartbeat_due = self._clock() + self._missing_after / HEARTBEATS
-        # Revocations from here on are received; what was revoked before is not running any more.
+        # Later revocations are received; jobs revoked earlier are not active any more.
         self._inbox = self._scheduler.connect(worker_id)
         if registration.id is None:
             return []
@@ -109,7 +110,7 @@ class Session:
         return sorted(holds - running)
 
     async def heartbeat(self, status: Mapping[str, JsonValue]) -> None:
-        """Record that the worker is alive, and its status; one that was forgotten is registered."""
+        """Record a heartbeat and the worker's status; a forgotten worker is registered again."""
         self._registration = replace(self._registration, status=status)
         await self._register(self._registration)
 
@@ -119,15 +120,15 @@ class Session:
         status: Mapping[str, JsonValue] | None = None,
         holds: AbstractSet[JobKey] = _NO_JOBS,
     ) -> None:
-        """Take in what a request of the worker says of itself: that it is alive, and reads.
+        """Record a request of the worker: its heartbeat, and the responses that it has read.
 
         Args:
             read: The serial of the last response that it has read.
-            status: Its status; None if the request does not say.
+            status: Its status, if the request contains one.
             holds: If there is a status, the jobs that it holds.
 
         Raises:
-            Unavailable: It has not read a response for `missing_after`.
+            Unavailable: It has left a response unread for longer than `missing_after`.
         """
         while self._unread and self._unread[0].serial <= read:
             self._unread.popleft()
@@ -137,7 +138,7 @@ class Session:
         now = self._clock()
         unread_for = now - self._unread[0].sent if self._unread else 0.0
         if unread_for > self._missing_after:
-            raise Unavailable("the worker has not read what it was sent for too long")
+            raise Unavailable("the worker has not read its responses for too long")
         if now >= self._heartbeat_due and unread_for < self._missing_after / 2:
             self._heartbeat_due = now + self._missing_after / HEARTBEATS
             await self._register(self._registration)
@@ -145,20 +146,20 @@ class Session:
             await self._put_back_lost(holds)
 
     def sent(self, serial: int, keys: Iterable[JobKey]) -> None:
-        """Note that a response was sent, with these jobs in it."""
+        """Record that a response with these jobs was sent."""
         jobs = frozenset(keys)
         self._unsent -= jobs
         self._unread.append(_Unread(serial=serial, sent=self._clock(), jobs=jobs))
 
     def demand(self, serial: int, claim: Claim | None) -> None:
-        """Ask for jobs, in place of the demand before; None asks for none."""
+        """Request jobs, in place of the previous demand; None requests none."""
         self._demands.append((serial, claim))
         self._demanded.set()
 
     async def jobs(self) -> tuple[int, list[ClaimedJob]]:
         """Wait for the jobs of the next demand, and return them with its serial.
 
-        Every demand gets its turn. It gets no jobs if it asks for none, another has replaced it, or
+        Every demand is returned once, without jobs if it requests none, another has replaced it, or
         the session drains.
         """
         while not self._demands:
@@ -187,9 +188,9 @@ class Session:
         outcomes: Sequence[Outcome],
         notes: Iterable[tuple[int, Mapping[str, JsonValue]]] = (),
     ) -> list[bool]:
-        """Merge notes into jobs', in their order, then finish or fail jobs.
+        """Merge notes into those of jobs, in order, then finish or fail jobs.
 
-        Notes of jobs that are gone are dropped.
+        Notes of removed jobs are dropped.
 
         Returns:
             For each outcome, whether it was accepted (see `Storage.end_jobs`).
@@ -202,23 +203,23 @@ class Session:
 
     async def revoked(self) -> JobKey:
         """Wait for the next job that the worker must stop."""
-        revocation = await self._connected.revoked.get()
+        revocation = await self._open_inbox.revoked.get()
         return revocation.job_id, revocation.retries
 
     async def commands(self) -> list[Command]:
-        """Wait for commands to the worker; at least one."""
-        commanded = self._connected.commanded
+        """Wait for commands to the worker, and return at least one."""
+        commanded = self._open_inbox.commanded
         while True:
             await commanded.wait()
             commanded.clear()
             try:
                 commands = await self._storage.receive(self.worker_id)
             except BaseException:
-                # They are still there, and nothing else announces them again.
+                # The commands are still stored, and nothing else announces them again.
                 commanded.set()
                 raise
             if commands:
-                # There may be more of them.
+                # There may be more.
                 commanded.set()
                 return commands
 
@@ -228,11 +229,11 @@ class Session:
         self._demanded.set()
 
     async def close(self, *, forget: bool) -> None:
-        """Put back what was not sent.
+        """Put back the jobs that were not sent.
 
         Args:
-            forget: Whether the worker said that it ends. It is unregistered then, unless it holds
-                jobs: a connection that broke can look the same.
+            forget: Whether the worker ended the session. It is then unregistered, unless it holds
+                jobs, since a broken connection can look the same.
         """
         await self.put_back(self._unsent)
         if forget and not self._draining and not await self._held():
@@ -244,7 +245,7 @@ class Session:
         await self._storage.unregister_worker(self.worker_id)
 
     def disconnect(self) -> None:
-        """Drop what is collected for the worker."""
+        """Stop collecting messages to the worker."""
         if self._inbox is not None:
             self._scheduler.disconnect(self._inbox)
 
@@ -252,10 +253,10 @@ class Session:
         return await held_jobs(self._storage, self.worker_id)
 
     async def _put_back_lost(self, holds: AbstractSet[JobKey]) -> None:
-        """Put back jobs that are the worker's in the store, and that it does not know of.
+        """Put back jobs that are assigned to the worker in the store but that it does not hold.
 
-        Another server may have claimed them for an earlier connection that broke. A job that is
-        being claimed right now is missed once, but not twice.
+        Another server may have claimed them for an earlier connection that broke. Only jobs that
+        are missed twice are put back, since a job that is being claimed may be missed once.
         """
         on_the_way = self._unsent.union(*(unread.jobs for unread in self._unread))
         missed = await self._held() - holds - on_the_way
@@ -265,8 +266,8 @@ class Session:
     async def _claim_until_replaced(self, claim: Claim) -> list[ClaimedJob]:
         while not self._demanded.is_set():
             claiming = asyncio.create_task(self.claim(claim, LONG_SECONDS))
-            # The session may end while an outage holds up the claim: the jobs are put back when
-            # the worker comes back without them.
+            # The session may end while an outage delays the claim: the jobs are put back when the
+            # worker reconnects without them.
             claiming.add_done_callback(_retrieve_error)
             replaced = asyncio.create_task(self._demanded.wait())
             try:
@@ -280,7 +281,7 @@ class Session:
             try:
                 jobs = await _withdraw(claiming)
             except WorkerNotFound:
-                # It was silent, and forgotten: others have what it had.
+                # The worker was silent and was forgotten; its jobs are no longer its own.
                 await self._register(self._registration)
                 continue
             if jobs:
@@ -293,13 +294,13 @@ class Session:
 
 
 def _retrieve_error(claiming: asyncio.Task[list[ClaimedJob]]) -> None:
-    """Retrieve the error of a task, which asyncio would report as never retrieved."""
+    """Retrieve the error of a task, so that asyncio does not log it as never retrieved."""
     if not claiming.cancelled():
         claiming.exception()
 
 
 async def _withdraw(claiming: asyncio.Task[list[ClaimedJob]]) -> list[ClaimedJob]:
-    """Cancel a claim, and return what it claimed nevertheless."""
+    """Cancel a claim, and return the jobs that it claimed before."""
     claiming.cancel()
     await asyncio.wait([claiming])
     return [] if claiming.cancelled() else claiming.result()

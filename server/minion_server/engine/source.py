@@ -17,7 +17,7 @@ from minion_server.engine.session import Session
 
 
 class ReportedOutcome(Protocol):
-    """How one attempt at a job ended, as the worker reports it."""
+    """The outcome of one attempt at a job, as reported by the worker."""
 
     @property
     def job_id(self) -> int:
@@ -29,21 +29,21 @@ class ReportedOutcome(Protocol):
 
     @property
     def failed(self) -> bool:
-        """Whether it failed."""
+        """True if the attempt failed."""
 
     @property
     def result(self) -> JsonValue:
-        """What the task returned, or why it failed."""
+        """The result of the task, or its error."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn the store's errors into those of a job source.
+    """Convert the store's errors to those of a job source.
 
     Raises:
-        ConnectionError: The store is out of reach or full, or has forgotten the worker.
-        ValueError: The store refuses what it was given.
-        RuntimeError: A defect that would look like a refusal.
+        ConnectionError: The store is unreachable or full, or has forgotten the worker.
+        ValueError: A value is not valid.
+        RuntimeError: Another ValueError, which would look like an invalid value.
     """
     try:
         yield
@@ -56,7 +56,7 @@ def translated() -> Iterator[None]:
 
 
 class LocalSource:
-    """Gives the worker inside this process its session as a job source.
+    """The job source of the worker inside this process, based on its session.
 
     Attributes:
         registered: Set once the worker has registered.
@@ -68,7 +68,7 @@ class LocalSource:
         self.registered = asyncio.Event()
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
-        """Register the worker, or record that it is alive."""
+        """Register the worker, or record its heartbeat."""
         with translated():
             if self.registered.is_set():
                 await self._session.heartbeat(status)
@@ -122,7 +122,7 @@ class LocalSource:
             await self._session.report([], [(job_id, notes)])
 
     async def revoked(self) -> JobKey:
-        """Wait for the next job that is to be stopped."""
+        """Wait for the next job that the worker must stop."""
         return await self._session.revoked()
 
     async def commanded(self) -> Command:

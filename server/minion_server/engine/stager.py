@@ -1,4 +1,4 @@
-"""Makes delayed jobs claimable when they become due, and expired ones not."""
+"""Makes jobs claimable when they become due, and unclaimable when they expire."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Stager(Alarm):
     """Sleeps until the next job becomes due or expires."""
 
     async def look(self) -> float | None:
-        """Stage what is due."""
+        """Stage the jobs that are due."""
         return await self._storage.stage_due()
 
     def due_in(self, changes: Changes) -> float | None:

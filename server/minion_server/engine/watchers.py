@@ -1,4 +1,4 @@
-"""Follows jobs for those who watch them."""
+"""Watches of jobs, which yield a job after each change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minion_server.storage.changes import Changes
 
 
 class Watchers:
-    """Wakes whoever watches a job when a commit changed it."""
+    """Wakes the watchers of a job when a commit changes it."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
@@ -25,12 +25,12 @@ class Watchers:
         return frozenset(self._changed)
 
     async def watch_job(self, job_id: int) -> AsyncGenerator[Job, None]:
-        """Yield a job as it is, then after each change, until it has finished or failed.
+        """Yield a job, then again after each change, until it has finished or failed.
 
-        Of changes that come faster than they are consumed, only the last is certain to be yielded.
+        If changes come faster than they are consumed, only the last is certain to be yielded.
 
         Raises:
-            JobNotFound: No job has this id, or it was removed meanwhile.
+            JobNotFound: No job has this id, or the job was removed meanwhile.
         """
         changed = asyncio.Event()
         watchers = self._changed.setdefault(job_id, set())

@@ -1,1 +1,1 @@
-"""The gRPC face: servicers, and what surrounds them."""
+"""The gRPC API: servicers, interceptors and conversions."""

@@ -17,7 +17,7 @@ from minion_server.storage.base import Storage
 
 
 class MethodNotFound(NotFound):
-    """A method that this server does not have."""
+    """The server has no such method."""
 
     reason = "METHOD_NOT_FOUND"
 
@@ -26,7 +26,7 @@ class MethodNotFound(NotFound):
 
 
 class AdminService(admin_service_pb2_grpc.AdminServiceServicer):
-    """Serves what keeps the queue in order."""
+    """Repairs and resets the queue, and checks keys."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Who may call: the key check."""
+"""The check of the API key."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from minion.v1 import options_pb2
 from minion_server.rpc.errors import Context, Handler, Interceptor, abort
 
 OPEN_SERVICES = ("/grpc.health.v1.Health/", "/grpc.reflection.")
-"""Beginnings of methods of other packages that need no key. Our own state it in their policy."""
+"""Prefixes of other packages' methods that need no key; our own methods have it in their policy."""
 SCHEME = "bearer"
 MISSING_KEY = "this method needs a key: send `authorization: Bearer <key>`"
 
 
 class KeyInterceptor(Interceptor):
-    """Refuses calls that come without the key, but for the open methods.
+    """Rejects calls without the key, except those of open methods.
 
     Args:
         key: The key.
-        services: Whose methods may be open by their policy.
+        services: Services whose methods may be open by their policy.
     """
 
     def __init__(self, key: str, services: Iterable[ServiceDescriptor]) -> None:
@@ -38,7 +38,7 @@ class KeyInterceptor(Interceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Pass a call on, or refuse it."""
+        """Return the handler of a call, or one that rejects it."""
         method: str = handler_call_details.method
         if (
             method in self._open_methods
@@ -63,7 +63,7 @@ class KeyInterceptor(Interceptor):
         if scheme.lower() != SCHEME:
             return False
         given = credentials.strip().encode()
-        # Both forms are compared, whichever is right, so that the time tells nothing.
+        # Both forms are always compared, so that the time reveals nothing.
         plain = hmac.compare_digest(given, self._key)
         encoded = hmac.compare_digest(_from_base64(given), self._key)
         return plain or encoded

@@ -1,7 +1,7 @@
-"""Between protobuf messages and the domain's data.
+"""Conversions between protobuf messages and domain types.
 
-Functions that read raise `Invalid`, with the path of the field; those that write put whatever is in
-the database into a form that clients can read.
+Functions that parse raise `Invalid` with the path of the field; those that write convert any stored
+value into a form that clients can read.
 """
 
 from __future__ import annotations
@@ -41,32 +41,32 @@ MICROSECONDS = 1_000_000
 
 
 def from_value(value: Value, path: str) -> JsonValue:
-    """Read a JSON value; whole numbers become ints.
+    """Parse a JSON value; whole numbers become ints.
 
     Args:
         value: The message.
-        path: Where it stands, for errors.
+        path: Path of the value, for errors.
 
     Raises:
-        Invalid: It would not arrive everywhere as it was sent (see `plain_json`).
+        Invalid: Some clients would receive another value than this (see `plain_json`).
     """
     return _checked(values.from_value(value), path)
 
 
 def from_struct(struct: Struct, path: str) -> dict[str, JsonValue]:
-    """Read a JSON object (see `from_value`)."""
+    """Parse a JSON object (see `from_value`)."""
     checked: dict[str, JsonValue] = _checked(values.from_struct(struct), path)
     return checked
 
 
 def from_list(items: ListValue, path: str) -> list[JsonValue]:
-    """Read a JSON array (see `from_value`)."""
+    """Parse a JSON array (see `from_value`)."""
     checked: list[JsonValue] = _checked(values.from_list(items), path)
     return checked
 
 
 def set_fields(request: Any, *names: str) -> dict[str, Any]:
-    """Return those of these fields of a request that are set, by name; Durations as timedeltas."""
+    """Return the named fields of a request that are set; Durations become timedeltas."""
     fields = {name: getattr(request, name) for name in names if request.HasField(name)}
     return {
         name: from_duration(value, name) if isinstance(value, Duration) else value
@@ -80,8 +80,10 @@ def to_id(request: Any) -> int:
     return int(request.id)
 
 
-def to_new_job(request: minion_service_pb2.EnqueueJobRequest, defaults: TaskDefaults) -> NewJob:
-    """Read a job to enqueue; what the request leaves open is as the task's defaults say."""
+def to_new_job(
+    request: minion_service_pb2.EnqueueJobRequest, defaults: TaskDefaults
+) -> NewJob:
+    """Return the job to enqueue; the task's defaults apply to what the request leaves open."""
     options: dict[str, Any] = dict(defaults.get(request.task, {}))
     options |= set_fields(
         request, "queue", "priority", "attempts", "lax", "request_id", "delay", "expire"
@@ -94,7 +96,7 @@ def to_new_job(request: minion_service_pb2.EnqueueJobRequest, defaults: TaskDefa
 
 
 def to_retry_options(request: minion_service_pb2.RetryJobRequest) -> RetryOptions:
-    """Read what to change of a job that is retried."""
+    """Parse the changes to a job that is retried."""
     options = set_fields(request, "attempts", "lax", "priority", "queue", "delay", "expire")
     if request.parents and request.clear_parents:
         raise Invalid("clear_parents", "must not be set together with `parents`")
@@ -107,7 +109,7 @@ def to_retry_options(request: minion_service_pb2.RetryJobRequest) -> RetryOption
 
 
 def to_job_filter(request: minion_service_pb2.ListJobsRequest) -> JobFilter:
-    """Read which jobs to list."""
+    """Parse a filter of jobs."""
     return JobFilter(
         ids=list(request.ids),
         queues=list(request.queues),
@@ -161,7 +163,7 @@ def to_status_message(status: JobStatus) -> minion_service_pb2.GetJobResponse:
 
 
 def to_explanation_message(explanation: Explanation) -> minion_service_pb2.ExplainJobResponse:
-    """Write why a job does not run yet."""
+    """Write an explanation."""
     message = minion_service_pb2.ExplainJobResponse(
         state=explanation.state, summary=explanation.summary
     )
@@ -179,7 +181,7 @@ def to_explanation_message(explanation: Explanation) -> minion_service_pb2.Expla
 
 
 def to_stats_message(stats: Stats) -> minion_service_pb2.GetStatsResponse:
-    """Write the counts, whose names are the message's."""
+    """Write the statistics, which have the names of the message's fields."""
     counts: dict[str, Any] = asdict(stats)
     uptime = timedelta(seconds=counts.pop("uptime"))
     message = minion_service_pb2.GetStatsResponse(**counts)
@@ -197,7 +199,7 @@ def to_history_message(history: History) -> minion_service_pb2.GetHistoryRespons
 def to_timestamp(time: float | None, message: Timestamp) -> None:
     """Write seconds since the epoch, to the microsecond; None leaves the message unset."""
     if time is not None:
-        # JSON has no others: one such job would spoil every list that it is in.
+        # JSON has no other times: one such job would break every list that contains it.
         time = limits.clamp_time(time)
         seconds, microseconds = divmod(round(time * MICROSECONDS), MICROSECONDS)
         message.seconds = seconds
@@ -211,14 +213,14 @@ def from_duration(
     shortest: timedelta = timedelta(),
     longest: timedelta = limits.MAX_SPAN,
 ) -> timedelta:
-    """Read a span of time.
+    """Parse a duration.
 
     Raises:
-        Invalid: It is too short (by default: negative), too long, or no proper Duration.
+        Invalid: It is too short (by default: negative), too long, or not a valid Duration.
     """
     seconds, nanos = duration.seconds, duration.nanos
     if not 0 <= abs(nanos) < 10**9 or seconds * nanos < 0:
-        raise Invalid(field, "is not a proper Duration")
+        raise Invalid(field, "is not a valid Duration")
     if seconds > longest.total_seconds():
         raise Invalid(field, f"must not be longer than {_show_span(longest)}")
     if (seconds, nanos) < (shortest.total_seconds(), 0):
@@ -229,7 +231,7 @@ def from_duration(
 
 def _checked(value: JsonValue, path: str) -> JsonValue:
     try:
-        # What its size is limited to depends on what it is part of.
+        # Its size limit depends on what it is part of.
         return plain_json(value, limit=sys.maxsize)
     except NotJsonError as error:
         raise Invalid(path + error.path, error.description) from None

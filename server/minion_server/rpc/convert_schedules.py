@@ -1,4 +1,4 @@
-"""Between protobuf messages and the domain's data about schedules (see `convert`)."""
+"""Conversions between protobuf messages and domain types of schedules (see `convert`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minion_server.rpc.fitting import fit, put_list, put_struct
 
 
 def to_new_schedule(request: pb.PutScheduleRequest) -> NewSchedule:
-    """Read a schedule to make, or to change."""
+    """Parse a schedule to create or update."""
     fields = convert.set_fields(request, "attempts", "lax", "priority", "queue", "expire")
     return NewSchedule(
         name=request.name,
@@ -23,7 +23,7 @@ def to_new_schedule(request: pb.PutScheduleRequest) -> NewSchedule:
 
 
 def to_schedule_filter(request: pb.ListSchedulesRequest) -> ScheduleFilter:
-    """Read which schedules to list."""
+    """Parse a filter of schedules."""
     return ScheduleFilter(
         ids=list(request.ids),
         names=list(request.names),

@@ -1,4 +1,4 @@
-"""Between protobuf messages and the domain's data about workers (see `convert`)."""
+"""Conversions between protobuf messages and domain types of workers (see `convert`)."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ pb = worker_service_pb2
 
 
 def to_registration(request: pb.RegisterWorkerRequest) -> Registration:
-    """Read a registration."""
+    """Parse a registration."""
     fields = convert.set_fields(request, "id", "host", "pid")
     return Registration(status=convert.from_struct(request.status, "status"), **fields)
 
 
 def to_hello_registration(hello: pb.WorkRequest.Hello) -> Registration:
-    """Read the registration in a hello."""
+    """Parse the registration in a hello."""
     try:
         return Registration(
             host=hello.host,
@@ -36,12 +36,12 @@ def to_hello_registration(hello: pb.WorkRequest.Hello) -> Registration:
 
 
 def to_worker_filter(request: pb.ListWorkersRequest) -> WorkerFilter:
-    """Read which workers to list."""
+    """Parse a filter of workers."""
     return WorkerFilter(ids=list(request.ids), **convert.set_fields(request, "before"))
 
 
 def to_claim(request: pb.DequeueJobsRequest) -> Claim:
-    """Read which jobs to claim."""
+    """Parse a claim."""
     fields = convert.set_fields(request, "min_priority", "job_id", "max_jobs")
     if request.queues:
         fields["queues"] = list(request.queues)
@@ -49,7 +49,7 @@ def to_claim(request: pb.DequeueJobsRequest) -> Claim:
 
 
 def to_demand_claim(demand: pb.WorkRequest.Demand) -> Claim:
-    """Read which jobs a demand asks for."""
+    """Parse the claim of a demand."""
     fields = convert.set_fields(demand, "min_priority")
     if demand.queues:
         fields["queues"] = list(demand.queues)
@@ -64,7 +64,7 @@ def to_demand_claim(demand: pb.WorkRequest.Demand) -> Claim:
 
 
 def to_outcome(request: pb.FinishJobRequest | pb.FailJobRequest) -> Outcome:
-    """Read the outcome of a job."""
+    """Parse the outcome of a job."""
     limits.check_range("retries", request.retries, 0, limits.MAX_INT32)
     return Outcome(
         job_id=convert.to_id(request),
@@ -75,7 +75,7 @@ def to_outcome(request: pb.FinishJobRequest | pb.FailJobRequest) -> Outcome:
 
 
 def to_reported_outcome(outcome: pb.WorkRequest.Outcome, path: str) -> Outcome:
-    """Read the outcome of a job in a report."""
+    """Parse the outcome of a job in a report."""
     return Outcome(
         job_id=outcome.job.id,
         retries=outcome.job.retries,
@@ -85,7 +85,7 @@ def to_reported_outcome(outcome: pb.WorkRequest.Outcome, path: str) -> Outcome:
 
 
 def to_command(request: pb.BroadcastCommandRequest) -> Command:
-    """Read a command."""
+    """Parse a command."""
     command = Command(command=request.command, args=convert.from_list(request.args, "args"))
     limits.check_size("args", list(command.args), sizes.MAX_STATUS_BYTES)
     return command

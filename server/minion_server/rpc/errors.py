@@ -1,4 +1,4 @@
-"""From errors to gRPC statuses: the one table, and the interceptor that applies it."""
+"""The table of gRPC statuses of errors, and the interceptor that applies it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ logger = logging.getLogger(__name__)
 INTERNAL_MESSAGE = "internal error"
 MAX_FIELD_BYTES = 300
 MAX_TEXT_BYTES = 500
-"""Limits of texts that quote the caller: gRPC drops a status whose metadata exceeds 8 KiB, and the
-message is in it twice, percent-encoded and in base64."""
+"""Limits of texts that quote the caller: gRPC drops a status whose metadata exceeds 8 KiB, which
+contains the message twice, percent-encoded and in base64."""
 
 
 class MalformedMessage(MinionError):
-    """A request whose bytes are no message."""
+    """A request cannot be decoded."""
 
     reason = "MALFORMED_MESSAGE"
 
@@ -47,7 +47,7 @@ CODES: dict[type[MinionError], grpc.StatusCode] = {
     Conflict: grpc.StatusCode.FAILED_PRECONDITION,
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
-    # Any other is meant for the caller too.
+    # The messages of all others are for the caller, too.
     MinionError: grpc.StatusCode.INTERNAL,
 }
 
@@ -66,13 +66,13 @@ else:
 async def abort(
     context: Context, code: grpc.StatusCode, message: str, reason: str, *details: Any
 ) -> NoReturn:
-    """End a call with a status that carries details.
+    """End a call with a status and its details.
 
     Args:
-        context: Of the call.
+        context: Context of the call.
         code: The status.
-        message: For people.
-        reason: For programs: an UPPER_SNAKE word.
+        message: Text for people.
+        reason: Code for programs, in UPPER_SNAKE case.
         details: Further messages of `google.rpc`.
     """
     status = status_pb2.Status(code=code.value[0], message=message)
@@ -84,7 +84,7 @@ async def abort(
 
 
 class ErrorInterceptor(Interceptor):
-    """Turns errors of servicers into statuses; an unknown one is logged and becomes INTERNAL."""
+    """Converts errors of servicers to statuses; unknown ones are logged and become INTERNAL."""
 
     def __init__(self) -> None:
         # By handler, not by method: another interceptor may return several for a method.
@@ -95,7 +95,7 @@ class ErrorInterceptor(Interceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
-        """Guard the handler of a call; one that is not known stays UNIMPLEMENTED."""
+        """Return the handler of a call with conversion of errors; None for an unknown method."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
@@ -115,7 +115,7 @@ def _guard(handler: Handler) -> Handler:
             handler.response_serializer,
         )
     if handler.response_streaming:
-        # A coroutine, as health's is, hands its responses to the context.
+        # A coroutine, such as the health service's, writes its responses to the context.
         is_generator = inspect.isasyncgenfunction(handler.unary_stream)
         guard = _guard_stream if is_generator else _guard_unary
         return grpc.unary_stream_rpc_method_handler(
@@ -127,7 +127,10 @@ def _guard(handler: Handler) -> Handler:
 
 
 def _lenient(deserialize: Any) -> Any:
-    """Pass a malformed request to the handler, as an error: gRPC would end the call as INTERNAL."""
+    """Return a deserializer that returns an error for a malformed request.
+
+    If it raised the error, gRPC would end the call with INTERNAL.
+    """
     if deserialize is None:
         return None
 
@@ -150,7 +153,7 @@ def _guard_unary(behaviour: Any) -> Any:
             raise
         except grpc.aio.InternalError as error:
             raise _call_ended() from error
-        except Exception as error:  # noqa: BLE001 - none may reach the client as it is
+        except Exception as error:  # noqa: BLE001 - clients get statuses only
             await _end_call(context, error)
 
     return run
@@ -161,7 +164,7 @@ def _guard_stream(behaviour: Any) -> Any:
     async def run(request: Any, context: Context) -> AsyncIterator[Any]:
         try:
             _require_message(request)
-            # Closed at once, whatever ends the call while a response is on its way.
+            # Closed at once, even if the call ends while a response is being sent.
             async with aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
                     yield response
@@ -169,14 +172,14 @@ def _guard_stream(behaviour: Any) -> Any:
             raise
         except grpc.aio.InternalError as error:
             raise _call_ended() from error
-        except Exception as error:  # noqa: BLE001 - none may reach the client as it is
+        except Exception as error:  # noqa: BLE001 - clients get statuses only
             await _end_call(context, error)
 
     return run
 
 
 def _with_messages(behaviour: Any) -> Any:
-    """Stop at a malformed request in a stream of them."""
+    """Raise at a malformed request in a stream of requests."""
 
     async def check(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for request in requests:
@@ -198,7 +201,7 @@ def _require_message(request: Any) -> None:
 
 
 def _call_ended() -> asyncio.CancelledError:
-    return asyncio.CancelledError("the client has hung up")
+    return asyncio.CancelledError("the client has ended the call")
 
 
 async def _end_call(context: Context, error: Exception) -> NoReturn:

@@ -1,7 +1,7 @@
-"""Makes messages fit: whatever is in the database, default clients must be able to read it.
+"""Limits messages to the size and depth that clients can read by default.
 
-What this server accepts fits by itself. Other programs, and older versions, may have put larger or
-deeper values into the database.
+Values that this server accepts are always within the limits, but other programs and older versions
+may have stored larger or deeper ones.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _LEAST_IDS = 1_000
 
 
 def put_list(items: Sequence[JsonValue], message: ListValue) -> None:
-    """Write a JSON array; a text if it is nested too deeply."""
+    """Write a JSON array; a text in its place if it is nested too deeply."""
     values.to_list([TOO_DEEP] if nests_too_deep(list(items)) else items, message)
 
 
 def put_struct(entries: Mapping[str, JsonValue], message: Struct) -> None:
-    """Write a JSON object; one that holds a text if it is nested too deeply."""
+    """Write a JSON object; a text in its place if it is nested too deeply."""
     shown = {"error": TOO_DEEP} if nests_too_deep(dict(entries)) else entries
     values.to_struct(shown, message)
 
 
 def put_value(item: JsonValue, message: Value) -> None:
-    """Write a JSON value; a text if it is nested too deeply."""
+    """Write a JSON value; a text in its place if it is nested too deeply."""
     values.to_value(TOO_DEEP if nests_too_deep(item) else item, message)
 
 
@@ -40,8 +40,8 @@ def fit(message: Any, values_in: Sequence[str], ids_in: str | None = None) -> No
 
     Args:
         message: The message.
-        values_in: Names of its fields with JSON values; the largest is replaced by a text first.
-        ids_in: Name of its field with ids of which there may be any number; the first are kept.
+        values_in: Names of its fields with JSON values, which are replaced by texts, largest first.
+        ids_in: Name of its field with an unlimited number of ids, of which the first are kept.
     """
     if message.ByteSize() <= MAX_PART_BYTES:
         return

@@ -1,4 +1,4 @@
-"""Conversions of large messages, kept off the event loop."""
+"""Runs conversions of large messages outside the event loop."""
 
 from __future__ import annotations
 
@@ -11,26 +11,21 @@ T = TypeVar("T")
 
 SMALL_BYTES: Final = 64 * 1024
 SMALL_VALUES: Final = 5_000
-"""JSON values that are converted at once: it takes the loop a few milliseconds at most."""
+"""JSON values that are converted on the event loop, which takes a few milliseconds at most."""
 
-# One thread: Python runs one at a time, and more of them would only take more from the loop.
+# One thread: Python runs one at a time, and more threads would only delay the event loop more.
 _THREAD: Final = ThreadPoolExecutor(1, "rpc-convert")
 
 
 async def convert_request(convert: Callable[[Any], T], request: Any) -> T:
-    """Return what is made of a request, in a thread if it is large."""
+    """Return the result of converting a request, in a thread if it is large."""
     if request.ByteSize() <= SMALL_BYTES:
         return convert(request)
     return await asyncio.get_running_loop().run_in_executor(_THREAD, convert, request)
 
 
 async def convert_values(items: Iterable[Any], convert: Callable[[], T]) -> T:
-    """Return the result of a conversion, made in a thread if its JSON values are many.
-
-    Args:
-        items: The JSON values that it converts.
-        convert: The conversion.
-    """
+    """Return the result of a conversion of these JSON values, in a thread if they are many."""
     if not _are_many(items):
         return convert()
     return await asyncio.get_running_loop().run_in_executor(_THREAD, convert)

@@ -1,7 +1,7 @@
-"""A channel to the servicers of this process: the shape of grpc.aio's, without the wire.
+"""An in-process channel to the servicers, with the interface of grpc.aio's channels.
 
-Generated stubs work on it as on a network channel, and what they call runs behind the same
-interceptors. Messages are handed over as they are, not serialized.
+Generated stubs work on it as on a network channel, and calls pass the same interceptors. Messages
+are not serialized.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ MetadataLike = Iterable[tuple[str, str | bytes]]
 
 @dataclass(frozen=True, slots=True)
 class LocalCallDetails:
-    """A call as interceptors see it (the shape of `grpc.HandlerCallDetails`)."""
+    """The details of a call for interceptors (the interface of `grpc.HandlerCallDetails`)."""
 
     method: str
     invocation_metadata: MetadataLike
 
 
 class LocalContext:
-    """A call as servicers see it (the part of `grpc.aio.ServicerContext` that they use)."""
+    """The context of a call for servicers (the part of `grpc.aio.ServicerContext` they use)."""
 
     def __init__(self, metadata: MetadataLike) -> None:
         self._metadata = metadata
@@ -62,14 +62,14 @@ class LocalContext:
         raise AbortError(details)
 
     def to_error(self) -> AioRpcError:
-        """Return the error that a client of a network channel sees."""
+        """Return the error that a client of a network channel gets."""
         return AioRpcError(
             self.status_code, Metadata(), Metadata(*self.trailers), self.status_details, ""
         )
 
 
 class LocalServer:
-    """Servicers are added to it as to a `grpc.aio.Server`; a `LocalChannel` calls them."""
+    """The servicers that a `LocalChannel` calls, added as to a `grpc.aio.Server`."""
 
     def __init__(self, interceptors: Sequence[Interceptor]) -> None:
         self._interceptors = interceptors
@@ -86,7 +86,7 @@ class LocalServer:
         """Do nothing: generated code adds the same methods by name too."""
 
     async def find(self, method: str, metadata: MetadataLike) -> Handler | None:
-        """Return the handler of a call, behind the interceptors."""
+        """Return the handler of a call, after the interceptors."""
         details: Any = LocalCallDetails(method, metadata)
         return await self._continue(0, details)
 
@@ -175,11 +175,11 @@ class LocalChannel(grpc.aio.Channel):
         return call
 
     def stream_unary(self, method: str, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: none of our methods streams only its requests."""
+        """Raise NotImplementedError: no method streams only its requests."""
         raise NotImplementedError(method)
 
     def stream_stream(self, method: str, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: streams in both directions need the wire."""
+        """Raise NotImplementedError: streams in both directions need a network channel."""
         raise NotImplementedError(method)
 
     async def __aenter__(self) -> Self:
@@ -195,16 +195,16 @@ class LocalChannel(grpc.aio.Channel):
         self,
         try_to_connect: bool = False,  # noqa: ARG002, FBT001, FBT002 - the signature is gRPC's
     ) -> grpc.ChannelConnectivity:
-        """Return READY: it always is."""
+        """Return READY, the only state."""
         return grpc.ChannelConnectivity.READY
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        """Wait for another state than READY, which never comes."""
+        """Wait forever if the state is READY, since it does not change."""
         if last_observed_state is grpc.ChannelConnectivity.READY:
             await asyncio.Event().wait()
 
     async def channel_ready(self) -> None:
-        """Do not wait: it is ready."""
+        """Return at once: the channel is always ready."""
 
     async def _call(
         self, method: str, request: Any, seconds: float | None, metadata: MetadataLike
@@ -212,11 +212,9 @@ class LocalChannel(grpc.aio.Channel):
         handler = await self._find(method, metadata)
         context = LocalContext(metadata)
         if seconds is not None and seconds <= 0:
-            # Over the wire, too, a deadline that has passed is not met by being fast.
+            # As over a network: an expired deadline fails even if the call would be fast.
             raise _deadline_exceeded()
         try:
-            if seconds is None:
-                return await handler.unary_unary(request, context)
             async with asyncio.timeout(seconds):
                 return await handler.unary_unary(request, context)
         except AbortError:
@@ -234,7 +232,7 @@ class LocalChannel(grpc.aio.Channel):
         async with aclosing(handler.unary_stream(request, context)) as responses:
             while True:
                 try:
-                    # Around each step alone: a generator may be resumed by another task.
+                    # One timeout for each step, since another task may resume the generator.
                     async with asyncio.timeout_at(deadline):
                         response = await anext(responses)
                 except StopAsyncIteration:

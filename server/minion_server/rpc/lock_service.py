@@ -15,8 +15,6 @@ from minion_server.rpc.errors import Context
 from minion_server.rpc.paging import read_paging
 from minion_server.storage.base import Locks
 
-NOTHING = timedelta()
-
 
 class LockService(lock_service_pb2_grpc.LockServiceServicer):
     """Serves locks."""
@@ -27,13 +25,11 @@ class LockService(lock_service_pb2_grpc.LockServiceServicer):
     async def AcquireLock(
         self, request: pb.AcquireLockRequest, context: Context
     ) -> pb.AcquireLockResponse:
+        duration = convert.from_duration(request.duration, "duration", shortest=-limits.MAX_SPAN)
         lock = LockRequest(
             name=request.name,
-            duration=max(
-                NOTHING,
-                convert.from_duration(request.duration, "duration", shortest=-limits.MAX_SPAN),
-            ),
-            limit=request.limit if request.HasField("limit") else 1,
+            duration=max(duration, timedelta()),
+            **convert.set_fields(request, "limit"),
         )
         taken = await self._locks.acquire_lock(lock)
         return pb.AcquireLockResponse(acquired=taken is not None, id=taken or None)
@@ -42,20 +38,18 @@ class LockService(lock_service_pb2_grpc.LockServiceServicer):
         self, request: pb.RenewLockRequest, context: Context
     ) -> pb.RenewLockResponse:
         limits.check_name("name", request.name)
-        limits.check_range("id", request.id, 1, limits.MAX_INT64)
+        lock_id = convert.to_id(request)
         duration = convert.from_duration(request.duration, "duration")
         if not duration:
             raise Invalid("duration", "expected more than 0 seconds, got 0")
-        renewed = await self._locks.renew_lock(request.name, request.id, duration)
+        renewed = await self._locks.renew_lock(request.name, lock_id, duration)
         return pb.RenewLockResponse(renewed=renewed)
 
     async def ReleaseLock(
         self, request: pb.ReleaseLockRequest, context: Context
     ) -> pb.ReleaseLockResponse:
         limits.check_name("name", request.name)
-        lock_id = request.id if request.HasField("id") else None
-        if lock_id is not None:
-            limits.check_range("id", lock_id, 1, limits.MAX_INT64)
+        lock_id = convert.to_id(request) if request.HasField("id") else None
         released = await self._locks.release_lock(request.name, lock_id)
         return pb.ReleaseLockResponse(released=released)
 

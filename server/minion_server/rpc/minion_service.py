@@ -30,7 +30,7 @@ from minion_server.storage.base import Storage
 
 
 class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
-    """Serves the verbs of the queue."""
+    """Serves jobs, statistics and history."""
 
     def __init__(
         self, storage: Storage, watchers: Watchers, defaults: TaskDefaults = NO_DEFAULTS
@@ -97,7 +97,7 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
 
     async def NoteJob(self, request: pb.NoteJobRequest, context: Context) -> pb.NoteJobResponse:
         notes = await convert_request(
-            lambda asked: convert.from_struct(asked.notes, "notes"), request
+            lambda request: convert.from_struct(request.notes, "notes"), request
         )
         await self._storage.note_job(convert.to_id(request), notes)
         return pb.NoteJobResponse(accepted=True)

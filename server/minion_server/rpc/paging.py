@@ -1,4 +1,4 @@
-"""Pages of lists: which part a request asks for, and where the next page starts."""
+"""Pages of lists: their bounds and tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_LIST_BYTES = 3 * 2**20
 
 
 class Identified(Protocol):
-    """Something with an id that descends in lists."""
+    """An entry of a list, which is sorted by descending id."""
 
     @property
     def id(self) -> int:
@@ -28,7 +28,7 @@ T = TypeVar("T", bound=Identified)
 
 
 class Bounds(TypedDict):
-    """The arguments of the store's lists."""
+    """The arguments that bound the store's lists."""
 
     limit: int
     offset: int
@@ -37,7 +37,7 @@ class Bounds(TypedDict):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Paging:
-    """Which part of a list a request asks for.
+    """The requested part of a list.
 
     Attributes:
         size: Number of entries.
@@ -51,7 +51,7 @@ class Paging:
 
     @property
     def bounds(self) -> Bounds:
-        """The arguments for the store: one entry more shows whether there is another page."""
+        """The arguments for the store, with one more entry, which shows if a page follows."""
         return {"limit": self.size + 1, "offset": self.skip, "below": self.below}
 
     def write(
@@ -60,7 +60,7 @@ class Paging:
         """Write the entries of the page, and return the token of the next page, or "".
 
         Args:
-            entries: What the store returned.
+            entries: The entries that the store returned.
             messages: The repeated field to write into.
             to_message: Writes an entry into a message.
         """
@@ -75,7 +75,7 @@ def write_some(entries: Sequence[T], messages: Any, to_message: Callable[[T, Any
         message = messages.add()
         to_message(entry, message)
         size += message.ByteSize()
-        # The first one alone is always small enough (see `fitting`).
+        # A single entry is always small enough (see `fitting`).
         if count and size > MAX_LIST_BYTES:
             del messages[-1]
             return count
@@ -83,10 +83,10 @@ def write_some(entries: Sequence[T], messages: Any, to_message: Callable[[T, Any
 
 
 def read_paging(request: Any) -> Paging:
-    """Read `page_size`, `page_token` and `skip` of a request.
+    """Parse `page_size`, `page_token` and `skip` of a request.
 
     Raises:
-        Invalid: One cannot be accepted.
+        Invalid: A value is not valid.
     """
     size = request.page_size if request.HasField("page_size") else limits.DEFAULT_PAGE_SIZE
     limits.check_range("page_size", size, 1, limits.MAX_PAGE_SIZE)
@@ -96,7 +96,7 @@ def read_paging(request: Any) -> Paging:
 
 
 def to_page_token(job_id: int) -> str:
-    """Return the token of the page with the ids below this one."""
+    """Return the token of the page that starts below an id."""
     return base64.urlsafe_b64encode(f"below:{job_id}".encode()).decode()
 
 
@@ -104,7 +104,7 @@ def from_page_token(token: str) -> int:
     """Return the id in a token of `to_page_token`.
 
     Raises:
-        Invalid: It is not such a token.
+        Invalid: The token is not valid.
     """
     try:
         word, _, number = (

@@ -1,7 +1,7 @@
 """Server reflection, in both of its versions.
 
-grpcio-reflection has v1alpha only. Version 1 differs only in its package name, so the same servicer
-serves it; its descriptor is made from v1alpha's.
+grpcio-reflection has only v1alpha. v1 differs only in its package name, so the same servicer serves
+it, with a descriptor made from that of v1alpha.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _METHOD = "ServerReflectionInfo"
 
 
 def add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> None:
-    """Let clients of a server ask what it serves.
+    """Add the reflection services to a server.
 
     Args:
         server: The server.
-        service_names: Full names of its services, but for reflection's own.
+        service_names: Full names of its other services.
     """
     pool = descriptor_pool.Default()
     _add_v1_descriptor(pool)
@@ -41,7 +41,7 @@ def add_reflection(server: grpc.aio.Server, service_names: Sequence[str]) -> Non
 
 
 class _Pool:
-    """A pool that finds methods by their names, too, as those of other languages do."""
+    """A pool that also finds methods by name, as the pools of other languages do."""
 
     def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
         self._pool = pool
@@ -53,7 +53,7 @@ class _Pool:
         """Return the file that defines a symbol.
 
         Raises:
-            KeyError: No file does.
+            KeyError: No file defines it.
         """
         try:
             return self._pool.FindFileContainingSymbol(symbol)
@@ -72,7 +72,7 @@ def _add_v1_descriptor(pool: descriptor_pool.DescriptorPool) -> None:
     v1.package = v1.package.replace("v1alpha", "v1")
     for message in v1.message_type:
         for field in message.field:
-            # Set even to nothing, a scalar's would be an error.
+            # On a scalar field, even an empty type name would be an error.
             if field.type_name:
                 field.type_name = field.type_name.replace(".v1alpha.", ".v1.")
     for service in v1.service:

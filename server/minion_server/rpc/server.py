@@ -1,4 +1,4 @@
-"""Puts servicers behind the interceptors, on the wire and without it."""
+"""Serves the servicers, behind the interceptors, over the network and in this process."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ SERVICE_NAMES = tuple(service.full_name for service in SERVICES)
 
 
 class RpcServer:
-    """The gRPC server, and the channel to it for this process."""
+    """The gRPC server, and its in-process channel."""
 
     def __init__(
         self,
@@ -89,16 +89,10 @@ class RpcServer:
         self._wire = WireServer(interceptors, add_wire_services)
 
     async def start(self, address: str) -> int:
-        """Listen.
-
-        Args:
-            address: `HOST:PORT`; port 0 takes a free one.
-
-        Returns:
-            The port.
+        """Start to serve `HOST:PORT`, and return the port; port 0 picks a free one.
 
         Raises:
-            OSError: The address cannot be listened on.
+            OSError: The server cannot listen on the address.
         """
         port = await self._wire.start(address)
         await self._set_health(health_pb2.HealthCheckResponse.SERVING)
@@ -110,7 +104,7 @@ class RpcServer:
         self._workers.drain()
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, and give running ones time.
+        """Refuse new calls, and give running ones time to finish.
 
         Args:
             grace: Seconds until running calls are cancelled.

@@ -1,7 +1,7 @@
-"""The gRPC server on the wire, which is replaced when a client breaks it.
+"""The gRPC server on the network, which is replaced when a client breaks it.
 
 A server of grpc.aio (1.85.3) ends silently at a call whose path is not UTF-8, and accepts no more
-connections. Here another server takes its place within a second; calls under way are cancelled.
+connections. It is replaced by a new server within a second; running calls are cancelled.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from minion_server.rpc.errors import Interceptor
 logger = logging.getLogger(__name__)
 
 WATCH_SECONDS = 0.5
-"""Time between two checks of the server: only its own wait shows that it has ended."""
+"""Time between two checks of the server: only `wait_for_termination` shows that it has ended."""
 RETRY_SECONDS = 5.0
-"""Time until another start, when one failed."""
+"""Time between two attempts to start a new server."""
 
 _OPTIONS = (
-    # Two servers on one port would each get half of the calls, and neither would know.
+    # Two servers on one port would each get half of the calls, without an error.
     ("grpc.so_reuseport", 0),
-    # Long-lived streams of clients behind load balancers keep themselves alive.
+    # Clients behind load balancers keep long-lived streams alive with pings.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
 )
@@ -37,10 +37,10 @@ class WireServer:
     def __init__(
         self, interceptors: Sequence[Interceptor], add_services: Callable[[grpc.aio.Server], None]
     ) -> None:
-        """Set it up.
+        """Initialize the server.
 
         Args:
-            interceptors: Calls pass through them.
+            interceptors: Interceptors of all calls.
             add_services: Adds the services to a server.
         """
         self._interceptors = interceptors
@@ -49,19 +49,19 @@ class WireServer:
         self._stopping = asyncio.Event()
 
     async def start(self, address: str) -> int:
-        """Listen, and return the port.
+        """Start the server, and return its port.
 
         Raises:
-            OSError: The address cannot be listened on.
+            OSError: The server cannot listen on the address.
         """
         port = await self._listen(address)
-        # The one that was free at first is kept.
+        # A new server gets the same port, also if it was picked.
         address = f"{address.rpartition(':')[0]}:{port}"
         self._keeper = asyncio.create_task(self._keep(address), name="wire")
         return port
 
     async def stop(self, grace: float) -> None:
-        """Refuse new calls, and give running ones time.
+        """Refuse new calls, and give running ones time to finish.
 
         Args:
             grace: Seconds until running calls are cancelled.
@@ -70,9 +70,9 @@ class WireServer:
             return
         self._stopping.set()
         await _end(self._server, grace)
-        # Not cancelled: gRPC's own calls cannot be, without harm.
+        # Not cancelled, since gRPC's own calls cannot be cancelled safely.
         await asyncio.wait([self._keeper])
-        # Another may have taken its place meanwhile.
+        # The server may have been replaced meanwhile.
         await _end(self._server, None)
 
     async def _listen(self, address: str) -> int:
@@ -91,7 +91,7 @@ class WireServer:
             try:
                 while await self._server.wait_for_termination(WATCH_SECONDS):
                     pass
-            except Exception as error:  # noqa: BLE001 - whatever it is, the server is at its end
+            except Exception as error:  # noqa: BLE001 - any error means that the server has ended
                 logger.warning("a call broke the gRPC server: %s", error)
             if not self._stopping.is_set():
                 await self._listen_again(address)
@@ -102,7 +102,7 @@ class WireServer:
                 await _end(self._server, None)
                 await self._listen(address)
             except OSError as error:
-                logger.error("%s; trying again", error)  # noqa: TRY400 - its text says it all
+                logger.error("%s; trying again", error)  # noqa: TRY400 - no traceback is needed
             except Exception:
                 logger.exception("cannot serve gRPC again; trying again")
             else:
@@ -116,5 +116,5 @@ class WireServer:
 async def _end(server: grpc.aio.Server, grace: float | None) -> None:
     try:
         await server.stop(grace)
-    except Exception:  # noqa: BLE001 - what broke the server comes up once more, at the first stop
+    except Exception:  # noqa: BLE001 - the first stop raises the error that broke the server
         await server.stop(None)

@@ -1,7 +1,7 @@
-"""One call of WorkerService.Work: a worker's session on the wire.
+"""One call of WorkerService.Work: a worker's session over the network.
 
-Each kind of thing that a worker says is served by a loop of its own, so that none waits for
-another; their responses are gathered into one message while the one before is on its way.
+Each kind of message is processed by a loop of its own, so that none waits for another. Their
+responses are collected in one message while the previous one is being sent.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from minion_server.rpc.paging import write_some
 logger = logging.getLogger(__name__)
 
 GIVE_WAY_SECONDS = 5.0
-"""How long a call may take to end by itself when the worker has made another."""
+"""Time for a call to end by itself when the worker has made another."""
 MAX_REPORTS = 100
-"""Reports that may wait until no more requests are read, which slows the worker down."""
+"""Reports that may wait; beyond, no requests are read, which slows the worker down."""
 
 
 class WorkCall:
-    """Serves one worker as long as its call lasts.
+    """Serves one call of a worker.
 
     Attributes:
         over: Set once the call has ended.
@@ -43,9 +43,9 @@ class WorkCall:
     def __init__(self, session: Session, missing_after: timedelta) -> None:
         self._session = session
         self._missing_after = missing_after
-        # The call's own, which its responses are sent from.
+        # The task of the call, which sends its responses.
         self._task = asyncio.current_task()
-        # To be sent, in their order; more than one if they are large.
+        # Responses to be sent, in order; more than one if they are large.
         self._responses: deque[pb.WorkResponse] = deque([pb.WorkResponse()])
         self._pending = asyncio.Event()
         self._serial = 0
@@ -54,10 +54,10 @@ class WorkCall:
         self.over = asyncio.Event()
 
     async def greet(self, request: pb.WorkRequest) -> int:
-        """Serve the first request, and return the worker's id.
+        """Process the first request, and return the worker's id.
 
         Raises:
-            Invalid: It cannot be accepted.
+            Invalid: The request is not valid.
         """
         registration = convert_workers.to_hello_registration(request.hello)
         for job_id, retries in await self._session.open(registration, _held(request.hello)):
@@ -73,12 +73,12 @@ class WorkCall:
     async def run(
         self, requests: AsyncIterator[pb.WorkRequest]
     ) -> AsyncGenerator[pb.WorkResponse, None]:
-        """Serve the call, once it has been greeted.
+        """Serve the call after `greet`, and yield its responses.
 
         Raises:
-            Invalid: A request cannot be accepted.
+            Invalid: A request is not valid.
             Unavailable: The worker has been silent for too long or has made another call, or the
-                store is out of reach.
+                store is unreachable.
         """
         loops = [
             asyncio.create_task(self._read(requests), name="work-read"),
@@ -106,30 +106,30 @@ class WorkCall:
                     closed = True
                     break
         finally:
-            # In a task of its own: cancelled once more, the call must not lose what it holds.
+            # In a task of its own: a second cancellation of the call must not interrupt it.
             self._ending = asyncio.create_task(self._end(loops, closed=closed))
             await asyncio.shield(self._ending)
 
     def drain(self) -> None:
-        """Give the worker no more jobs, and say so."""
+        """Give the worker no more jobs, and notify it."""
         self._session.drain()
         self._responses[-1].draining = True
         self._pending.set()
 
     async def give_way(self) -> None:
-        """End the call, since the worker has made another, and wait until it has ended."""
+        """End the call because the worker has made another, and wait until it has ended."""
         self._replaced = True
         self._pending.set()
         with suppress(TimeoutError):
             async with asyncio.timeout(GIVE_WAY_SECONDS):
                 await self.over.wait()
         if not self.over.is_set() and self._task is not None:
-            # It waits for room on a connection that nobody reads from any more.
+            # It is blocked by a connection that the client no longer reads.
             self._task.cancel()
         await self.over.wait()
 
     def close(self) -> None:
-        """Disconnect the session, and let the worker's next call begin."""
+        """Disconnect the session, and let the worker's next call start."""
         self._session.disconnect()
         self.over.set()
 
@@ -142,7 +142,7 @@ class WorkCall:
         except MinionError as error:
             # The worker's next hello, which does not name the jobs, puts them back.
             worker_id = self._session.worker_id
-            logger.warning("the call of worker %d ended unfinished: %s", worker_id, error)
+            logger.warning("cannot put back the jobs of worker %d: %s", worker_id, error)
 
     # Responses
 
@@ -159,7 +159,7 @@ class WorkCall:
         return response
 
     def _room(self, size: int) -> pb.WorkResponse:
-        """Return the response with room for this many bytes: the last one, or a new one."""
+        """Return a response with room for this many bytes: the last one, or a new one."""
         self._pending.set()
         if self._responses[-1].ByteSize() + size > MAX_PART_BYTES:
             self._responses.append(pb.WorkResponse())
@@ -202,7 +202,7 @@ class WorkCall:
             except MinionError:
                 raise
             except Exception:
-                # A report that is sent again and fails again would keep back all others.
+                # The worker would send a failed report again, and it would block all others.
                 logger.exception("a report of worker %d failed", self._session.worker_id)
                 receipt.refusal = INTERNAL_MESSAGE
             self._room(receipt.ByteSize()).receipts.append(receipt)

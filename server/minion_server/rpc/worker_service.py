@@ -38,7 +38,7 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         self._draining = False
 
     def drain(self) -> None:
-        """Give connected workers no more jobs: they are to connect again elsewhere, or later."""
+        """Give connected workers no more jobs; they reconnect later or to another server."""
         self._draining = True
         for call in self._calls.values():
             call.drain()
@@ -94,7 +94,7 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
     async def BroadcastCommand(
         self, request: pb.BroadcastCommandRequest, context: Context
     ) -> pb.BroadcastCommandResponse:
-        limits.check_ids("ids", request.ids, limits.MAX_FILTER_VALUES)
+        limits.check_ids("ids", request.ids)
         accepted = await self._storage.broadcast(
             convert_workers.to_command(request), list(request.ids)
         )
@@ -149,7 +149,7 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         return first
 
     async def _take_place(self, worker_id: int, call: WorkCall) -> None:
-        """Make this the worker's only call: two calls would take each other's jobs for lost."""
+        """Make this the worker's only call: two calls would put back each other's jobs."""
         while (earlier := self._calls.get(worker_id)) is not None:
             await earlier.give_way()
         self._calls[worker_id] = call

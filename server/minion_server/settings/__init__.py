@@ -1,1 +1,1 @@
-"""The settings of the commands: one table, the readers of values, and where values come from."""
+"""The settings of the commands: their table, their parsers and their sources."""

@@ -1,4 +1,4 @@
-"""The key that callers show: given, or made at the first start and kept."""
+"""The file of the API key, which is created at the first start."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ KEY_BYTES = 32
 
 
 def read_key(path: Path) -> str | None:
-    """Read a key file; None if there is none.
+    """Return the key in a file, or None if the file does not exist.
 
     Raises:
-        Conflict: It cannot be read, or is empty.
+        Conflict: The file cannot be read, or is empty.
     """
     try:
         key = path.read_text(encoding="utf-8").strip()
@@ -31,14 +31,14 @@ def read_key(path: Path) -> str | None:
 
 
 def make_key(path: Path) -> str:
-    """Make a key and keep it in a file that only its owner can read.
+    """Create a key and write it to a file that only its owner can read.
 
     Returns:
-        The key in the file: another process may have made one at the same time.
+        The key in the file, which another process may have created at the same time.
     """
     key = secrets.token_urlsafe(KEY_BYTES)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Complete under its name or not there at all, whenever the power fails.
+    # The file is complete or does not exist, even after a power failure.
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")
     unfinished = Path(name)
     try:
@@ -46,12 +46,12 @@ def make_key(path: Path) -> str:
             file.write(key + "\n")
             file.flush()
             os.fsync(file.fileno())
-        # Unlike a renaming, it leaves a file that is there.
+        # Unlike a rename, a link does not replace an existing file.
         path.hardlink_to(unfinished)
     except FileExistsError:
         return read_key(path) or key
     except OSError:
-        # Some file systems have no links.
+        # Some file systems do not support links.
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)

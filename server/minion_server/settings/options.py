@@ -1,4 +1,4 @@
-"""The one table of settings: flags, variables, TOML keys, help and `Settings` are made of it."""
+"""The table of settings, which defines flags, environment variables, TOML keys and help."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ class Option:
     """One setting.
 
     Attributes:
-        name: As in the TOML file; the flag has dashes for underscores, the variable capitals.
-        parse: Reads its text; raises ValueError with what it expected.
+        name: Key in the TOML file; the flag has dashes for underscores, the variable capitals.
+        parse: Parses its text; raises ValueError with the expected format.
         help: Its description.
         default: Its value when nothing is given.
-        many: Whether it may be given several times; the variable has commas between.
-        metavar: Stands for its value in the help.
+        many: Whether it may be given several times; in the variable, separated by commas.
+        metavar: Placeholder of its value in the help.
         secret: Whether errors must not show its value.
     """
 
@@ -54,24 +54,24 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """The flag of the command line."""
+        """The command-line flag."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
-        """The variable of the environment."""
+        """The environment variable."""
         return VARIABLE_PREFIX + self.name.upper()
 
     @property
     def is_flag(self) -> bool:
-        """Whether it is a yes or no, whose flag has no value."""
+        """True if it is a boolean, whose flag has no value."""
         return self.parse is parse_flag
 
     def read(self, text: str, origin: str) -> Any:
         """Parse one value.
 
         Raises:
-            Invalid: It cannot be accepted; names its origin.
+            Invalid: The value is not valid; the error names its origin.
         """
         try:
             return self.parse(text)
@@ -92,13 +92,13 @@ def _switch(text: str) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of `minion serve`; those of the same names of other commands are the same."""
+    """The settings of `minion serve`; other commands share those that they need."""
 
     data_dir: Path = _option(
         parse_path,
         Path(platformdirs.user_data_dir("minion", appauthor=False)),
         "DIR",
-        "where the database and the key are kept",
+        "directory of the database and the key",
     )
     database: str | None = _option(
         parse_text,
@@ -111,49 +111,49 @@ class Settings:
         parse_address,
         ("127.0.0.1", 50051),
         "HOST:PORT",
-        "address of the gRPC API; port 0 takes a free one",
+        "address of the gRPC API; port 0 picks a free one",
     )
     http_listen: tuple[str, int] = _option(
         parse_address,
         ("127.0.0.1", 8080),
         "HOST:PORT",
-        "address of the REST API; port 0 takes a free one",
+        "address of the REST API; port 0 picks a free one",
     )
-    no_http: bool = _switch("serve no REST API")
+    no_http: bool = _switch("do not serve the REST API")
     api_key: str | None = _option(
         parse_text,
         None,
         "KEY",
-        "the key that callers show (better in the variable or a file than in the flag)",
+        "API key (prefer the variable or a file: other users can see flags)",
         secret=True,
     )
     key_file: Path | None = _option(
         parse_path,
         None,
         "FILE",
-        f"file that holds the key (default: {KEY_FILE} in the data directory, made if need be)",
+        f"file with the API key (default: {KEY_FILE} in the data directory, created if missing)",
     )
     tasks: tuple[str, ...] = _option(
         parse_text, (), "MODULE", "module that defines tasks; may be given several times", many=True
     )
-    no_library: bool = _switch("leave out the bundled tasks")
+    no_library: bool = _switch("do not load the bundled tasks")
     library_dir: Path | None = _option(
         parse_path,
         None,
         "DIR",
-        "where the bundled tasks keep archives (default: library in the data directory)",
+        "directory of the bundled tasks' archives (default: library in the data directory)",
     )
-    no_scheduler: bool = _switch("run no jobs: serve the APIs only")
-    jobs: int = _option(parse_count, 4, "N", "how many jobs to run at the same time")
-    spare: int = _option(parse_count, 1, "N", "how many more, for jobs of high priority alone")
+    no_scheduler: bool = _switch("run no jobs, only serve the APIs")
+    jobs: int = _option(parse_count, 4, "N", "number of jobs to run at the same time")
+    spare: int = _option(parse_count, 1, "N", "number of spare slots for jobs of high priority")
     spare_min_priority: int = _option(
-        parse_int32, 1, "N", "priority from which a job may use a spare slot"
+        parse_int32, 1, "N", "lowest priority of a job that may use a spare slot"
     )
     queues: tuple[str, ...] = _option(
         parse_text,
         ("default",),
         "QUEUE",
-        "queue to take jobs from; may be given several times, or with commas between",
+        "queue to take jobs from; may be given several times, or separated by commas",
         many=True,
     )
     limit: tuple[tuple[str, int], ...] = _option(
@@ -164,7 +164,7 @@ class Settings:
         many=True,
     )
     grace: float = _option(
-        parse_seconds, 30.0, "DURATION", "how long running jobs may go on when the server stops"
+        parse_seconds, 30.0, "DURATION", "time for running jobs to finish when the server stops"
     )
     missing_after: float = _option(
         parse_interval,
@@ -179,8 +179,7 @@ class Settings:
         parse_interval,
         172_800.0,
         "DURATION",
-        "time after which a job fails that is due but not taken, also when it waits for its"
-        " parents",
+        "time after which a job that is due but not taken fails, even if it waits for its parents",
     )
     repair_interval: float = _option(
         parse_interval, 60.0, "DURATION", "longest time between two repairs"
@@ -189,29 +188,29 @@ class Settings:
 
     @property
     def key_path(self) -> Path:
-        """Where the key is kept when none is given."""
+        """Path of the key file, which is used if no key is given."""
         return self.key_file or self.data_dir / KEY_FILE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectionSettings:
-    """The settings that only commands which call a server have; the same file may hold them."""
+    """Settings of the commands that call a server; the same TOML file may contain them."""
 
-    # Without a default, it is known whether it was given.
+    # Without a default, to know whether it was given.
     target: str | None = _option(
         parse_target,
         None,
         "HOST:PORT",
         f"gRPC address; default: of the data directory's server, else {DEFAULT_TARGET}",
     )
-    tls: bool = _switch("connect with TLS, trusting the certificate authorities that gRPC brings")
+    tls: bool = _switch("connect with TLS, trusting the certificate authorities built into gRPC")
     tls_ca: Path | None = _option(
         parse_path,
         None,
         "FILE",
         "connect with TLS, trusting the certificate authorities in this file (PEM)",
     )
-    timeout: float = _option(parse_interval, 30.0, "DURATION", "how long to wait for a response")
+    timeout: float = _option(parse_interval, 30.0, "DURATION", "time to wait for a response")
 
 
 OPTIONS: Final[Mapping[str, Option]] = {
@@ -222,15 +221,15 @@ OPTIONS: Final[Mapping[str, Option]] = {
 
 
 def pick(*names: str) -> tuple[Option, ...]:
-    """Return the options of these names."""
+    """Return the options with these names."""
     return tuple(OPTIONS[name] for name in names)
 
 
 SERVE_OPTIONS: Final = pick(*(each.name for each in fields(Settings)))
 ADDRESS_OPTIONS: Final = pick("target", "data_dir", "tls", "tls_ca")
-"""Which server, for commands that show no key of their own."""
+"""Options that select the server, for commands that need no key."""
 ENDPOINT_OPTIONS: Final = (*ADDRESS_OPTIONS, *pick("api_key", "key_file"))
-"""Which server, and with which key."""
+"""Options that select the server and the key."""
 CONNECTION_OPTIONS: Final = (*ENDPOINT_OPTIONS, *pick("timeout"))
 TASK_OPTIONS: Final = pick("data_dir", "tasks", "no_library", "library_dir")
-"""Which tasks there are, and where the bundled ones work."""
+"""Options that select the tasks and the directory of the bundled ones."""

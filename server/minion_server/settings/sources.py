@@ -1,4 +1,4 @@
-"""Where settings come from: the flag, else the variable, else the TOML file, else the default."""
+"""The sources of settings: flags, then environment variables, the TOML file and defaults."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def add_option(parser: ArgumentParser, option: Option) -> None:
     else:
         parser.add_argument(
             option.flag,
-            # Read later, with what comes from elsewhere.
+            # Parsed later, together with values from other sources.
             type=str,
             metavar=option.metavar,
             action="append" if option.many else "store",
-            # argparse takes % for its own
+            # argparse formats help with %.
             help=help_text.replace("%", "%%"),
         )
 
@@ -51,11 +51,11 @@ def resolve(
     """Return the value of each option.
 
     Raises:
-        Invalid: A value cannot be accepted, or the file has an unknown setting.
+        Invalid: A value is not valid, or the file has an unknown setting.
     """
     values: dict[str, Any] = {}
     file: Mapping[str, Any] | None = None
-    # First the directory, which says where the file is.
+    # The data directory comes first, since it may contain the file.
     for option in sorted(options, key=lambda option: option.name != "data_dir"):
         given = getattr(arguments, option.name)
         if given is not None:
@@ -75,7 +75,7 @@ def load(arguments: Namespace, environ: Mapping[str, str] = os.environ) -> Setti
     """Return the settings of `minion serve`.
 
     Raises:
-        Invalid: A value cannot be accepted.
+        Invalid: A value is not valid.
     """
     settings = Settings(**resolve(SERVE_OPTIONS, arguments, environ))
     if settings.jobs + settings.spare == 0 and not settings.no_scheduler:

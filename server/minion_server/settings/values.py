@@ -1,6 +1,6 @@
-"""Readers of texts: settings, variables and arguments of the command line.
+"""Parsers of settings, environment variables and command-line arguments.
 
-Each raises a ValueError that says what it expected; `refusal` adds what it got.
+Each raises a ValueError with the expected format; `refusal` adds the text that it got.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minion_server.domain.limits import MAX_INT32, MAX_INT64, MAX_SPAN
 MAX_PORT: Final = 65_535
 MAX_SLOTS: Final = 10_000
 MAX_SHOWN: Final = 60
-"""Characters of a refused text that an error shows."""
+"""Characters of an invalid text that an error shows."""
 TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
 FALSE_WORDS: Final = frozenset({"0", "false", "no", "off", ""})
 
@@ -33,13 +33,13 @@ T = TypeVar("T")
 
 
 def refusal(error: ValueError, text: str) -> str:
-    """Return why a reader refused a text, and the text, cut."""
+    """Return the message of a parser's error with the text that it got, cut to `MAX_SHOWN`."""
     shown = text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"
     return f"{error}, got {shown!r}"
 
 
 def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """Return a reader for argparse, which shows the texts of no other error."""
+    """Return a parser that raises ArgumentTypeError, whose message argparse shows."""
 
     def read(text: str) -> T:
         try:
@@ -51,7 +51,7 @@ def argument(parse: Callable[[str], T]) -> Callable[[str], T]:
 
 
 def parse_unicode(text: str) -> str:
-    """Read any text that is Unicode: a shell and the environment may hold any bytes."""
+    """Parse any Unicode text; arguments and environment variables may contain other bytes."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -60,24 +60,24 @@ def parse_unicode(text: str) -> str:
 
 
 def parse_text(text: str) -> str:
-    """Read any text but the empty one."""
+    """Parse any text that is not empty."""
     if not text:
         raise ValueError("expected a text that is not empty")
     return parse_unicode(text)
 
 
 def parse_path(text: str) -> Path:
-    """Read a path; `~` is the home directory."""
+    """Parse a path; `~` is the home directory."""
     if not text or "\0" in text:
         raise ValueError("expected a path")
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ValueError("expected a path of a user who exists") from None
+        raise ValueError("expected a path of an existing user") from None
 
 
 def parse_flag(text: str) -> bool:
-    """Read a yes or no."""
+    """Parse a boolean."""
     word = text.strip().lower()
     if word in TRUE_WORDS:
         return True
@@ -87,7 +87,7 @@ def parse_flag(text: str) -> bool:
 
 
 def whole_number(low: int, high: int) -> Callable[[str], int]:
-    """Return a reader of whole numbers in `low..high`."""
+    """Return a parser of whole numbers in `low..high`."""
 
     def read(text: str) -> int:
         word = text.strip()
@@ -106,7 +106,7 @@ parse_id = whole_number(1, MAX_INT64)
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read a span of time: 90 (seconds), 1.5s, 500ms, 10m, 2h, 1d, 1w, 1h30m."""
+    """Parse a duration: 90 (seconds), 1.5s, 500ms, 10m, 2h, 1d, 1w, 1h30m."""
     word = text.strip()
     if _SECONDS.fullmatch(word):
         seconds = float(word)
@@ -114,14 +114,14 @@ def parse_duration(text: str) -> timedelta:
         seconds = sum(float(number) * _TIME_UNITS[unit] for number, unit in _PART.findall(word))
     else:
         raise ValueError("expected seconds, or a duration such as 10s, 5m, 2h or 1d")
-    # Compared before it is made: a timedelta overflows far below what a float holds.
+    # Compared as a float, since a timedelta overflows much earlier.
     if seconds > MAX_SPAN.total_seconds():
         raise ValueError(f"expected at most {MAX_SPAN.days}d")
     return timedelta(seconds=seconds)
 
 
 def parse_positive_duration(text: str) -> timedelta:
-    """Read a span of time that is longer than nothing."""
+    """Parse a duration above zero."""
     duration = parse_duration(text)
     if not duration:
         raise ValueError("expected more than 0 seconds")
@@ -129,17 +129,17 @@ def parse_positive_duration(text: str) -> timedelta:
 
 
 def parse_seconds(text: str) -> float:
-    """Read a span of time as its seconds."""
+    """Parse a duration and return its seconds."""
     return parse_duration(text).total_seconds()
 
 
 def parse_interval(text: str) -> float:
-    """Read a span of time that is longer than nothing as its seconds."""
+    """Parse a duration above zero and return its seconds."""
     return parse_positive_duration(text).total_seconds()
 
 
 def parse_size(text: str) -> int:
-    """Read a number of bytes, above zero: 1000000, 64KiB, 8GiB."""
+    """Parse a number of bytes above zero: 1000000, 64KiB, 8GiB."""
     match = _SIZE.fullmatch(text.strip())
     size = int(match[1]) * _SIZE_UNITS[match[2].lower()] if match else 0
     if not 0 < size <= MAX_INT64:
@@ -148,7 +148,7 @@ def parse_size(text: str) -> int:
 
 
 def parse_address(text: str) -> tuple[str, int]:
-    """Read `HOST:PORT`, `[V6]:PORT` or `:PORT`, the last for all addresses."""
+    """Parse `HOST:PORT`, `[IPV6]:PORT`, or `:PORT` for all IPv4 addresses."""
     host, colon, port = parse_unicode(text).rpartition(":")
     if not colon or not _is_port(port):
         raise ValueError(f"expected HOST:PORT, with a port in 0..{MAX_PORT}")
@@ -160,12 +160,12 @@ def parse_address(text: str) -> tuple[str, int]:
 
 
 def parse_target(text: str) -> str:
-    """Read the address of a server, `HOST:PORT` or another name that gRPC resolves."""
+    """Parse the address of a server, `HOST:PORT` or another name that gRPC resolves."""
     host, _, port = parse_text(text).rpartition(":")
     odd = any(one.isspace() or one == "\0" for one in text)
     if odd or text.startswith(("http:", "https:", ":")):
         raise ValueError("expected HOST:PORT")
-    # gRPC takes a port that is too large for another one.
+    # gRPC would connect to another port if this one is too large.
     if host and port.isdecimal() and "/" not in host and not _is_port(port):
         raise ValueError(f"expected HOST:PORT, with a port in 0..{MAX_PORT}")
     return text
@@ -176,7 +176,7 @@ def _is_port(text: str) -> bool:
 
 
 def parse_limit(text: str) -> tuple[str, int]:
-    """Read `TASK=N`."""
+    """Parse `TASK=N`."""
     task, equals, number = text.rpartition("=")
     if not equals or not task:
         raise ValueError("expected TASK=N")
@@ -184,7 +184,7 @@ def parse_limit(text: str) -> tuple[str, int]:
 
 
 def parse_level(text: str) -> str:
-    """Read a level of logging."""
+    """Parse a log level."""
     level = text.upper()
     if level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise ValueError("expected debug, info, warning or error")
