@@ -27,7 +27,7 @@ from minion_server.address_book import AddressBook
 from minion_server.domain.errors import Invalid, MinionError
 from minion_server.settings import keys
 from minion_server.settings.options import CONNECTION_OPTIONS
-from minion_server.settings.sources import add_arguments, resolve
+from minion_server.settings.sources import resolve
 
 T = TypeVar("T")
 
@@ -75,11 +75,6 @@ class Connection:
         finally:
             ready.cancel()
         return True
-
-
-def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say which server, and with which key."""
-    add_arguments(parser, CONNECTION_OPTIONS)
 
 
 @contextmanager

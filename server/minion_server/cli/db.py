@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from minion_server.cli.moving import move_queue
+from minion_server.cli.output import print_lines
+from minion_server.cli.parsers import Commands, add_verbs
 from minion_server.settings.options import Option, pick
 from minion_server.settings.sources import add_arguments, resolve
 from minion_server.settings.values import parse_path, parse_seconds
@@ -27,20 +29,11 @@ WAIT = Option(
 EXIT_INTERRUPTED = 130
 """As of Ctrl-C, whichever signal it was."""
 
-Verb = Callable[[argparse.Namespace, str], Coroutine[Any, Any, int]]
 
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands[Any]) -> None:
     """Add the command and its verbs."""
     text = "look after the database: upgrade it, copy it, move it"
-    parser = commands.add_parser("db", help=text, description=text[0].upper() + text[1:] + ".")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    def add(name: str, verb: Verb, text: str) -> argparse.ArgumentParser:
-        one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        one.set_defaults(run=run, verb=verb)
-        add_arguments(one, DB_OPTIONS)
-        return one
+    add = add_verbs(commands, "db", run, text, lambda one: add_arguments(one, DB_OPTIONS))
 
     status = add("status", show_status, "show the versions, the size and what it holds")
     status.add_argument("--json", action="store_true", help="print JSON, for scripts")
@@ -85,9 +78,7 @@ async def show_status(arguments: argparse.Namespace, database: str) -> int:
     rows.append(("size", f"{status.bytes:,} bytes"))
     rows += [(f"{state} jobs", count) for state, count in status.jobs.items()]
     rows.append(("open", "no: " + status.closed if status.closed else "yes"))
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name.ljust(width)}  {value}")
+    print_lines(rows)
     return 0
 
 

@@ -1,0 +1,111 @@
+"""Parsers of commands, and of their verbs: `minion job list`, `minion db copy`, ..."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from minion_server.settings.values import argument, parse_id, parse_natural
+
+Commands = argparse._SubParsersAction  # noqa: SLF001 - it has no public name
+Run = Callable[[argparse.Namespace], int]
+"""Runs a command, and returns its exit status."""
+
+
+class VerbParser(argparse.ArgumentParser):
+    """Takes positional arguments before, between and after flags: `enqueue foo -p 5 '[1]'`.
+
+    Attributes:
+        is_intermixed: False for a verb with positional arguments that look like flags.
+    """
+
+    is_intermixed = True
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse arguments."""
+        if not self.is_intermixed:
+            return super().parse_known_args(args, namespace)
+        # parse_known_intermixed_args calls this method.
+        self.is_intermixed = False
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self.is_intermixed = True
+
+
+class AddVerb(Protocol):
+    """Adds a verb to a command, and returns its parser."""
+
+    def __call__(self, name: str, verb: Callable[..., Any], text: str) -> VerbParser:
+        """Add a verb."""
+
+
+def add_command(
+    commands: Commands[Any], name: str, run: Run | None, text: str, description: str | None = None
+) -> Any:
+    """Add a command, and return its parser.
+
+    Args:
+        commands: Where to add it.
+        name: Its name.
+        run: Runs it; None if its verbs do.
+        text: What it does, as in "list, show and change jobs".
+        description: The same at length.
+    """
+    description = description or f"{text[0].upper()}{text[1:]}."
+    parser = commands.add_parser(name, help=text, description=description)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_verbs(
+    commands: Commands[Any],
+    name: str,
+    run: Run,
+    text: str,
+    add_common: Callable[[VerbParser], None],
+) -> AddVerb:
+    """Add a command with verbs, and return a function that adds a verb.
+
+    Args:
+        commands: Where to add it.
+        name: Its name.
+        run: Runs `arguments.verb`.
+        text: As of `add_command`.
+        add_common: Adds the flags that all verbs have.
+    """
+    parser = add_command(commands, name, None, text)
+    verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=VerbParser)
+
+    def add(name: str, verb: Callable[..., Any], text: str) -> VerbParser:
+        one: VerbParser = add_command(verbs, name, run, text)
+        one.set_defaults(verb=verb)
+        add_common(one)
+        return one
+
+    return add
+
+
+def add_id(parser: argparse.ArgumentParser, text: str | None = None) -> None:
+    """Add an argument for one id."""
+    parser.add_argument("id", type=argument(parse_id), metavar="ID", help=text)
+
+
+def add_ids(parser: argparse.ArgumentParser, nargs: str = "+", text: str | None = None) -> None:
+    """Add an argument for several ids."""
+    parser.add_argument("ids", nargs=nargs, type=argument(parse_id), metavar="ID", help=text)
+
+
+def add_names(parser: argparse.ArgumentParser, nargs: str = "+", text: str | None = None) -> None:
+    """Add an argument for several names."""
+    parser.add_argument("names", nargs=nargs, metavar="NAME", help=text)
+
+
+def add_page_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that select a part of a list."""
+    number = {"type": argument(parse_natural), "metavar": "N"}
+    parser.add_argument(
+        "-l", "--limit", default=100, help="how many; 0: all (default: 100)", **number
+    )
+    parser.add_argument("-o", "--offset", default=0, help="how many to skip first", **number)
