@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -78,6 +79,27 @@ class Connection:
 
 
 @contextmanager
+def background(call: Callable[[], bool], pause: float) -> Iterator[None]:
+    """Make a call in a thread after each pause, in seconds, until it returns False.
+
+    The end of the block ends it too.
+    """
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(pause) and call():
+            pass
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
 def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
     """Connect to the server.
 
@@ -100,22 +122,27 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
         raise CallFailed(text) from None
 
 
-def persist(call: Callable[[], T], seconds: float = PERSIST_SECONDS) -> T:
-    """Make a call again for some seconds while the server is away, as when it restarts.
+def persist(call: Callable[[], T], seconds: float = PERSIST_SECONDS) -> tuple[T, bool]:
+    """Repeat a call for some seconds while the server is unavailable, as when it restarts.
 
     Only for calls that may be repeated when they succeeded without a response.
 
+    Returns:
+        The response, and whether the call was repeated: it may have been carried out before.
+
     Raises:
-        grpc.RpcError: It failed otherwise, or the server stayed away.
+        grpc.RpcError: It failed for another reason, or the server stayed unavailable.
     """
     end = time.monotonic() + seconds
+    is_repeated = False
     while True:
         try:
-            return call()
+            return call(), is_repeated
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() >= end:
                 raise
         time.sleep(PAUSE_SECONDS)
+        is_repeated = True
 
 
 def make_endpoint(values: Mapping[str, Any]) -> Endpoint:

@@ -11,7 +11,13 @@ from typing import Any, Final
 from minion.v1 import lock_service_pb2 as pb
 
 from minion_server.cli.connection import Connection
-from minion_server.cli.holding import EXIT_SIGNALLED, Holder, Signals, refusal_to_run, run_held
+from minion_server.cli.holding import (
+    EXIT_SIGNALLED,
+    Holder,
+    Signals,
+    check_command,
+    run_command,
+)
 from minion_server.cli.output import fields, print_warning
 from minion_server.cli.parsers import Commands, add_id, add_names, add_page_arguments
 from minion_server.cli.verbs import add_verbs, each, make_request, print_pages, report
@@ -57,7 +63,7 @@ def add_parser(commands: Commands[Any]) -> None:
         help="id, from `acquire`: no other holder's (default: the one that expires first)",
     )
 
-    running = add("run", run_command, "hold a lock while a command runs")
+    running = add("run", run_under_lock, "hold a lock while a command runs")
     running.is_intermixed = False
     _add_name(running)
     text = "how long it stays when it is not renewed, as it is while this runs"
@@ -140,24 +146,25 @@ def release_locks(arguments: argparse.Namespace, connection: Connection) -> int:
     )
 
 
-def run_command(arguments: argparse.Namespace, connection: Connection) -> int:
+def run_under_lock(arguments: argparse.Namespace, connection: Connection) -> int:
     """Hold a lock while a command runs, and return the command's exit status."""
-    if status := refusal_to_run(arguments.command[0]):
+    if status := check_command(arguments.command[0]):
         return status
     with Signals() as signals:
         response = _acquire(arguments, connection, signals)
-        if not response.acquired and signals.first:
+        if response.acquired:
+            holder = Holder(
+                connection,
+                name=arguments.name,
+                lock_id=response.id,
+                duration=arguments.duration,
+            )
+            with holder.hold():
+                return run_command(arguments.command, signals)
+        if signals.first:
             return EXIT_SIGNALLED + signals.first
-        if not response.acquired:
-            print_warning(_held(arguments.name))
-            return 1
-        holder = Holder(
-            connection,
-            name=arguments.name,
-            lock_id=response.id,
-            duration=arguments.duration.total_seconds(),
-        )
-        return run_held(arguments.command, holder, signals)
+        print_warning(_held(arguments.name))
+        return 1
 
 
 def _acquire(

@@ -104,8 +104,14 @@ def add_names(parser: argparse.ArgumentParser, nargs: str = "+", text: str | Non
 
 def add_page_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that select a part of a list."""
-    number = {"type": argument(parse_natural), "metavar": "N"}
+    number = argument(parse_natural)
     parser.add_argument(
-        "-l", "--limit", default=100, help="how many; 0: all (default: 100)", **number
+        *("-l", "--limit"),
+        type=number,
+        default=100,
+        metavar="N",
+        help="how many; 0: all (default: 100)",
     )
-    parser.add_argument("-o", "--offset", default=0, help="how many to skip first", **number)
+    parser.add_argument(
+        "-o", "--offset", type=number, default=0, metavar="N", help="how many to skip first"
+    )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
-from minion_client._run.output import guard_output
+from minion_client.output import guard_output
 
 logger = logging.getLogger(__name__)
 
