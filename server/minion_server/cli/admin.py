@@ -42,13 +42,13 @@ def add_parser(commands: Commands[Any]) -> None:
     """Add the command and its verbs."""
     add = add_verbs(commands, "admin", "list and command workers, repair and reset the queue")
 
-    listing = add("workers", list_workers, "list workers, or show some of them")
+    listing = add("workers", list_workers)
     add_ids(listing, "*", "show these")
     add_page_arguments(listing)
 
-    add("tasks", list_tasks, "list the tasks that workers know, and their queues")
+    add("tasks", list_tasks)
 
-    sending = add("broadcast", broadcast, "send a command to workers")
+    sending = add("broadcast", broadcast)
     sending.add_argument(
         "command", help="name: workers of this project know jobs, spare, kill, stop"
     )
@@ -57,9 +57,9 @@ def add_parser(commands: Commands[Any]) -> None:
         "-a", "--args", type=argument(parse_array), help="arguments, as a JSON array"
     )
 
-    add("repair", repair, "forget missing workers, fail or retry their jobs, remove old jobs")
+    add("repair", repair)
 
-    resetting = add("reset", reset, "delete everything, or all locks")
+    resetting = add("reset", reset)
     scope = resetting.add_mutually_exclusive_group(required=True)
     scope.add_argument("--all", action="store_true", help="jobs, locks, schedules and workers")
     scope.add_argument("--locks", action="store_true", help="locks")
@@ -67,7 +67,7 @@ def add_parser(commands: Commands[Any]) -> None:
 
 
 def list_workers(arguments: argparse.Namespace, connection: Connection) -> int:
-    """List workers, or show some."""
+    """List workers, or show some of them."""
     request = make_request(pb.ListWorkersRequest, arguments)
     call = connection.workers.ListWorkers
     response = collect(call, request, arguments.limit, arguments.offset)
@@ -84,7 +84,7 @@ def list_workers(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def list_tasks(arguments: argparse.Namespace, connection: Connection) -> int:
-    """List the tasks in the status of workers."""
+    """List the tasks that workers know, and their queues."""
     queues: dict[str, set[str]] = defaultdict(set)
     counts: dict[str, int] = defaultdict(int)
     for worker in collect(connection.workers.ListWorkers, pb.ListWorkersRequest(), 0).workers:
@@ -105,21 +105,21 @@ def list_tasks(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def broadcast(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Send a command."""
+    """Send a command to workers."""
     request = make_request(pb.BroadcastCommandRequest, arguments)
     response = connection.workers.BroadcastCommand(request)
     return report(arguments, response, "accepted", "there is no such worker")
 
 
 def repair(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Repair the queue."""
+    """Forget missing workers, fail or retry their jobs, remove old jobs."""
     response = connection.admin.Repair(admin.RepairRequest())
     print_record(response, fields(*response.DESCRIPTOR.fields_by_name), as_json=arguments.json)
     return 0
 
 
 def reset(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Reset the queue, after a confirmation."""
+    """Delete everything, or all locks."""
     scope = "all jobs, locks, schedules and workers" if arguments.all else "all locks"
     if not arguments.yes and not _confirm(f"Delete {scope} of {connection.endpoint.target}?"):
         print_warning("nothing is deleted")

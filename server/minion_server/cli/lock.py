@@ -39,23 +39,21 @@ def add_parser(commands: Commands[Any]) -> None:
     """Add the command and its verbs."""
     add = add_verbs(commands, "lock", "list, acquire, renew and release locks")
 
-    listing = add("list", list_locks, "list locks that have not expired, newest first")
+    listing = add("list", list_locks)
     add_names(listing, "*", "only locks of these names")
     add_page_arguments(listing)
 
-    acquiring = add(
-        "acquire", acquire_lock, "acquire a lock, and print its id; the exit status is 1 if held"
-    )
+    acquiring = add("acquire", acquire_lock)
     _add_name(acquiring)
     _add_duration(acquiring, parse_duration, "how long it is held at most; 0 only asks")
     _add_taking(acquiring)
 
-    renewing = add("renew", renew_lock, "let a lock expire later; the exit status is 1 if it has")
+    renewing = add("renew", renew_lock)
     _add_name(renewing)
     add_id(renewing, "id, from `acquire`")
     _add_duration(renewing, parse_positive_duration, "how long it is held from now on")
 
-    releasing = add("release", release_locks, "release locks")
+    releasing = add("release", release_locks)
     add_names(releasing)
     releasing.add_argument(
         "--id",
@@ -63,7 +61,7 @@ def add_parser(commands: Commands[Any]) -> None:
         help="id, from `acquire`: no other holder's (default: the one that expires first)",
     )
 
-    running = add("run", run_under_lock, "hold a lock while a command runs")
+    running = add("run", run_under_lock)
     running.is_intermixed = False
     _add_name(running)
     text = "how long it stays when it is not renewed, as it is while this runs"
@@ -108,13 +106,13 @@ def _add_taking(parser: argparse.ArgumentParser) -> None:
 
 
 def list_locks(arguments: argparse.Namespace, connection: Connection) -> int:
-    """List locks."""
+    """List locks that have not expired, newest first."""
     request = make_request(pb.ListLocksRequest, arguments)
     return print_pages(arguments, connection.locks.ListLocks, request, COLUMNS)
 
 
 def acquire_lock(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Acquire a lock."""
+    """Acquire a lock, and print its id; the exit status is 1 if held."""
     response = _acquire(arguments, connection)
     if response.HasField("id") and not arguments.json:
         print(response.id)
@@ -122,7 +120,7 @@ def acquire_lock(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def renew_lock(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Renew a lock."""
+    """Let a lock expire later; the exit status is 1 if it has."""
     response = connection.locks.RenewLock(make_request(pb.RenewLockRequest, arguments))
     refusal = f"there is no lock {arguments.name!r} with id {arguments.id} any more"
     return report(arguments, response, "renewed", refusal)
@@ -147,7 +145,7 @@ def release_locks(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def run_under_lock(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Hold a lock while a command runs, and return the command's exit status."""
+    """Hold a lock while a command runs."""
     if status := check_command(arguments.command[0]):
         return status
     with Signals() as signals:

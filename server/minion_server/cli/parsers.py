@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from minion_server.settings.values import argument, parse_id, parse_natural
 
 Commands = argparse._SubParsersAction  # noqa: SLF001 - it has no public name
 Run = Callable[[argparse.Namespace], int]
 """Runs a command, and returns its exit status."""
+AddVerb = Callable[[str, Callable[..., Any]], "VerbParser"]
+"""Adds a verb by its name and function, whose docstring is the help text; returns its parser."""
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -34,15 +36,8 @@ class VerbParser(argparse.ArgumentParser):
             self.is_intermixed = True
 
 
-class AddVerb(Protocol):
-    """Adds a verb to a command, and returns its parser."""
-
-    def __call__(self, name: str, verb: Callable[..., Any], text: str) -> VerbParser:
-        """Add a verb."""
-
-
 def add_command(
-    commands: Commands[Any], name: str, run: Run | None, text: str, description: str | None = None
+    commands: Commands[Any], name: str, run: Run | None, text: str, more: str = ""
 ) -> Any:
     """Add a command, and return its parser.
 
@@ -51,9 +46,9 @@ def add_command(
         name: Its name.
         run: Runs it; None if its verbs do.
         text: What it does, as in "list, show and change jobs".
-        description: The same at length.
+        more: Sentences that its own help adds.
     """
-    description = description or f"{text[0].upper()}{text[1:]}."
+    description = f"{text[0].upper()}{text[1:]}. {more}".rstrip()
     parser = commands.add_parser(name, help=text, description=description)
     parser.set_defaults(run=run)
     return parser
@@ -78,8 +73,9 @@ def add_verbs(
     parser = add_command(commands, name, None, text)
     verbs = parser.add_subparsers(required=True, metavar="VERB", parser_class=VerbParser)
 
-    def add(name: str, verb: Callable[..., Any], text: str) -> VerbParser:
-        one: VerbParser = add_command(verbs, name, run, text)
+    def add(name: str, verb: Callable[..., Any]) -> VerbParser:
+        text = (verb.__doc__ or name).rstrip(".")
+        one: VerbParser = add_command(verbs, name, run, text[0].lower() + text[1:])
         one.set_defaults(verb=verb)
         add_common(one)
         return one

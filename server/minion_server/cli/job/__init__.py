@@ -32,7 +32,7 @@ def add_parser(commands: Commands[Any]) -> None:
 
 
 def _add_finding(add: AddVerb) -> None:
-    listing = add("list", list_jobs, "list jobs, newest first")
+    listing = add("list", list_jobs)
     for letter, name, text in (
         ("-q", "queue", "only jobs of this queue; repeatable"),
         ("-t", "task", "only jobs of this task; repeatable"),
@@ -59,31 +59,31 @@ def _add_finding(add: AddVerb) -> None:
     )
     add_page_arguments(listing)
 
-    add_ids(add("show", show_jobs, "show everything about jobs"))
-    add_ids(add("explain", explain_jobs, "show why jobs do not run yet"))
+    add_ids(add("show", show_jobs))
+    add_ids(add("explain", explain_jobs))
 
 
 def _add_changing(add: AddVerb) -> None:
-    enqueueing = add("enqueue", enqueue_job, "put a job into the queue, and print its id")
+    enqueueing = add("enqueue", enqueue_job)
     add_content_arguments(enqueueing)
     enqueueing.add_argument("--request-id", help="enqueue once, however often this is repeated")
     enqueueing.add_argument("--wait", action="store_true", help="wait for it, as `job wait` does")
     _add_options(enqueueing)
 
-    retrying = add("retry", retry_jobs, "put jobs back into the queue")
+    retrying = add("retry", retry_jobs)
     _add_ids_or_failed(retrying)
     _add_options(retrying, queue="its own")
     retrying.add_argument(
         "--no-parents", dest="clear_parents", action="store_true", help="let it wait for no job"
     )
 
-    cancelling = add("cancel", cancel_jobs, "fail jobs for good, stopping them where they run")
+    cancelling = add("cancel", cancel_jobs)
     add_ids(cancelling)
     cancelling.add_argument("--reason", help="why, for the job's result")
 
-    _add_ids_or_failed(add("remove", remove_jobs, "remove jobs that are not active"))
+    _add_ids_or_failed(add("remove", remove_jobs))
 
-    noting = add("note", note_job, "merge notes into a job's; null removes one")
+    noting = add("note", note_job)
     add_id(noting)
     noting.add_argument(
         "notes", type=argument(parse_object), help="what to merge, as a JSON object"
@@ -91,9 +91,9 @@ def _add_changing(add: AddVerb) -> None:
 
 
 def _add_following(add: AddVerb) -> None:
-    add_id(add("watch", watch_job, "print each change of a job until it finished or failed"))
+    add_id(add("watch", watch_job))
 
-    waiting = add("wait", wait_for_jobs, "wait until jobs have ended, and print their results")
+    waiting = add("wait", wait_for_jobs)
     add_ids(waiting)
     waiting.add_argument(
         "--for",
@@ -103,7 +103,7 @@ def _add_following(add: AddVerb) -> None:
         help="how long at most; then the exit status is 124",
     )
 
-    running = add("run", run_job, "retry a job and run it in this process, for debugging")
+    running = add("run", run_job)
     add_id(running)
     for option in RUN_OPTIONS:
         add_option(running, option)

@@ -17,7 +17,7 @@ from minion_server.domain.errors import Invalid
 
 
 def enqueue_job(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Put a job into the queue."""
+    """Put a job into the queue, and print its id."""
     if arguments.request_id is None:
         # The channel repeats the call when the response is lost.
         arguments.request_id = str(uuid.uuid4())
@@ -39,7 +39,7 @@ def retry_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def cancel_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Fail jobs for good."""
+    """Fail jobs for good, stopping them where they run."""
 
     def cancel(job_id: int) -> pb.CancelJobResponse:
         return connection.stub.CancelJob(make_request(pb.CancelJobRequest, arguments, id=job_id))
@@ -54,7 +54,7 @@ def cancel_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def remove_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Remove jobs."""
+    """Remove jobs that are not active."""
     return each(
         arguments,
         _jobs(arguments, connection),
@@ -65,7 +65,7 @@ def remove_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def note_job(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Merge notes into a job's."""
+    """Merge notes into a job's; null removes one."""
     response = connection.stub.NoteJob(make_request(pb.NoteJobRequest, arguments))
     if arguments.json:
         print_message(response)

@@ -30,7 +30,7 @@ LINES = fields(
 
 
 def list_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
-    """List jobs."""
+    """List jobs, newest first."""
     request = make_request(pb.ListJobsRequest, arguments)
     return print_pages(arguments, connection.stub.ListJobs, request, COLUMNS)
 
@@ -44,7 +44,7 @@ def show_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def explain_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Print why jobs do not run yet."""
+    """Show why jobs do not run yet."""
     for job_id in arguments.ids:
         response = connection.stub.ExplainJob(pb.ExplainJobRequest(id=job_id))
         if arguments.json:

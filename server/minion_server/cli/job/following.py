@@ -16,7 +16,7 @@ from minion_client.watching import WatchSession
 
 from minion_server.cli.connection import Connection
 from minion_server.cli.output import print_message, print_warning, show_json, show_time
-from minion_server.cli.progress import Progress
+from minion_server.cli.progress import progress_line
 
 ENDED = ("finished", "failed")
 EXIT_TIMED_OUT = 124
@@ -24,7 +24,7 @@ EXIT_TIMED_OUT = 124
 
 
 def watch_job(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Print each change of a job; the exit status is 1 if it fails."""
+    """Print each change of a job until it finished or failed."""
     state = ""
     for job in _changes(arguments.id, connection, None):
         state = job.state
@@ -37,7 +37,7 @@ def watch_job(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def wait_for_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Wait until jobs have ended; the exit status is 1 if one fails, 124 if time runs out."""
+    """Wait until jobs have ended, and print their results."""
     at_most: timedelta | None = arguments.at_most
     end = None if at_most is None else time.monotonic() + at_most.total_seconds()
     status = 0
@@ -60,9 +60,9 @@ def wait_for_job(
     seconds: float | None = None,
 ) -> int:
     """Wait until a job has ended, print its result, and return the exit status."""
-    with Progress() as progress:
+    with progress_line() as show:
         for job in _changes(job_id, connection, seconds):
-            progress.show(job)
+            show(job)
     if arguments.json:
         print_message(job)
     elif job.state == "finished":

@@ -38,7 +38,7 @@ REPORT_SECONDS: Final = 600.0
 
 
 def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Retry a job for one attempt in a queue of its own, and run it; return 1 if it fails."""
+    """Retry a job and run it in this process, for debugging."""
     load_tasks(**resolve(TASK_OPTIONS, arguments))
     detail = connection.stub.GetJobDetail(pb.GetJobDetailRequest(id=arguments.id))
     if detail.job.task not in REGISTRY:
