@@ -16,7 +16,6 @@ from minion_client._api.aio_channel import AioChannel
 from minion_client._api.calls import Call, Method, listing
 from minion_client._api.requests import positive
 from minion_client._api.responses import Page
-from minion_client._api.watching import LockWait, WatchSession
 from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls
 from minion_client.errors import DeadlineError, JobFailedError, LockTakenError, UnavailableError
 from minion_client.records import (
@@ -38,6 +37,7 @@ from minion_client.records import (
     Stats,
     WorkerInfo,
 )
+from minion_client.watching import LockWait, WatchSession
 
 _log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class AsyncClient:
                 async with aclosing(self._channel.stream(call, session.remaining)) as jobs:
                     async for job in jobs:
                         if session.take(job):
-                            yield job
+                            yield calls.to_job(job)
             except grpc.RpcError as raised:
                 error = raised
             if not session.over:

@@ -18,7 +18,6 @@ from minion_client._api.calls import Call, Method, listing
 from minion_client._api.channel import Channel
 from minion_client._api.requests import positive
 from minion_client._api.responses import Page
-from minion_client._api.watching import LockWait, WatchSession
 from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls
 from minion_client.errors import DeadlineError, JobFailedError, LockTakenError, UnavailableError
 from minion_client.records import (
@@ -40,6 +39,7 @@ from minion_client.records import (
     Stats,
     WorkerInfo,
 )
+from minion_client.watching import LockWait, WatchSession
 
 _log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ class Client:
                 with closing(self._channel.stream(call, session.remaining)) as jobs:
                     for job in jobs:
                         if session.take(job):
-                            yield job
+                            yield calls.to_job(job)
             except grpc.RpcError as raised:
                 error = raised
             if not session.over:

@@ -12,7 +12,7 @@ import pytest
 from cli.conftest import Run
 from minion.v1.job_pb2 import Job
 from minion_client import Client
-from minion_server.cli.progress import Progress, describe
+from minion_server.cli.progress import describe, progress_line
 from support.relay import Relay
 
 
@@ -171,8 +171,8 @@ def test_progress_is_shown_on_a_terminal_only(capsys: pytest.CaptureFixture[str]
     assert describe(job) == "job 5 (crunch)  active  [##########..........] 50%"
     job.notes.update({"progress": None, "step": "one"})
     assert describe(job).endswith('"step": "one"}')
-    with Progress() as progress:
-        progress.show(job)
+    with progress_line() as show:
+        show(job)
     assert capsys.readouterr().err == ""
 
 
@@ -180,8 +180,8 @@ def test_progress_is_drawn_and_wiped(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Progress() as progress:
-        progress.show(Job(id=5, task="crunch", state="active"))
+    with progress_line() as show:
+        show(Job(id=5, task="crunch", state="active"))
     written = capsys.readouterr().err
     assert written.startswith("\r\x1b[K")
     assert written.endswith("\r\x1b[K")

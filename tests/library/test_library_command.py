@@ -55,7 +55,7 @@ def test_archives_are_added_listed_and_shown(
     assert one["tags"] == ["artist:a", "b"]
     status, out, _ = run("list")
     header, *rows = out.splitlines()
-    assert header.split() == ["id", "pages", "bytes", "title", "tags"]
+    assert header.split() == ["ID", "PAGES", "BYTES", "TITLE", "TAGS"]
     assert len(rows) == 2
     assert "\x1b" not in out
     assert run("list", "--tag", "b")[1].count("\n") == 2

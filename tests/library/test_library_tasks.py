@@ -374,6 +374,7 @@ def test_tags_are_counted(job: Job, library: Path, draw: Draw, upload: Callable[
 
 def test_metadata_is_backed_up_and_restored(
     job: Job,
+    tmp_path: Path,
     library: Path,
     draw: Draw,
     upload: Callable[..., str],
@@ -408,7 +409,7 @@ def test_metadata_is_backed_up_and_restored(
         (library / name).unlink()
     monkeypatch.setenv("MINION_LIBRARY_PLUGINS", "none")
     # The second archive is not in the library when the backup is restored.
-    assert upload("1.zip", {"1.jpg": draw(1), "info.json": info}) == ids[0]
+    assert handle_upload(job, str(tmp_path / "incoming" / "1.zip"))["id"] == ids[0]
     assert restore_backup(job, text) == {"success": 1}
     entry = Index(library).entry(ids[0])
     assert (entry.title, entry.summary, entry.tags) == ("T", "S", ("a", "artist:b"))

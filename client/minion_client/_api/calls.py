@@ -141,7 +141,7 @@ GET_JOB: Method[JobStatus] = Method(
 )
 GET_JOB_DETAIL: Method[JobInfo] = Method(_jobs["GetJobDetail"], lambda r: to_job(r.job))
 LIST_JOBS: Method[Page[JobInfo]] = Method(_jobs["ListJobs"], to_page("jobs", to_job))
-WATCH_JOB: Method[JobInfo] = Method(_jobs["WatchJob"], lambda r: to_job(r.job))
+WATCH_JOB: Method[job_pb2.Job] = Method(_jobs["WatchJob"], attrgetter("job"))
 RETRY_JOB: Method[bool] = Method(_jobs["RetryJob"], attrgetter("accepted"))
 CANCEL_JOB: Method[bool] = Method(_jobs["CancelJob"], attrgetter("accepted"))
 REMOVE_JOB: Method[bool] = Method(_jobs["RemoveJob"], attrgetter("removed"))

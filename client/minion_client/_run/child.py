@@ -30,7 +30,6 @@ from typing import NoReturn
 from minion_wire.json_value import JsonValue
 
 from minion_client._run.frames import FrameDecoder, Message, encode_frame
-from minion_client._run.output import guard_output
 from minion_client._run.state import ProcessState
 from minion_client._run.verdict import (
     Verdict,
@@ -38,6 +37,7 @@ from minion_client._run.verdict import (
     log_failure,
     run_task,
 )
+from minion_client.output import guard_output
 from minion_client.tasks import REGISTRY, Job
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h

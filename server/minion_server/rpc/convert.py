@@ -80,9 +80,7 @@ def to_id(request: Any) -> int:
     return int(request.id)
 
 
-def to_new_job(
-    request: minion_service_pb2.EnqueueJobRequest, defaults: TaskDefaults
-) -> NewJob:
+def to_new_job(request: minion_service_pb2.EnqueueJobRequest, defaults: TaskDefaults) -> NewJob:
     """Return the job to enqueue; the task's defaults apply to what the request leaves open."""
     options: dict[str, Any] = dict(defaults.get(request.task, {}))
     options |= set_fields(

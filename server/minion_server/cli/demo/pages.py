@@ -1,4 +1,4 @@
-"""Draws a comic of a few pages, and packs it."""
+"""Draw a comic of a few pages, and pack it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BACKGROUNDS = ("#f4e8d0", "#d0e4f4", "#e4f4d0", "#f4d0e4", "#e0d0f4")
 
 
 def draw_page(number: int) -> bytes:
-    """Draw one page, and answer it as JPEG."""
+    """Draw one page, and return it as JPEG."""
     width, height = PAGE_SIZE
     image = Image.new("RGB", PAGE_SIZE, BACKGROUNDS[number % len(BACKGROUNDS)])
     draw = ImageDraw.Draw(image)

@@ -1,17 +1,17 @@
-"""The state of a watch across streams, and of waiting for a lock."""
+"""Watch a job over as many streams as it takes, and wait for a lock."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
 import grpc
+from minion.v1 import job_pb2
 
 from minion_client.backoff import Backoff
 from minion_client.errors import DeadlineError, UnavailableError, from_rpc_error, is_from_server
-from minion_client.records import JobInfo, Seconds
+from minion_client.records import JobState, Seconds
 
 _CLOCK_SECONDS = 0.1
 _OUTAGE_SECONDS = 60.0
@@ -29,7 +29,19 @@ _BROKEN_ON_THE_WAY = frozenset(
 
 
 class WatchSession:
-    """A watch of a job, over any number of streams.
+    """A watch of a job by calls of `WatchJob`, as many as it takes.
+
+        session = WatchSession(timeout)
+        while not session.over:
+            error = None
+            try:
+                for response in stub.WatchJob(request, timeout=session.remaining):
+                    if session.take(response.job):
+                        ...  # it has changed
+            except grpc.RpcError as raised:
+                error = raised
+            if not session.over:
+                time.sleep(session.failed(error))
 
     Args:
         timeout: Seconds until it fails; None: no limit.
@@ -49,23 +61,25 @@ class WatchSession:
         self._backoff = backoff or Backoff(maximum=5.0)
         self._failures = 0
         self._failing_since = clock()
-        self.job: JobInfo | None = None
+        self._job: job_pb2.Job | None = None
 
     @property
     def over(self) -> bool:
         """Whether the job has ended."""
-        return self.job is not None and self.job.state.is_final
+        return self._job is not None and JobState(self._job.state).is_final
 
     @property
     def remaining(self) -> float | None:
         """Seconds until the deadline, if there is one."""
         return None if self._deadline is None else max(self._deadline - self._clock(), 0.001)
 
-    def take(self, job: JobInfo) -> bool:
+    def take(self, job: job_pb2.Job) -> bool:
         """Store a job that a stream sent, and return whether it has changed."""
         self._failures = 0
-        before, self.job = self.job, job
-        return before is None or replace(before, time=job.time) != job
+        before, self._job = self._job, job_pb2.Job()
+        self._job.CopyFrom(job)
+        self._job.ClearField("time")
+        return before != self._job
 
     def failed(self, error: grpc.RpcError | None) -> float:
         """Return the delay before the next stream in seconds, after one ended before the job.
@@ -82,7 +96,7 @@ class WatchSession:
         broke = isinstance(problem, UnavailableError) or (
             error is not None and problem.code in _BROKEN_ON_THE_WAY and not is_from_server(error)
         )
-        if self.job is None or not broke:
+        if self._job is None or not broke:
             raise problem from error
         if not self._failures:
             # Not the time of the last message: a job may run for hours without a change.
