@@ -15,6 +15,11 @@ from minion_server.domain.errors import Invalid
 LIBRARY_MODULE: Final = "minion_server.library"
 
 
+def library_directory(data_dir: Path, library_dir: Path | None) -> Path:
+    """Return where the bundled tasks keep archives, given the settings of these names."""
+    return (library_dir or data_dir / "library").absolute()
+
+
 def load_tasks(
     *, data_dir: Path, tasks: Sequence[str], no_library: bool, library_dir: Path | None
 ) -> list[str]:
@@ -27,7 +32,7 @@ def load_tasks(
         Invalid: One cannot be imported.
     """
     # Read by the bundled tasks, in this process and in those it starts.
-    os.environ["MINION_LIBRARY_DIR"] = str((library_dir or data_dir / "library").absolute())
+    os.environ["MINION_LIBRARY_DIR"] = str(library_directory(data_dir, library_dir))
     working_directory = str(Path.cwd())
     if working_directory not in sys.path:
         sys.path.append(working_directory)
