@@ -18,6 +18,8 @@ from minion_wire.sizes import MAX_JOB_BYTES
 MAX_NAME_LENGTH = 255
 """Maximum length of the name of a task."""
 
+_INT32 = 2**31 - 1
+
 TaskFunction = Callable[..., JsonValue | Awaitable[JsonValue]]
 _F = TypeVar("_F", bound=TaskFunction)
 
@@ -140,16 +142,16 @@ def task(
 
     Raises:
         TypeError: The function is a generator function or not callable.
-        ValueError: The name is taken or not 1 to 255 characters long, the timeout or attempts are
-            not positive, or `thread` is set for a coroutine function.
+        ValueError: The name is taken or not 1 to 255 characters long, the timeout is not positive,
+            priority or attempts are out of range, or `thread` is set for a coroutine function.
     """
     if callable(name):
         return task()(name)
     if timeout is not None and not 0 < timeout < math.inf:
         raise ValueError(f"timeout: expected a positive number of seconds, got {timeout}")
 
-    if attempts is not None and attempts < 1:
-        raise ValueError(f"attempts: expected a positive number, got {attempts}")
+    _check_default("priority", priority, -_INT32 - 1)
+    _check_default("attempts", attempts, 1)
     given = {"priority": priority, "attempts": attempts}
     defaults = {name: value for name, value in given.items() if value is not None}
 
@@ -171,6 +173,11 @@ def task(
         return function
 
     return register
+
+
+def _check_default(name: str, value: int | None, minimum: int) -> None:
+    if value is not None and not minimum <= value <= _INT32:
+        raise ValueError(f"{name}: expected a whole number in {minimum}..{_INT32}, got {value}")
 
 
 def unwrapped(function: TaskFunction) -> TaskFunction:

@@ -53,6 +53,8 @@ def test_two_functions_must_not_share_a_name() -> None:
         ("x", {"timeout": 0}, "timeout: expected a positive number of seconds, got 0"),
         ("x", {"timeout": math.nan}, "timeout: expected a positive number"),
         ("x", {"timeout": math.inf}, "timeout: expected a positive number"),
+        ("x", {"attempts": 0}, "attempts: expected a whole number in 1..2147483647, got 0"),
+        ("x", {"priority": 2**31}, "priority: expected a whole number in -2147483648..2147483647"),
     ],
 )
 def test_bad_arguments_are_refused(name: str, options: dict[str, Any], text: str) -> None:

@@ -23,6 +23,8 @@ from support.bench import Bench
 
 KEY = "s3cret-key"
 BEARER = f"Bearer {KEY}"
+DEFAULTS = {"urgent": {"priority": 7, "attempts": 3}, "patient": {"attempts": 5}}
+"""Defaults of tasks that the server knows."""
 
 
 def rpc_server(
@@ -36,6 +38,7 @@ def rpc_server(
         scheduler=Scheduler(storage),
         watchers=watchers or Watchers(storage),
         key=KEY,
+        defaults=DEFAULTS,
     )
 
 
