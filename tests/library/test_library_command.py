@@ -67,6 +67,24 @@ def test_archives_are_added_listed_and_shown(
     assert json.loads(run("show", one["id"], "--json")[1]) == one
 
 
+def test_metadata_is_backed_up_and_restored(
+    run: Run, library: Path, draw: Draw, make_zip: Zip, tmp_path: Path
+) -> None:
+    info = json.dumps({"tags": "b", "title": "Bände"}).encode()
+    path = make_zip("one.zip", {"1.jpg": draw(1), "info.json": info})
+    assert run("add", str(path))[0] == 0
+    backup = tmp_path / "backup.json"
+    assert run("backup", str(backup)) == (0, "", "")
+    (library / ".minion" / "index.sqlite3").unlink()
+    assert run("rebuild")[0] == 0
+    assert json.loads(run("list", "--json")[1])[0]["title"] == "one"
+    assert run("restore", str(backup)) == (0, "", "")
+    (record,) = json.loads(run("list", "--json")[1])
+    assert (record["title"], record["tags"]) == ("Bände", ["b"])
+    status, _, error = run("restore", str(path))
+    assert (status, error[:31]) == (1, "minion: json: expected a backup")
+
+
 def test_files_that_are_refused_are_named(
     run: Run, draw: Draw, make_zip: Zip, tmp_path: Path
 ) -> None:

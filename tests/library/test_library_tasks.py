@@ -114,6 +114,7 @@ def test_an_upload_draws_its_cover_and_reads_the_metadata_inside(
 @pytest.mark.parametrize(
     ("content", "tags", "title"),
     [
+        ({"tags": "a\x00b, \ud800c", "title": "\x1b[31m \udfffT"}, ("a b", "c"), "[31m T"),
         ({"tags": "a, b ,a", "title": "T"}, ("a", "b"), "T"),
         ({"tags": ["a", "b,c"]}, ("a", "b", "c"), "x"),
         ({"gallery_info": {"tags": {"artist": ["z"], "misc": "m"}}}, ("artist:z", "m"), "x"),
@@ -248,7 +249,7 @@ def test_covers_that_look_alike_are_duplicates(
     assert noted[-1] == {"archives_processed": 26, "total_archives": 26}
 
 
-@pytest.mark.parametrize("threshold", [-1, 32, 0.5, "5", None, True])
+@pytest.mark.parametrize("threshold", [-1, 32, 0.5, "x", "٣", None, True])
 def test_a_threshold_out_of_range_is_refused(job: Job, threshold: object) -> None:
     with pytest.raises(LibraryError, match="threshold must be"):
         find_duplicates(job, threshold)
@@ -351,7 +352,7 @@ def test_the_newest_archives_are_put_into_the_cache(
     monkeypatch.setenv("MINION_LIBRARY_CACHE_BYTES", "1")
     warm_cache(job, 3)
     assert list(cache.iterdir()) == []
-    for count in (-1, "3", 0.5):
+    for count in (-1, "-3", 0.5):
         with pytest.raises(LibraryError, match="count must"):
             warm_cache(job, count)
 

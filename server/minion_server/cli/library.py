@@ -19,11 +19,13 @@ from minion_server.cli.parsers import Commands, add_verbs
 from minion_server.domain.errors import Invalid
 from minion_server.library import arguments as library_arguments
 from minion_server.library.archive import ARCHIVE_NAME
+from minion_server.library.backup import dump_backup, restore_backup
 from minion_server.library.errors import LibraryError, SettingError
 from minion_server.library.index import Index
 from minion_server.library.metadata import join_tags
 from minion_server.library.rebuild import Step, rebuild, verify
 from minion_server.library.settings import Settings
+from minion_server.library.thumbnails import write
 from minion_server.library.upload import take
 from minion_server.settings.options import pick
 from minion_server.settings.sources import add_arguments, resolve
@@ -50,6 +52,10 @@ def add_parser(commands: Commands[Any]) -> None:
     showing.add_argument("id", help="its id, 40 hex digits")
     for one in (listing, showing):
         one.add_argument("--json", action="store_true", help="print JSON, for scripts")
+    backing = add("backup", back_up)
+    backing.add_argument("file", help="the file, in LANraragi's format")
+    restoring = add("restore", restore)
+    restoring.add_argument("file", help="a file of `backup`, or LANraragi's")
     add("verify", check)
     add("rebuild", build)
 
@@ -138,6 +144,18 @@ def show_archive(arguments: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
+def back_up(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Write the metadata of archives, categories and tanks into a file."""
+    write(Path(arguments.file).absolute(), dump_backup(settings, _ignore))
+    return 0
+
+
+def restore(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Restore the metadata of a backup."""
+    restore_backup(settings, Path(arguments.file).read_text("utf-8", "replace"), _ignore)
+    return 0
+
+
 def check(_arguments: argparse.Namespace, settings: Settings) -> int:
     """Read all archives, and print what is wrong with them."""
     return _report(verify(settings), "verifying")
@@ -168,6 +186,10 @@ def _bar(items: Iterable[Any] | None, total: int | None, doing: str) -> tqdm[Any
 
 def _print(text: str) -> None:
     tqdm.write(printable(text), file=sys.stderr)
+
+
+def _ignore(_notes: object) -> None:
+    pass
 
 
 def _files(path: Path) -> Iterator[Path]:

@@ -196,9 +196,10 @@ def read_metadata(
     found = run_plugin(
         plugin, settings, archive=entry, path=settings.directory / entry.file, arg=arg
     )
-    if not isinstance(found, Metadata):
-        raise PluginError(f"{namespace} failed: it returned no Metadata")
-    return found
+    try:
+        return found.plain()
+    except (AttributeError, TypeError) as error:
+        raise PluginError(f"{namespace} failed: it returned no Metadata of texts") from error
 
 
 def _value(
