@@ -193,7 +193,7 @@ def read_metadata(
     if plugin.kind is not PluginKind.METADATA:
         raise PluginError(f"plugin: {namespace} is of the kind {plugin.kind}, not metadata")
     entry = Index(settings.directory).entry(archive_id)
-    found = run_plugin(
+    found: Metadata = run_plugin(
         plugin, settings, archive=entry, path=settings.directory / entry.file, arg=arg
     )
     try:
