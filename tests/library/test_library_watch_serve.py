@@ -104,12 +104,12 @@ def jobs(server: MinionProcess) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     token = ""
     while True:
-        query = {"tasks": "handle_upload", "page_size": 1000, "page_token": token}
+        query = {"tasks": "handle_upload", "pageSize": 1000, "pageToken": token}
         response = server.get("/v1/jobs", params=query)
         assert response.status_code == 200, response.text
         page = response.json()
         found += page.get("jobs", [])
-        token = page.get("next_page_token", "")
+        token = page.get("nextPageToken", "")
         if not token:
             return found[::-1]
 
@@ -179,8 +179,8 @@ def test_many_files_at_once_leave_the_server_responsive(serve: Serve, folder: Fo
         before = time.monotonic()
         stats = server.get("/v1/stats").json()
         slowest = max(slowest, time.monotonic() - before)
-        waiting = max(waiting, int(stats.get("inactive_jobs", 0)))
-        return int(stats.get("finished_jobs", 0)) >= 300
+        waiting = max(waiting, int(stats.get("inactiveJobs", 0)))
+        return int(stats.get("finishedJobs", 0)) >= 300
 
     until(finished, seconds=120)
     assert slowest < 3
