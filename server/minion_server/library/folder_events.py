@@ -38,18 +38,21 @@ class FolderEvents:
 
     Args:
         folder: The folder.
-        on_changes: Gets the paths that may have become archives or folders; called without any when
-            the watch has begun.
+        on_begin: Called when changes are seen from now on.
+        on_changes: Gets the paths that may have become archives or folders.
         on_end: Called when the folder itself is gone (None), or cannot be watched (why).
     """
 
     def __init__(
         self,
         folder: WatchedFolder,
+        *,
+        on_begin: Callable[[], None],
         on_changes: Callable[[frozenset[str]], None],
         on_end: Callable[[str | None], None],
     ) -> None:
         self._folder = folder
+        self._on_begin = on_begin
         self._on_changes = on_changes
         self._on_end = on_end
         self._stopped = threading.Event()
@@ -96,17 +99,19 @@ class FolderEvents:
                 if self._folder.path in paths:
                     self._call(self._on_end, None)
                     return
-                if paths or not began:
+                if not began:
                     began = True
+                    self._call(self._on_begin)
+                if paths:
                     self._call(self._on_changes, paths)
         # Those of the system are OSErrors, those of the Rust code are not.
         except Exception as error:  # noqa: BLE001 - it ends a thread
             self._call(self._on_end, str(error) or type(error).__name__)
 
-    def _call(self, function: Callable[..., None], argument: object) -> None:
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
         def call() -> None:
             if not self._stopped.is_set():
-                function(argument)
+                function(*arguments)
 
         # The loop may be closed already.
         with suppress(RuntimeError):

@@ -112,7 +112,9 @@ class UploadQueue:
 def _has_read(job: JobInfo) -> bool:
     # `handle_upload` returns an id if, and only if, it has read the file.
     return (
-        job.state is JobState.FINISHED and isinstance(job.result, dict) and bool(job.result["id"])
+        job.state is JobState.FINISHED
+        and isinstance(job.result, dict)
+        and bool(job.result.get("id"))
     )
 
 

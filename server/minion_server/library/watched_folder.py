@@ -119,7 +119,7 @@ class WatchedFolder:
 
     def report(self, path: str, problem: str) -> None:
         """Log why a path is left out, once."""
-        line = f"left out {shown(path)}: {problem}"
+        line = f"left out {path!a}: {problem}"
         if line not in self._reported:
             logger.warning("%s", line)
         if len(self._reported) < MAX_REPORTED:

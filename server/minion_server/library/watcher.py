@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
@@ -153,16 +154,28 @@ class Watcher(Loop):
             self._is_missing = True
             self._end_events()
             self._walk.clear()
-        elif identity != self._identity or self._clock() >= self._next_scan:
+        elif identity != self._identity or (
+            self._clock() >= self._next_scan and self._walk.is_done
+        ):
             if identity != self._identity:
                 logger.info("watching %s", self._folder.path)
             self._is_missing = False
             self._end_events()
-            self._next_scan = self._clock() + self._interval
+            self._next_scan = inf
             # The scan follows when the watch has begun, so that nothing is missed between them.
-            self._events = FolderEvents(self._folder, self._on_changes, self._on_end)
+            self._events = FolderEvents(
+                self._folder,
+                on_begin=self._begin_scan,
+                on_changes=self._on_changes,
+                on_end=self._on_end,
+            )
             self._events.start()
         self._identity = identity
+
+    def _begin_scan(self) -> None:
+        self._is_scan_due = True
+        self._next_scan = self._clock() + self._interval
+        self.wake()
 
     def _end_events(self) -> None:
         if self._events is not None:
@@ -170,9 +183,7 @@ class Watcher(Loop):
             self._events = None
 
     def _on_changes(self, paths: frozenset[str]) -> None:
-        if not paths:
-            self._is_scan_due = True
-        elif len(self._changes) < MAX_CANDIDATES:
+        if len(self._changes) < MAX_CANDIDATES:
             self._changes |= paths
         else:
             self._changes.clear()
@@ -191,7 +202,7 @@ class Watcher(Loop):
                 self._interval,
                 problem,
             )
-            self._is_scan_due = True
+            self._begin_scan()
         self.wake()
 
     def _forget(self) -> None:
