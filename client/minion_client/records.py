@@ -25,7 +25,7 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether a job in this state has ended; it can still be retried."""
+        """True if a job in this state has ended; it can still be retried."""
         return self in (JobState.FINISHED, JobState.FAILED)
 
 

@@ -249,7 +249,7 @@ class Job:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the job was cancelled or timed out; a task in a thread should then return."""
+        """True if the job was cancelled or timed out; a task in a thread should then return."""
         return self._cancelled()
 
     def check(self) -> None:

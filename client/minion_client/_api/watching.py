@@ -53,7 +53,7 @@ class WatchSession:
 
     @property
     def over(self) -> bool:
-        """Whether the job has ended."""
+        """True if the job has ended."""
         return self.job is not None and self.job.state.is_final
 
     @property
