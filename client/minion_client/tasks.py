@@ -50,12 +50,14 @@ class Task:
         function: Called as `function(job, *args)`.
         kind: Where it runs.
         timeout: Maximum seconds of a run; None: no limit.
+        defaults: Options of its jobs for callers that give none: `priority`, `attempts`.
     """
 
     name: str
     function: TaskFunction
     kind: TaskKind
     timeout: float | None = None
+    defaults: Mapping[str, int] = field(default_factory=dict)
 
 
 class Registry:
@@ -99,6 +101,8 @@ def task(
     *,
     timeout: float | None = None,
     thread: bool = False,
+    priority: int | None = None,
+    attempts: int | None = None,
     registry: Registry = REGISTRY,
 ) -> Callable[[_F], _F]: ...
 
@@ -109,6 +113,8 @@ def task(
     *,
     timeout: float | None = None,
     thread: bool = False,
+    priority: int | None = None,
+    attempts: int | None = None,
     registry: Registry = REGISTRY,
 ) -> Any:
     """Register a function as a task.
@@ -127,17 +133,25 @@ def task(
         timeout: Seconds after which a job is stopped and fails. A thread can only be asked to stop:
             `Job.note` and `Job.check` raise `JobCancelled` in it.
         thread: Run a plain function in a thread.
+        priority: Default priority of its jobs. Like `attempts`, a server applies it to tasks that it
+            has itself (`minion serve --tasks`).
+        attempts: Default number of runs of its jobs.
         registry: The registry to add the task to.
 
     Raises:
         TypeError: The function is a generator function or not callable.
-        ValueError: The name is taken or not 1 to 255 characters long, the timeout is not positive,
-            or `thread` is set for a coroutine function.
+        ValueError: The name is taken or not 1 to 255 characters long, the timeout or attempts are
+            not positive, or `thread` is set for a coroutine function.
     """
     if callable(name):
         return task()(name)
     if timeout is not None and not 0 < timeout < math.inf:
         raise ValueError(f"timeout: expected a positive number of seconds, got {timeout}")
+
+    if attempts is not None and attempts < 1:
+        raise ValueError(f"attempts: expected a positive number, got {attempts}")
+    given = {"priority": priority, "attempts": attempts}
+    defaults = {name: value for name, value in given.items() if value is not None}
 
     def register(function: _F) -> _F:
         task_name = _own_name(function) if name is None else name
@@ -151,7 +165,9 @@ def task(
             kind = TaskKind.COROUTINE
         else:
             kind = TaskKind.THREAD if thread else TaskKind.PROCESS
-        registry.add(Task(name=task_name, function=function, kind=kind, timeout=timeout))
+        registry.add(
+            Task(name=task_name, function=function, kind=kind, timeout=timeout, defaults=defaults)
+        )
         return function
 
     return register
