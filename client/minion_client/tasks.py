@@ -133,9 +133,9 @@ def task(
         timeout: Seconds after which a job is stopped and fails. A thread can only be asked to stop:
             `Job.note` and `Job.check` raise `JobCancelled` in it.
         thread: Run a plain function in a thread.
-        priority: Default priority of its jobs. Like `attempts`, a server applies it to tasks that it
-            has itself (`minion serve --tasks`).
-        attempts: Default number of runs of its jobs.
+        priority: Default priority of its jobs. A server applies this and `attempts` to its own
+            tasks (`minion serve --tasks`).
+        attempts: Default number of attempts of its jobs.
         registry: The registry to add the task to.
 
     Raises:
