@@ -114,7 +114,7 @@ class Endpoint:
 
     @property
     def is_exposed(self) -> bool:
-        """Whether calls cross a network unencrypted."""
+        """True if calls cross a network unencrypted."""
         return self.tls is False and not _is_local(self.target)
 
     @property
@@ -122,7 +122,7 @@ class Endpoint:
         """The metadata of each call."""
         if self.key is None:
             return ()
-        # Headers are ASCII; servers take the key in base64 too.
+        # Headers are ASCII; servers also accept the key in base64.
         plain = self.key.isascii() and self.key.isprintable() and self.key == self.key.strip()
         shown = self.key if plain else base64.b64encode(self.key.encode()).decode()
         return (("authorization", f"Bearer {shown}"),)
@@ -148,9 +148,9 @@ class Endpoint:
             match problem:
                 case UnavailableError():
                     hint = self._hint(str(problem))
-                    return f"no server answers at {self.target}: {problem}{hint}"
+                    return f"cannot reach the server at {self.target}: {problem}{hint}"
                 case DeadlineError():
-                    return f"no server answers at {self.target} in time"
+                    return f"no response from the server at {self.target} in time"
         return str(problem) if problem.code is None else f"{problem.code.name}: {problem}"
 
     def _hint(self, text: str) -> str:

@@ -25,7 +25,7 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether a job in this state has ended; it can still be retried."""
+        """True if a job in this state has ended; it can still be retried."""
         return self in (JobState.FINISHED, JobState.FAILED)
 
 
@@ -37,8 +37,8 @@ class NewJob:
         task: Name of the task, 1 to 255 characters.
         args: Arguments of the task, JSON values.
         queue: Name of the queue.
-        priority: Jobs of higher priority run first.
-        attempts: Maximum number of runs, at least 1.
+        priority: Jobs of higher priority run first; None: the default of the task, or 0.
+        attempts: Maximum number of runs, at least 1; None: the default of the task, or 1.
         delay: Seconds before it can start.
         expire: Seconds after which it expires if it has not started; None: never.
         lax: Whether it can run after a parent has failed.
@@ -51,8 +51,8 @@ class NewJob:
     task: str
     args: Sequence[JsonValue] = ()
     queue: str = "default"
-    priority: int = 0
-    attempts: int = 1
+    priority: int | None = None
+    attempts: int | None = None
     delay: Seconds = 0.0
     expire: Seconds | None = None
     lax: bool = False

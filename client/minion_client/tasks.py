@@ -135,9 +135,9 @@ def task(
         timeout: Seconds after which a job is stopped and fails. A thread can only be asked to stop:
             `Job.note` and `Job.check` raise `JobCancelled` in it.
         thread: Run a plain function in a thread.
-        priority: Priority of its jobs if the caller gives none. A server applies it to the tasks
-            that it runs itself (`minion serve --tasks`), as it does `attempts`.
-        attempts: Maximum runs of its jobs if the caller gives none.
+        priority: Default priority of its jobs. A server applies this and `attempts` to its own
+            tasks (`minion serve --tasks`).
+        attempts: Default number of attempts of its jobs.
         registry: The registry to add the task to.
 
     Raises:
@@ -272,7 +272,7 @@ class Job:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the job was cancelled or timed out; a task in a thread should then return."""
+        """True if the job was cancelled or timed out; a task in a thread should then return."""
         return self._cancelled()
 
     def check(self) -> None:

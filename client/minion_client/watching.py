@@ -65,7 +65,7 @@ class WatchSession:
 
     @property
     def over(self) -> bool:
-        """Whether the job has ended."""
+        """True if the job has ended."""
         return self._job is not None and JobState(self._job.state).is_final
 
     @property

@@ -383,7 +383,7 @@ class Worker:
         self._reporter.end_retries()
         await first(self._reporter.delivered(), timeout=_LAST_CALLS_SECONDS)
         if self._reporter.undelivered:
-            _log.error("could not deliver %d result(s): no answer", self._reporter.undelivered)
+            _log.error("could not deliver %d result(s): no response", self._reporter.undelivered)
 
     async def _unregister(self) -> None:
         try:

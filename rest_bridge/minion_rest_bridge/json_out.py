@@ -19,6 +19,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from minion_wire import values
 from minion_wire.json_value import MAX_EXACT
 
 from minion_rest_bridge import fields
@@ -33,37 +34,25 @@ def message_to_json(message: Message) -> JsonValue:
 
 
 def struct_to_json(value: Struct) -> dict[str, JsonValue]:
-    """Return the JSON object of a Struct, sorted, since a protobuf map has no order."""
-    return {key: value_to_json(member) for key, member in sorted(value.fields.items())}
+    """Return the JSON object of a Struct (see `number_to_json`)."""
+    return values.from_struct(value, number_to_json)
 
 
 def list_to_json(value: ListValue) -> list[JsonValue]:
-    """Return the JSON array of a ListValue."""
-    return [value_to_json(member) for member in value.values]
+    """Return the JSON array of a ListValue (see `number_to_json`)."""
+    return values.from_list(value, number_to_json)
 
 
 def value_to_json(value: Value) -> JsonValue:
-    """Return the JSON value of a Value.
-
-    Unlike `minion_wire.values`, this keeps the sign of zero, NaN and infinity.
-    """
-    match value.WhichOneof("kind"):
-        case "string_value":
-            return value.string_value
-        case "number_value":
-            return number_to_json(value.number_value)
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            return struct_to_json(value.struct_value)
-        case "list_value":
-            return list_to_json(value.list_value)
-        case _:
-            return None
+    """Return the JSON value of a Value (see `number_to_json`)."""
+    return values.from_value(value, number_to_json)
 
 
 def number_to_json(number: float) -> int | float | str:
-    """Return a double as JSON: an integer where that is exact, NaN and infinity as strings."""
+    """Return a double as JSON: an integer where that is exact, NaN and infinity as strings.
+
+    Unlike `minion_wire.values`, this keeps the sign of zero.
+    """
     if number.is_integer():
         # An integer zero has no sign.
         is_negative_zero = number == 0 and math.copysign(1.0, number) < 0
@@ -100,7 +89,7 @@ def field_writer(field: Any) -> Writer:
     single = _single_writer(field)
     if not field.is_repeated:
         return single
-    return list if single is _as_is else lambda values: [single(value) for value in values]
+    return list if single is _as_is else lambda items: [single(item) for item in items]
 
 
 @functools.cache

@@ -48,7 +48,7 @@ class Operation:
     """One of the paths."""
 
     name: str
-    http_method: str  # GET, or POST, which takes a form
+    http_method: str  # GET, or POST with a form
     rpc: str
     read: Callable[[str, Scope, bytes], Message]  # of the first segment, the request and its body
     write: Callable[[Any], JsonValue]

@@ -24,7 +24,7 @@ DISTRIBUTION: Final = "minion-server"
 # Written by protoc, beside the generated modules.
 DESCRIPTOR_SET: Final = "minion.binpb"
 SKELETON: Final = Path(__file__).parent / "openapi.json"
-"""What descriptors do not contain: paths that are not transcoded, and error responses."""
+"""Parts that descriptors do not contain: paths that are not transcoded, and error responses."""
 
 _ERRORS: Final = (400, 401, 404, 408, 409, 413, 415, 429, 500, 501, 503, 504)
 _WITH_BODY: Final = (408, 413, 415)

@@ -62,7 +62,7 @@ async def _redirect_to_docs(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 class Health:
-    """An ASGI application that asks `grpc.health.v1.Health`."""
+    """An ASGI application that returns the health from `grpc.health.v1.Health`."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         stub: Any = health_pb2_grpc.HealthStub(channel)

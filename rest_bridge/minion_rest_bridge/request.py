@@ -136,7 +136,7 @@ class Body:
 
     @property
     def is_large(self) -> bool:
-        """Whether the request is too large to be converted on the event loop."""
+        """True if the request is too large to be converted on the event loop."""
         return max(self._declared, self._size) + self._beside > SMALL
 
     def check_head(self) -> None:

@@ -279,7 +279,10 @@ def test_what_the_server_refuses_is_told(run: Run, monkeypatch: pytest.MonkeyPat
     assert "attempts" in run("job", "enqueue", "echo", "-A", 0).err
     monkeypatch.setenv("MINION_API_KEY", "wrong")
     assert "UNAUTHENTICATED" in run("job", "list").err
-    assert "no server answers at 127.0.0.1:1" in run("job", "list", "--target", "127.0.0.1:1").err
+    assert (
+        "cannot reach the server at 127.0.0.1:1"
+        in run("job", "list", "--target", "127.0.0.1:1").err
+    )
 
 
 def test_a_list_has_as_many_as_asked_for_however_large_they_are(run: Run) -> None:
@@ -294,5 +297,6 @@ def test_a_list_has_as_many_as_asked_for_however_large_they_are(run: Run) -> Non
 def test_the_file_in_the_data_directory_is_heeded(run: Run, tmp_path: Path) -> None:
     (tmp_path / "minion.toml").write_text('target = "127.0.0.1:1"\ntimeout = 1\njobs = 7\n')
     assert (
-        "no server answers at 127.0.0.1:1 in time" in run("job", "list", "--data-dir", tmp_path).err
+        "no response from the server at 127.0.0.1:1 in time"
+        in run("job", "list", "--data-dir", tmp_path).err
     )

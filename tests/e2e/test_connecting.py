@@ -118,7 +118,7 @@ def test_a_commands_status_is_kept_when_the_server_is_away_at_the_end(
         MINION_API_KEY=KEY,
     )
     assert ran.returncode == 5
-    assert "minion: the lock 'backup' is left to expire: no server answers at" in ran.stderr
+    assert "minion: the lock 'backup' is left to expire: cannot reach the server at" in ran.stderr
     server.ended()
 
 

@@ -1,4 +1,4 @@
-"""What a server can inherit from its parent process: broken streams and ignored signals."""
+"""Servers that inherit broken streams and ignored signals from their parent process."""
 
 from __future__ import annotations
 

@@ -31,6 +31,7 @@ from minion_wire.json_value import JsonValue
 
 from minion_client._run.frames import FrameDecoder, Message, encode_frame
 from minion_client._run.state import ProcessState
+from minion_client._run.state_items import file_identity
 from minion_client._run.verdict import (
     Verdict,
     is_job_failed,
@@ -60,7 +61,7 @@ class Channel:
         # Programs that a task starts must not inherit the socket.
         os.set_inheritable(fd, False)  # noqa: FBT003 - the signature is os's
         self._socket = socket.socket(fileno=fd)
-        self._identity = _identity(fd)
+        self._identity = file_identity(fd)
         self._lock = threading.Lock()
         # No limit: the worker decides how large a job can be.
         self._decoder = FrameDecoder(sys.maxsize)
@@ -79,7 +80,7 @@ class Channel:
         frame = encode_frame(message)
         with self._lock:
             # The descriptor may belong to a file that a task opened.
-            if _identity(self._socket.fileno()) != self._identity:
+            if file_identity(self._socket.fileno()) != self._identity:
                 raise LostChannelError("the connection to the worker was closed")
             self._socket.sendall(frame)
 
@@ -242,14 +243,6 @@ def _end_group() -> None:
     # Not in a process that a task forked.
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
-
-
-def _identity(fd: int) -> tuple[int, int] | None:
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _leave(code: int) -> NoReturn:

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _in_job: ContextVar[bool] = ContextVar("minion_in_job", default=False)
-"""Whether the current code belongs to a job's coroutine or to a subtask of it."""
+"""True in the coroutine of a job and in its subtasks."""
 
 
 async def contained(coroutine: Coroutine[Any, Any, _T]) -> _T:

@@ -85,7 +85,7 @@ class JobRun(ABC):
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the job's process.
 
-        A job without a process of its own is stopped by INT, TERM and KILL, and ignores others.
+        Jobs without their own process are stopped by INT, TERM and KILL, and ignore others.
         """
         if number in _STOP_SIGNALS:
             self.stop(exit_text(-number))

@@ -22,6 +22,7 @@ from minion_client._run.child import LOST_CONNECTION
 from minion_client._run.frames import FrameDecoder, FrameError, Message, encode_frame
 from minion_client._run.guard import Guard
 from minion_client._run.spawn import exited, spawn
+from minion_client._run.state_items import DIRECTORY
 from minion_client._run.verdict import Verdict, exit_text
 from minion_client.source import ClaimedJob
 
@@ -43,13 +44,6 @@ def _own_path() -> list[str]:
     return [str(Path(entry).absolute()) for entry in sys.path]
 
 
-def _own_directory() -> str | None:
-    try:
-        return os.getcwd()  # noqa: PTH109 - passed on as text
-    except FileNotFoundError:
-        return None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSettings:
     """Settings of a child process.
@@ -58,7 +52,7 @@ class ChildSettings:
         modules: Names of the modules that define the tasks.
         import_path: Its `sys.path`; by default the worker's, so that both import the same modules.
         env: Its environment; by default the worker's at this moment, since a task may change it.
-        directory: Its working directory, with the same default.
+        directory: Its working directory, with the same default; empty if that has been removed.
         max_json_bytes: Maximum size of a result, or of one call's notes, as encoded.
         start_timeout: Seconds within which it must import the modules.
     """
@@ -66,7 +60,7 @@ class ChildSettings:
     modules: Sequence[str] = ()
     import_path: Sequence[str] = field(default_factory=_own_path)
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
-    directory: str | None = field(default_factory=_own_directory)
+    directory: str = field(default_factory=DIRECTORY.read)
     max_json_bytes: int = MAX_JOB_BYTES
     start_timeout: float = 60.0
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 def spawn(
-    command: Sequence[str], *, env: Mapping[str, str], fd: int, directory: str | None
+    command: Sequence[str], *, env: Mapping[str, str], fd: int, directory: str
 ) -> subprocess.Popen[bytes]:
     """Start a process in a new session, without standard input, that inherits `fd`."""
     return subprocess.Popen(  # noqa: S603 - not user input
@@ -27,7 +27,7 @@ def spawn(
         pass_fds=(fd,),
         env=env,
         # A removed directory must not keep the process from starting.
-        cwd=directory if directory is not None and Path(directory).is_dir() else None,
+        cwd=directory if directory and Path(directory).is_dir() else None,
         start_new_session=True,
     )
 

@@ -80,34 +80,30 @@ def _set_handlers(handlers: list[Any]) -> None:
             signal.signal(number, handler)
 
 
+def file_identity(descriptor: int) -> tuple[int, int] | None:
+    """Return a value that identifies the file of a descriptor; None if it is closed."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _descriptors() -> list[tuple[int, int] | None]:
-    found: list[tuple[int, int] | None] = []
-    for descriptor in _STDIO:
-        try:
-            status = os.fstat(descriptor)
-        except OSError:
-            found.append(None)
-        else:
-            found.append((status.st_dev, status.st_ino))
-    return found
+    return [file_identity(descriptor) for descriptor in _STDIO]
+
+
+def _open_descriptors() -> list[int]:
+    return [descriptor for descriptor in _STDIO if file_identity(descriptor) is not None]
 
 
 def _blocking() -> list[bool]:
-    return [os.get_blocking(descriptor) for descriptor in _STDIO if _is_open(descriptor)]
+    return [os.get_blocking(descriptor) for descriptor in _open_descriptors()]
 
 
 def _set_blocking(values: list[bool]) -> None:
-    opened = [descriptor for descriptor in _STDIO if _is_open(descriptor)]
-    for descriptor, value in zip(opened, values, strict=True):
+    for descriptor, value in zip(_open_descriptors(), values, strict=True):
         os.set_blocking(descriptor, value)
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
 
 
 def _has_descriptors() -> bool:

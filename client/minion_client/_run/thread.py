@@ -15,7 +15,7 @@ from minion_client.tasks import JobCancelled
 
 
 class ThreadRun(JobRun):
-    """A job that runs in a thread of its own; it can only be asked to stop."""
+    """A job that runs in its own thread, which cannot be stopped."""
 
     _loop: asyncio.AbstractEventLoop
 

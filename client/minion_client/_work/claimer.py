@@ -47,7 +47,7 @@ class Claimer:
 
     @property
     def claiming(self) -> bool:
-        """Whether a claim is in progress."""
+        """True while a claim is in progress."""
         return self._claim is not None
 
     def stop(self) -> None:

@@ -206,7 +206,7 @@ class GrpcSource:
                 if not is_outage(error):
                     raise
                 problem = f"cannot reach the server at {self._endpoint.target}: "
-                problem += str(error) or "no answer"
+                problem += str(error) or "no response"
             else:
                 if self._state.closing:
                     return
@@ -215,7 +215,7 @@ class GrpcSource:
             if self._failures == 1 or problem != warned:
                 _log.warning("%s; trying again", problem)
                 warned = problem
-            # Before the server takes the worker for missing.
+            # Soon enough that the server does not consider the worker missing.
             longest = self._state.missing_after / 4
             await asyncio.sleep(min(self._backoff.delay(self._failures), longest))
 

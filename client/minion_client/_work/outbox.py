@@ -65,7 +65,7 @@ class Outbox:
 
     @property
     def empty(self) -> bool:
-        """Whether everything is acknowledged."""
+        """True if everything is acknowledged."""
         return not self._waiting and not any(r.deliveries for r in self._reports.values())
 
     @property

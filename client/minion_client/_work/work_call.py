@@ -88,7 +88,7 @@ class WorkState:
         outbox: Its notes and outcomes.
         worker_id: Its id, once it has one.
         status: Its status.
-        missing_after: Seconds of silence after which the server takes it for missing.
+        missing_after: Seconds of silence after which the server considers it missing.
         status_due: Whether the status has to be sent.
         held: Keys of the received jobs that are not settled, in order.
         demand: The demand for jobs.
