@@ -32,7 +32,7 @@ def add_parser(commands: Commands[Any]) -> None:
 
 def _add_finding(add: AddVerb) -> None:
     listing = add("list", list_jobs)
-    several = {"action": "append", "default": []}
+    several: dict[str, Any] = {"action": "append", "default": []}
     for names, text in (
         ("-q --queue", "only jobs of this queue; repeatable"),
         ("-t --task", "only jobs of this task; repeatable"),
