@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated
 
 from minion_wire import json_value, sizes
@@ -34,6 +35,10 @@ JsonValue = json_value.JsonValue
 JobKey = tuple[int, int]
 """Id and retries of a job: one of its generations."""
 
+TaskDefaults = Mapping[str, Mapping[str, int]]
+"""Priority and attempts by the names of tasks, for jobs whose callers give none."""
+
+NO_DEFAULTS: TaskDefaults = MappingProxyType({})
 DEFAULT_QUEUE = "default"
 REQUEST_ID_LIFETIME = timedelta(hours=24)
 """How long a request id is remembered."""
