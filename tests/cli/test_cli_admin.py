@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from cli.conftest import Run
+from minion_server.cli.holding import Signals
 
 
 def test_a_schedule_is_put_shown_steered_and_deleted(run: Run) -> None:
@@ -112,6 +114,15 @@ def test_a_lock_is_released_when_its_holder_is_told_to_stop(
         holder.send_signal(number)
         assert holder.wait(timeout=20) == 128 + number
     assert run("lock", "list", "s").rows == []
+
+
+def test_a_signal_to_any_thread_is_passed_on_to_the_command() -> None:
+    def end() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    with Signals() as signals, subprocess.Popen(["sleep", "60"]) as process:
+        threading.Timer(0.1, end).start()
+        assert signals.wait(process) == -signal.SIGTERM
 
 
 def test_everything_is_counted(run: Run) -> None:

@@ -28,7 +28,6 @@ from minion_server.cli.output import (
 from minion_server.cli.parsers import Commands, add_ids, add_page_arguments
 from minion_server.cli.verbs import add_verbs, collect, make_request, report
 from minion_server.domain.errors import Invalid
-from minion_server.settings.values import argument
 
 COLUMNS: Final = {
     **fields("id", "host", "pid", "notified"),
@@ -49,13 +48,9 @@ def add_parser(commands: Commands[Any]) -> None:
     add("tasks", list_tasks)
 
     sending = add("broadcast", broadcast)
-    sending.add_argument(
-        "command", help="name: workers of this project know jobs, spare, kill, stop"
-    )
+    sending.add("command", "name: workers of this project know jobs, spare, kill, stop")
     add_ids(sending, "*", "of workers; none: all")
-    sending.add_argument(
-        "-a", "--args", type=argument(parse_array), help="arguments, as a JSON array"
-    )
+    sending.add("-a --args", "arguments, as a JSON array", parse_array)
 
     add("repair", repair)
 
@@ -63,7 +58,7 @@ def add_parser(commands: Commands[Any]) -> None:
     scope = resetting.add_mutually_exclusive_group(required=True)
     scope.add_argument("--all", action="store_true", help="jobs, locks, schedules and workers")
     scope.add_argument("--locks", action="store_true", help="locks")
-    resetting.add_argument("--yes", action="store_true", help="do not ask")
+    resetting.add("--yes", "do not ask", action="store_true")
 
 
 def list_workers(arguments: argparse.Namespace, connection: Connection) -> int:

@@ -1,4 +1,4 @@
-"""`minion db`: what is done to a database as a whole."""
+"""`minion db`: upgrade, copy and move a database."""
 
 from __future__ import annotations
 
@@ -12,22 +12,14 @@ from typing import Any
 from minion_server.cli.moving import move_queue
 from minion_server.cli.output import print_lines
 from minion_server.cli.parsers import Commands, add_verbs
-from minion_server.settings.options import Option, pick
+from minion_server.settings.options import pick
 from minion_server.settings.sources import add_arguments, resolve
 from minion_server.settings.values import parse_path, parse_seconds
 from minion_server.stores import default_database, open_transfer, sqlite_url
 
 DB_OPTIONS = pick("data_dir", "database")
-WAIT = Option(
-    name="wait",
-    parse=parse_seconds,
-    help="how long running jobs are waited for (default: %(default)s); those that remain are tried"
-    " again there, where attempts are left",
-    default=60.0,
-    metavar="SECONDS",
-)
 EXIT_INTERRUPTED = 130
-"""As of Ctrl-C, whichever signal it was."""
+"""The status after Ctrl-C, for each of the signals."""
 
 
 def add_parser(commands: Commands[Any]) -> None:
@@ -35,23 +27,17 @@ def add_parser(commands: Commands[Any]) -> None:
     text = "look after the database: upgrade it, copy it, move it"
     add = add_verbs(commands, "db", run, text, lambda one: add_arguments(one, DB_OPTIONS))
 
-    status = add("status", show_status)
-    status.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    upgrading = add("upgrade", upgrade)
-    upgrading.add_argument(
-        "--minion-schema",
-        type=int,
-        metavar="VERSION",
-        help="bring Perl Minion's own schema to this version too: an older Perl Minion cannot use"
-        " the database any more",
-    )
-    backup = add("backup", back_up)
-    backup.add_argument("file", help="the file: an embedded database of its own")
-    restore = add("restore", restore_backup)
-    restore.add_argument("file", help="the file")
+    add("status", show_status).add("--json", "print JSON, for scripts", action="store_true")
+    text = "bring Perl Minion's own schema to this version too: an older Perl Minion cannot use the"
+    text += " database any more"
+    add("upgrade", upgrade).add("--minion-schema", text, type=int, metavar="VERSION")
+    add("backup", back_up).add("file", "the file: an embedded database of its own")
+    add("restore", restore_backup).add("file", "the file")
     copy = add("copy", move)
-    copy.add_argument("target", help="URL of the database to move to")
-    copy.add_argument(WAIT.flag, default=f"{WAIT.default:g}", metavar=WAIT.metavar, help=WAIT.help)
+    copy.add("target", "URL of the database to move to")
+    text = "how long running jobs are waited for (default: 60); those that remain are tried again"
+    text += " there, where attempts are left"
+    copy.add("--wait", text, parse_seconds, default=60.0, metavar="SECONDS")
     add("reopen", reopen)
 
 
@@ -107,9 +93,8 @@ async def restore_backup(arguments: argparse.Namespace, database: str) -> int:
 
 async def move(arguments: argparse.Namespace, database: str) -> int:
     """Move the queue to an empty database, while servers go on."""
-    seconds = WAIT.read(arguments.wait, WAIT.flag)
     source, target = open_transfer(database), open_transfer(arguments.target)
-    written = await move_queue(source, target, seconds)
+    written = await move_queue(source, target, arguments.wait)
     if written is None:
         return EXIT_INTERRUPTED
     _print_counts(written)

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +28,8 @@ EXIT_NOT_FOUND: Final = 127
 SIGNALS: Final = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 RENEWALS: Final = 3
 """Renewals within one duration, so that one or two may fail."""
+SIGNAL_SECONDS: Final = 1.0
+"""Maximum delay of a signal."""
 SHORTEST_PAUSE_SECONDS: Final = 0.05
 LONGEST_PAUSE_SECONDS: Final = 3_600.0
 
@@ -125,7 +128,13 @@ class Signals:
         self._process = process
         if self.first:
             process.send_signal(self.first)
-        return process.wait()
+        # Not in this thread: a signal that comes just before waitpid(2), or to a thread of gRPC, is
+        # taken only when the main thread runs Python again.
+        waiting = threading.Thread(target=process.wait, daemon=True)
+        waiting.start()
+        while waiting.is_alive():
+            waiting.join(SIGNAL_SECONDS)
+        return process.returncode
 
     def _take(self, number: int, _frame: FrameType | None) -> None:
         self.first = self.first or number

@@ -5,37 +5,22 @@ from __future__ import annotations
 import argparse
 
 from minion_server.cli.json_arguments import parse_array, parse_object
-from minion_server.settings.values import argument, parse_duration, parse_int32
+from minion_server.cli.parsers import VerbParser
+from minion_server.settings.values import parse_duration, parse_int32
 
 
-def add_content_arguments(parser: argparse.ArgumentParser) -> None:
+def add_content_arguments(parser: VerbParser) -> None:
     """Add the task, its arguments and the notes."""
-    array, notes = argument(parse_array), argument(parse_object)
-    parser.add_argument("task", help="name of the task")
-    parser.add_argument(
-        "args", nargs="?", type=array, help="arguments, as a JSON array (default: none)"
-    )
-    parser.add_argument("-n", "--notes", type=notes, help="metadata, as a JSON object")
+    parser.add("task", "name of the task")
+    parser.add("args", "arguments, as a JSON array (default: none)", parse_array, nargs="?")
+    parser.add("-n --notes", "metadata, as a JSON object", parse_object)
 
 
-def add_job_options(parser: argparse.ArgumentParser, *, queue: str = "default") -> None:
+def add_job_options(parser: VerbParser, *, queue: str = "default") -> None:
     """Add the flags that say where, when and how often a job runs; `queue` is the default one."""
-    number, duration = argument(parse_int32), argument(parse_duration)
-    parser.add_argument("-q", "--queue", help=f"name of the queue (default: {queue})")
-    parser.add_argument("-p", "--priority", type=number, metavar="N", help="higher runs first")
-    parser.add_argument(
-        "-A", "--attempts", type=number, metavar="N", help="how often the job may run"
-    )
-    parser.add_argument(
-        "-E",
-        "--expire",
-        type=duration,
-        metavar="DURATION",
-        help="how long the job may wait: 10s, 5m, 2h, 1d",
-    )
-    parser.add_argument(
-        "-x",
-        "--lax",
-        action=argparse.BooleanOptionalAction,
-        help="let the job run after failed parents too",
-    )
+    parser.add("-q --queue", f"name of the queue (default: {queue})")
+    parser.add("-p --priority", "higher runs first", parse_int32)
+    parser.add("-A --attempts", "how often the job may run", parse_int32)
+    parser.add("-E --expire", "how long the job may wait: 10s, 5m, 2h, 1d", parse_duration)
+    text = "let the job run after failed parents too"
+    parser.add("-x --lax", text, action=argparse.BooleanOptionalAction)

@@ -19,11 +19,10 @@ from minion_server.cli.holding import (
     run_command,
 )
 from minion_server.cli.output import fields, print_warning
-from minion_server.cli.parsers import Commands, add_id, add_names, add_page_arguments
+from minion_server.cli.parsers import Commands, VerbParser, add_names, add_page_arguments
 from minion_server.cli.verbs import add_verbs, each, make_request, print_pages, report
 from minion_server.domain.errors import Invalid
 from minion_server.settings.values import (
-    argument,
     parse_duration,
     parse_id,
     parse_natural,
@@ -44,65 +43,40 @@ def add_parser(commands: Commands[Any]) -> None:
     add_page_arguments(listing)
 
     acquiring = add("acquire", acquire_lock)
-    _add_name(acquiring)
-    _add_duration(acquiring, parse_duration, "how long it is held at most; 0 only asks")
-    _add_taking(acquiring)
+    acquiring.add("name", "name of the lock")
+    _add_duration(acquiring, "how long it is held at most; 0 only checks", parse_duration)
+    _add_limit_and_wait(acquiring)
 
     renewing = add("renew", renew_lock)
-    _add_name(renewing)
-    add_id(renewing, "id, from `acquire`")
-    _add_duration(renewing, parse_positive_duration, "how long it is held from now on")
+    renewing.add("name", "name of the lock")
+    renewing.add("id", "id, from `acquire`", parse_id)
+    _add_duration(renewing, "how long it is held from now on")
 
     releasing = add("release", release_locks)
     add_names(releasing)
-    releasing.add_argument(
-        "--id",
-        type=argument(parse_id),
-        help="id, from `acquire`: no other holder's (default: the one that expires first)",
-    )
+    text = "id, from `acquire`: no other holder's (default: the one that expires first)"
+    releasing.add("--id", text, parse_id, metavar=None)
 
     running = add("run", run_under_lock)
     running.is_intermixed = False
-    _add_name(running)
-    text = "how long it stays when it is not renewed, as it is while this runs"
-    _add_duration(running, parse_positive_duration, text)
-    _add_taking(running)
-    running.add_argument(
-        "command", nargs="+", type=str, metavar="COMMAND", help="after --, with its arguments"
-    )
-
-
-def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", help="name of the lock")
+    running.add("name", "name of the lock")
+    _add_duration(running, "how long it stays when it is not renewed, as it is while this runs")
+    _add_limit_and_wait(running)
+    text = "after --, with its arguments"
+    running.add("command", text, nargs="+", type=str, metavar="COMMAND")
 
 
 def _add_duration(
-    parser: argparse.ArgumentParser, parse: Callable[[str], timedelta], text: str
+    parser: VerbParser, text: str, parse: Callable[[str], timedelta] = parse_positive_duration
 ) -> None:
-    parser.add_argument(
-        "-D",
-        "--duration",
-        type=argument(parse),
-        default=DEFAULT_DURATION,
-        metavar="DURATION",
-        help=f"{text}: 10s, 5m, 2h, 1d (default: 1h)",
-    )
+    text += ": 10s, 5m, 2h, 1d (default: 1h)"
+    parser.add("-D --duration", text, parse, default=DEFAULT_DURATION)
 
 
-def _add_taking(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--limit",
-        type=argument(parse_natural),
-        metavar="N",
-        help="how many may hold it at once (default: 1)",
-    )
-    parser.add_argument(
-        "--wait",
-        type=argument(parse_duration),
-        default=timedelta(),
-        metavar="DURATION",
-        help="how long to wait for it (default: not at all)",
-    )
+def _add_limit_and_wait(parser: VerbParser) -> None:
+    parser.add("--limit", "how many may hold it at once (default: 1)", parse_natural)
+    text = "how long to wait for it (default: not at all)"
+    parser.add("--wait", text, parse_duration, default=timedelta())
 
 
 def list_locks(arguments: argparse.Namespace, connection: Connection) -> int:

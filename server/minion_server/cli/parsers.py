@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from minion_server.settings.values import argument, parse_id, parse_natural
+from minion_server.settings.values import (
+    argument,
+    parse_duration,
+    parse_id,
+    parse_int32,
+    parse_natural,
+    parse_positive_duration,
+)
 
 Commands = argparse._SubParsersAction  # noqa: SLF001 - it has no public name
 Run = Callable[[argparse.Namespace], int]
 """Runs a command, and returns its exit status."""
 AddVerb = Callable[[str, Callable[..., Any]], "VerbParser"]
 """Adds a verb by its name and function, whose docstring is the help text; returns its parser."""
+
+
+_METAVARS: Mapping[Callable[[str], Any], str] = {
+    parse_id: "ID",
+    parse_int32: "N",
+    parse_natural: "N",
+    parse_duration: "DURATION",
+    parse_positive_duration: "DURATION",
+}
 
 
 class VerbParser(argparse.ArgumentParser):
@@ -34,6 +50,21 @@ class VerbParser(argparse.ArgumentParser):
             return self.parse_known_intermixed_args(args, namespace)
         finally:
             self.is_intermixed = True
+
+    def add(
+        self, names: str, text: str | None, parse: Callable[[str], Any] | None = None, **more: Any
+    ) -> None:
+        """Add an argument.
+
+        Args:
+            names: Its name, or its flags with a space between.
+            text: Its help.
+            parse: A reader of `settings.values`; by default, of any text.
+            more: As of `add_argument`.
+        """
+        if parse is not None:
+            more = {"type": argument(parse), "metavar": _METAVARS.get(parse), **more}
+        self.add_argument(*names.split(), help=text, **more)
 
 
 def add_command(
@@ -83,31 +114,17 @@ def add_verbs(
     return add
 
 
-def add_id(parser: argparse.ArgumentParser, text: str | None = None) -> None:
-    """Add an argument for one id."""
-    parser.add_argument("id", type=argument(parse_id), metavar="ID", help=text)
-
-
-def add_ids(parser: argparse.ArgumentParser, nargs: str = "+", text: str | None = None) -> None:
+def add_ids(parser: VerbParser, nargs: str = "+", text: str | None = None) -> None:
     """Add an argument for several ids."""
-    parser.add_argument("ids", nargs=nargs, type=argument(parse_id), metavar="ID", help=text)
+    parser.add("ids", text, parse_id, nargs=nargs)
 
 
-def add_names(parser: argparse.ArgumentParser, nargs: str = "+", text: str | None = None) -> None:
+def add_names(parser: VerbParser, nargs: str = "+", text: str | None = None) -> None:
     """Add an argument for several names."""
-    parser.add_argument("names", nargs=nargs, metavar="NAME", help=text)
+    parser.add("names", text, nargs=nargs, metavar="NAME")
 
 
-def add_page_arguments(parser: argparse.ArgumentParser) -> None:
+def add_page_arguments(parser: VerbParser) -> None:
     """Add the flags that select a part of a list."""
-    number = argument(parse_natural)
-    parser.add_argument(
-        *("-l", "--limit"),
-        type=number,
-        default=100,
-        metavar="N",
-        help="how many; 0: all (default: 100)",
-    )
-    parser.add_argument(
-        "-o", "--offset", type=number, default=0, metavar="N", help="how many to skip first"
-    )
+    parser.add("-l --limit", "how many; 0: all (default: 100)", parse_natural, default=100)
+    parser.add("-o --offset", "how many to skip first", parse_natural, default=0)

@@ -36,8 +36,8 @@ def add_parser(commands: Commands[Any]) -> None:
     add_names(add("show", show_schedules))
 
     putting = add("put", put_schedule)
-    putting.add_argument("name", help="name of the schedule")
-    putting.add_argument("cron", help="the rule, in UTC, as in '*/5 * * * mon-fri' or @daily")
+    putting.add("name", "name of the schedule")
+    putting.add("cron", "the rule, in UTC, as in '*/5 * * * mon-fri' or @daily")
     add_content_arguments(putting)
     add_job_options(putting)
 
