@@ -10,10 +10,10 @@ from minion_server.storage.postgresql.rows import Fields, to_fields
 
 
 class Listing:
-    """The rows of a table for which some conditions hold."""
+    """The rows of a table that meet conditions, the highest id first."""
 
     def __init__(self, table: str, columns: str, **any_of: tuple[str, Sequence[Any]]) -> None:
-        """Select rows whose columns have one of some values of a type; without values, any."""
+        """Select the rows that have one of the given values, of a type, in columns with values."""
         self._table = table
         self._columns = columns
         self._conditions: list[str] = ["TRUE"]
@@ -29,7 +29,7 @@ class Listing:
         self._conditions.append(condition.format(*(f"${place}" for place in places)))
 
     def add_below(self, below: int | None) -> None:
-        """Add that the id is lower than another, if there is one."""
+        """Add the condition that the id is lower than `below`, if given."""
         if below is not None:
             self.add("id < {}", below)
 
@@ -41,9 +41,9 @@ class Listing:
         below: int | None,
         related: str = "SELECT NULL::bigint AS related_to",
     ) -> tuple[int, list[Fields]]:
-        """Return the number of rows, and a page of them, the highest id first.
+        """Return the number of all rows, and the columns of a page.
 
-        `related` is a query of more columns, and of `related_to`, the id of a row of `page`.
+        `related` is a query of further columns, and of `related_to`, the id of a row of `page`.
         """
         counted = " AND ".join(self._conditions)
         self.add_below(below)

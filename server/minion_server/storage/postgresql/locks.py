@@ -1,4 +1,4 @@
-"""Named locks, in Minion's table and by its function: Perl Minion's clients share them."""
+"""Named locks, in Minion's table and with its function, which Perl Minion can share."""
 
 from __future__ import annotations
 

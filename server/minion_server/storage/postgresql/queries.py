@@ -1,4 +1,4 @@
-"""Read jobs, and count."""
+"""Reads of jobs and statistics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minion_server.storage.postgresql.lists import Listing
 from minion_server.storage.postgresql.rows import JOB_COLUMNS, to_fields
 from minion_server.storage.postgresql.verbs import Verbs
 
-# One look into Minion's index for all of the ids: it may have to be read from end to end.
+# One search of Minion's index for all ids, since it may have to be read completely.
 _CHILDREN = """
     SELECT p.id AS related_to, array_agg(DISTINCT c.id ORDER BY c.id) AS children
     FROM minion_jobs AS c CROSS JOIN unnest(c.parents) AS p (id)
@@ -72,7 +72,7 @@ _READY_BEFORE = """
 
 
 class Queries(Verbs):
-    """Reads jobs, and counts."""
+    """Reads jobs and statistics."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -120,7 +120,7 @@ class Queries(Verbs):
 
     async def stats(self) -> Stats:
         (row,) = await self._database.fetch(_STATS.format(schedules=self._schedules))
-        # Jobs may be active whose worker is gone already.
+        # Active jobs may have workers that are no longer registered.
         inactive = max(0, row["workers"] - row["active_workers"])
         return Stats(**row, inactive_workers=inactive, uptime=self.uptime().total_seconds())
 

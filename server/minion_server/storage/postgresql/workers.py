@@ -1,4 +1,4 @@
-"""Register workers, and pass commands to them."""
+"""Workers, and the commands in their inboxes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _JOBS = """
 
 
 class Workers(Verbs):
-    """Registers workers, and passes commands to them."""
+    """Registers workers, and stores commands to them."""
 
     async def register_worker(self, registration: Registration) -> int:
         if registration.id is not None and registration.id > limits.MAX_WORKER_ID_STEP:

@@ -1,4 +1,4 @@
-"""Read jobs, and count."""
+"""Reads of jobs and statistics."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ANY_NOTE = """
       WHERE note.key IN (SELECT value FROM json_each(?)))
 """
 
-# Whether they have been staged as expired yet or not.
+# Includes jobs that have expired but have not been staged yet.
 _EXPIRED = """
     SELECT count(*) FROM jobs WHERE stage = 'expired'
       OR (stage IN ('ready', 'delayed', 'blocked') AND expires <= :now)
@@ -52,7 +52,7 @@ _HISTORY = """
 
 
 class Queries(Verbs):
-    """Reads jobs, and counts."""
+    """Reads jobs and statistics."""
 
     async def get_job(self, job_id: int) -> Job:
         now = self._clock()
@@ -99,7 +99,7 @@ class Queries(Verbs):
             lambda connection: connection.execute(_ALL_STATS, {"now": now}).fetchall()
         )
         counts: dict[str, Any] = dict(zip(_STATS, row, strict=True))
-        # Jobs may be active whose worker is gone already.
+        # Active jobs may have workers that are no longer registered.
         inactive = max(0, counts["workers"] - counts["active_workers"])
         return Stats(**counts, inactive_workers=inactive, uptime=self.uptime().total_seconds())
 

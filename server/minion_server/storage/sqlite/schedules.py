@@ -1,4 +1,4 @@
-"""Enqueue jobs by cron rules."""
+"""Schedules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minion_server.storage.sqlite.rows import SCHEDULE, to_json
 from minion_server.storage.sqlite.verbs import Verbs
 from minion_server.storage.sqlite.writer import Transaction
 
-# Compared with the rule that is kept, not with the time: a schedule put again must not slip.
+# If the rule is the same, the next run stays, so that putting a schedule again does not move it.
 _PUT = """
     INSERT INTO schedules (args, attempts, created, cron, expire, lax, name, next_run, notes,
       priority, queue, task)

@@ -1,4 +1,4 @@
-"""Register workers, and pass commands to them."""
+"""Workers, and the commands in their inboxes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BROADCAST = """
 
 
 class Workers(Verbs):
-    """Registers workers, and passes commands to them."""
+    """Registers workers, and stores commands to them."""
 
     async def register_worker(self, registration: Registration) -> int:
         worker_id, host, pid = registration.id, registration.host, registration.pid
