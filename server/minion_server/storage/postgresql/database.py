@@ -144,7 +144,7 @@ class Database:
             await asyncio.wait(self._connecting, timeout=CLOSE_SECONDS)
 
     def distrust(self) -> None:
-        """Close all connections, since one broke without notice; running statements are repeated."""
+        """Close all connections, since one broke without notice; their statements are repeated."""
         for connection in self._busy:
             connection.terminate()
         self._drop_idle()
