@@ -117,7 +117,7 @@ async def test_schedules_move_when_minion_is_upgraded(perl: asyncpg.Connection, 
     await perl.execute("UPDATE mojo_migrations SET version = 25")
     storage = PostgresStorage(url)
     await storage.open()
-    (moved,) = (await storage.list_schedules(ScheduleFilter(), limit=10)).schedules
+    (moved,) = (await storage.list_schedules(ScheduleFilter(), limit=10)).entries
     assert (moved.name, moved.args) == ("s", [1])
     assert await perl.fetchval("SELECT count(*) FROM minion_schedules") == 1
     await storage.close()

@@ -20,23 +20,23 @@ from minion_server.domain.job import (
     EnqueuedJob,
     Job,
     JobFilter,
-    JobPage,
     JobStatus,
     JsonValue,
     NewJob,
     Outcome,
     RetryOptions,
 )
-from minion_server.domain.lock import LockPage, LockRequest
+from minion_server.domain.lock import Lock, LockRequest
 from minion_server.domain.maintenance import History, RepairReport, Stats
+from minion_server.domain.page import Page
 from minion_server.domain.policy import Policy, Retention
 from minion_server.domain.schedule import (
     DispatchedSchedule,
     NewSchedule,
+    Schedule,
     ScheduleFilter,
-    SchedulePage,
 )
-from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
+from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter
 from minion_server.storage.changes import Listener
 
 
@@ -120,7 +120,7 @@ class Queries(Protocol):
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
-    ) -> JobPage:
+    ) -> Page[Job]:
         """List jobs, the highest id first, without expired inactive ones.
 
         Args:
@@ -200,7 +200,7 @@ class Workers(Protocol):
         limit: int,
         offset: int = 0,
         below: int | None = None,
-    ) -> WorkerPage:
+    ) -> Page[Worker]:
         """List workers, the highest id first; the arguments are those of `list_jobs`."""
 
     async def broadcast(self, command: Command, worker_ids: Sequence[int]) -> bool:
@@ -245,7 +245,7 @@ class Locks(Protocol):
 
     async def list_locks(
         self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
-    ) -> LockPage:
+    ) -> Page[Lock]:
         """List locks that have not expired, the highest id first; without names, of all names.
 
         The other arguments are those of `list_jobs`.
@@ -278,7 +278,7 @@ class Schedules(Protocol):
         limit: int,
         offset: int = 0,
         below: int | None = None,
-    ) -> SchedulePage:
+    ) -> Page[Schedule]:
         """List schedules, the highest id first; the arguments are those of `list_jobs`."""
 
     async def dispatch_schedules(self) -> list[DispatchedSchedule]:

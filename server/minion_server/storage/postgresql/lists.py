@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
+from minion_server.domain.page import Page
 from minion_server.storage.postgresql.database import Database
-from minion_server.storage.postgresql.rows import Fields, to_fields
+from minion_server.storage.postgresql.rows import to_fields
+
+Record = TypeVar("Record")
 
 
-class Listing:
+class Listing(Generic[Record]):
     """The rows of a table that meet conditions, the highest id first."""
 
-    def __init__(self, table: str, columns: str, **any_of: tuple[str, Sequence[Any]]) -> None:
-        """Select the rows that have one of the given values, of a type, in columns with values."""
+    def __init__(
+        self,
+        table: str,
+        columns: str,
+        make: Callable[..., Record],
+        **any_of: tuple[str, Sequence[Any]],
+    ) -> None:
+        """Select the rows that have one of the given values, of a type, in columns with values.
+
+        `make` returns the record of a row, given its columns.
+        """
         self._table = table
         self._columns = columns
+        self._make = make
         self._conditions: list[str] = ["TRUE"]
         self._values: list[Any] = []
         for column, (kind, values) in any_of.items():
@@ -40,8 +53,8 @@ class Listing:
         offset: int,
         below: int | None,
         related: str = "SELECT NULL::bigint AS related_to",
-    ) -> tuple[int, list[Fields]]:
-        """Return the number of all rows, and the columns of a page.
+    ) -> Page[Record]:
+        """Return a page of records.
 
         `related` is a query of further columns, and of `related_to`, the id of a row of `page`.
         """
@@ -61,4 +74,4 @@ class Listing:
         page = [to_fields(row) for row in rows if row["id"] is not None]
         for fields in page:
             del fields["total"], fields["related_to"]
-        return rows[0]["total"], page
+        return Page(entries=[self._make(**fields) for fields in page], total=rows[0]["total"])

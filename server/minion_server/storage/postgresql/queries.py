@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from minion_server.domain.errors import JobNotFound
-from minion_server.domain.job import Job, JobFilter, JobPage, JobStatus
+from minion_server.domain.job import Job, JobFilter, JobStatus
 from minion_server.domain.maintenance import HISTORY_SECONDS, History, Stats, to_history
+from minion_server.domain.page import Page
 from minion_server.storage.postgresql.lists import Listing
 from minion_server.storage.postgresql.rows import JOB_COLUMNS, to_fields
 from minion_server.storage.postgresql.verbs import Verbs
@@ -97,10 +98,11 @@ class Queries(Verbs):
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
-    ) -> JobPage:
+    ) -> Page[Job]:
         listing = Listing(
             "minion_jobs",
             JOB_COLUMNS,
+            Job,
             id=("bigint", job_filter.ids),
             queue=("text", job_filter.queues),
             state=("minion_state", [str(state) for state in job_filter.states]),
@@ -111,8 +113,7 @@ class Queries(Verbs):
             listing.add("notes ?| {}::text[]", list(job_filter.notes))
         listing.add_below(job_filter.before)
         children = _CHILDREN.format(ids="(SELECT array_agg(id) FROM page)::bigint[]")
-        total, page = await listing.page(self._database, limit, offset, below, children)
-        return JobPage(jobs=[Job(**fields) for fields in page], total=total)
+        return await listing.page(self._database, limit, offset, below, children)
 
     async def count_ready_before(self, job: Job) -> int:
         count: int = await self._database.fetchval(_READY_BEFORE, job.queue, job.priority, job.id)

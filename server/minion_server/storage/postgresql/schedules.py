@@ -6,12 +6,12 @@ from typing import Any
 
 import asyncpg
 
+from minion_server.domain.page import Page
 from minion_server.domain.schedule import (
     DispatchedSchedule,
     NewSchedule,
     Schedule,
     ScheduleFilter,
-    SchedulePage,
 )
 from minion_server.storage.changes import Changes
 from minion_server.storage.firing import fire, next_run
@@ -105,16 +105,16 @@ class Schedules(Verbs):
         limit: int,
         offset: int = 0,
         below: int | None = None,
-    ) -> SchedulePage:
+    ) -> Page[Schedule]:
         listing = Listing(
             self._schedules,
             SCHEDULE_COLUMNS,
+            Schedule,
             id=("bigint", schedule_filter.ids),
             name=("text", schedule_filter.names),
         )
         listing.add_below(schedule_filter.before)
-        total, page = await listing.page(self._database, limit, offset, below)
-        return SchedulePage(schedules=[Schedule(**fields) for fields in page], total=total)
+        return await listing.page(self._database, limit, offset, below)
 
     async def next_dispatch(self) -> float | None:
         due_in: float | None = await self._database.fetchval(self._sql(_NEXT))

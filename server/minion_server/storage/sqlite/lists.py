@@ -7,6 +7,7 @@ from typing import Any, Generic
 
 import apsw
 
+from minion_server.domain.page import Page
 from minion_server.storage.sqlite.rows import Columns, Record, to_json
 
 
@@ -41,8 +42,8 @@ class Listing(Generic[Record]):
         offset: int,
         below: int | None,
         **others: Any,
-    ) -> tuple[int, list[Record]]:
-        """Return the number of all rows, and the records of a page.
+    ) -> Page[Record]:
+        """Return a page of records.
 
         `others` are the fields of each record that are not in the database.
         """
@@ -58,7 +59,7 @@ class Listing(Generic[Record]):
                 "ORDER BY id DESC LIMIT ? OFFSET ?",
                 [*self._values, limit, offset],
             ).fetchall()
-        return total, [self._columns.read(row, **others) for row in rows]
+        return Page(entries=[self._columns.read(row, **others) for row in rows], total=total)
 
     def _selected(self) -> str:
         return f"{self._table} WHERE {' AND '.join(self._conditions)}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from minion_server.domain.errors import JobNotFound
-from minion_server.domain.job import Job, JobFilter, JobPage, JobStatus
+from minion_server.domain.job import Job, JobFilter, JobStatus
 from minion_server.domain.maintenance import HISTORY_SECONDS, HOUR, History, Stats, to_history
+from minion_server.domain.page import Page
 from minion_server.storage.sqlite.lists import Listing
 from minion_server.storage.sqlite.rows import JOB, STATUS, to_json
 from minion_server.storage.sqlite.verbs import Verbs
@@ -69,7 +70,7 @@ class Queries(Verbs):
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
-    ) -> JobPage:
+    ) -> Page[Job]:
         now = self._clock()
         listing = Listing(
             "jobs",
@@ -83,8 +84,7 @@ class Queries(Verbs):
         if job_filter.notes:
             listing.add(_ANY_NOTE, to_json(list(job_filter.notes)))
         listing.add_below(job_filter.before)
-        total, jobs = await self._scan(listing.page, limit, offset, below, time=now)
-        return JobPage(jobs=jobs, total=total)
+        return await self._scan(listing.page, limit, offset, below, time=now)
 
     async def count_ready_before(self, job: Job) -> int:
         bindings = (job.queue, job.priority, job.id)

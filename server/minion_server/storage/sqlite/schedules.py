@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from minion_server.domain.page import Page
 from minion_server.domain.schedule import (
     DispatchedSchedule,
     NewSchedule,
+    Schedule,
     ScheduleFilter,
-    SchedulePage,
 )
 from minion_server.storage.firing import fire, next_run
 from minion_server.storage.json_bytes import without_nulls
@@ -80,11 +81,10 @@ class Schedules(Verbs):
         limit: int,
         offset: int = 0,
         below: int | None = None,
-    ) -> SchedulePage:
+    ) -> Page[Schedule]:
         listing = Listing("schedules", SCHEDULE, id=schedule_filter.ids, name=schedule_filter.names)
         listing.add_below(schedule_filter.before)
-        total, schedules = await self._scan(listing.page, limit, offset, below)
-        return SchedulePage(schedules=schedules, total=total)
+        return await self._scan(listing.page, limit, offset, below)
 
     async def next_dispatch(self) -> float | None:
         (first,) = self._look_up(_NEXT) or (None,)
