@@ -43,4 +43,4 @@ async def test_a_schedule_that_is_put_wakes_it(bench: Bench) -> None:
     finally:
         await dispatcher.stop()
     page = await bench.storage.list_schedules(ScheduleFilter(names=["soon"]), limit=1)
-    assert page.schedules[0].last_job is not None
+    assert page.entries[0].last_job is not None

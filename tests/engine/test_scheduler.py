@@ -217,7 +217,7 @@ async def test_a_worker_that_was_forgotten_and_comes_back_still_hears(desk: Desk
 async def test_who_can_not_claim_passes_the_word_on(desk: Desk) -> None:
     first = await desk.ask()
     second = await desk.ask()
-    forgotten = (await desk.bench.storage.list_workers(WorkerFilter(), limit=9)).workers[-1]
+    forgotten = (await desk.bench.storage.list_workers(WorkerFilter(), limit=9)).entries[-1]
     await desk.bench.storage.unregister_worker(forgotten.id)
     job_id = await desk.bench.enqueue()
     with pytest.raises(WorkerNotFound):

@@ -377,7 +377,7 @@ async def test_a_worker_that_does_not_read_is_not_taken_for_alive(
     worker_id = await call.welcomed()
 
     async def heard() -> float:
-        (worker,) = (await service.storage.list_workers(WorkerFilter(), limit=1)).workers
+        (worker,) = (await service.storage.list_workers(WorkerFilter(), limit=1)).entries
         assert worker.id == worker_id
         return worker.notified
 

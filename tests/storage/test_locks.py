@@ -15,8 +15,8 @@ async def _acquire(bench: Bench, name: str, seconds: float, limit: int = 1) -> b
 
 async def _names(bench: Bench, *names: str) -> list[str]:
     page = await bench.storage.list_locks(list(names), limit=100)
-    assert page.total == len(page.locks)
-    return [lock.name for lock in page.locks]
+    assert page.total == len(page.entries)
+    return [lock.name for lock in page.entries]
 
 
 async def test_one_holds_a_lock_at_a_time(bench: Bench) -> None:
@@ -79,7 +79,7 @@ async def test_a_holder_releases_its_own_lock_only(bench: Bench) -> None:
     assert await bench.storage.release_lock("a", long)
     assert not await bench.storage.release_lock("a", long)
     page = await bench.storage.list_locks(["a"], limit=10)
-    assert [lock.id for lock in page.locks] == [short]
+    assert [lock.id for lock in page.entries] == [short]
     bench.clock.advance(61)
     other = await _held(bench, "a", 60)
     assert other > long
@@ -93,7 +93,7 @@ async def test_a_lock_is_renewed_until_it_expires(bench: Bench) -> None:
     assert await bench.storage.renew_lock("a", lock_id, timedelta(seconds=90.25))
     assert not await bench.storage.renew_lock("b", lock_id, timedelta(seconds=90))
     assert not await bench.storage.renew_lock("a", lock_id + 1, timedelta(seconds=90))
-    (lock,) = (await bench.storage.list_locks(["a"], limit=10)).locks
+    (lock,) = (await bench.storage.list_locks(["a"], limit=10)).entries
     assert lock.expires == bench.clock() + 90.25
     bench.clock.advance(91)
     assert not await bench.storage.renew_lock("a", lock_id, timedelta(seconds=90))
@@ -112,10 +112,10 @@ async def test_lists_of_locks_are_filtered_and_paged(bench: Bench) -> None:
     assert await _names(bench) == ["c", "b", "a"]
     assert await _names(bench, "a", "c", "x") == ["c", "a"]
     page = await bench.storage.list_locks([], limit=1, offset=1)
-    assert ([lock.name for lock in page.locks], page.total) == (["b"], 3)
-    page = await bench.storage.list_locks([], limit=5, below=page.locks[0].id)
-    assert ([lock.name for lock in page.locks], page.total) == (["a"], 3)
-    assert page.locks[0].expires == bench.clock() + 60
+    assert ([lock.name for lock in page.entries], page.total) == (["b"], 3)
+    page = await bench.storage.list_locks([], limit=5, below=page.entries[0].id)
+    assert ([lock.name for lock in page.entries], page.total) == (["a"], 3)
+    assert page.entries[0].expires == bench.clock() + 60
 
 
 async def test_callers_at_once_never_hold_more_than_may(bench: Bench) -> None:

@@ -177,9 +177,9 @@ async def test_a_time_of_postgresql_that_no_datetime_holds_spoils_no_list(
     for one in (place, target):
         async with opened(one) as bench:
             assert await bench.listed() == [1]
-            (lock,) = (await bench.storage.list_locks([], limit=9)).locks
+            (lock,) = (await bench.storage.list_locks([], limit=9)).entries
             assert lock.expires == MAX_TIME
-            (kept,) = (await bench.storage.list_schedules(ScheduleFilter(), limit=9)).schedules
+            (kept,) = (await bench.storage.list_schedules(ScheduleFilter(), limit=9)).entries
             found = [await bench.job(1), *await bench.workers(), kept]
             for record, columns in zip(found, tables.values(), strict=True):
                 assert {getattr(record, column) for column in columns} == {shown}

@@ -107,8 +107,8 @@ async def _work(
         group.create_task(break_often())
     page = await storage.list_jobs(JobFilter(), limit=1_000)
     assert page.total == JOBS
-    assert {job.id for job in page.jobs} == set(acknowledged) == set(ended)
-    assert {job.state for job in page.jobs} == {JobState.FINISHED}
+    assert {job.id for job in page.entries} == set(acknowledged) == set(ended)
+    assert {job.state for job in page.entries} == {JobState.FINISHED}
     assert set(ended.values()) == {1}
 
 

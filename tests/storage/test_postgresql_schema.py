@@ -117,7 +117,7 @@ async def test_schedules_move_when_minion_is_upgraded(perl: asyncpg.Connection, 
     await perl.execute("UPDATE mojo_migrations SET version = 25")
     storage = PostgresStorage(url)
     await storage.open()
-    (moved,) = (await storage.list_schedules(ScheduleFilter(), limit=10)).schedules
+    (moved,) = (await storage.list_schedules(ScheduleFilter(), limit=10)).entries
     assert (moved.name, moved.args) == ("s", [1])
     assert await perl.fetchval("SELECT count(*) FROM minion_schedules") == 1
     await storage.close()
@@ -184,7 +184,7 @@ async def test_what_is_not_minions_or_is_newer_than_we_is_refused(
     perl: asyncpg.Connection, url: str
 ) -> None:
     await perl.execute("CREATE TABLE minion_jobs (id INT)")
-    with pytest.raises(Conflict, match="does not say of which version"):
+    with pytest.raises(Conflict, match="but no version of Perl Minion"):
         await PostgresStorage(url).open()
     await perl.execute("DROP TABLE minion_jobs; CREATE TABLE another_programs (id INT)")
     storage = PostgresStorage(url)

@@ -18,8 +18,8 @@ async def _put(bench: Bench, name: str = "a", **fields: object) -> int:
 
 async def _listed(bench: Bench, **fields: object) -> list[Schedule]:
     page = await bench.storage.list_schedules(ScheduleFilter(**fields), limit=100)  # type: ignore[arg-type]  # the test knows
-    assert page.total == len(page.schedules)
-    return list(page.schedules)
+    assert page.total == len(page.entries)
+    return list(page.entries)
 
 
 async def _fired(bench: Bench) -> list[str]:
@@ -112,7 +112,7 @@ async def test_lists_of_schedules_are_filtered_and_paged(bench: Bench) -> None:
     assert [one.name for one in await _listed(bench, ids=ids[:2])] == ["b", "a"]
     assert [one.name for one in await _listed(bench, before=ids[1])] == ["a"]
     page = await bench.storage.list_schedules(ScheduleFilter(), limit=1, below=ids[2])
-    assert ([one.name for one in page.schedules], page.total) == (["b"], 3)
+    assert ([one.name for one in page.entries], page.total) == (["b"], 3)
 
 
 async def test_it_is_told_when_the_next_is_due(bench: Bench) -> None:

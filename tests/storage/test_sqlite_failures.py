@@ -171,5 +171,5 @@ async def test_steps_that_wait_are_finished_before_the_store_closes(tmp_path: Pa
     # All of them have begun.
     await asyncio.sleep(0)
     await storage.close()
-    assert {len((await page).jobs) for page in lists} == {100}
+    assert {len((await page).entries) for page in lists} == {100}
     assert len({(await write)[0].id for write in writes}) == 50

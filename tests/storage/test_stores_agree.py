@@ -35,7 +35,7 @@ async def benches(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 async def _everything(storage: Storage) -> dict[str, Any]:
     """Answer all that can be seen, once what is due has been let in."""
     due = await storage.stage_due()
-    jobs = (await storage.list_jobs(JobFilter(), limit=1_000)).jobs
+    jobs = (await storage.list_jobs(JobFilter(), limit=1_000)).entries
     return {
         "due": None if due is None else round(due, 5),
         "jobs": [dataclasses.asdict(job) for job in jobs],

@@ -110,10 +110,10 @@ async def content(storage: Storage) -> object:
     locks = await storage.list_locks([], limit=1_000)
     stats = await storage.stats()
     return (
-        [rounded(replace(job, time=0.0)) for job in jobs.jobs],
+        [rounded(replace(job, time=0.0)) for job in jobs.entries],
         [rounded(worker) for worker in await bench.workers()],
-        [rounded(schedule) for schedule in schedules.schedules],
-        [rounded(lock) for lock in locks.locks],
+        [rounded(schedule) for schedule in schedules.entries],
+        [rounded(lock) for lock in locks.entries],
         replace(stats, uptime=0.0),
     )
 

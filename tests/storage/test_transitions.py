@@ -12,7 +12,7 @@ from support.bench import START, Bench
 
 async def _states(bench: Bench) -> dict[int, JobState]:
     page = await bench.storage.list_jobs(JobFilter(), limit=1_000)
-    return {job.id: job.state for job in page.jobs}
+    return {job.id: job.state for job in page.entries}
 
 
 @settings(

@@ -134,9 +134,9 @@ async def test_lists(bench: Bench) -> None:
 async def test_pages(bench: Bench) -> None:
     ids = [await bench.enqueue() for _ in range(10)][::-1]
     page = await bench.storage.list_jobs(JobFilter(), limit=3, offset=2)
-    assert ([job.id for job in page.jobs], page.total) == (ids[2:5], 10)
+    assert ([job.id for job in page.entries], page.total) == (ids[2:5], 10)
     page = await bench.storage.list_jobs(JobFilter(before=ids[0]), limit=3, below=ids[3])
-    assert ([job.id for job in page.jobs], page.total) == (ids[4:7], 9)
+    assert ([job.id for job in page.entries], page.total) == (ids[4:7], 9)
 
 
 async def test_stats_and_history(bench: Bench) -> None:

@@ -10,7 +10,7 @@ from support.bench import Bench
 async def test_a_worker_registers_under_the_id_it_names(bench: Bench) -> None:
     assert await bench.storage.register_worker(Registration(id=40, host="a", pid=7)) == 40
     assert await bench.storage.register_worker(Registration(host="b", pid=8)) > 0
-    (named,) = (await bench.storage.list_workers(WorkerFilter(ids=[40]), limit=10)).workers
+    (named,) = (await bench.storage.list_workers(WorkerFilter(ids=[40]), limit=10)).entries
     assert (named.host, named.pid, named.status) == ("a", 7, {})
 
 
@@ -35,15 +35,15 @@ async def test_lists_of_workers_are_filtered_and_paged(bench: Bench) -> None:
     ids = [await bench.worker() for _ in range(5)]
     listed = bench.storage.list_workers
     page = await listed(WorkerFilter(), limit=2)
-    assert ([one.id for one in page.workers], page.total) == ([ids[4], ids[3]], 5)
+    assert ([one.id for one in page.entries], page.total) == ([ids[4], ids[3]], 5)
     page = await listed(WorkerFilter(), limit=2, below=ids[3])
-    assert ([one.id for one in page.workers], page.total) == ([ids[2], ids[1]], 5)
+    assert ([one.id for one in page.entries], page.total) == ([ids[2], ids[1]], 5)
     page = await listed(WorkerFilter(), limit=2, offset=4)
-    assert [one.id for one in page.workers] == [ids[0]]
+    assert [one.id for one in page.entries] == [ids[0]]
     page = await listed(WorkerFilter(ids=[ids[0], ids[2], 99]), limit=10)
-    assert ([one.id for one in page.workers], page.total) == ([ids[2], ids[0]], 2)
+    assert ([one.id for one in page.entries], page.total) == ([ids[2], ids[0]], 2)
     page = await listed(WorkerFilter(before=ids[1]), limit=10)
-    assert ([one.id for one in page.workers], page.total) == ([ids[0]], 1)
+    assert ([one.id for one in page.entries], page.total) == ([ids[0]], 1)
 
 
 async def test_a_worker_that_is_not_registered_takes_nothing(bench: Bench) -> None:

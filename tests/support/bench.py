@@ -40,8 +40,8 @@ class Bench:
 
     async def workers(self) -> list[Worker]:
         page = await self.storage.list_workers(WorkerFilter(), limit=1_000)
-        assert page.total == len(page.workers)
-        return list(page.workers)
+        assert page.total == len(page.entries)
+        return list(page.entries)
 
     async def claim(self, worker_id: int, **fields: object) -> list[ClaimedJob]:
         wanted = {"queues": ["default"], "tasks": ["foo"], "max_jobs": 1} | fields
@@ -61,8 +61,8 @@ class Bench:
 
     async def listed(self, **fields: object) -> list[int]:
         page = await self.storage.list_jobs(JobFilter(**fields), limit=1000)  # type: ignore[arg-type]  # the test knows
-        assert page.total == len(page.jobs)
-        return [job.id for job in page.jobs]
+        assert page.total == len(page.entries)
+        return [job.id for job in page.entries]
 
     def commanded(self) -> set[int]:
         """Return the workers that listeners were told have commands."""

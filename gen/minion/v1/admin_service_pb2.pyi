@@ -36,7 +36,7 @@ class RepairRequest(_message.Message):
 
     @_builtins.property
     def stuck_after(self) -> _duration_pb2.Duration:
-        """Inactive jobs that have been due for this long fail, also if they are blocked by parents."""
+        """Inactive jobs that have been due for this long fail, even if they are blocked by parents."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ Global___RepairRequest: _TypeAlias = RepairRequest  # noqa: Y015
 
 @_typing.final
 class RepairResponse(_message.Message):
-    """Counts of what was repaired."""
+    """Numbers of workers and jobs that were repaired."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -93,7 +93,7 @@ Global___RepairResponse: _TypeAlias = RepairResponse  # noqa: Y015
 
 @_typing.final
 class ResetRequest(_message.Message):
-    """What to delete; exactly one field is set."""
+    """The objects to delete; exactly one field must be set."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -119,7 +119,7 @@ Global___ResetRequest: _TypeAlias = ResetRequest  # noqa: Y015
 
 @_typing.final
 class ResetResponse(_message.Message):
-    """Everything asked for was deleted."""
+    """The objects were deleted."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -142,7 +142,9 @@ class CheckAccessRequest(_message.Message):
 
     METHOD_FIELD_NUMBER: _builtins.int
     method: _builtins.str
-    """Its full name, as in `minion.v1.MinionService/EnqueueJob`. NOT_FOUND if it does not exist."""
+    """Its full name, such as `minion.v1.MinionService/EnqueueJob`. The call fails with NOT_FOUND if it does not
+    exist.
+    """
     def __init__(
         self,
         *,

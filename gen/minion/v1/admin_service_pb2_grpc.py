@@ -74,7 +74,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Reset(self, request, context):
-        """Delete everything, or all locks. After the former, ids begin at 1 again, except those of locks.
+        """Delete everything, or only all locks. After deleting everything, ids start at 1 again, except those of
+        locks.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -43,7 +43,9 @@ class AdminServiceStub:
     needs a key even for methods that are open.
     """
     Reset: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResetRequest, _admin_service_pb2.ResetResponse]
-    """Delete everything, or all locks. After the former, ids begin at 1 again, except those of locks."""
+    """Delete everything, or only all locks. After deleting everything, ids start at 1 again, except those of
+    locks.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -60,7 +62,9 @@ class AdminServiceAsyncStub(AdminServiceStub):
     needs a key even for methods that are open.
     """
     Reset: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResetRequest, _admin_service_pb2.ResetResponse]  # type: ignore[assignment]
-    """Delete everything, or all locks. After the former, ids begin at 1 again, except those of locks."""
+    """Delete everything, or only all locks. After deleting everything, ids start at 1 again, except those of
+    locks.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Maintain the queue."""
@@ -92,6 +96,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ResetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ResetResponse, _abc.Awaitable[_admin_service_pb2.ResetResponse]]:
-        """Delete everything, or all locks. After the former, ids begin at 1 again, except those of locks."""
+        """Delete everything, or only all locks. After deleting everything, ids start at 1 again, except those of
+        locks.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

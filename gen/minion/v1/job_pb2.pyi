@@ -28,8 +28,8 @@ class Job(_message.Message):
     job is `failed`.
 
     Arguments, notes and result together are limited to 4,063,232 bytes as encoded, so that a job fits into a
-    message of 4 MiB, gRPC's default. A larger value, which another program can put into the database, is
-    replaced by a text that gives its size.
+    message of 4 MiB, gRPC's default. A larger value, which another program may have stored, is replaced by a
+    text that gives its size.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -79,7 +79,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def children(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the jobs that wait for this one, ascending. Cut if the job would not fit into a message of 4
+        """Ids of the jobs that wait for this one, ascending. Truncated if the job would not fit into a message of 4
         MiB.
         """
 
@@ -109,7 +109,7 @@ class Job(_message.Message):
 
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
-        """What the task returned, or why it failed. Unset until the job finishes or fails for the first time."""
+        """The task's result, or its error. Unset until the job finishes or fails for the first time."""
 
     @_builtins.property
     def retried(self) -> _timestamp_pb2.Timestamp:

@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Lock(_message.Message):
-    """A lock that is held."""
+    """A held lock."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -97,7 +97,7 @@ class AcquireLockResponse(_message.Message):
     acquired: _builtins.bool
     """False if `limit` holders have it."""
     id: _builtins.int
-    """Id of the lock, to renew or release it and no other. Unset if none was acquired."""
+    """Id of the lock, with which to renew or release exactly this lock. Unset if none was acquired."""
     def __init__(
         self,
         *,
@@ -154,7 +154,7 @@ class RenewLockResponse(_message.Message):
 
     RENEWED_FIELD_NUMBER: _builtins.int
     renewed: _builtins.bool
-    """False if the lock has expired or was released. Another may hold one of that name."""
+    """False if the lock has expired or was released. There may be other locks of that name."""
     def __init__(
         self,
         *,
@@ -220,7 +220,7 @@ Global___ReleaseLockResponse: _TypeAlias = ReleaseLockResponse  # noqa: Y015
 
 @_typing.final
 class ListLocksRequest(_message.Message):
-    """Which locks to list."""
+    """Filters of the locks to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -233,7 +233,7 @@ class ListLocksRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the previous page, with the same filters."""
     skip: _builtins.int
-    """How many of the selected locks to skip."""
+    """Number of matching locks to skip."""
     @_builtins.property
     def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Only locks of these names."""
@@ -275,7 +275,7 @@ class ListLocksResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """Number of all locks that the filters select."""
+    """Number of all locks that match the filters."""
     next_page_token: _builtins.str
     """Token of the next page. Empty if this is the last."""
     @_builtins.property

@@ -157,8 +157,8 @@ class EnqueueJobRequest(_message.Message):
     lax: _builtins.bool
     """Whether the job runs even if a parent fails. Default: false."""
     request_id: _builtins.str
-    """Identifies the request, for example by a UUID: another request with this id within 24 hours enqueues
-    nothing and returns the job of the first.
+    """Id of the request, for example a UUID: another request with this id within 24 hours enqueues nothing and
+    returns the job of the first one.
     """
     @_builtins.property
     def args(self) -> _struct_pb2.ListValue:
@@ -178,7 +178,7 @@ class EnqueueJobRequest(_message.Message):
 
     @_builtins.property
     def parents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the jobs that must finish first. An id of no job does not block."""
+        """Ids of the jobs that must finish first. Ids of jobs that do not exist do not block."""
 
     def __init__(
         self,
@@ -298,7 +298,7 @@ Global___EnqueueJobsResponse: _TypeAlias = EnqueueJobsResponse  # noqa: Y015
 
 @_typing.final
 class ListJobsRequest(_message.Message):
-    """Which jobs to list."""
+    """Filters of the jobs to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -320,7 +320,7 @@ class ListJobsRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the previous page, with the same filters."""
     skip: _builtins.int
-    """How many of the selected jobs to skip."""
+    """Number of matching jobs to skip."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only jobs with one of these ids."""
@@ -387,7 +387,7 @@ class ListJobsResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """Number of all jobs that the filters select."""
+    """Number of all jobs that match the filters."""
     next_page_token: _builtins.str
     """Token of the next page. Empty if this is the last."""
     @_builtins.property
@@ -411,7 +411,7 @@ Global___ListJobsResponse: _TypeAlias = ListJobsResponse  # noqa: Y015
 
 @_typing.final
 class RetryJobRequest(_message.Message):
-    """The job to retry, and what to change in it."""
+    """The job to retry, and the changes to it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -527,7 +527,7 @@ class CancelJobRequest(_message.Message):
     id: _builtins.int
     """Id of the job."""
     reason: _builtins.str
-    """Why, for the job's result."""
+    """The reason, for the job's result."""
     def __init__(
         self,
         *,
@@ -628,7 +628,7 @@ class NoteJobRequest(_message.Message):
     """Id of the job."""
     @_builtins.property
     def notes(self) -> _struct_pb2.Struct:
-        """The notes. A null value removes its key. They are refused if they would make the job too large (see
+        """The notes. A null value removes its key. The call fails if they would make the job too large (see
         `Job`).
         """
 
@@ -692,7 +692,7 @@ Global___WatchJobRequest: _TypeAlias = WatchJobRequest  # noqa: Y015
 
 @_typing.final
 class WatchJobResponse(_message.Message):
-    """The job at one moment."""
+    """The job after a change."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -738,7 +738,7 @@ Global___ExplainJobRequest: _TypeAlias = ExplainJobRequest  # noqa: Y015
 
 @_typing.final
 class ExplainJobResponse(_message.Message):
-    """Why a job does not run yet."""
+    """The reasons why a job does not run yet."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -822,7 +822,7 @@ class ExplainJobResponse(_message.Message):
         text: _builtins.str
         """The reason as text."""
         count: _builtins.int
-        """JOBS_AHEAD: how many jobs run first."""
+        """JOBS_AHEAD: number of jobs that run first."""
         @_builtins.property
         def time(self) -> _timestamp_pb2.Timestamp:
             """DELAYED: when the job can run. EXPIRED: when it expired."""
@@ -903,7 +903,7 @@ Global___ExplainJobResponse: _TypeAlias = ExplainJobResponse  # noqa: Y015
 
 @_typing.final
 class GetStatsRequest(_message.Message):
-    """Requests the counts."""
+    """A request for statistics."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -963,7 +963,7 @@ class GetStatsResponse(_message.Message):
     """Workers that are registered."""
     @_builtins.property
     def uptime(self) -> _duration_pb2.Duration:
-        """How long the server has had its database open."""
+        """Time since the server opened its database."""
 
     def __init__(
         self,
@@ -992,7 +992,7 @@ Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
 
 @_typing.final
 class GetHistoryRequest(_message.Message):
-    """Requests the history."""
+    """A request for the history."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -29,9 +29,9 @@ class MinionServiceStub:
     """Enqueue, read, retry, cancel and remove jobs.
 
     A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
-    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
-    A lost race is not an error: the response has `accepted: false`.
+    key as it is or in base64. Errors have `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest` in their details. A method for one job fails with NOT_FOUND if the job
+    does not exist. A lost race is not an error: the response has `accepted: false`.
     """
 
     def __init__(self, channel):
@@ -111,9 +111,9 @@ class MinionServiceServicer:
     """Enqueue, read, retry, cancel and remove jobs.
 
     A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
-    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
-    A lost race is not an error: the response has `accepted: false`.
+    key as it is or in base64. Errors have `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest` in their details. A method for one job fails with NOT_FOUND if the job
+    does not exist. A lost race is not an error: the response has `accepted: false`.
     """
 
     def GetJob(self, request, context):
@@ -138,7 +138,7 @@ class MinionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def EnqueueJobs(self, request, context):
-        """Enqueue many jobs: all of them, or none if one is refused.
+        """Enqueue many jobs: all of them, or none if one is invalid.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,7 +182,7 @@ class MinionServiceServicer:
 
     def WatchJob(self, request, context):
         """Stream a job: its current state, then one message per change, until it finishes or fails. A client that
-        reads too slowly misses intermediate changes, never the last.
+        reads too slowly misses intermediate changes, but never the last one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -289,9 +289,9 @@ class MinionService:
     """Enqueue, read, retry, cancel and remove jobs.
 
     A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
-    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
-    A lost race is not an error: the response has `accepted: false`.
+    key as it is or in base64. Errors have `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest` in their details. A method for one job fails with NOT_FOUND if the job
+    does not exist. A lost race is not an error: the response has `accepted: false`.
     """
 
     @staticmethod

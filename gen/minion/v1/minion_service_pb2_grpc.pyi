@@ -30,9 +30,9 @@ class MinionServiceStub:
     """Enqueue, read, retry, cancel and remove jobs.
 
     A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
-    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
-    A lost race is not an error: the response has `accepted: false`.
+    key as it is or in base64. Errors have `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest` in their details. A method for one job fails with NOT_FOUND if the job
+    does not exist. A lost race is not an error: the response has `accepted: false`.
     """
 
     @_typing.overload
@@ -46,7 +46,7 @@ class MinionServiceStub:
     EnqueueJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.EnqueueJobRequest, _minion_service_pb2.EnqueueJobResponse]
     """Enqueue a job. It is on disk when the response arrives."""
     EnqueueJobs: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.EnqueueJobsRequest, _minion_service_pb2.EnqueueJobsResponse]
-    """Enqueue many jobs: all of them, or none if one is refused."""
+    """Enqueue many jobs: all of them, or none if one is invalid."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.ListJobsRequest, _minion_service_pb2.ListJobsResponse]
     """List jobs, newest first. Filters combine with AND, the values of one filter with OR."""
     RetryJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.RetryJobRequest, _minion_service_pb2.RetryJobResponse]
@@ -61,7 +61,7 @@ class MinionServiceStub:
     """Merge notes into those of a job, key by key. A null value removes its key."""
     WatchJob: _grpc.UnaryStreamMultiCallable[_minion_service_pb2.WatchJobRequest, _minion_service_pb2.WatchJobResponse]
     """Stream a job: its current state, then one message per change, until it finishes or fails. A client that
-    reads too slowly misses intermediate changes, never the last.
+    reads too slowly misses intermediate changes, but never the last one.
     """
     ExplainJob: _grpc.UnaryUnaryMultiCallable[_minion_service_pb2.ExplainJobRequest, _minion_service_pb2.ExplainJobResponse]
     """Return why a job does not run yet."""
@@ -75,9 +75,9 @@ class MinionServiceAsyncStub(MinionServiceStub):
     """Enqueue, read, retry, cancel and remove jobs.
 
     A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
-    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
-    A lost race is not an error: the response has `accepted: false`.
+    key as it is or in base64. Errors have `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest` in their details. A method for one job fails with NOT_FOUND if the job
+    does not exist. A lost race is not an error: the response has `accepted: false`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -88,7 +88,7 @@ class MinionServiceAsyncStub(MinionServiceStub):
     EnqueueJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.EnqueueJobRequest, _minion_service_pb2.EnqueueJobResponse]  # type: ignore[assignment]
     """Enqueue a job. It is on disk when the response arrives."""
     EnqueueJobs: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.EnqueueJobsRequest, _minion_service_pb2.EnqueueJobsResponse]  # type: ignore[assignment]
-    """Enqueue many jobs: all of them, or none if one is refused."""
+    """Enqueue many jobs: all of them, or none if one is invalid."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.ListJobsRequest, _minion_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """List jobs, newest first. Filters combine with AND, the values of one filter with OR."""
     RetryJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.RetryJobRequest, _minion_service_pb2.RetryJobResponse]  # type: ignore[assignment]
@@ -103,7 +103,7 @@ class MinionServiceAsyncStub(MinionServiceStub):
     """Merge notes into those of a job, key by key. A null value removes its key."""
     WatchJob: _aio.UnaryStreamMultiCallable[_minion_service_pb2.WatchJobRequest, _minion_service_pb2.WatchJobResponse]  # type: ignore[assignment]
     """Stream a job: its current state, then one message per change, until it finishes or fails. A client that
-    reads too slowly misses intermediate changes, never the last.
+    reads too slowly misses intermediate changes, but never the last one.
     """
     ExplainJob: _aio.UnaryUnaryMultiCallable[_minion_service_pb2.ExplainJobRequest, _minion_service_pb2.ExplainJobResponse]  # type: ignore[assignment]
     """Return why a job does not run yet."""
@@ -116,9 +116,9 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Enqueue, read, retry, cancel and remove jobs.
 
     A method needs a key unless its policy is `open`: `authorization: Bearer <key>` in the metadata, with the
-    key as it is or in base64. Errors carry `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
-    invalid, `google.rpc.BadRequest`. A method that names one job fails with NOT_FOUND if it does not exist.
-    A lost race is not an error: the response has `accepted: false`.
+    key as it is or in base64. Errors have `google.rpc.ErrorInfo` (domain `minion`) and, if a field is
+    invalid, `google.rpc.BadRequest` in their details. A method for one job fails with NOT_FOUND if the job
+    does not exist. A lost race is not an error: the response has `accepted: false`.
     """
 
     @_abc_1.abstractmethod
@@ -151,7 +151,7 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _minion_service_pb2.EnqueueJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_minion_service_pb2.EnqueueJobsResponse, _abc.Awaitable[_minion_service_pb2.EnqueueJobsResponse]]:
-        """Enqueue many jobs: all of them, or none if one is refused."""
+        """Enqueue many jobs: all of them, or none if one is invalid."""
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -202,7 +202,7 @@ class MinionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_minion_service_pb2.WatchJobResponse], _abc.AsyncIterator[_minion_service_pb2.WatchJobResponse]]:
         """Stream a job: its current state, then one message per change, until it finishes or fails. A client that
-        reads too slowly misses intermediate changes, never the last.
+        reads too slowly misses intermediate changes, but never the last one.
         """
 
     @_abc_1.abstractmethod

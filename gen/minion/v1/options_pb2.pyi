@@ -22,9 +22,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class MethodPolicy(_message.Message):
-    """How a method may be called.
+    """Conditions for calls of a method.
 
-    Whether a call may be repeated is stated by protobuf's own option, `idempotency_level`.
+    Protobuf's own option `idempotency_level` states whether a call may be repeated.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -35,11 +35,11 @@ class MethodPolicy(_message.Message):
     open: _builtins.bool
     """Whether callers need no key."""
     wait_field: _builtins.str
-    """Name of the request's field, a Duration, that limits how long the call waits for something to happen (a
+    """Name of the request's field, a Duration, that limits the time for which the call waits for an event (a
     long poll). A default deadline is added to it. Empty: the method does not wait.
     """
     request_id_field: _builtins.str
-    """Path of the request's field that identifies a request, as in `requests.request_id`. The call may be
+    """Path of the request's field that identifies a request, such as `requests.request_id`. The call may be
     repeated if it is set. Empty: there is none.
     """
     def __init__(
@@ -59,7 +59,7 @@ Global___MethodPolicy: _TypeAlias = MethodPolicy  # noqa: Y015
 
 @_typing.final
 class Bounds(_message.Message):
-    """Which values a field takes. The server refuses others with INVALID_ARGUMENT and names the field."""
+    """The valid values of a field. Other values fail with INVALID_ARGUMENT, which names the field."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -72,24 +72,24 @@ class Bounds(_message.Message):
     MAX_BYTES_FIELD_NUMBER: _builtins.int
     ONE_OF_FIELD_NUMBER: _builtins.int
     min_length: _builtins.int
-    """Fewest characters of a string."""
+    """Smallest number of characters of a string."""
     max_length: _builtins.int
-    """Most characters of a string. 0: any number."""
+    """Largest number of characters of a string. 0: any number."""
     minimum: _builtins.int
     """Lowest number."""
     maximum: _builtins.int
     """Highest number."""
     max_items: _builtins.int
-    """Most entries of a repeated field. 0: any number."""
+    """Largest number of entries of a repeated field. 0: any number."""
     max_seconds: _builtins.int
-    """Longest Duration, in whole seconds; the shortest is none, unless the field's comment says otherwise. 0:
+    """Longest Duration, in whole seconds; the shortest is 0, unless the field's comment says otherwise. 0:
     any.
     """
     max_bytes: _builtins.int
     """Largest size of a JSON value, in bytes as encoded. 0: any."""
     @_builtins.property
     def one_of(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The only strings. Empty: any."""
+        """The valid strings. Empty: any."""
 
     def __init__(
         self,
@@ -121,8 +121,8 @@ Global___Bounds: _TypeAlias = Bounds  # noqa: Y015
 POLICY_FIELD_NUMBER: _builtins.int
 BOUNDS_FIELD_NUMBER: _builtins.int
 policy: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.MethodOptions, Global___MethodPolicy]
-"""How a method may be called."""
+"""Conditions for calls of a method."""
 bounds: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, Global___Bounds]
-"""Which values a field of a request takes. Those of a repeated field hold for each of its entries, but
-`max_items`.
+"""The valid values of a field of a request. Except `max_items`, the bounds of a repeated field apply to
+each of its entries.
 """

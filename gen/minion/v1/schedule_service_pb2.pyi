@@ -62,7 +62,7 @@ class Schedule(_message.Message):
     paused: _builtins.bool
     """Whether it is paused."""
     last_job: _builtins.int
-    """Id of the last job that it enqueued. Unset if it never did."""
+    """Id of the last job that it enqueued. Unset if it never fired."""
     @_builtins.property
     def args(self) -> _struct_pb2.ListValue:
         """Arguments of the task."""
@@ -85,7 +85,7 @@ class Schedule(_message.Message):
 
     @_builtins.property
     def last_run(self) -> _timestamp_pb2.Timestamp:
-        """When it last fired. Unset if it never did."""
+        """When it last fired. Unset if it never fired."""
 
     def __init__(
         self,
@@ -355,7 +355,7 @@ Global___ResumeScheduleResponse: _TypeAlias = ResumeScheduleResponse  # noqa: Y0
 
 @_typing.final
 class ListSchedulesRequest(_message.Message):
-    """Which schedules to list."""
+    """Filters of the schedules to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -372,7 +372,7 @@ class ListSchedulesRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the previous page, with the same filters."""
     skip: _builtins.int
-    """How many of the selected schedules to skip."""
+    """Number of matching schedules to skip."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only schedules with one of these ids."""
@@ -424,7 +424,7 @@ class ListSchedulesResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """Number of all schedules that the filters select."""
+    """Number of all schedules that match the filters."""
     next_page_token: _builtins.str
     """Token of the next page. Empty if this is the last."""
     @_builtins.property
@@ -448,7 +448,7 @@ Global___ListSchedulesResponse: _TypeAlias = ListSchedulesResponse  # noqa: Y015
 
 @_typing.final
 class DispatchSchedulesRequest(_message.Message):
-    """Requests the dispatch."""
+    """A request to fire the schedules that are due."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -500,7 +500,7 @@ class DispatchSchedulesResponse(_message.Message):
     DISPATCHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def dispatched(self) -> _containers.RepeatedCompositeFieldContainer[Global___DispatchSchedulesResponse.Dispatched]:
-        """The schedules that fired. Cut if they would not fit into a message of 4 MiB."""
+        """The schedules that fired. Truncated if they would not fit into a message of 4 MiB."""
 
     def __init__(
         self,

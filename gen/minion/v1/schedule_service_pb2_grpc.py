@@ -28,8 +28,8 @@ if _version_not_supported:
 class ScheduleServiceStub:
     """Cron rules that enqueue jobs, in UTC.
 
-    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
-    when a server runs again.
+    A due schedule fires once, with any number of servers. If runs were missed while no server ran, it fires
+    once when a server runs again.
     """
 
     def __init__(self, channel):
@@ -73,8 +73,8 @@ class ScheduleServiceStub:
 class ScheduleServiceServicer:
     """Cron rules that enqueue jobs, in UTC.
 
-    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
-    when a server runs again.
+    A due schedule fires once, with any number of servers. If runs were missed while no server ran, it fires
+    once when a server runs again.
     """
 
     def PutSchedule(self, request, context):
@@ -113,7 +113,7 @@ class ScheduleServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DispatchSchedules(self, request, context):
-        """Fire the schedules that are due. Servers do this by themselves.
+        """Fire the schedules that are due. Servers do this automatically.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,8 +163,8 @@ def add_ScheduleServiceServicer_to_server(servicer, server):
 class ScheduleService:
     """Cron rules that enqueue jobs, in UTC.
 
-    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
-    when a server runs again.
+    A due schedule fires once, with any number of servers. If runs were missed while no server ran, it fires
+    once when a server runs again.
     """
 
     @staticmethod

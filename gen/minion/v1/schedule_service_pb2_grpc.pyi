@@ -29,8 +29,8 @@ GRPC_VERSION: str
 class ScheduleServiceStub:
     """Cron rules that enqueue jobs, in UTC.
 
-    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
-    when a server runs again.
+    A due schedule fires once, with any number of servers. If runs were missed while no server ran, it fires
+    once when a server runs again.
     """
 
     @_typing.overload
@@ -48,14 +48,14 @@ class ScheduleServiceStub:
     ListSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.ListSchedulesRequest, _schedule_service_pb2.ListSchedulesResponse]
     """List schedules, newest first."""
     DispatchSchedules: _grpc.UnaryUnaryMultiCallable[_schedule_service_pb2.DispatchSchedulesRequest, _schedule_service_pb2.DispatchSchedulesResponse]
-    """Fire the schedules that are due. Servers do this by themselves."""
+    """Fire the schedules that are due. Servers do this automatically."""
 
 @_typing.type_check_only
 class ScheduleServiceAsyncStub(ScheduleServiceStub):
     """Cron rules that enqueue jobs, in UTC.
 
-    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
-    when a server runs again.
+    A due schedule fires once, with any number of servers. If runs were missed while no server ran, it fires
+    once when a server runs again.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -70,13 +70,13 @@ class ScheduleServiceAsyncStub(ScheduleServiceStub):
     ListSchedules: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.ListSchedulesRequest, _schedule_service_pb2.ListSchedulesResponse]  # type: ignore[assignment]
     """List schedules, newest first."""
     DispatchSchedules: _aio.UnaryUnaryMultiCallable[_schedule_service_pb2.DispatchSchedulesRequest, _schedule_service_pb2.DispatchSchedulesResponse]  # type: ignore[assignment]
-    """Fire the schedules that are due. Servers do this by themselves."""
+    """Fire the schedules that are due. Servers do this automatically."""
 
 class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
     """Cron rules that enqueue jobs, in UTC.
 
-    A due schedule fires once, with any number of servers. One that was missed while no server ran fires once
-    when a server runs again.
+    A due schedule fires once, with any number of servers. If runs were missed while no server ran, it fires
+    once when a server runs again.
     """
 
     @_abc_1.abstractmethod
@@ -125,6 +125,6 @@ class ScheduleServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _schedule_service_pb2.DispatchSchedulesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_schedule_service_pb2.DispatchSchedulesResponse, _abc.Awaitable[_schedule_service_pb2.DispatchSchedulesResponse]]:
-        """Fire the schedules that are due. Servers do this by themselves."""
+        """Fire the schedules that are due. Servers do this automatically."""
 
 def add_ScheduleServiceServicer_to_server(servicer: ScheduleServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

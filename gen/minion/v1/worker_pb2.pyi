@@ -41,9 +41,9 @@ class Worker(_message.Message):
     """Its process id there."""
     @_builtins.property
     def status(self) -> _struct_pb2.Struct:
-        """What it reports about itself. Workers of this project report `queues`, `tasks`, `jobs` and `spare`
-        (numbers of slots), `spare_min_priority`, `limits` and `type`. A worker with rarer heartbeats than the
-        server expects reports its `heartbeat_interval` in seconds, of a day at most: it may miss six of them.
+        """Its status. Workers of this project report `queues`, `tasks`, `jobs` and `spare` (numbers of slots),
+        `spare_min_priority`, `limits` and `type`. A worker with fewer heartbeats than the server expects reports
+        its `heartbeat_interval` in seconds, at most a day, and may miss six heartbeats.
         """
 
     @_builtins.property
@@ -79,7 +79,7 @@ Global___Worker: _TypeAlias = Worker  # noqa: Y015
 
 @_typing.final
 class ClaimedJob(_message.Message):
-    """A job as given to the worker that runs it."""
+    """A job as sent to the worker that runs it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -96,7 +96,7 @@ class ClaimedJob(_message.Message):
     task: _builtins.str
     """Name of the task."""
     retries: _builtins.int
-    """How many times the job has been retried: the generation that its outcome names."""
+    """How many times the job has been retried: its generation, which its outcome must contain."""
     attempts: _builtins.int
     """How many more times the job may run, including this attempt."""
     priority: _builtins.int

@@ -39,7 +39,7 @@ class RegisterWorkerRequest(_message.Message):
     """Its process id there. Default: 0."""
     @_builtins.property
     def status(self) -> _struct_pb2.Struct:
-        """What it reports about itself (see `Worker`). Replaces the previous status."""
+        """Its status (see `Worker`), which replaces the previous one."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ Global___UnregisterWorkerResponse: _TypeAlias = UnregisterWorkerResponse  # noqa
 
 @_typing.final
 class ListWorkersRequest(_message.Message):
-    """Which workers to list."""
+    """Filters of the workers to list."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -147,7 +147,7 @@ class ListWorkersRequest(_message.Message):
     page_token: _builtins.str
     """`next_page_token` of the previous page, with the same filters."""
     skip: _builtins.int
-    """How many of the selected workers to skip."""
+    """Number of matching workers to skip."""
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Only workers with one of these ids."""
@@ -194,7 +194,7 @@ class ListWorkersResponse(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     total: _builtins.int
-    """Number of all workers that the filters select."""
+    """Number of all workers that match the filters."""
     next_page_token: _builtins.str
     """Token of the next page. Empty if this is the last."""
     @_builtins.property
@@ -218,7 +218,7 @@ Global___ListWorkersResponse: _TypeAlias = ListWorkersResponse  # noqa: Y015
 
 @_typing.final
 class DequeueJobsRequest(_message.Message):
-    """Which jobs to take, for which worker."""
+    """A worker, and the jobs that it can take."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -318,9 +318,7 @@ class FinishJobRequest(_message.Message):
     """The generation that ran. Default: 0."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
-        """What the task returned. Default: null. If it makes the job too large (see `Job`), the job fails
-        instead.
-        """
+        """The task's result. Default: null. If it makes the job too large (see `Job`), the job fails instead."""
 
     def __init__(
         self,
@@ -374,7 +372,7 @@ class FailJobRequest(_message.Message):
     """The generation that ran. Default: 0."""
     @_builtins.property
     def result(self) -> _struct_pb2.Value:
-        """Why it failed. Default: null."""
+        """The error. Default: null."""
 
     def __init__(
         self,
@@ -523,9 +521,7 @@ class WorkRequest(_message.Message):
 
     @_typing.final
     class Hello(_message.Message):
-        """The worker. The first request has it, and later one with every heartbeat, with the current status and
-        jobs.
-        """
+        """The worker, in the first request and in every heartbeat, with its current status and jobs."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -542,12 +538,12 @@ class WorkRequest(_message.Message):
         """Its process id there."""
         @_builtins.property
         def status(self) -> _struct_pb2.Struct:
-            """What it reports about itself (see `Worker`)."""
+            """Its status (see `Worker`)."""
 
         @_builtins.property
         def holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobKey]:
-            """The jobs it holds: those that it runs, and those whose outcome has no receipt. Jobs that it was
-            given, has read and does not hold are put back into the queue.
+            """The jobs it holds: those that it runs, and those whose outcome has no receipt. Other jobs in responses
+            that it has read are put back into the queue.
             """
 
         def __init__(
@@ -569,8 +565,8 @@ class WorkRequest(_message.Message):
 
     @_typing.final
     class Demand(_message.Message):
-        """Which jobs the worker can take. It replaces the previous demand, which is then answered with the jobs
-        that were already taken for it.
+        """The jobs that the worker can take. It replaces the previous demand, whose response then has the jobs that
+        were already taken for it.
         """
 
         DESCRIPTOR: _descriptor.Descriptor
@@ -581,7 +577,7 @@ class WorkRequest(_message.Message):
         TASKS_FIELD_NUMBER: _builtins.int
         MIN_PRIORITY_FIELD_NUMBER: _builtins.int
         serial: _builtins.int
-        """Number that the answer refers to, higher than any before in this call."""
+        """Number that the response refers to, higher than any before in this call."""
         credits: _builtins.int
         """How many jobs the worker can take. 0: only withdraw the previous demand."""
         min_priority: _builtins.int
@@ -613,7 +609,7 @@ class WorkRequest(_message.Message):
 
     @_typing.final
     class Outcome(_message.Message):
-        """How running a job ended."""
+        """The outcome of one run of a job."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -628,7 +624,7 @@ class WorkRequest(_message.Message):
 
         @_builtins.property
         def result(self) -> _struct_pb2.Value:
-            """What the task returned, or why it failed."""
+            """The task's result, or its error."""
 
         def __init__(
             self,
@@ -719,7 +715,7 @@ class WorkRequest(_message.Message):
 
     @_builtins.property
     def report(self) -> Global___WorkRequest.Report:
-        """Notes and outcomes, with a number to answer."""
+        """Notes and outcomes, for which the server sends a receipt."""
 
     def __init__(
         self,
@@ -748,7 +744,7 @@ class JobKey(_message.Message):
     id: _builtins.int
     """Id of the job."""
     retries: _builtins.int
-    """How often it has been retried."""
+    """How many times it has been retried."""
     def __init__(
         self,
         *,
@@ -781,8 +777,8 @@ class WorkResponse(_message.Message):
         """Id of the worker."""
         @_builtins.property
         def missing_after(self) -> _duration_pb2.Duration:
-            """How long the worker may be silent before it is missing. It should send something, even an empty
-            request, several times as often.
+            """Time of silence after which the worker is missing. It should send requests, which may be empty, several
+            times within it.
             """
 
         def __init__(
@@ -799,7 +795,7 @@ class WorkResponse(_message.Message):
 
     @_typing.final
     class Jobs(_message.Message):
-        """The answer to a demand."""
+        """The response to a demand."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -825,7 +821,7 @@ class WorkResponse(_message.Message):
 
     @_typing.final
     class Receipt(_message.Message):
-        """The answer to a report."""
+        """The response to a report."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -835,7 +831,7 @@ class WorkResponse(_message.Message):
         serial: _builtins.int
         """`serial` of the report."""
         refusal: _builtins.str
-        """Why the report was refused permanently; nothing of it was accepted. Unset otherwise."""
+        """Error of a report that can never be accepted; no part of it was. Unset otherwise."""
         @_builtins.property
         def accepted(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
             """For each outcome, whether the job was still active in its generation."""
@@ -865,20 +861,20 @@ class WorkResponse(_message.Message):
     serial: _builtins.int
     """Number of the response in this call, from 1."""
     draining: _builtins.bool
-    """The server shuts down: the worker should finish its reports, close its side and reconnect, here or
-    elsewhere; it is not forgotten. This call gives no more jobs.
+    """The server is shutting down and sends no more jobs in this call. The worker should finish its reports,
+    close its side and reconnect, to this server or another; it is not forgotten.
     """
     @_builtins.property
     def welcome(self) -> Global___WorkResponse.Welcome:
-        """The first response has it."""
+        """Set in the first response."""
 
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkResponse.Jobs]:
-        """The answers to demands."""
+        """The responses to demands."""
 
     @_builtins.property
     def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkResponse.Receipt]:
-        """The answers to reports."""
+        """The responses to reports."""
 
     @_builtins.property
     def revoked(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobKey]:
@@ -886,7 +882,7 @@ class WorkResponse(_message.Message):
 
     @_builtins.property
     def commands(self) -> _containers.RepeatedCompositeFieldContainer[_worker_pb2.Command]:
-        """Commands to execute."""
+        """Commands to the worker."""
 
     def __init__(
         self,

@@ -26,10 +26,10 @@ if _version_not_supported:
 
 
 class WorkerServiceStub:
-    """Register workers, give them jobs and commands, and record outcomes.
+    """Register workers, send them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    RegisterWorker about every 15 seconds as its heartbeat. Work combines all of that and cancellations in one
     stream.
     """
 
@@ -87,10 +87,10 @@ class WorkerServiceStub:
 
 
 class WorkerServiceServicer:
-    """Register workers, give them jobs and commands, and record outcomes.
+    """Register workers, send them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    RegisterWorker about every 15 seconds as its heartbeat. Work combines all of that and cancellations in one
     stream.
     """
 
@@ -102,7 +102,7 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UnregisterWorker(self, request, context):
-        """Forget a worker. Jobs that it still runs fail as "Worker went away" and are retried while attempts are
+        """Forget a worker. Jobs that it still runs fail with "Worker went away" and are retried if attempts are
         left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -132,7 +132,7 @@ class WorkerServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def FailJob(self, request, context):
-        """Fail an active job. It is retried, with backoff, while attempts are left.
+        """Fail an active job. It is retried, with backoff, if attempts are left.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -154,13 +154,12 @@ class WorkerServiceServicer:
 
     def Work(self, request_iterator, context):
         """Connect a worker: the first request has `hello`, the first response `welcome`. After that both sides
-        send what they have, in batches, until the worker closes its side. The server then ends the call when
-        it has answered everything, and forgets the worker, unless it still has jobs and may reconnect for
-        them.
+        send messages in batches until the worker closes its side. The server then ends the call after its last
+        response, and forgets the worker, unless it still has jobs, for which it may reconnect.
 
         If the call breaks, the worker stays registered until it has been silent for the server's
-        `missing_after`. It reconnects with its id and the jobs it holds, and sends unanswered reports again.
-        Jobs that the server had sent and that it does not hold are put back.
+        `missing_after`. It reconnects with its id and the jobs it holds, and sends reports without a receipt
+        again. Jobs that the server has sent but that the worker does not hold are put back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -223,10 +222,10 @@ def add_WorkerServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class WorkerService:
-    """Register workers, give them jobs and commands, and record outcomes.
+    """Register workers, send them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    RegisterWorker about every 15 seconds as its heartbeat. Work combines all of that and cancellations in one
     stream.
     """
 

@@ -27,10 +27,10 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class WorkerServiceStub:
-    """Register workers, give them jobs and commands, and record outcomes.
+    """Register workers, send them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    RegisterWorker about every 15 seconds as its heartbeat. Work combines all of that and cancellations in one
     stream.
     """
 
@@ -41,7 +41,7 @@ class WorkerServiceStub:
     RegisterWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.RegisterWorkerRequest, _worker_service_pb2.RegisterWorkerResponse]
     """Register a worker, or send its heartbeat."""
     UnregisterWorker: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.UnregisterWorkerRequest, _worker_service_pb2.UnregisterWorkerResponse]
-    """Forget a worker. Jobs that it still runs fail as "Worker went away" and are retried while attempts are
+    """Forget a worker. Jobs that it still runs fail with "Worker went away" and are retried if attempts are
     left.
     """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ListWorkersRequest, _worker_service_pb2.ListWorkersResponse]
@@ -53,28 +53,27 @@ class WorkerServiceStub:
     FinishJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.FinishJobRequest, _worker_service_pb2.FinishJobResponse]
     """Finish an active job."""
     FailJob: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.FailJobRequest, _worker_service_pb2.FailJobResponse]
-    """Fail an active job. It is retried, with backoff, while attempts are left."""
+    """Fail an active job. It is retried, with backoff, if attempts are left."""
     BroadcastCommand: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.BroadcastCommandRequest, _worker_service_pb2.BroadcastCommandResponse]
     """Send a command to workers."""
     ReceiveCommands: _grpc.UnaryUnaryMultiCallable[_worker_service_pb2.ReceiveCommandsRequest, _worker_service_pb2.ReceiveCommandsResponse]
     """Return the commands sent to a worker, each once."""
     Work: _grpc.StreamStreamMultiCallable[_worker_service_pb2.WorkRequest, _worker_service_pb2.WorkResponse]
     """Connect a worker: the first request has `hello`, the first response `welcome`. After that both sides
-    send what they have, in batches, until the worker closes its side. The server then ends the call when
-    it has answered everything, and forgets the worker, unless it still has jobs and may reconnect for
-    them.
+    send messages in batches until the worker closes its side. The server then ends the call after its last
+    response, and forgets the worker, unless it still has jobs, for which it may reconnect.
 
     If the call breaks, the worker stays registered until it has been silent for the server's
-    `missing_after`. It reconnects with its id and the jobs it holds, and sends unanswered reports again.
-    Jobs that the server had sent and that it does not hold are put back.
+    `missing_after`. It reconnects with its id and the jobs it holds, and sends reports without a receipt
+    again. Jobs that the server has sent but that the worker does not hold are put back.
     """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
-    """Register workers, give them jobs and commands, and record outcomes.
+    """Register workers, send them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    RegisterWorker about every 15 seconds as its heartbeat. Work combines all of that and cancellations in one
     stream.
     """
 
@@ -82,7 +81,7 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     RegisterWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.RegisterWorkerRequest, _worker_service_pb2.RegisterWorkerResponse]  # type: ignore[assignment]
     """Register a worker, or send its heartbeat."""
     UnregisterWorker: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.UnregisterWorkerRequest, _worker_service_pb2.UnregisterWorkerResponse]  # type: ignore[assignment]
-    """Forget a worker. Jobs that it still runs fail as "Worker went away" and are retried while attempts are
+    """Forget a worker. Jobs that it still runs fail with "Worker went away" and are retried if attempts are
     left.
     """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ListWorkersRequest, _worker_service_pb2.ListWorkersResponse]  # type: ignore[assignment]
@@ -94,27 +93,26 @@ class WorkerServiceAsyncStub(WorkerServiceStub):
     FinishJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.FinishJobRequest, _worker_service_pb2.FinishJobResponse]  # type: ignore[assignment]
     """Finish an active job."""
     FailJob: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.FailJobRequest, _worker_service_pb2.FailJobResponse]  # type: ignore[assignment]
-    """Fail an active job. It is retried, with backoff, while attempts are left."""
+    """Fail an active job. It is retried, with backoff, if attempts are left."""
     BroadcastCommand: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.BroadcastCommandRequest, _worker_service_pb2.BroadcastCommandResponse]  # type: ignore[assignment]
     """Send a command to workers."""
     ReceiveCommands: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ReceiveCommandsRequest, _worker_service_pb2.ReceiveCommandsResponse]  # type: ignore[assignment]
     """Return the commands sent to a worker, each once."""
     Work: _aio.StreamStreamMultiCallable[_worker_service_pb2.WorkRequest, _worker_service_pb2.WorkResponse]  # type: ignore[assignment]
     """Connect a worker: the first request has `hello`, the first response `welcome`. After that both sides
-    send what they have, in batches, until the worker closes its side. The server then ends the call when
-    it has answered everything, and forgets the worker, unless it still has jobs and may reconnect for
-    them.
+    send messages in batches until the worker closes its side. The server then ends the call after its last
+    response, and forgets the worker, unless it still has jobs, for which it may reconnect.
 
     If the call breaks, the worker stays registered until it has been silent for the server's
-    `missing_after`. It reconnects with its id and the jobs it holds, and sends unanswered reports again.
-    Jobs that the server had sent and that it does not hold are put back.
+    `missing_after`. It reconnects with its id and the jobs it holds, and sends reports without a receipt
+    again. Jobs that the server has sent but that the worker does not hold are put back.
     """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Register workers, give them jobs and commands, and record outcomes.
+    """Register workers, send them jobs and commands, and record outcomes.
 
     A simple worker calls RegisterWorker, then DequeueJobs and FinishJob or FailJob in a loop, and
-    RegisterWorker about every 15 seconds as its heartbeat. Work carries all of that and cancellations on one
+    RegisterWorker about every 15 seconds as its heartbeat. Work combines all of that and cancellations in one
     stream.
     """
 
@@ -132,7 +130,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.UnregisterWorkerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.UnregisterWorkerResponse, _abc.Awaitable[_worker_service_pb2.UnregisterWorkerResponse]]:
-        """Forget a worker. Jobs that it still runs fail as "Worker went away" and are retried while attempts are
+        """Forget a worker. Jobs that it still runs fail with "Worker went away" and are retried if attempts are
         left.
         """
 
@@ -168,7 +166,7 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_service_pb2.FailJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_service_pb2.FailJobResponse, _abc.Awaitable[_worker_service_pb2.FailJobResponse]]:
-        """Fail an active job. It is retried, with backoff, while attempts are left."""
+        """Fail an active job. It is retried, with backoff, if attempts are left."""
 
     @_abc_1.abstractmethod
     def BroadcastCommand(
@@ -193,13 +191,12 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_worker_service_pb2.WorkResponse], _abc.AsyncIterator[_worker_service_pb2.WorkResponse]]:
         """Connect a worker: the first request has `hello`, the first response `welcome`. After that both sides
-        send what they have, in batches, until the worker closes its side. The server then ends the call when
-        it has answered everything, and forgets the worker, unless it still has jobs and may reconnect for
-        them.
+        send messages in batches until the worker closes its side. The server then ends the call after its last
+        response, and forgets the worker, unless it still has jobs, for which it may reconnect.
 
         If the call breaks, the worker stays registered until it has been silent for the server's
-        `missing_after`. It reconnects with its id and the jobs it holds, and sends unanswered reports again.
-        Jobs that the server had sent and that it does not hold are put back.
+        `missing_after`. It reconnects with its id and the jobs it holds, and sends reports without a receipt
+        again. Jobs that the server has sent but that the worker does not hold are put back.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -272,14 +272,6 @@ class JobFilter(Checked):
     before: Id | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobPage:
-    """A page of jobs, newest first; `total` counts all that match the filter."""
-
-    jobs: Sequence[Job]
-    total: int
-
-
 def parse_state(field_name: str, value: str) -> JobState:
     """Parse the name of a state.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,14 +15,6 @@ class Lock:
     id: int
     name: str
     expires: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LockPage:
-    """A page of locks, newest first; `total` counts all that match the filter."""
-
-    locks: Sequence[Lock]
-    total: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -93,14 +93,6 @@ class ScheduleFilter(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulePage:
-    """A page of schedules, newest first; `total` counts all that match the filter."""
-
-    schedules: Sequence[Schedule]
-    total: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DispatchedSchedule:
     """A schedule that fired; `job` is the id of the job that it enqueued."""
 

@@ -79,14 +79,6 @@ class WorkerFilter(Checked):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerPage:
-    """A page of workers, newest first; `total` counts all that match the filter."""
-
-    workers: Sequence[Worker]
-    total: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Command(Checked):
     """A command to workers."""
 

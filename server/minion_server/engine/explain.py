@@ -110,7 +110,7 @@ async def _explain_inactive(storage: Storage, job: Job) -> Sequence[Reason]:
     missing_after = storage.policy.retention.missing_after
     live = [
         worker
-        for worker in page.workers
+        for worker in page.entries
         if not is_missing(
             worker.status, silent_for=job.time - worker.notified, missing_after=missing_after
         )
@@ -132,7 +132,9 @@ async def _blocked(storage: Storage, job: Job) -> Reason | None:
         # Lists leave out expired jobs.
         page = await storage.list_jobs(JobFilter(ids=ids), limit=len(ids))
         blocking += [
-            (parent.id, parent.state) for parent in page.jobs if blocks(parent.state, lax=job.lax)
+            (parent.id, parent.state)
+            for parent in page.entries
+            if blocks(parent.state, lax=job.lax)
         ]
     if not blocking:
         return None

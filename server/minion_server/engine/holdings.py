@@ -26,14 +26,13 @@ logger = logging.getLogger(__name__)
 async def held_jobs(storage: Storage, worker_id: int) -> set[JobKey]:
     """Return the active jobs of a worker in the store."""
     page = await storage.list_workers(WorkerFilter(ids=[worker_id]), limit=1)
-    ids = [job_id for worker in page.workers for job_id in worker.jobs]
+    ids = [job_id for worker in page.entries for job_id in worker.jobs]
     keys: set[JobKey] = set()
     for first in range(0, len(ids), limits.MAX_PAGE_SIZE):
         part = ids[first : first + limits.MAX_PAGE_SIZE]
-        jobs = await storage.list_jobs(
-            JobFilter(ids=part, states=[JobState.ACTIVE]), limit=len(part)
-        )
-        keys.update((job.id, job.retries) for job in jobs.jobs)
+        active = JobFilter(ids=part, states=[JobState.ACTIVE])
+        jobs = (await storage.list_jobs(active, limit=len(part))).entries
+        keys.update((job.id, job.retries) for job in jobs)
     return keys
 
 

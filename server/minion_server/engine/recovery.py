@@ -56,7 +56,7 @@ async def recover(storage: Storage, *, own_namespace: str | None) -> RepairRepor
         Unavailable, Exhausted: The store is unreachable or full. Any other failure is logged.
     """
     page = await storage.list_workers(WorkerFilter(), limit=limits.MAX_WORKERS)
-    for worker in page.workers:
+    for worker in page.entries:
         try:
             await _recover_one(storage, worker, own_namespace)
         except (Unavailable, Exhausted):
@@ -99,5 +99,5 @@ def _is_running(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
     return True

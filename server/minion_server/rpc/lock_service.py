@@ -60,7 +60,7 @@ class LockService(lock_service_pb2_grpc.LockServiceServicer):
         paging = read_paging(request)
         page = await self._locks.list_locks(list(request.names), **paging.bounds)
         response = pb.ListLocksResponse(total=page.total)
-        response.next_page_token = paging.write(page.locks, response.locks, _to_lock_message)
+        response.next_page_token = paging.write(page.entries, response.locks, _to_lock_message)
         return response
 
 

@@ -70,8 +70,8 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         page = await self._storage.list_jobs(convert.to_job_filter(request), **paging.bounds)
         response = pb.ListJobsResponse(total=page.total)
         response.next_page_token = await convert_values(
-            chain.from_iterable(map(_values, page.jobs)),
-            lambda: paging.write(page.jobs, response.jobs, convert.to_job_message),
+            chain.from_iterable(map(_values, page.entries)),
+            lambda: paging.write(page.entries, response.jobs, convert.to_job_message),
         )
         return response
 

@@ -52,7 +52,7 @@ class ScheduleService(schedule_service_pb2_grpc.ScheduleServiceServicer):
         )
         response = pb.ListSchedulesResponse(total=page.total)
         response.next_page_token = paging.write(
-            page.schedules, response.schedules, convert_schedules.to_schedule_message
+            page.entries, response.schedules, convert_schedules.to_schedule_message
         )
         return response
 

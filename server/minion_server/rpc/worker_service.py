@@ -64,7 +64,7 @@ class WorkerService(worker_service_pb2_grpc.WorkerServiceServicer):
         )
         response = pb.ListWorkersResponse(total=page.total)
         response.next_page_token = paging.write(
-            page.workers, response.workers, convert_workers.to_worker_message
+            page.entries, response.workers, convert_workers.to_worker_message
         )
         return response
 

@@ -1,1 +1,1 @@
-"""Where the whole truth of the queue is kept."""
+"""The stores of the queue, and the protocols that they implement."""

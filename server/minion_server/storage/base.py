@@ -1,11 +1,11 @@
-"""The storage protocol: the contract of every store, as the sum of small protocols.
+"""The storage protocol, which every store implements, as the sum of smaller protocols.
 
-Every method is one atomic step. A method that changes something returns after its commit, which no
-crash undoes; a caller that is cancelled does not know whether the step was taken. Time is the
-store's own. Every method raises `Unavailable` when the database cannot be reached and `Exhausted`
-when too many steps wait or the disk is full; nothing is changed then.
+Every method is one atomic operation. A method that changes something returns after its commit,
+which survives a crash; whether a cancelled call took effect is unknown. Times come from the store's
+clock. Every method raises `Unavailable` if the database cannot be reached, and `Exhausted` if too
+many operations wait or the disk is full; then nothing is changed.
 
-In each store, each protocol is implemented by a class and a module of the same name.
+Each store implements each protocol in a class and a module of the same name.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ from minion_server.domain.job import (
     EnqueuedJob,
     Job,
     JobFilter,
-    JobPage,
     JobStatus,
     JsonValue,
     NewJob,
     Outcome,
     RetryOptions,
 )
-from minion_server.domain.lock import LockPage, LockRequest
+from minion_server.domain.lock import Lock, LockRequest
 from minion_server.domain.maintenance import History, RepairReport, Stats
+from minion_server.domain.page import Page
 from minion_server.domain.policy import Policy, Retention
 from minion_server.domain.schedule import (
     DispatchedSchedule,
     NewSchedule,
+    Schedule,
     ScheduleFilter,
-    SchedulePage,
 )
-from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
+from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter
 from minion_server.storage.changes import Listener
 
 
 class Jobs(Protocol):
-    """Add jobs and change them, as their users do."""
+    """Enqueue jobs, and change them for their users."""
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[EnqueuedJob]:
-        """Add jobs to the queue, all or none, with ascending ids in their order.
+        """Add all jobs to the queue or none, with ascending ids in their order.
 
-        A job whose request id came with another job within `REQUEST_ID_LIFETIME`, in this call or
-        before it, is not added: the id of the other job is returned.
+        If another job with the same request id was enqueued within `REQUEST_ID_LIFETIME`, in this
+        call or before it, the job is not added, and the id of the other job is returned.
         """
 
     async def retry_job(self, job_id: int, retries: int | None, options: RetryOptions) -> bool:
-        """Make a job inactive, whatever its state, and increment its retries.
+        """Make a job in any state inactive, and increment its retries.
 
         An active job is revoked. `delayed` counts from now; so does `expires`, if `expire` is set.
 
         Args:
             job_id: Id of the job.
             retries: Its expected retries; None skips the check.
-            options: What to change.
+            options: Changes to the job.
 
         Returns:
-            Whether the job had these retries; if not, it is unchanged.
+            Whether the job had the expected retries; if not, it is unchanged.
 
         Raises:
             JobNotFound: No job has this id.
@@ -86,14 +86,14 @@ class Jobs(Protocol):
             retries: Its expected retries; None skips the check.
 
         Returns:
-            Whether it was removed; not if it is active or has other retries.
+            Whether it was removed; False if it is active or has other retries.
 
         Raises:
             JobNotFound: No job has this id.
         """
 
     async def note_job(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
-        """Merge notes into a job's, key by key; None removes a key.
+        """Merge notes into those of a job, key by key; None removes a key.
 
         Raises:
             Invalid: The job would be larger than `MAX_JOB_BYTES`.
@@ -102,7 +102,7 @@ class Jobs(Protocol):
 
 
 class Queries(Protocol):
-    """Read jobs, and count."""
+    """Read jobs and statistics."""
 
     async def get_job(self, job_id: int) -> Job:
         """Return a job, even if it has expired.
@@ -120,18 +120,18 @@ class Queries(Protocol):
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
-    ) -> JobPage:
+    ) -> Page[Job]:
         """List jobs, the highest id first, without expired inactive ones.
 
         Args:
-            job_filter: Which jobs.
+            job_filter: Filter of the jobs.
             limit: Length of the page.
             offset: Number of jobs to skip.
-            below: Only ids lower than this; it does not change the total.
+            below: Upper bound of the ids on the page, exclusive; it does not change the total.
         """
 
     async def count_ready_before(self, job: Job) -> int:
-        """Count the claimable jobs of a job's queue that come before it."""
+        """Count the claimable jobs that are ahead of a job in its queue."""
 
     async def stats(self) -> Stats:
         """Count jobs, workers, locks and schedules."""
@@ -141,57 +141,57 @@ class Queries(Protocol):
 
 
 class Claims(Protocol):
-    """Hand jobs to workers, and take back what became of them."""
+    """Claim jobs for workers, and record their outcomes."""
 
     async def claim_jobs(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
         """Claim inactive jobs for a worker, the highest priority first, then the lowest id.
 
-        Only jobs that are due, have not expired and are not blocked by a parent are claimed. No job
-        is claimed twice. A job that cannot be sent to a worker (see `ClaimedJob.problem`) fails
-        instead, without another attempt.
+        Only jobs that are due, have not expired and are not blocked by a parent are claimed, and no
+        job is claimed twice. A job that cannot be sent to a worker (see `ClaimedJob.problem`) fails
+        without another attempt.
 
         Raises:
             WorkerNotFound: The worker is not registered.
         """
 
     async def end_jobs(self, outcomes: Sequence[Outcome]) -> list[bool]:
-        """Finish or fail active jobs, in one step.
+        """Finish or fail active jobs, in one operation.
 
         A job that fails with more than one attempt left becomes inactive again, with one attempt
-        fewer, its retries incremented, delayed by the policy's backoff of its retries before. A job
-        with `limits.MAX_RETRIES` retries stays failed. A job that its result would make larger than
-        `MAX_JOB_BYTES` fails, with `RESULT_TOO_LARGE` as its result.
+        fewer and one retry more, delayed by the policy's backoff for its previous retries. A job
+        with `limits.MAX_RETRIES` retries stays failed. If its result would make a job larger than
+        `MAX_JOB_BYTES`, the job fails with `RESULT_TOO_LARGE` as its result.
 
         Returns:
-            For each outcome, whether the job was still active with these retries; if not, it is
+            For each outcome, whether the job was active with these retries; if not, it is
             unchanged.
         """
 
     async def stage_due(self) -> float | None:
-        """Make jobs that have become due claimable, and jobs that have expired not.
+        """Make jobs claimable that have become due, and unclaimable that have expired.
 
-        `claim_jobs` does the same; this notifies listeners in time.
+        `claim_jobs` does so, too; this method notifies listeners in time.
 
         Returns:
-            Seconds until there is something to do again; None if no job waits for its time.
+            Seconds until it has something to do again; None if no job is delayed or will expire.
         """
 
 
 class Workers(Protocol):
-    """Register workers, and pass commands to them."""
+    """Register workers, and store commands to them."""
 
     async def register_worker(self, registration: Registration) -> int:
         """Register a worker, or record its heartbeat and status.
 
         Returns:
-            Its id: a new one if it had none. A worker that was forgotten keeps its id.
+            Its id, which is new if the registration has none. A forgotten worker keeps its id.
 
         Raises:
-            Invalid: Its id is far beyond all ids so far (see `limits.MAX_WORKER_ID_STEP`).
+            Invalid: Its id is too far above all ids so far (see `limits.MAX_WORKER_ID_STEP`).
         """
 
     async def unregister_worker(self, worker_id: int) -> None:
-        """Remove a worker, if it is registered. Its active jobs stay until `repair`."""
+        """Remove a worker if it is registered. Its active jobs stay active until `repair`."""
 
     async def list_workers(
         self,
@@ -200,11 +200,11 @@ class Workers(Protocol):
         limit: int,
         offset: int = 0,
         below: int | None = None,
-    ) -> WorkerPage:
+    ) -> Page[Worker]:
         """List workers, the highest id first; the arguments are those of `list_jobs`."""
 
     async def broadcast(self, command: Command, worker_ids: Sequence[int]) -> bool:
-        """Put a command into the inbox of each of these workers; without ids, of all workers.
+        """Add a command to the inboxes of these workers or, without ids, of all workers.
 
         Returns:
             Whether any worker was found.
@@ -213,8 +213,8 @@ class Workers(Protocol):
     async def receive(self, worker_id: int) -> list[Command]:
         """Remove commands from a worker's inbox, and return them, the oldest first.
 
-        Beyond `limits.MAX_COMMANDS_LENGTH` they stay for the next call. The inbox of a worker that
-        is not registered is empty.
+        Commands beyond `limits.MAX_COMMANDS_LENGTH` stay for the next call. The inbox of a worker
+        that is not registered is empty.
         """
 
 
@@ -222,15 +222,15 @@ class Locks(Protocol):
     """Named locks that expire."""
 
     async def acquire_lock(self, request: LockRequest) -> int | None:
-        """Acquire a lock of a name, unless `limit` locks of that name are held.
+        """Acquire a lock, unless `limit` locks of its name are held.
 
         Returns:
             Its id, which no lock had before; None if the limit is reached. Without a duration no
-            lock is taken, and 0 is returned if one could be.
+            lock is acquired, and 0 is returned if it would have been.
         """
 
     async def renew_lock(self, name: str, lock_id: int, duration: timedelta) -> bool:
-        """Set a lock that has not expired to expire after this duration from now.
+        """Set a lock that has not expired to expire this duration from now.
 
         Returns:
             Whether there was such a lock.
@@ -245,8 +245,8 @@ class Locks(Protocol):
 
     async def list_locks(
         self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
-    ) -> LockPage:
-        """List locks that have not expired, the highest id first; no names means all names.
+    ) -> Page[Lock]:
+        """List locks that have not expired, the highest id first; without names, of all names.
 
         The other arguments are those of `list_jobs`.
         """
@@ -256,10 +256,10 @@ class Schedules(Protocol):
     """Enqueue jobs by cron rules."""
 
     async def put_schedule(self, schedule: NewSchedule) -> int:
-        """Create a schedule, or change the one of that name, which stays paused if it was.
+        """Create a schedule, or update the one of that name, which stays paused if it was.
 
-        Its next run is the first match of its cron rule after now; if the rule does not change,
-        neither does the next run.
+        Its next run is the first match of its cron rule after now. An update with the same rule
+        does not change the next run.
 
         Returns:
             Its id.
@@ -278,70 +278,71 @@ class Schedules(Protocol):
         limit: int,
         offset: int = 0,
         below: int | None = None,
-    ) -> SchedulePage:
+    ) -> Page[Schedule]:
         """List schedules, the highest id first; the arguments are those of `list_jobs`."""
 
     async def dispatch_schedules(self) -> list[DispatchedSchedule]:
         """Enqueue a job for each schedule that is due and not paused, and set its next run.
 
-        The next run is the first match after now: a schedule that was missed several times fires
-        once. Concurrent calls, on other servers too, fire a schedule once.
+        The next run is the first match after now, so that a schedule with several missed runs fires
+        once. Concurrent calls, even on several servers, fire a schedule once.
         """
 
     async def next_dispatch(self) -> float | None:
-        """Return the seconds until the first schedule is due; None if there is no schedule."""
+        """Return the seconds until the next schedule is due; None if there is no schedule."""
 
 
 class Upkeep(Protocol):
-    """Keep the database in order."""
+    """Repair and reset the queue."""
 
     async def repair(
         self, retention: Retention | None = None, *, heard_for: timedelta = timedelta.max
     ) -> RepairReport:
-        """Forget missing workers, fail or retry their jobs, remove what is old.
+        """Forget missing workers, fail or retry their jobs, and remove old jobs.
 
-        - Workers that are missing (see `domain.worker.is_missing`) are forgotten.
-        - Active jobs whose worker is not registered fail as "Worker went away", and are retried
-          while attempts are left; jobs in `FOREGROUND_QUEUE` are left alone.
+        - Workers that are missing (see `domain.worker.is_missing`) are removed.
+        - Active jobs whose worker is not registered fail with "Worker went away", and are retried
+          if attempts are left; except jobs in `FOREGROUND_QUEUE`.
         - Finished jobs older than `remove_after` are removed, unless a child is not finished yet.
-        - Inactive jobs that have expired are removed.
-        - Inactive jobs delayed to a time more than `stuck_after` ago fail as "Job appears stuck in
-          queue".
+        - Expired inactive jobs are removed.
+        - Inactive jobs that have been due for longer than `stuck_after` fail with "Job appears
+          stuck in queue".
 
         Args:
-            retention: The limits of age; None takes the policy's.
-            heard_for: How long the caller could have heard workers: silence counts no longer.
+            retention: Retention times; None uses the policy's.
+            heard_for: Time for which the caller could receive heartbeats; silence before does not
+                count.
         """
 
     async def reset(self, *, locks_only: bool) -> None:
         """Delete all jobs, locks, schedules and workers, or only all locks.
 
-        Active jobs are revoked. Ids start at 1 again, except those of locks: the holder of a lock
-        that was deleted must not release another's.
+        Active jobs are revoked. Ids start at 1 again, except those of locks, so that the holder of
+        a deleted lock cannot release a new one.
         """
 
 
 class Storage(Jobs, Queries, Claims, Workers, Locks, Schedules, Upkeep, Protocol):
-    """A store, whole."""
+    """A complete store."""
 
     exclusive: bool
-    """Whether no other process can use the database while this store is open."""
+    """True if no other process can use the database while this store is open."""
     policy: Policy
-    """What the store was given when it was made."""
+    """Retention times and retry delays."""
 
     async def open(self) -> None:
         """Connect, and bring the schema up to date.
 
         Raises:
-            Conflict: The database is in use by another server, is not Minion's, or is of a newer
-                version than this program.
+            Conflict: The database is in use by another server, is not Minion's, or has a newer
+                schema than this program.
         """
 
     async def close(self) -> None:
-        """Finish the steps that wait, and disconnect."""
+        """Finish the operations that wait, and disconnect."""
 
     def subscribe(self, listener: Listener) -> None:
-        """Call a listener after every commit from now on."""
+        """Call a listener after every later commit."""
 
     def uptime(self) -> timedelta:
         """Return how long the store has been open."""

@@ -1,4 +1,4 @@
-"""What a commit changed, for listeners in this process."""
+"""The changes of a commit, for listeners in this process."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocation:
-    """A running job that was taken out of its worker's hands, and should be stopped there.
+    """A running job that its worker must stop.
 
     Attributes:
-        worker_id: The worker that had it.
+        worker_id: Id of the worker.
         job_id: Id of the job.
-        retries: The generation that runs.
+        retries: Retries of the running job.
     """
 
     worker_id: int
@@ -23,11 +23,11 @@ class Revocation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ready:
-    """Jobs of one queue and task that may be taken from now on.
+    """Jobs of one queue and task that have become claimable.
 
     Attributes:
         priority: The highest of their priorities.
-        count: The least number of them.
+        count: Their number, at least.
     """
 
     priority: int
@@ -35,10 +35,10 @@ class Ready:
 
 
 class ReadyJobs(dict[tuple[str, str], Ready]):
-    """What may be taken from now on, by queue and task."""
+    """Jobs that have become claimable, by queue and task."""
 
     def add(self, queue: str, task: str, ready: Ready) -> None:
-        """Add jobs of one queue and task to those that are known."""
+        """Add jobs of one queue and task."""
         known = self.get((queue, task))
         if known is not None:
             ready = Ready(
@@ -47,23 +47,23 @@ class ReadyJobs(dict[tuple[str, str], Ready]):
         self[queue, task] = ready
 
     def merge(self, other: Mapping[tuple[str, str], Ready]) -> None:
-        """Add all that another knows."""
+        """Add the jobs of another object."""
         for (queue, task), ready in other.items():
             self.add(queue, task, ready)
 
 
 @dataclass(slots=True, kw_only=True)
 class Changes:
-    """What a commit changed, for those who wait for it.
+    """The changes of a commit.
 
     Attributes:
-        jobs: Ids of jobs that changed, the removed ones too.
-        cleared: Whether all jobs were removed: `jobs` need not name them.
-        ready: Jobs that may be taken from now on.
-        due_in: Seconds until the first of the jobs that changed becomes due or expires.
+        jobs: Ids of changed jobs, including removed ones.
+        cleared: Whether all jobs were removed; `jobs` may not contain them.
+        ready: Jobs that have become claimable.
+        due_in: Seconds until the first of the changed jobs becomes due or expires.
         revoked: Running jobs to be stopped.
         commanded: Ids of workers that have commands to receive.
-        schedule_due_in: Seconds until the first of the schedules that changed is due.
+        schedule_due_in: Seconds until the first of the changed schedules is due.
     """
 
     jobs: set[int] = field(default_factory=set)
@@ -75,16 +75,16 @@ class Changes:
     schedule_due_in: float | None = None
 
     def add_ready(self, queue: str, task: str, priority: int, count: int = 1) -> None:
-        """Note that jobs may be taken from now on; `priority` is the highest of theirs."""
+        """Add jobs that have become claimable; `priority` is the highest of their priorities."""
         self.ready.add(queue, task, Ready(priority=priority, count=count))
 
     def add_due(self, seconds: float) -> None:
-        """Note that a job becomes due, or expires, after some seconds."""
+        """Add a job that becomes due, or expires, after some seconds."""
         if self.due_in is None or seconds < self.due_in:
             self.due_in = seconds
 
     def add_schedule_due(self, seconds: float) -> None:
-        """Note that a schedule is due after some seconds."""
+        """Add a schedule that is due after some seconds."""
         if self.schedule_due_in is None or seconds < self.schedule_due_in:
             self.schedule_due_in = seconds
 
@@ -101,10 +101,10 @@ class Changes:
             self.add_schedule_due(other.schedule_due_in)
 
     def __bool__(self) -> bool:
-        """Whether anything changed."""
+        """Return whether anything changed."""
         return self != Changes()
 
 
 Listener = Callable[[Changes], None]
-"""Called on the event loop after each commit that changed something, this process's or another's.
+"""Called on the event loop after each commit that changed something, in this process or another.
 It must not block and must not raise."""

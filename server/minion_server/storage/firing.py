@@ -1,4 +1,4 @@
-"""Which job a schedule that is due enqueues, and its next run: one rule for all stores."""
+"""The firing of schedules in all stores: the job to enqueue, and the next run."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from minion_server.storage.json_bytes import from_text
 logger = logging.getLogger(__name__)
 
 UNREADABLE_SECONDS = 3_600.0
-"""A schedule that cannot be read is read again after this time: it may have been corrected."""
+"""Time after which an unreadable schedule is read again, since it may have been corrected."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduledJob(NewJob):
-    """A job that a schedule enqueues, unchecked.
+    """A job that a schedule enqueues, without checks.
 
-    A schedule put here was checked then; one put by Perl Minion may exceed our bounds, and fires as
-    it does there.
+    Schedules of this server were checked when they were put. Those of Perl Minion may exceed this
+    server's limits, but must fire all the same.
     """
 
     def __post_init__(self) -> None:
@@ -33,7 +33,7 @@ class ScheduledJob(NewJob):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Firing:
-    """The firing of a schedule that is due.
+    """The firing of a due schedule.
 
     Attributes:
         job: The job to enqueue; None if the schedule is skipped.
@@ -45,11 +45,11 @@ class Firing:
 
 
 def fire(row: Mapping[str, Any], now: float) -> Firing:
-    """Return the firing of a schedule that is due; one that cannot be read is skipped and logged.
+    """Return the firing of a due schedule; an unreadable one is logged and skipped.
 
     Args:
         row: The columns of the schedule by name: args and notes as JSON, expire in seconds.
-        now: The time, in seconds since the epoch.
+        now: The current time, in seconds since the epoch.
     """
     try:
         job = ScheduledJob(
@@ -79,7 +79,7 @@ def next_run(cron: str, now: float) -> float:
     """Return the first match of a cron rule after a time, both in seconds since the epoch.
 
     Raises:
-        Invalid: The rule cannot be read, or never matches.
+        Invalid: The rule is not valid, or never matches.
     """
     found = parse_cron(cron).next_time(now)
     if found is None:

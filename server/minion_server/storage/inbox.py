@@ -1,4 +1,4 @@
-"""Commands as Perl Minion keeps them for workers: lists of a name and its arguments."""
+"""Commands in the inboxes of workers, as lists of a name and arguments, as in Perl Minion."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ def to_entry(command: Command) -> JsonValue:
 
 
 def read_inbox(entries: Iterable[JsonValue]) -> list[Command]:
-    """Return the commands of an inbox, without those that cannot be read.
+    """Return the commands of an inbox; unreadable ones are logged and dropped.
 
-    Another program may have put anything there; one bad command must not keep the worker from the
-    others.
+    Another program may have stored any value, which must not keep the worker from other commands.
     """
     commands = []
     for entry in entries:

@@ -1,4 +1,4 @@
-"""JSON values as text, and text as JSON values: whatever another program has stored can be read."""
+"""Conversion of JSON values to text and back, for any JSON that another program has stored."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ import orjson
 from minion_server.domain.job import JsonValue
 
 MAX_LEVELS = 512
-"""Arrays and objects within each other that are kept; Perl Minion reads no more (Mojo::JSON)."""
+"""Levels of nested arrays and objects that are kept; Perl Minion reads no more (Mojo::JSON)."""
 TOO_DEEP = "(nested too deeply)"
-"""Stands for what is nested deeper."""
+"""Replaces values that are nested deeper."""
 
 _TOKENS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|[\[\]{}]', re.DOTALL)
 _LONGEST_INT64 = 20
 
 
 def to_bytes(value: JsonValue) -> bytes:
-    """Return a JSON value as compact JSON; `TOO_DEEP` in place of what is nested too deeply.
+    """Return a JSON value as compact JSON, with `TOO_DEEP` in place of values nested too deeply.
 
     Raises:
-        TypeError: It is not a JSON value.
+        TypeError: The value is not a JSON value.
     """
     try:
         return orjson.dumps(value)
     except orjson.JSONEncodeError:
-        # orjson stops at 254 levels.
+        # orjson supports 254 levels.
         kept = _without_depths(value, MAX_LEVELS)
         text = json.dumps(kept, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         return text.encode()
 
 
 def from_text(text: str) -> JsonValue:
-    """Return the value of JSON text, as near to it as a value can be.
+    """Return the value of JSON text, or the nearest value that Python can represent.
 
-    JSONB has numbers of any size, and any depth. A number out of range becomes its text, `TOO_DEEP`
-    stands for what is nested too deeply.
+    JSONB has numbers of any size and values of any depth. A number out of range becomes its text,
+    and a value nested too deeply becomes `TOO_DEEP`.
 
     Raises:
-        ValueError: It is not JSON.
+        ValueError: The text is not JSON.
     """
     try:
         return orjson.loads(text)
@@ -57,12 +57,12 @@ def from_text(text: str) -> JsonValue:
 
 
 def without_nulls(notes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
-    """Return notes as they are stored: a null stands for no note."""
+    """Return notes without those that are null, which are not stored."""
     return {key: value for key, value in notes.items() if value is not None}
 
 
 def _without_depths(value: JsonValue, levels: int) -> JsonValue:
-    # One frame a level: Python allows a thousand.
+    # `map` keeps it to one frame per level: Python allows a thousand.
     match value:
         case dict() | list() | tuple() if not levels:
             return TOO_DEEP
@@ -77,7 +77,7 @@ def _without_depths(value: JsonValue, levels: int) -> JsonValue:
 
 
 def _shallow_parts(text: str) -> Iterator[str]:
-    """Return JSON text without what is nested too deeply, in parts."""
+    """Yield the parts of JSON text, with `TOO_DEEP` in place of values nested too deeply."""
     levels = start = 0
     for token in _TOKENS.finditer(text):
         match token[0]:
@@ -94,7 +94,7 @@ def _shallow_parts(text: str) -> Iterator[str]:
 
 
 def _integer(digits: str) -> int | float | str:
-    """Return a whole number as orjson does: as a float beyond 64 bits."""
+    """Return a whole number, as a float beyond 64 bits, as orjson does."""
     if len(digits) <= _LONGEST_INT64:
         number = int(digits)
         if -(2**63) <= number < 2**64:

@@ -11,17 +11,17 @@ from minion_server.domain.maintenance import RepairReport
 logger = logging.getLogger(__name__)
 
 MAX_REPAIRED = 1_000
-"""Jobs repaired in one transaction: bounds how long other writers wait."""
+"""Jobs repaired in one transaction, which bounds how long other writers wait."""
 
 
-async def take_steps(**steps: Callable[[], Awaitable[int]]) -> RepairReport:
-    """Take the steps of a repair in their order; a step that fails stops no other.
+async def run_steps(**steps: Callable[[], Awaitable[int]]) -> RepairReport:
+    """Run the steps of a repair in order, even if one fails, and return their report.
 
     Args:
-        steps: By the field of the report that counts what they do.
+        steps: The steps, by the names of the report's fields, each of which returns its count.
 
     Raises:
-        Unavailable, Exhausted: The database is out of reach or full.
+        Unavailable, Exhausted: The database is unreachable or full.
     """
     counts: dict[str, int] = {}
     for name, step in steps.items():

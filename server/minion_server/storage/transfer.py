@@ -1,4 +1,4 @@
-"""Move a whole queue from one store to another, and keep copies of it."""
+"""Operations on a whole queue: moving it from one store to another, and backups."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from minion_server.domain.worker import Command, Worker
 BATCH = 1_000
 """Records that are read and written together."""
 HELD = "the queue is being moved and gives out no jobs"
-"""Why a database is closed while its queue is moved; claims fail with this text."""
+"""Reason why a database is closed while its queue is moved; claims fail with this text."""
 MOVED = "its queue has been moved elsewhere"
-"""Why a database is closed afterwards."""
+"""Reason why a database is closed after its queue was moved."""
 
 
 def closed_error(place: str, reason: str) -> Conflict:
-    """Return the error of a database that is closed, for one of the reasons above."""
+    """Return the error of a database that is closed for one of the reasons above."""
     return Conflict(f"{place}: {reason} (`minion db reopen` would open it)")
 
 
 class OutcomeUnknown(Unavailable):
-    """A commit whose answer was lost: it may have been carried out or not."""
+    """A commit may have been carried out or not, since its response was lost."""
 
     reason = "OUTCOME_UNKNOWN"
 
@@ -41,7 +41,7 @@ class OutcomeUnknown(Unavailable):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerRecord:
-    """A worker, and the commands that wait for it."""
+    """A worker, and the commands in its inbox."""
 
     worker: Worker
     inbox: Sequence[Command]
@@ -54,7 +54,7 @@ class RequestRecord:
     Attributes:
         request_id: The request id.
         job: Id of the job that it enqueued.
-        created: When, in seconds since the epoch.
+        created: Time of the request, in seconds since the epoch.
     """
 
     request_id: str
@@ -64,7 +64,7 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LastIds:
-    """The highest ids that were ever given: none of them is given again."""
+    """The highest ids ever assigned; lower ids are never assigned again."""
 
     jobs: int
     workers: int
@@ -74,20 +74,20 @@ class LastIds:
 
 Record = Job | WorkerRecord | RequestRecord | Lock | Schedule | LastIds
 Records = AsyncIterator[Sequence[Record]]
-"""All of a queue, in batches; jobs in the order of their ids, without their children."""
+"""A whole queue in batches; jobs are sorted by id, and without their children."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatus:
-    """The kind, size and condition of a database.
+    """The status of a database.
 
     Attributes:
         kind: "sqlite" or "postgresql".
-        versions: Versions of its schemas, by name; 0 if there is none yet.
-        newest: The versions that this program would bring them to.
+        versions: Versions of its schemas, by name; 0 if a schema is not installed.
+        newest: Newest versions of the schemas that this program knows.
         jobs: Numbers of jobs, by state.
         bytes: Size of the database.
-        closed: Why it takes no jobs, or nothing at all; "" if it is open.
+        closed: Reason why claims, or all writes, fail; "" if it is open.
     """
 
     kind: str
@@ -99,72 +99,70 @@ class StoreStatus:
 
 
 class Transfer(Protocol):
-    """Reads and writes a database as a whole, beside the servers that use it."""
+    """Reads and writes a whole database, even while servers use it."""
 
     @property
     def place(self) -> str:
         """The URL of the database, without user and password."""
 
     async def identity(self) -> str:
-        """Return an identity of the database, the same by whatever URL it is reached."""
+        """Return an identity of the database, which is the same for all its URLs."""
 
     async def check_empty(self) -> None:
-        """Raise an error if `write` would, and write nothing.
+        """Raise an error if `write` would, without writing.
 
         Raises:
-            Conflict: There is something in the database, or a server uses it that cannot share it.
+            Conflict: The database is not empty, or is in use by a server that cannot share it.
         """
 
     async def status(self) -> StoreStatus:
         """Return the status of the database.
 
         Raises:
-            NotFound: There is no database.
+            NotFound: The database does not exist.
         """
 
     async def upgrade(self, minion_schema: int | None = None) -> None:
-        """Make the database, if there is none, or bring its schemas up to date.
+        """Create the database if it does not exist, or bring its schemas up to date.
 
         Args:
-            minion_schema: The version of Perl Minion's own schema to bring it to; None leaves that
-                as it is.
+            minion_schema: Version to upgrade Perl Minion's own schema to; None does not upgrade it.
 
         Raises:
-            Conflict: It cannot be brought there, or is in use.
-            Invalid: The database has no such schema.
+            Conflict: The schema cannot be upgraded to this version, or the database is in use.
+            Invalid: The database does not have Perl Minion's schema.
         """
 
     async def check_seal(self) -> None:
-        """Raise an error if `read` with a seal would, and change nothing.
+        """Raise an error if `read` with a seal would, without changing anything.
 
         Raises:
-            Conflict: The schema is a newer one, or an older one and a server uses the database that
-                cannot be upgraded under it.
+            Conflict: The schema is newer than this program, or is older and cannot be upgraded
+                while a server uses the database.
         """
 
     async def hold(self) -> None:
-        """Make every claim fail, until `reopen`; all else goes on.
+        """Make every claim fail until `reopen`; other operations still succeed.
 
         Raises:
-            OutcomeUnknown: It may have been done or not. With any other error, it was not done.
-            Conflict: The database is closed already: another move is under way, was killed, or has
-                succeeded. A move that failed then would reopen what the other one closed.
+            OutcomeUnknown: It may have taken effect or not. After any other error it has not.
+            Conflict: The database is closed already, by another move that is running, was killed or
+                has succeeded. If this move failed, it would reopen what the other one closed.
         """
 
     async def active_jobs(self) -> int:
         """Count the jobs that are running."""
 
     def read(self, *, seal: str | None = None) -> AbstractAsyncContextManager[Records]:
-        """Read the whole queue, as it is at one moment. Without a seal, nothing is changed.
+        """Read the whole queue in one snapshot. Without a seal, nothing is changed.
 
         Args:
-            seal: If given, nobody can write meanwhile, and every write fails with this text
-                afterwards, unless the block is left by an exception.
+            seal: If given, writes are blocked meanwhile, and fail with this text afterwards, unless
+                the block is left by an exception.
 
         Raises:
-            Conflict: `seal` is given, and the queue has been moved elsewhere already, or the schema
-                is an older one and a server uses the database. Without it, the schema is one that
-                cannot be read as it is.
+            Conflict: With a seal, the queue has been moved already, or the schema is older and a
+                server uses the database. Without one, the schema cannot be read without an upgrade.
         """
 
     async def reopen(self) -> None:
@@ -174,28 +172,28 @@ class Transfer(Protocol):
         """Write a whole queue, all or nothing, and return the number of records by kind.
 
         Raises:
-            OutcomeUnknown: It may be written or not, as it may be when this is cancelled after all
-                has been read. With any other error, nothing is written.
-            Conflict: There is something in the database, or a server uses it that cannot share it.
+            OutcomeUnknown: The queue may be written or not, as when this is cancelled after all
+                records have been read. After any other error, nothing is written.
+            Conflict: The database is not empty, or is in use by a server that cannot share it.
         """
 
     async def backup(self, path: Path) -> None:
-        """Write a copy, as of one moment, into a new file, which is an embedded database.
+        """Write a snapshot of the queue to a new embedded database.
 
         Raises:
-            Conflict: There is a file already, or the database cannot be read as it is (see `read`).
+            Conflict: The file exists, or the schema cannot be read without an upgrade.
         """
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Return a path to write a file at, which gets its name when it is whole.
+    """Yield a temporary path to write a file to, which is then renamed to `path`.
 
     Raises:
-        Conflict: There is a file of that name.
+        Conflict: The file exists already.
     """
     if path.exists():
-        raise Conflict(f"there is a file {path} already")
+        raise Conflict(f"cannot write {path}: the file exists already")
     with TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as folder:
         unfinished = Path(folder) / path.name
         yield unfinished
@@ -205,7 +203,7 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def batches(records: Iterable[Record]) -> Iterator[Sequence[Record]]:
-    """Cut records into batches."""
+    """Yield records in batches."""
     rest = iter(records)
     while batch := list(islice(rest, BATCH)):
         yield batch

@@ -1,4 +1,4 @@
-"""The store for many servers: PostgreSQL, beside Perl Minion."""
+"""The store for several servers: PostgreSQL, which Perl Minion can share."""
 
 from minion_server.storage.postgresql.store import PostgresStorage
 from minion_server.storage.postgresql.transfer import PostgresTransfer

@@ -1,7 +1,7 @@
-"""Where a database is, and how to reach it: a URL read as libpq reads it.
+"""The address of a database: a URL that is parsed as by libpq.
 
-Not by the driver, which would read parts of it otherwise, ignore what it cannot do, and name no
-parameter in its errors.
+The driver would parse parts of it differently, ignore parameters that it does not support, and not
+name the parameter in its errors.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ DEFAULT_CONNECTIONS = 8
 MAX_CONNECTIONS = 1_000
 DEFAULT_CONNECT_SECONDS = 10.0
 LEAST_CONNECT_SECONDS = 2.0
-"""Of one host: libpq takes 1 for 2 as well."""
+"""For one host: libpq also uses 2 in place of 1."""
 SERVICE_FILE = "~/.pg_service.conf"
 MAX_SHOWN = 60
 
@@ -33,7 +33,7 @@ _TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 _CHOICES: Mapping[str, Sequence[str]] = {
     "gsslib": ("gssapi", "sspi"),
     "pgbouncer": (*_YES, "false", "0", "no", "off"),
-    # As JDBC spells it; libpq knows this one value, too.
+    # JDBC's parameter; libpq supports only this value of it.
     "ssl": ("true",),
     "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
     "sslnegotiation": ("postgres", "direct"),
@@ -49,16 +49,16 @@ _TLS = (
     "sslmode", "sslcert", "sslkey", "sslpassword", "sslrootcert", "sslcrl", "sslnegotiation",
     "ssl_min_protocol_version", "ssl_max_protocol_version",
 )  # fmt: skip
-# Arguments of the driver of the same name.
+# Parameters that are arguments of the driver with the same names.
 _DRIVER = ("passfile", "krbsrvname", "gsslib")
-# Dead connections are found by statements without a response; the rest has no effect in libpq
-# either, or is a default that we have our own for.
+# Dead connections are found by statements that time out; the other parameters have no effect in
+# libpq either, or set a default that the server sets itself.
 _IGNORED = (
     "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
     "sslcompression", "fallback_application_name",
 )  # fmt: skip
 
-# What the driver cannot do: the values that need nothing of it, and what to do instead.
+# Parameters that the driver does not support: values that need no support, and the alternative.
 _ONLY: Mapping[str, tuple[Sequence[str], str]] = {
     "channel_binding": (("disable", "prefer"), "use sslmode=verify-full instead"),
     "client_encoding": (("UTF8", "utf8", "UTF-8", "utf-8", "auto"), "leave it out"),
@@ -82,22 +82,21 @@ _ONLY: Mapping[str, tuple[Sequence[str], str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """A database.
+    """The address of a database. None leaves a value to the environment.
 
     Attributes:
-        hosts: Hosts, or folders of sockets, with their ports, in the order to try them in; None
-            leaves either to the environment.
-        user: The user; None leaves it to the environment, as with the following two.
+        hosts: Hosts, or folders of sockets, with their ports, in the order to try them.
+        user: The user.
         password: The password.
         database: The name of the database.
         tls: Parameters of TLS, by libpq's names.
-        driver: Other parameters that the driver takes under libpq's names.
+        driver: Other parameters that the driver supports, by libpq's names.
         settings: Settings of the session.
-        session_attrs: What sort of host to look for; first the first sort at all hosts.
-        connect_seconds: How long to try each host for.
-        pooler: Whether a pooler stands before it that gives each transaction another connection:
-            then nothing may be kept in one, neither prepared statements nor LISTEN.
-        connections: How many connections to open at most.
+        session_attrs: Kinds of hosts to look for; each is tried at all hosts before the next.
+        connect_seconds: Time to try each host for.
+        pooler: Whether connections pass a pooler that may give each transaction another session,
+            so that neither prepared statements nor LISTEN can be used.
+        connections: Largest number of connections.
     """
 
     hosts: Sequence[tuple[str | None, int | None]]
@@ -114,7 +113,7 @@ class Address:
 
     @property
     def place(self) -> str:
-        """Where it is, for people: without user and password."""
+        """Hosts and name of the database for messages, without user and password."""
         hosts = [
             (f"[{host}]" if ":" in host else host) + ("" if port is None else f":{port}")
             for host, port in self.hosts
@@ -124,15 +123,15 @@ class Address:
 
 
 def parse_address(url: str) -> Address:
-    """Read a URL as libpq does, with two parameters of our own: `pgbouncer`, `connections`.
+    """Parse a URL as libpq does, with two more parameters: `pgbouncer` and `connections`.
 
     Raises:
-        Invalid: It cannot be read. The text names the parameter at fault, and no secret.
+        Invalid: The URL is not valid. The message names the parameter, and contains no secret.
     """
     scheme, found, rest = url.partition("://")
     if not found or scheme not in SCHEMES:
         raise Invalid(FIELD, f"must begin with {SCHEMES[0]}://")
-    # What stands before an @ may contain a ?, if it is a password.
+    # A password before the @ may contain a ?.
     user = re.match(r"([^/?@:]*)(?::([^/@]*))?@", rest)
     rest, _, query = rest[user.end() if user else 0 :].partition("?")
     hosts, _, database = rest.partition("/")
@@ -171,7 +170,7 @@ def _read_query(query: str) -> dict[str, str]:
 
 
 def _decode(name: str, text: str) -> str:
-    """Decode a part, which may be a secret: no text of an error shows it."""
+    """Decode a part, which no error message shows, since it may be a secret."""
     if re.search(r"%(?![0-9A-Fa-f]{2})|%00", text):
         raise Invalid(FIELD, f"{name}: expected two hexadecimal digits after a %, as %25 for a %")
     try:
@@ -181,7 +180,7 @@ def _decode(name: str, text: str) -> str:
 
 
 def _read_service(values: dict[str, str]) -> dict[str, str]:
-    """Add the parameters of a service in libpq's file; those of the URL come first."""
+    """Add the parameters of a service in libpq's file; those of the URL take precedence."""
     name = values.pop("service", None)
     file = values.pop("servicefile", None) or os.environ.get("PGSERVICEFILE") or SERVICE_FILE
     if name is None:
@@ -199,7 +198,7 @@ def _read_service(values: dict[str, str]) -> dict[str, str]:
 
 
 def _make(values: dict[str, str]) -> Address:
-    """Make an address of libpq's parameters; those that it does not know are settings."""
+    """Return the address for libpq's parameters; unknown ones are settings of the session."""
     _check_values(values)
     _check_files(values)
     pop = values.pop
@@ -222,7 +221,7 @@ def _make(values: dict[str, str]) -> Address:
 
 
 def _check_values(values: dict[str, str]) -> None:
-    """Refuse what is misspelt or not possible, and remove what has no effect."""
+    """Check for invalid and unsupported values, and remove parameters without effect."""
     if "pgbouncer" in values:
         values["pgbouncer"] = values["pgbouncer"].lower()
     for name, choices in _CHOICES.items():
@@ -287,7 +286,7 @@ def _pair_hosts(hosts: str, ports: str) -> list[tuple[str | None, int | None]]:
 def _connect_seconds(text: str, hosts: int) -> float:
     if not re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", text):
         raise Invalid(FIELD, f"connect_timeout: expected whole seconds, got {_shown(text)}")
-    # Without a limit several hosts share the time, so that the last is tried in time.
+    # Without a limit, several hosts share the default, so that the last is tried in time.
     seconds = float(text) if int(text) > 0 else DEFAULT_CONNECT_SECONDS / hosts
     return max(seconds, LEAST_CONNECT_SECONDS)
 
@@ -296,7 +295,7 @@ def _number(name: str, text: str | None, least: int, most: int) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
-        # A text without digits may be a part of a password.
+        # A text that is not a number may be a part of a password.
         shown = f", got {_shown(text)}" if text.isdecimal() else ""
         raise Invalid(FIELD, f"{name}: expected {least}..{most}{shown}")
     return int(text)

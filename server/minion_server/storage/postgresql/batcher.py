@@ -1,4 +1,4 @@
-"""Let callers who wait at the same time share one statement and one commit."""
+"""Batches of concurrent calls, which share one statement and one commit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from minion_server.domain.errors import Exhausted, Unavailable
+from minion_server.storage.postgresql.failures import CLOSED
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,12 +35,12 @@ class _Call(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Gathers the items of calls while the statement before runs, and sends them together.
+    """Collects the items of calls while the previous statement runs, and sends them together.
 
-    If a statement fails it is repeated for each of its calls alone, so that only the one at fault
-    fails. If the database is out of reach or full, all of them fail.
+    If a statement fails, it is repeated for each of its calls separately, so that only the calls at
+    fault fail. If the database is unreachable or full, all of them fail.
 
-    `send` returns a result for each item, in their order; up to `lanes` statements run at a time.
+    `send` returns a result for each item, in order; up to `lanes` statements run at the same time.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Batcher(Generic[Item, Result]):
             Exhausted: Too many calls wait.
         """
         if self._closed:
-            raise Unavailable("the database is closed")
+            raise Unavailable(CLOSED)
         if len(self._waiting) >= MAX_WAITING:
             raise Exhausted("too many steps wait for the database")
         future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
@@ -77,19 +78,19 @@ class Batcher(Generic[Item, Result]):
         return await future
 
     async def close(self) -> None:
-        """Send the items that wait, and wait until that is done."""
+        """Send the items that wait, and wait for their results."""
         self._closed = True
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _run(self) -> None:
         try:
-            # Calls of this turn of the loop come along.
+            # Collect the calls of this iteration of the event loop.
             await asyncio.sleep(0)
             while calls := self._take():
                 await self._send_calls(calls)
         finally:
-            # Not in a callback of the task: a call before that would find no lane free, and wait.
+            # Not in a callback of the task: a call before it would find no free lane, and wait.
             self._running -= 1
 
     def _take(self) -> list[_Call[Item, Result]]:
@@ -108,7 +109,7 @@ class Batcher(Generic[Item, Result]):
         except (Unavailable, Exhausted) as error:
             for call in calls:
                 call.fail(error)
-        except Exception as error:  # noqa: BLE001 - raised where the call was made
+        except Exception as error:  # noqa: BLE001 - raised in its caller
             if len(calls) == 1:
                 calls[0].fail(error)
                 return
@@ -116,7 +117,7 @@ class Batcher(Generic[Item, Result]):
                 await self._send_calls([call])
         except BaseException:
             for call in calls:
-                call.fail(Unavailable("the database is closed"))
+                call.fail(Unavailable(CLOSED))
             raise
         else:
             for call in calls:

@@ -1,4 +1,4 @@
-"""Claim jobs, and end them."""
+"""Claims of jobs, and their outcomes."""
 
 from __future__ import annotations
 
@@ -22,19 +22,17 @@ from minion_server.domain.limits import LOWEST_PRIORITY, MAX_INT32
 from minion_server.storage.changes import Changes
 from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import to_json
-from minion_server.storage.postgresql.payloads import to_changes
+from minion_server.storage.postgresql.payloads import UNDECIDED_SECONDS, to_changes
 from minion_server.storage.postgresql.rows import to_fields
 from minion_server.storage.postgresql.verbs import Verbs
 
 logger = logging.getLogger(__name__)
 
 LOCKED_SECONDS = 0.01
-"""When to look again for jobs that others were changing."""
-UNDECIDED_SECONDS = 0.02
-"""When to look again at jobs whose parents others were changing."""
+"""Time after which to look again for jobs that others have locked."""
 MAX_STAGED = 10_000
 CLAIMED = ("id", "task", "args", "retries", "attempts", "priority", "queue", "notes")
-"""What `minion_server_claim` returns of a job: objects would make it a tenth slower."""
+"""Fields of a job in the arrays of `minion_server_claim`: objects would be a tenth slower."""
 
 _DUE_IN = """
     SELECT minion_server_seconds_until(least(
@@ -51,7 +49,7 @@ _ENDING = """
 
 
 class Claims(Verbs):
-    """Hands jobs to workers, and takes back their outcomes."""
+    """Claims jobs for workers, and records their outcomes."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -62,7 +60,7 @@ class Claims(Verbs):
         if len(jobs) < claim.max_jobs and claim.job_id is None:
             self._feed.want(claim)
             if locked:
-                # SQLite has one writer, and so never passes over a job that another is changing.
+                # Jobs that others have locked were skipped, which SQLite's one writer never does.
                 changes = Changes()
                 for queue, task in locked:
                     changes.add_ready(queue, task, MAX_INT32)
@@ -86,7 +84,7 @@ class Claims(Verbs):
     async def _claim(
         self, worker_id: int, claim: Claim
     ) -> tuple[list[ClaimedJob], list[tuple[str, str]]]:
-        """Claim jobs; return also the queues and tasks whose jobs others were changing."""
+        """Claim jobs, and return them with the queues and tasks whose jobs others have locked."""
         found = await self._database.step(
             "minion_server_claim",
             worker_id,
@@ -107,7 +105,7 @@ class Claims(Verbs):
             try:
                 others, locked = await self._claim(worker_id, rest)
             except MinionError:
-                # What is claimed already would stay active for ever if nobody got it.
+                # Jobs that are claimed but not returned would stay active forever.
                 if not fit:
                     raise
             else:
@@ -115,26 +113,26 @@ class Claims(Verbs):
         return fit, locked
 
     async def _is_fit(self, job: ClaimedJob) -> bool:
-        """Return whether a worker can be sent a job, which fails if not."""
+        """Return whether a job can be sent to a worker; fail it if not."""
         problem = job.problem()
         if problem is None:
             return True
         try:
             await self._change_job("minion_server_cancel", job.id, to_json(problem))
         except Exception:
-            # The worker must get the others.
-            logger.exception("cannot fail job %d, which cannot be given to a worker", job.id)
+            # The worker must get the other jobs.
+            logger.exception("cannot fail job %d, which cannot be sent to a worker", job.id)
         return False
 
     async def _end(self, outcomes: list[Outcome]) -> list[bool]:
         if not outcomes:
             return []
-        # In one order in every server, so that two of them do not wait for each other.
+        # In the same order in every server, to avoid deadlocks.
         order = sorted(range(len(outcomes)), key=lambda place: outcomes[place].job_id)
         given = [outcomes[place] for place in order]
         results = [to_json(outcome.result) for outcome in given]
         failed = [outcome.failed for outcome in given]
-        # Jobs that these may make too large are measured before they end.
+        # Results that may make their jobs too large are checked first.
         long = {place for place, result in enumerate(results) if len(result) > LONG_RESULT}
 
         async def measure(connection: Connection) -> None:

@@ -1,8 +1,8 @@
-"""Connections to a database that may restart, fail over or be out of reach at any time.
+"""Connections to a database that may restart, fail over or be unreachable at any time.
 
-A statement whose connection breaks is repeated on another one, until it succeeds or the time is up.
-A step, which must not be taken twice, is a call of a function with a lane and a token, by which the
-database recognizes it (see functions/receipts.sql).
+A statement whose connection breaks is repeated on another one, until it succeeds or time runs out.
+A step, which must not take effect twice, is a call of a function with a lane and a token, by which
+the database recognizes a repetition (see functions/receipts.sql).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from asyncpg.connect_utils import SessionAttribute
 from minion_server.domain.errors import Unavailable
 from minion_server.storage.json_bytes import from_text
 from minion_server.storage.postgresql.address import Address
-from minion_server.storage.postgresql.failures import Failure, classify, translate
+from minion_server.storage.postgresql.failures import CLOSED, Failure, classify, translate
 
 logger = logging.getLogger(__name__)
 
@@ -33,25 +33,25 @@ T = TypeVar("T")
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 PATIENCE_SECONDS = 20.0
-"""How long a step is tried for: a restart takes a few seconds, a failover some more."""
+"""Time to repeat a statement for: a restart takes a few seconds, a failover longer."""
 FIRST_PAUSE_SECONDS = 0.02
 LONGEST_PAUSE_SECONDS = 1.0
 STATEMENT_SECONDS = 60.0
-"""A statement that takes longer is given up: its connection may have been cut without a word."""
+"""Timeout of a statement, which finds connections that broke without notice."""
 CLOSE_SECONDS = 2.0
 SETTINGS = {"application_name": "minion-server"}
-# A step that waits for another attempt at it is to see what that did. Not every pooler takes this
-# when a connection begins.
+# A step that waits for an earlier attempt at it must see its effects. Some poolers reject this as a
+# startup parameter.
 _ISOLATION = "SET default_transaction_isolation = 'read committed'"
 
 
 class Database:
-    """A bounded set of connections, opened when they are needed and reopened when they broke.
+    """A bounded pool of connections, which are opened on demand and after failures.
 
     Attributes:
-        node: Tells this store's notifications from those of others.
-        place: Where the database is, for people.
-        pooler: Whether no connection can be relied on from one transaction to the next.
+        node: Identifies notifications of this store.
+        place: The database in messages (see `Address.place`).
+        pooler: Whether connections pass a pooler (see `Address.pooler`).
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class Database:
         self._closed = False
 
     async def connect(self) -> Connection:
-        """Open a connection that is the caller's to close, to the first host that is there.
+        """Open a connection, which the caller must close, to the first host that accepts one.
 
-        The driver, given all of the hosts, would spend all its time on the first.
+        Given all hosts, the driver would spend all of its time on the first.
         """
         lost: Exception | None = None
         for attrs in self._address.session_attrs:
@@ -99,7 +99,7 @@ class Database:
         system = tls.get("sslrootcert") == "system"
         arguments: dict[str, Any] = {
             **address.driver,
-            # These it takes from a URL alone.
+            # The driver takes parameters of TLS only from a URL.
             "dsn": f"postgresql://?{urlencode(tls)}" if tls and not system else None,
             "ssl": create_default_context() if system else None,
             "host": host,
@@ -113,8 +113,8 @@ class Database:
             "statement_cache_size": 0 if address.pooler else 200,
             "server_settings": {**({} if address.pooler else SETTINGS), **address.settings},
         }
-        # Cancelled while it connects, the driver leaves a future whose exception nobody retrieves
-        # (asyncpg's TLSUpgradeProto): it goes on, and the connection is dropped.
+        # If cancelled, the driver leaves a future whose exception is never retrieved (asyncpg's
+        # TLSUpgradeProto). It is not cancelled, therefore, and its connection is closed.
         connecting = asyncio.create_task(asyncpg.connect(**arguments))
         self._connecting.add(connecting)
         connecting.add_done_callback(self._connecting.discard)
@@ -132,7 +132,7 @@ class Database:
         return connection
 
     async def close(self) -> None:
-        """Close what is idle, and what is in use as soon as it is not."""
+        """Close idle connections; those in use are closed when they are released."""
         self._closed = True
         idle, self._idle = self._idle, []
         for connection in idle:
@@ -144,7 +144,7 @@ class Database:
             await asyncio.wait(self._connecting, timeout=CLOSE_SECONDS)
 
     def distrust(self) -> None:
-        """Drop all connections, since one died without a word; what is under way is repeated."""
+        """Close all connections, since one broke without notice; their statements are repeated."""
         for connection in self._busy:
             connection.terminate()
         self._drop_idle()
@@ -155,10 +155,10 @@ class Database:
         *arguments: Any,
         before: Callable[[Connection], Awaitable[None]] | None = None,
     ) -> Any:
-        """Call a function once, whose first parameters are the lane and the token.
+        """Call a function as a step, and return its JSON result.
 
-        `before` is called in the same transaction, and may change the arguments. The function
-        returns JSON.
+        The function's first parameters are the lane and the token. `before` is called in the same
+        transaction, and may change the arguments.
         """
         lane = self._lanes.pop() if self._lanes else next(self._next_lane)
         token = (f"{self.node}:{lane}", next(self._tokens))
@@ -168,27 +168,27 @@ class Database:
             sql = _call_sql(function, len(token) + len(arguments))
             return from_text(await self.run(_after(before, sql, *token, *arguments)))
         finally:
-            # If it was given up its lane knows a higher token before the step can come late.
+            # The next step of this lane has a higher token: an abandoned one cannot run late.
             self._lanes.append(lane)
 
     async def call(self, function: str, *arguments: Any) -> Any:
-        """Call a function that may be called again, and return what it returns, which is JSON."""
+        """Call a function that may be repeated, and return its JSON result."""
         return from_text(await self.fetchval(_call_sql(function, len(arguments)), *arguments))
 
     async def fetchval(self, sql: str, *arguments: Any) -> Any:
-        """Run a statement that may be run again, and return the first column of its first row."""
+        """Run a statement that may be repeated, and return the first column of its first row."""
         return await self.run(lambda connection: connection.fetchval(sql, *arguments))
 
     async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """Run a statement that may be run again, and return its rows."""
+        """Run a statement that may be repeated, and return its rows."""
         return await self.run(lambda connection: connection.fetch(sql, *arguments))
 
     async def run(self, work: Callable[[Connection], Awaitable[T]]) -> T:
-        """Do work that may be done again on a connection, until it succeeds.
+        """Call a function that may be repeated with a connection, until it succeeds.
 
         Raises:
             Unavailable: It did not succeed in time.
-            Exhausted: The database has no room left.
+            Exhausted: The database is full.
         """
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience
@@ -198,10 +198,10 @@ class Database:
                 async with self._connection(deadline) as connection:
                     if not self._address.pooler or connection.is_in_transaction():
                         return await work(connection)
-                    # Within a transaction a pooler keeps to one connection.
+                    # A pooler keeps one session for a transaction.
                     async with connection.transaction(isolation="read_committed"):
                         return await work(connection)
-            except Exception as error:  # noqa: BLE001 - what it means decides
+            except Exception as error:  # noqa: BLE001 - `classify` decides
                 if self._closed or classify(error) is Failure.FINAL or loop.time() >= deadline:
                     raise translate(error) from error.__cause__
                 logger.debug("trying again: %r", error)
@@ -211,7 +211,7 @@ class Database:
     @asynccontextmanager
     async def _connection(self, deadline: float) -> AsyncIterator[Connection]:
         if self._closed:
-            raise Unavailable("the database is closed")
+            raise Unavailable(CLOSED)
         async with asyncio.timeout_at(deadline):
             await self._slots.acquire()
         connection: Connection | None = None
@@ -221,12 +221,12 @@ class Database:
             yield connection
         except BaseException as error:
             lost = isinstance(error, Exception) and classify(error) is Failure.LOST
-            # Cancelled or timed out in the middle of a statement: the connection is of no use.
+            # A cancellation in the middle of a statement makes the connection unusable.
             broken = lost or not isinstance(error, Exception)
             if connection is not None and (broken or connection.is_in_transaction()):
                 connection.terminate()
             if lost and connection is not None:
-                # Each of the others would be found dead only after as long a time.
+                # The idle ones may be broken, too, and each would take as long to be noticed.
                 self._drop_idle()
             raise
         finally:
@@ -273,6 +273,6 @@ def _call_sql(function: str, count: int) -> str:
 
 
 def _drop(connecting: asyncio.Task[Connection]) -> None:
-    """Close a connection that nobody waits for any more."""
+    """Close a connection whose caller was cancelled."""
     if not connecting.cancelled() and connecting.exception() is None:
         connecting.result().terminate()

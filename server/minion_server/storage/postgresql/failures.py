@@ -1,4 +1,4 @@
-"""What can go wrong with a database, and what that means for the statement that failed."""
+"""Classification of database errors, and their conversion to those of the store."""
 
 from __future__ import annotations
 
@@ -11,49 +11,50 @@ import asyncpg
 
 from minion_server.domain.errors import Conflict, Exhausted, Invalid, MinionError, Unavailable
 
+CLOSED = "the database is closed"
 CLOSED_STATE = "MN001"
-"""The SQLSTATE of our own triggers on a database that is closed (see `seal`)."""
+"""SQLSTATE of the triggers that close a database (see `seal`)."""
 
 
 class Failure(StrEnum):
-    """What a failed statement means."""
+    """The kind of failure of a statement."""
 
     LOST = "lost"
-    """The connection is gone: whether the statement was carried out is not known."""
+    """The connection broke: whether the statement took effect is unknown."""
     REFUSED = "refused"
-    """It was not carried out, and may be when repeated."""
+    """It did not take effect, but may succeed if repeated."""
     FINAL = "final"
-    """It was not carried out, and will not be."""
+    """It did not take effect, and would fail again."""
 
 
 class _Rule(NamedTuple):
     failure: Failure
     make: Callable[[str], MinionError]
     text: str = "{}"
-    """Of the error that callers see; `{}` is that of the database's."""
+    """Message of the store's error; `{}` is the database's message."""
 
 
 _OUT_OF_REACH = "the database cannot be reached"
 _LOST = _Rule(Failure.LOST, Unavailable, _OUT_OF_REACH)
 _RETRIED = _Rule(Failure.REFUSED, Unavailable, _OUT_OF_REACH)
-_GIVEN_UP = _Rule(Failure.REFUSED, Unavailable, "the database gave this up: {}")
+_GIVEN_UP = _Rule(Failure.REFUSED, Unavailable, "the database cancelled the statement: {}")
 _READ_ONLY = _Rule(
     Failure.REFUSED, Unavailable, "the database is read-only: another one may be the primary now"
 )
-_CROWDED = _Rule(Failure.REFUSED, Unavailable, "the database takes no more connections: {}")
-# Until its administrator mends it.
+_CROWDED = _Rule(Failure.REFUSED, Unavailable, "the database accepts no more connections: {}")
+# Only its administrator can correct these.
 _UNUSABLE = _Rule(Failure.FINAL, Unavailable, "the database refuses this: {}")
 _FULL = _Rule(Failure.FINAL, Exhausted, "the disk or the memory of the database is full")
 _POOR = _Rule(Failure.FINAL, Exhausted, "the database has no resources left")
 _IN_JSON, _IN_REQUEST = partial(Invalid, "json"), partial(Invalid, "request")
-_LARGE = _Rule(Failure.FINAL, _IN_JSON, "expected less than the database can keep: {}")
-_UNFIT = _Rule(Failure.FINAL, _IN_REQUEST, "expected values that the database can keep: {}")
-_CHARACTER = _Rule(Failure.FINAL, _IN_JSON, "expected characters that the database can keep: {}")
-_NUL = _Rule(Failure.FINAL, _IN_JSON, "must not contain a NUL character, which no database keeps")
+_LARGE = _Rule(Failure.FINAL, _IN_JSON, "expected a size that the database can store: {}")
+_UNFIT = _Rule(Failure.FINAL, _IN_REQUEST, "expected values that the database can store: {}")
+_CHARACTER = _Rule(Failure.FINAL, _IN_JSON, "expected characters that the database can store: {}")
+_NUL = _Rule(Failure.FINAL, _IN_JSON, "must not contain a NUL character, which cannot be stored")
 
 # By SQLSTATE, else its class (PostgreSQL's manual, "PostgreSQL Error Codes").
 _RULES: Mapping[str, _Rule] = {
-    # 08P01 is a pooler's, too, which has no connection to the database just then.
+    # Poolers use 08P01, too, while they have no connection to the database.
     "08": _LOST, "25P03": _LOST, "57P01": _LOST, "57P02": _LOST, "57P05": _LOST,
     "08004": _RETRIED, "40001": _RETRIED, "40P01": _RETRIED, "57P03": _RETRIED,
     "55P03": _GIVEN_UP, "57014": _GIVEN_UP, "25006": _READ_ONLY, "53300": _CROWDED,
@@ -69,18 +70,18 @@ _MISCONFIGURED = (
     asyncpg.UnsupportedClientFeatureError,
     asyncpg.exceptions.UnsupportedServerFeatureError,
 )
-# The first two are the driver's, for a connection that it finds closed.
+# The driver raises the first two for a closed connection.
 _BROKEN = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError, EOFError)
 
 
 def classify(error: BaseException) -> Failure:
-    """Return what an error means for the statement that raised it."""
+    """Return the kind of failure of the statement that raised an error."""
     rule = _rule(error)
     return Failure.FINAL if rule is None else rule.failure
 
 
 def translate(error: Exception) -> Exception:
-    """Return the error that callers of the store see; a defect is returned as it is."""
+    """Return the store's error for a database error; any other error is returned unchanged."""
     rule = _rule(error)
     if rule is None:
         return error
@@ -90,19 +91,19 @@ def translate(error: Exception) -> Exception:
 
 
 def translate_at_start(error: Exception, place: str) -> Exception:
-    """Return the error that a start, or a command, ends with: waiting does not help there.
+    """Return the error of a server's start or of a command, which do not retry.
 
     Args:
-        error: What a statement, or the attempt to connect, raised.
-        place: Where the database is, for people.
+        error: Error of a statement or of the attempt to connect.
+        place: The database in messages.
     """
     rule, text = _rule(error), _text(error)
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        found: MinionError = Conflict(f"the user may not do what is needed at {place}: {text}")
+        found: MinionError = Conflict(f"the user lacks a privilege at {place}: {text}")
     elif _is_refused_setting(error):
         found = Conflict(
-            f"cannot use the database at {place}: {text}: a pooler passes on no such setting: use "
-            "ALTER ROLE ... SET instead"
+            f"cannot use the database at {place}: {text}: a pooler does not support this setting: "
+            "use ALTER ROLE ... SET instead"
         )
     elif rule is _LOST:
         found = Unavailable(f"cannot connect to the database at {place}: {text}")
@@ -128,11 +129,11 @@ def _rule(error: BaseException) -> _Rule | None:
 
 
 def _is_refused_setting(error: BaseException) -> bool:
-    """Return whether a pooler refuses a connection for a setting of the session."""
+    """Return whether a pooler rejected a connection because of a setting of the session."""
     refused = isinstance(error, asyncpg.ProtocolViolationError)
     return refused and "unsupported startup parameter" in str(error)
 
 
 def _text(error: Exception) -> str:
-    """Return the text of an error, with details and hints, in one line."""
+    """Return the message of an error, with details and hints, in one line."""
     return "; ".join(str(error).splitlines()) or type(error).__name__

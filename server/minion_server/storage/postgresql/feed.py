@@ -1,8 +1,8 @@
-"""Changes that reach the listeners of this process: its own, other servers' and Perl Minion's.
+"""Changes by this server, other servers and Perl Minion, for the listeners of this process.
 
-Notifications arrive at once, but PostgreSQL keeps none for a connection that is broken. After a
-gap, and from time to time in any case, the feed looks for itself at all that was asked for lately.
-Behind a pooler, where LISTEN does not work, it does nothing else.
+Notifications arrive at once, but PostgreSQL does not keep them for a broken connection. After a
+gap, and at intervals, the feed queries everything that was requested recently. Behind a pooler,
+where LISTEN does not work, it only queries.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 Key = TypeVar("Key", bound=Hashable)
 
 LOOK_SECONDS = 15.0
-"""How often to look while notifications arrive: one is lost if its sender dies before it."""
+"""Interval of queries while notifications arrive: one is lost if its sender dies before it."""
 POLL_SECONDS = 0.5
-"""How often to look when they do not."""
+"""Interval of queries while they do not."""
 INTEREST_SECONDS = 3_600.0
 MAX_INTERESTS = 20_000
 _REVOCATION_OVERLAP_SECONDS = 60.0
 
-# That there is a job is enough, with the highest priority: one look each.
+# One job of each, that with the highest priority, is enough.
 _READY = """
     SELECT p.q AS queue, p.t AS task, c.priority
     FROM unnest($1::text[], $2::text[]) AS p (q, t)
@@ -50,7 +50,7 @@ _REVOKED = """
 
 
 class Interests(Generic[Key]):
-    """A bounded set of keys that were asked for lately."""
+    """A bounded set of keys that were requested recently."""
 
     def __init__(self) -> None:
         self._times: OrderedDict[Key, float] = OrderedDict()
@@ -59,7 +59,7 @@ class Interests(Generic[Key]):
         return key in self._times
 
     def add(self, keys: Iterable[Key]) -> None:
-        """Add keys that are asked for now; the oldest ones make room."""
+        """Add keys; the oldest ones are removed if there are too many."""
         now = time.monotonic()
         for key in keys:
             self._times[key] = now
@@ -72,7 +72,7 @@ class Interests(Generic[Key]):
         self._times.pop(key, None)
 
     def recent(self) -> list[Key]:
-        """Return the keys of the last hour."""
+        """Return the keys that were added in the last hour."""
         oldest = time.monotonic() - INTEREST_SECONDS
         while self._times and next(iter(self._times.values())) < oldest:
             self._times.popitem(last=False)
@@ -80,10 +80,10 @@ class Interests(Generic[Key]):
 
 
 class Feed(Loop):
-    """Notifies listeners of changes; its loop looks for those that no notification brought.
+    """Notifies listeners of changes; its loop queries those that notifications may have missed.
 
     Attributes:
-        jobs: Ids of jobs whose changes are waited for.
+        jobs: Ids of jobs that may be watched.
         workers: Ids of workers that wait for commands.
     """
 
@@ -113,48 +113,48 @@ class Feed(Loop):
             self._loops.append(self._listener)
 
     async def open(self) -> None:
-        """Start the loops. Changes before now are of no interest."""
+        """Start the loops. Earlier changes are ignored."""
         await self._look_revoked()
         for loop in self._loops:
             loop.start()
 
     async def close(self) -> None:
-        """Stop the loops, and announce what waits if the database can be reached."""
+        """Stop the loops, and announce the last changes if the database can be reached."""
         for loop in self._loops:
             await loop.stop()
         await self._announcer.finish()
 
     def subscribe(self, listener: shared.Listener) -> None:
-        """Call a listener with all changes from now on."""
+        """Call a listener with all later changes."""
         self._listeners.append(listener)
 
     def notify(self, changes: Changes) -> None:
-        """Notify listeners here, and other servers, of changes by this server."""
+        """Notify listeners of this process and other servers of changes by this server."""
         if changes:
             self.notify_here(changes)
             self._announcer.add(changes)
 
     def notify_here(self, changes: Changes) -> None:
-        """Notify listeners of this process alone."""
+        """Notify only listeners of this process."""
         for listener in self._listeners:
             listener(changes)
 
     def want(self, claim: Claim) -> None:
-        """Look, from now on, for jobs that this claim could have taken."""
+        """Include jobs that match a claim in later queries."""
         if claim.tasks is None:
             self._queues.add(claim.queues)
         else:
             self._pairs.add((queue, task) for queue in claim.queues for task in claim.tasks)
 
     async def step(self) -> float:
-        """Look, except at the start, when nothing has been asked for."""
+        """Query changes, except at the start, when nothing has been requested."""
         if self._begun:
             await self._look()
         self._begun = True
         return self._look_seconds if self._listener.listening else self._poll_seconds
 
     async def _look(self) -> None:
-        """Notify listeners of all that was asked for lately and may have changed."""
+        """Notify listeners of everything that was requested recently and may have changed."""
         pairs = self._pairs.recent()
         if queues := self._queues.recent():
             rows = await self._database.fetch(_TASKS, queues)
@@ -183,7 +183,7 @@ class Feed(Loop):
         return [(row["worker"], row["job"], row["retries"]) for row in fresh]
 
     def _receive(self, payload: str) -> None:
-        """Take a notification, by another server or by a trigger."""
+        """Process a notification by another server or a trigger."""
         try:
             found = orjson.loads(payload)
             if found.get("node") == self._database.node:

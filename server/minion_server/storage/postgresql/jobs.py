@@ -1,4 +1,4 @@
-"""Enqueue jobs, and change them."""
+"""Changes to jobs by their users."""
 
 from __future__ import annotations
 
@@ -97,11 +97,11 @@ class Jobs(Verbs):
         return enqueued
 
     async def _note(self, notings: list[tuple[int, Mapping[str, JsonValue]]]) -> list[bool]:
-        """Merge notes, and return whether each job exists."""
+        """Merge notes into those of jobs, and return whether each job exists."""
         merged: dict[int, dict[str, JsonValue]] = {}
         for job_id, notes in notings:
             merged.setdefault(job_id, {}).update(notes)
-        # In one order in every server, so that two of them do not wait for each other.
+        # In the same order in every server, to avoid deadlocks.
         arguments = _note_arguments({job_id: merged[job_id] for job_id in sorted(merged)})
         noted = set(await self._database.call("minion_server_note", *arguments, MAX_JOB_BYTES))
         try:
@@ -114,7 +114,7 @@ class Jobs(Verbs):
 
 
 async def _note_large(job_id: int, notes: Mapping[str, JsonValue], connection: Connection) -> bool:
-    """Merge notes into those of a job that has to be measured, and return whether it exists."""
+    """Merge notes into those of a large job after checking its size; return whether it exists."""
     async with connection.transaction():
         row = await connection.fetchrow(_LARGE, job_id)
         if row is None:
@@ -127,17 +127,20 @@ async def _note_large(job_id: int, notes: Mapping[str, JsonValue], connection: C
 
 
 def _note_arguments(notes: Mapping[int, Mapping[str, JsonValue]]) -> Iterable[Any]:
-    """Return the ids of jobs, the notes to add to each, and the keys to remove."""
+    """Yield lists of the ids of jobs, the notes to add to each, and the keys to remove."""
     yield list(notes)
     yield [notes_to_json(some) for some in notes.values()]
     yield [to_json([key for key in some if some[key] is None]) for some in notes.values()]
 
 
 def _add_waiting(changes: Changes, job: NewJob) -> None:
-    """Add what a new job waits for; jobs with parents are added by the function itself."""
+    """Add a new job that is ready, or will become due or expire.
+
+    The function in the database returns ready jobs with parents itself.
+    """
     delay = job.delay.total_seconds()
     if job.expire is not None:
-        # One that has expired already is to be staged at once.
+        # A job that has expired already must be staged at once.
         changes.add_due(job.expire.total_seconds())
         if not job.expire:
             return

@@ -1,4 +1,4 @@
-"""JSON as text that JSONB returns as the same values."""
+"""JSON text whose values JSONB preserves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from decimal import Decimal
 from minion_server.domain.job import JsonValue
 from minion_server.storage.json_bytes import to_bytes, without_nulls
 
-# May be a number with an exponent, or part of a string that looks like one.
+# Matches numbers with an exponent, and parts of strings that look like one.
 _EXPONENT = re.compile(rb"[0-9]e\+?[0-9]")
 _STRING_OR_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[-+.0-9e]+', re.DOTALL)
 
@@ -17,8 +17,8 @@ _STRING_OR_NUMBER = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"|[-+.0-9e]+', re.DOTAL
 def to_json(value: JsonValue) -> str:
     """Return a JSON value as text.
 
-    JSONB keeps numbers as decimals and forgets exponents: 1e17 would come back as a whole number.
-    Written with a fraction it stays a float, and the same one.
+    JSONB stores numbers as decimals without exponents, and would return 1e17 as a whole number.
+    Written with a fraction, it stays the same float.
     """
     text = to_bytes(value)
     if _EXPONENT.search(text):
@@ -27,7 +27,7 @@ def to_json(value: JsonValue) -> str:
 
 
 def notes_to_json(notes: Mapping[str, JsonValue]) -> str:
-    """Return notes as they are stored: a null stands for no note."""
+    """Return notes as text, without those that are null, which are not stored."""
     return to_json(without_nulls(notes))
 
 

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
+from minion_server.domain.page import Page
 from minion_server.storage.postgresql.database import Database
-from minion_server.storage.postgresql.rows import Fields, to_fields
+from minion_server.storage.postgresql.rows import to_fields
+
+Record = TypeVar("Record")
 
 
-class Listing:
-    """The rows of a table for which some conditions hold."""
+class Listing(Generic[Record]):
+    """The rows of a table that meet conditions, the highest id first."""
 
-    def __init__(self, table: str, columns: str, **any_of: tuple[str, Sequence[Any]]) -> None:
-        """Select rows whose columns have one of some values of a type; without values, any."""
+    def __init__(
+        self,
+        table: str,
+        columns: str,
+        make: Callable[..., Record],
+        **any_of: tuple[str, Sequence[Any]],
+    ) -> None:
+        """Select the rows that have one of the given values, of a type, in columns with values.
+
+        `make` returns the record of a row, given its columns.
+        """
         self._table = table
         self._columns = columns
+        self._make = make
         self._conditions: list[str] = ["TRUE"]
         self._values: list[Any] = []
         for column, (kind, values) in any_of.items():
@@ -29,7 +42,7 @@ class Listing:
         self._conditions.append(condition.format(*(f"${place}" for place in places)))
 
     def add_below(self, below: int | None) -> None:
-        """Add that the id is lower than another, if there is one."""
+        """Add the condition that the id is lower than `below`, if given."""
         if below is not None:
             self.add("id < {}", below)
 
@@ -40,10 +53,10 @@ class Listing:
         offset: int,
         below: int | None,
         related: str = "SELECT NULL::bigint AS related_to",
-    ) -> tuple[int, list[Fields]]:
-        """Return the number of rows, and a page of them, the highest id first.
+    ) -> Page[Record]:
+        """Return a page of records.
 
-        `related` is a query of more columns, and of `related_to`, the id of a row of `page`.
+        `related` is a query of further columns, and of `related_to`, the id of a row of `page`.
         """
         counted = " AND ".join(self._conditions)
         self.add_below(below)
@@ -61,4 +74,4 @@ class Listing:
         page = [to_fields(row) for row in rows if row["id"] is not None]
         for fields in page:
             del fields["total"], fields["related_to"]
-        return rows[0]["total"], page
+        return Page(entries=[self._make(**fields) for fields in page], total=rows[0]["total"])

@@ -1,11 +1,12 @@
-"""Named locks, in Minion's table and by its function: Perl Minion's clients share them."""
+"""Named locks, in Minion's table and with its function, which Perl Minion can share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
 
-from minion_server.domain.lock import Lock, LockPage, LockRequest
+from minion_server.domain.lock import Lock, LockRequest
+from minion_server.domain.page import Page
 from minion_server.storage.postgresql.lists import Listing
 from minion_server.storage.postgresql.rows import LOCK_COLUMNS
 from minion_server.storage.postgresql.verbs import Verbs
@@ -37,8 +38,7 @@ class Locks(Verbs):
 
     async def list_locks(
         self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
-    ) -> LockPage:
-        listing = Listing("minion_locks", LOCK_COLUMNS, name=("text", names))
+    ) -> Page[Lock]:
+        listing = Listing("minion_locks", LOCK_COLUMNS, Lock, name=("text", names))
         listing.add("expires > now()")
-        total, page = await listing.page(self._database, limit, offset, below)
-        return LockPage(locks=[Lock(**fields) for fields in page], total=total)
+        return await listing.page(self._database, limit, offset, below)

@@ -1,4 +1,4 @@
-"""Notifications by PostgreSQL: announce this server's changes, listen to those of others."""
+"""Notifications by PostgreSQL of the changes by this server and others."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ logger = logging.getLogger(__name__)
 
 RECONNECT_SECONDS = 0.25
 PROBE_SECONDS = 10.0
-"""How often to see whether the listening connection lives."""
+"""Interval of checks of the listening connection."""
 COALESCE_SECONDS = 0.003
-"""Time between two announcements, in which changes gather."""
+"""Time between two announcements, in which changes are collected."""
 FINISH_SECONDS = 2.0
 
 _ANNOUNCE = """
@@ -30,7 +30,7 @@ _ANNOUNCE = """
 
 
 class Announcer(Loop):
-    """Announces changes to other servers, several at once."""
+    """Announces changes to other servers in batches."""
 
     def __init__(self, database: Database) -> None:
         super().__init__()
@@ -39,12 +39,12 @@ class Announcer(Loop):
         self._failed = False
 
     def add(self, changes: Changes) -> None:
-        """Announce changes, soon."""
+        """Add changes to the next announcement."""
         self._pending.merge(changes)
         self.wake()
 
     async def step(self) -> None:
-        """Announce the changes that gathered, and let others gather."""
+        """Announce the collected changes."""
         await self._announce()
         await asyncio.sleep(COALESCE_SECONDS)
 
@@ -61,7 +61,7 @@ class Announcer(Loop):
         if not changes and not self._failed:
             return
         node = self._database.node
-        # The changes of an announcement that failed are gone: the others are to look for them.
+        # The changes of a failed announcement are lost, so other servers must query them.
         payloads = look_payloads(node) if self._failed else to_payloads(changes, node)
         self._failed = True
         await self._database.fetch(_ANNOUNCE, payloads)
@@ -69,9 +69,9 @@ class Announcer(Loop):
 
 
 class Listener(Loop):
-    """Listens on a connection of its own, which it opens again when that breaks.
+    """Listens on a connection of its own, which is reopened when it breaks.
 
-    `receive` is called with each payload, `look` when notifications may have been missed.
+    `receive` is called with each payload, and `look` when notifications may have been missed.
 
     Attributes:
         listening: Whether notifications arrive.

@@ -1,4 +1,4 @@
-"""Changes as JSON, as functions in the database return them and notifications carry them."""
+"""Changes as JSON, in the results of database functions and in notifications."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import orjson
 from minion_server.storage.changes import Changes, Revocation
 
 MAX_PAYLOAD_BYTES = 7_900
-"""PostgreSQL takes fewer than 8000."""
+"""PostgreSQL's limit is below 8000."""
 MAX_PAYLOADS = 8
-"""Payloads of one announcement; beyond that, the others are notified to look for themselves."""
-# Weights of entries, of which a payload takes a whole one. A name has up to 255 characters, of up
-# to four bytes each, or six as escapes.
+"""Payloads of one announcement; if there are more, other servers must query the changes."""
+# Sizes of entries as parts of a payload. A name has up to 255 characters, of up to four bytes each,
+# or six as escapes.
 _WEIGHTS = {"jobs": 1 / 350, "commanded": 1 / 350, "revoked": 3 / 350, "ready": 1 / 12}
-LEFT_SECONDS = 0.02
-"""When to look again at jobs whose parents others were changing."""
+UNDECIDED_SECONDS = 0.02
+"""Time after which to look again at jobs whose parents others have locked."""
 
 
 def to_changes(payload: Mapping[str, Any], jobs: Iterable[int] = ()) -> Changes:
-    """Return the changes of a payload, and of more jobs."""
+    """Return the changes in a payload, and those of further jobs."""
     changes = Changes(
         jobs={*payload.get("jobs", ()), *payload.get("expired", ()), *jobs},
         revoked=[
@@ -35,14 +35,14 @@ def to_changes(payload: Mapping[str, Any], jobs: Iterable[int] = ()) -> Changes:
     if "due" in payload:
         changes.add_due(float(payload["due"]))
     if payload.get("left"):
-        changes.add_due(LEFT_SECONDS)
+        changes.add_due(UNDECIDED_SECONDS)
     if "schedule" in payload:
         changes.add_schedule_due(float(payload["schedule"]))
     return changes
 
 
 def to_payloads(changes: Changes, node: str) -> list[str]:
-    """Return changes as payloads of this node; if they are too many, as one that says to look."""
+    """Return changes as payloads of this node, or `look_payloads` if they are too many."""
     payloads = [_write(part, node) for part in _parts(changes)]
     if len(payloads) > MAX_PAYLOADS or any(
         len(payload.encode()) > MAX_PAYLOAD_BYTES for payload in payloads
@@ -52,12 +52,12 @@ def to_payloads(changes: Changes, node: str) -> list[str]:
 
 
 def look_payloads(node: str) -> list[str]:
-    """Return the payload that says to look for oneself."""
+    """Return the payload that makes other servers query the changes."""
     return [_write({"look": True}, node)]
 
 
 def _parts(changes: Changes) -> Iterator[dict[str, Any]]:
-    """Pack the changes, so that most often it is one part."""
+    """Yield the parts of changes for each payload; most often there is one."""
     part: dict[str, Any] = {}
     if changes.due_in is not None:
         part["due"] = changes.due_in

@@ -1,4 +1,4 @@
-"""Read jobs, and count."""
+"""Reads of jobs and statistics."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from minion_server.domain.errors import JobNotFound
-from minion_server.domain.job import Job, JobFilter, JobPage, JobStatus
+from minion_server.domain.job import Job, JobFilter, JobStatus
 from minion_server.domain.maintenance import HISTORY_SECONDS, History, Stats, to_history
+from minion_server.domain.page import Page
 from minion_server.storage.postgresql.lists import Listing
 from minion_server.storage.postgresql.rows import JOB_COLUMNS, to_fields
 from minion_server.storage.postgresql.verbs import Verbs
 
-# One look into Minion's index for all of the ids: it may have to be read from end to end.
+# One search of Minion's index for all ids, since it may have to be read completely.
 _CHILDREN = """
     SELECT p.id AS related_to, array_agg(DISTINCT c.id ORDER BY c.id) AS children
     FROM minion_jobs AS c CROSS JOIN unnest(c.parents) AS p (id)
@@ -72,7 +73,7 @@ _READY_BEFORE = """
 
 
 class Queries(Verbs):
-    """Reads jobs, and counts."""
+    """Reads jobs and statistics."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -97,10 +98,11 @@ class Queries(Verbs):
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
-    ) -> JobPage:
+    ) -> Page[Job]:
         listing = Listing(
             "minion_jobs",
             JOB_COLUMNS,
+            Job,
             id=("bigint", job_filter.ids),
             queue=("text", job_filter.queues),
             state=("minion_state", [str(state) for state in job_filter.states]),
@@ -111,8 +113,7 @@ class Queries(Verbs):
             listing.add("notes ?| {}::text[]", list(job_filter.notes))
         listing.add_below(job_filter.before)
         children = _CHILDREN.format(ids="(SELECT array_agg(id) FROM page)::bigint[]")
-        total, page = await listing.page(self._database, limit, offset, below, children)
-        return JobPage(jobs=[Job(**fields) for fields in page], total=total)
+        return await listing.page(self._database, limit, offset, below, children)
 
     async def count_ready_before(self, job: Job) -> int:
         count: int = await self._database.fetchval(_READY_BEFORE, job.queue, job.priority, job.id)
@@ -120,7 +121,7 @@ class Queries(Verbs):
 
     async def stats(self) -> Stats:
         (row,) = await self._database.fetch(_STATS.format(schedules=self._schedules))
-        # Jobs may be active whose worker is gone already.
+        # Active jobs may have workers that are no longer registered.
         inactive = max(0, row["workers"] - row["active_workers"])
         return Stats(**row, inactive_workers=inactive, uptime=self.uptime().total_seconds())
 

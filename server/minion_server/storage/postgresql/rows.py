@@ -1,4 +1,4 @@
-"""Between rows and values of the domain."""
+"""Conversions between rows and domain types."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Fields = dict[str, Any]
 
 
 def _clamped(column: str) -> str:
-    """Return SQL for a column of times; PostgreSQL has some that no datetime holds.
+    """Return SQL for a column of times that limits them to those of datetime.
 
     Perl Minion accepts any number of seconds for a delay, an expiry or the duration of a lock, and
-    people write 'infinity': one time out of range would fail the whole list.
+    users may set 'infinity'. One time out of range would make a whole list fail.
     """
     return (
         f"CASE WHEN {column} IS NOT NULL THEN least(greatest({column}, "
@@ -42,7 +42,7 @@ SCHEDULE_COLUMNS = f"""
 
 
 def to_fields(row: asyncpg.Record) -> Fields:
-    """Return the columns of a row by name, as the domain's records have them."""
+    """Return the columns of a row as fields of domain types."""
     return {
         name: decode(value) if (decode := _DECODERS.get(name)) else value
         for name, value in row.items()
@@ -56,7 +56,7 @@ def _loads(text: str | None) -> Any:
 def _seconds(time: datetime | None) -> float | None:
     if time is None:
         return None
-    # asyncpg returns infinite times, and those alone, without a time zone.
+    # asyncpg returns only infinite times without a time zone.
     return (time.replace(tzinfo=UTC) if time.tzinfo is None else time).timestamp()
 
 
@@ -70,7 +70,7 @@ _DECODERS: Mapping[str, Callable[[Any], Any]] = {
         ("created", "delayed", "expires", "finished", "last_run", "next_run", "notified"), _seconds
     ),
     **dict.fromkeys(("retried", "started", "time"), _seconds),
-    # Of a join: null if there are none.
+    # An outer join returns null if there are none.
     **dict.fromkeys(("children", "jobs"), lambda ids: ids or []),
     "expire": _span,
     "state": JobState,
@@ -78,7 +78,7 @@ _DECODERS: Mapping[str, Callable[[Any], Any]] = {
 
 
 def to_column(name: str, value: Any) -> Any:
-    """Return the value of a column, as `to_fields` has it, for the database."""
+    """Return the database value of a field, the inverse of `to_fields`."""
     decode = _DECODERS.get(name)
     if decode is _loads:
         return to_json(dict(value) if isinstance(value, Mapping) else value)

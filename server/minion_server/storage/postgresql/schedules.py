@@ -1,4 +1,4 @@
-"""Schedules, in Minion's table, so that Perl Minion and this server never both fire one."""
+"""Schedules, in Minion's table, so that Perl Minion and this server do not both fire one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 import asyncpg
 
+from minion_server.domain.page import Page
 from minion_server.domain.schedule import (
     DispatchedSchedule,
     NewSchedule,
     Schedule,
     ScheduleFilter,
-    SchedulePage,
 )
 from minion_server.storage.changes import Changes
 from minion_server.storage.firing import fire, next_run
@@ -22,7 +22,7 @@ from minion_server.storage.postgresql.rows import SCHEDULE_COLUMNS
 from minion_server.storage.postgresql.verbs import Verbs
 
 ELSEWHERE_SECONDS = 0.5
-"""When to look again while another server, or Perl Minion, dispatches."""
+"""Time after which to look again while another server or Perl Minion dispatches."""
 
 _PUT = """
     INSERT INTO {table} AS s (args, attempts, created, cron, expire, lax, name, next_run, notes,
@@ -42,14 +42,14 @@ _PAUSE = """
 """
 _NEXT = "SELECT minion_server_seconds_until(min(next_run)) FROM {table} WHERE NOT paused"
 
-# The lock that Perl Minion takes, too.
+# Perl Minion uses the same lock.
 _TRY_LOCK = "SELECT pg_try_advisory_xact_lock(hashtext('minion.schedules'))"
 _DUE = """
     SELECT id, args, attempts, cron, expire, lax, name, notes, priority, queue, task,
       extract(EPOCH FROM now())::float8 AS now
     FROM {table} WHERE next_run <= now() AND NOT paused ORDER BY next_run, id FOR UPDATE
 """
-# The triggers that follow Perl Minion give the job its place in the queue.
+# The triggers in follow.sql stage the job.
 _ENQUEUE = """
     INSERT INTO minion_jobs (args, attempts, created, delayed, expires, lax, notes, priority, queue,
       task)
@@ -105,16 +105,16 @@ class Schedules(Verbs):
         limit: int,
         offset: int = 0,
         below: int | None = None,
-    ) -> SchedulePage:
+    ) -> Page[Schedule]:
         listing = Listing(
             self._schedules,
             SCHEDULE_COLUMNS,
+            Schedule,
             id=("bigint", schedule_filter.ids),
             name=("text", schedule_filter.names),
         )
         listing.add_below(schedule_filter.before)
-        total, page = await listing.page(self._database, limit, offset, below)
-        return SchedulePage(schedules=[Schedule(**fields) for fields in page], total=total)
+        return await listing.page(self._database, limit, offset, below)
 
     async def next_dispatch(self) -> float | None:
         due_in: float | None = await self._database.fetchval(self._sql(_NEXT))

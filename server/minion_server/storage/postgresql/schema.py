@@ -1,4 +1,4 @@
-"""Bring a database to the schema of this program, beside Perl Minion's own."""
+"""Migrations of a database to the schema of this program, in addition to Perl Minion's own."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from minion_server.storage.postgresql.database import Connection
 
 MINION_OLDEST = 23
 MINION_NEWEST = 25
-"""Versions of Perl Minion's schema that are served as they are; new databases get the newest."""
+"""Supported versions of Perl Minion's schema; new databases get the newest."""
 OLDEST_SERVER = 130_000
 ENCODING = "UTF8"
 MIGRATION_SECONDS = 4 * 3_600.0
-"""Time for the indexes of a large table."""
+"""Timeout for creating indexes of a large table."""
 
-# As Mojo::Pg::Migrations makes it.
+# The table of Mojo::Pg::Migrations.
 _MOJO_MIGRATIONS = """
     CREATE TABLE IF NOT EXISTS mojo_migrations (
       name    TEXT PRIMARY KEY,
@@ -38,7 +38,7 @@ _SERVER = """
       current_setting('transaction_read_only')::bool AS read_only
 """
 
-# The schema of the queue that is there, or the one that a new one is made in.
+# The schema of an existing queue, or the one for a new queue.
 _SCHEMA = """
     SELECT coalesce((SELECT relnamespace::regnamespace::name FROM pg_class
         WHERE oid = to_regclass('minion_jobs')), current_schema()) AS name,
@@ -50,13 +50,13 @@ _SET_PATH = """
 """
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('minion_server migration ' || $1, 0))"
 
-# Whatever limits the user's other statements have.
+# Migrations ignore the timeouts of the user.
 _UNHURRIED = """
     SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;
     SET LOCAL idle_in_transaction_session_timeout = 0
 """
 
-# Servers that are running go on using the name they know.
+# Running servers keep using the old name.
 _MOVE_SCHEDULES = """
     INSERT INTO minion_schedules (args, attempts, created, cron, expire, last_job, last_run, lax,
       name, next_run, notes, paused, priority, queue, task)
@@ -70,14 +70,14 @@ _OWN_SCHEDULES = """
     SELECT relkind::text FROM pg_class WHERE oid = to_regclass('minion_server_schedules')
 """
 
-# Minion has this index since version 24.
+# Minion's schema has this index since version 24.
 _FINISHED = """
     CREATE INDEX IF NOT EXISTS minion_server_jobs_finished ON minion_jobs (finished, state)
 """
 
 
 async def schema_versions(connection: Connection) -> dict[str, int]:
-    """Return the versions of a database's schemas, 0 if not installed, and change nothing."""
+    """Return the versions of a database's schemas, or 0 for one that is not installed."""
     return {
         "minion": await _version(connection, "mojo_migrations", _MINION_VERSION),
         "minion-server": await _version(connection, "minion_server_schema", _OWN_VERSION),
@@ -85,15 +85,15 @@ async def schema_versions(connection: Connection) -> dict[str, int]:
 
 
 def newest_versions() -> dict[str, int]:
-    """Return the versions that this program would make of a database."""
+    """Return the newest versions of the schemas that this program knows."""
     return {"minion": MINION_NEWEST, "minion-server": max(_migrations())}
 
 
 async def upgrade_minion(connection: Connection, target: int) -> None:
-    """Bring Perl Minion's own schema to a version, as Perl Minion would.
+    """Upgrade Perl Minion's own schema to a version, as Perl Minion would.
 
     Raises:
-        Conflict: There is no such version, or it is older than the database's.
+        Conflict: The version is unknown, or older than the database's.
     """
     async with connection.transaction():
         await connection.execute(_UNHURRIED)
@@ -102,21 +102,20 @@ async def upgrade_minion(connection: Connection, target: int) -> None:
         version = await connection.fetchval(_MINION_VERSION) or 0
         if not version <= target <= MINION_NEWEST:
             raise Conflict(
-                f"the database is of Perl Minion's schema version {version}: it can be brought to "
+                f"the database is of Perl Minion's schema version {version}: it can be upgraded to "
                 f"versions up to {MINION_NEWEST}, not to {target}"
             )
         await _make_minion(connection, version, target)
 
 
 async def migrate(connection: Connection) -> str:
-    """Bring a database up to date, in one transaction; several servers may do so at the same time.
+    """Bring a database up to date, in one transaction; several servers may do so concurrently.
 
     Returns:
-        The name of the table of schedules: Minion's, or ours where Minion's version has none.
+        The name of the table of schedules: Minion's, or ours if Minion's version has none.
 
     Raises:
-        Conflict: The database is of a version, Minion's or ours, or of a kind that this program
-            cannot serve.
+        Conflict: This program does not support the database, or the version of a schema.
     """
     async with connection.transaction(isolation="read_committed"):
         await _check_server(connection)
@@ -129,10 +128,10 @@ async def migrate(connection: Connection) -> str:
 
 
 async def current_schedules(connection: Connection) -> str:
-    """Return the name of the table of schedules, as `migrate` does, and change nothing.
+    """Return the name of the table of schedules, as `migrate` does, without changing anything.
 
     Raises:
-        Conflict: `migrate` would have to change the tables, or cannot serve the database.
+        Conflict: `migrate` would change the tables, or raise an error.
     """
     versions, newest = await schema_versions(connection), newest_versions()
     minion, own = versions["minion"], versions["minion-server"]
@@ -162,7 +161,7 @@ async def _check_server(connection: Connection) -> None:
     if server["encoding"] != ENCODING:
         raise Conflict(
             f"encoding of the database: expected {ENCODING}, got {server['encoding']}, which "
-            "cannot keep every text: make a database with CREATE DATABASE ... "
+            "cannot store every text: create a database with CREATE DATABASE ... "
             f"ENCODING '{ENCODING}' TEMPLATE template0"
         )
     if server["read_only"]:
@@ -174,9 +173,9 @@ async def _check_server(connection: Connection) -> None:
 
 
 async def _enter_schema(connection: Connection) -> list[str]:
-    """Work in the schema of the queue alone until the end of the transaction.
+    """Set the search path to the schema of the queue until the end of the transaction.
 
-    Functions keep this path: it has no "$user", who is another one when a trigger fires.
+    Functions keep this path, which must not contain "$user", since triggers run as other users.
 
     Returns:
         The path, the queue's schema first.
@@ -185,11 +184,11 @@ async def _enter_schema(connection: Connection) -> list[str]:
     assert schema is not None, "it has no FROM"
     if schema["name"] is None:
         raise Conflict(
-            f"search_path: expected a schema that exists, got {schema['path']!r}: make it with "
+            f"search_path: expected a schema that exists, got {schema['path']!r}: create it with "
             "CREATE SCHEMA, or name another"
         )
     others = [other for other in schema["others"] if other != schema["name"]]
-    # Nobody's temporary tables stand before the queue's own.
+    # Temporary tables come last: they must not hide those of the queue.
     path = [schema["name"], *others, "pg_temp"]
     await connection.execute(_SET_PATH, path)
     return path
@@ -199,15 +198,15 @@ async def _migrate_minion(connection: Connection) -> int:
     version = await _version(connection, "mojo_migrations", _MINION_VERSION)
     if not version and not await connection.fetchval("SELECT to_regclass('minion_jobs')::oid"):
         await connection.execute(_MOJO_MIGRATIONS)
-        # A Perl Minion may have been faster.
+        # Perl Minion may have created its schema meanwhile.
         version = await connection.fetchval(_MINION_VERSION) or 0
         if not version:
             await _make_minion(connection, MINION_OLDEST - 1, MINION_NEWEST)
             version = MINION_NEWEST
     if not version:
         raise Conflict(
-            "the database has a table minion_jobs, but mojo_migrations does not say of which "
-            "version of Perl Minion: start Perl Minion on it once, or use another database"
+            "the database has a table minion_jobs, but no version of Perl Minion in "
+            "mojo_migrations: start Perl Minion on it once, or use another database"
         )
     _check_minion(version)
     return version
@@ -242,7 +241,7 @@ async def _migrate_own(connection: Connection, path: Sequence[str]) -> None:
             await connection.execute(script, timeout=MIGRATION_SECONDS)
     await _replace_functions(connection, newest, path)
     if version == 0:
-        # The planner knows nothing of the new table yet.
+        # The planner has no statistics of the new table yet.
         await connection.execute("ANALYZE minion_server_waiting")
 
 
@@ -256,10 +255,10 @@ def _check_own(version: int) -> None:
 
 
 async def _replace_functions(connection: Connection, version: int, path: Sequence[str]) -> None:
-    """Put this program's functions in place, unless they are.
+    """Replace the functions by those of this program, if they differ.
 
-    Programs of one schema version must be able to share them: a change of which that is not true
-    needs a migration, which keeps the older programs out.
+    Programs with the same schema version share them. An incompatible change needs a migration,
+    which older programs reject.
     """
     sources = list(_sources("functions").values())
     digest = hashlib.sha256("\0".join([*path, *sources]).encode()).hexdigest()
@@ -276,7 +275,11 @@ async def _replace_functions(connection: Connection, version: int, path: Sequenc
 
 
 async def _adapt(connection: Connection, version: int) -> str:
-    """Have objects of ours for what Minion's version lacks, and no longer than it lacks it."""
+    """Create objects that Minion's version lacks; remove them once it has its own.
+
+    Returns:
+        The name of the table of schedules.
+    """
     if version < 24:  # noqa: PLR2004 - Minion's version that brings the index
         await connection.execute(_FINISHED, timeout=MIGRATION_SECONDS)
     else:
@@ -293,7 +296,7 @@ async def _adapt(connection: Connection, version: int) -> str:
 
 
 def _migrations() -> dict[int, str]:
-    """Return our migrations by their numbers, of which the last is the version of our schema."""
+    """Return our migrations by number; the highest is the version of our schema."""
     return {int(name.partition("_")[0]): sql for name, sql in _sources("schema", "0").items()}
 
 

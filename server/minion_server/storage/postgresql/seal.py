@@ -1,6 +1,6 @@
-"""Close a database to its servers, while its queue is moved and afterwards.
+"""Closing a database to its servers, while its queue is moved and afterwards.
 
-By triggers, since servers that are running, Perl Minion's too, have to obey.
+Triggers close it to running servers, too, including Perl Minion.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _TABLES = ("minion_jobs", "minion_workers", "minion_locks", "minion_server_reque
 
 
 def lock_sql(schedules: str) -> str:
-    """Return the statement that keeps others from writing until the end of the transaction."""
+    """Return the statement that blocks other writers until the end of the transaction."""
     return f"LOCK TABLE {', '.join((*_TABLES, schedules))} IN SHARE ROW EXCLUSIVE MODE"
 
 
@@ -59,7 +59,7 @@ def seal_sql(schedules: str, text: str) -> str:
 
 
 async def closed_because(connection: Connection) -> str:
-    """Return why the database is closed; "" if it is open."""
+    """Return the reason why the database is closed, or "" if it is open."""
     names = {row["tgname"] for row in await connection.fetch(f"SELECT DISTINCT tgname {_OURS}")}
     if "minion_server_sealed" in names:
         return MOVED
@@ -67,20 +67,20 @@ async def closed_because(connection: Connection) -> str:
 
 
 async def check_open(connection: Connection) -> None:
-    """Raise an error if a move has closed the database, as its source or its target.
+    """Check that no move has closed the database.
 
     Raises:
-        Conflict: One has.
+        Conflict: The database is closed.
     """
     if reason := await closed_because(connection):
         raise closed_error("the database", reason)
 
 
 async def check_not_moved(connection: Connection) -> None:
-    """Raise an error if the queue has been moved to another database.
+    """Check that the queue has not been moved to another database.
 
     Raises:
-        Conflict: It has been.
+        Conflict: The queue has been moved.
     """
     if await closed_because(connection) == MOVED:
         raise closed_error("the database", MOVED)

@@ -1,4 +1,4 @@
-"""The store: the sum of its verbs, and its life."""
+"""The store for several servers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from minion_server.storage.postgresql.workers import Workers
 
 
 class PostgresStorage(Jobs, Queries, Upkeep, Workers, Locks, Schedules):
-    """Keeps the queue in a PostgreSQL database, for any number of servers. See `Storage`."""
+    """Keeps the queue in a PostgreSQL database, for any number of servers (see `Storage`)."""
 
     exclusive = False
 
@@ -38,15 +38,15 @@ class PostgresStorage(Jobs, Queries, Upkeep, Workers, Locks, Schedules):
         """Prepare the store; nothing is opened yet.
 
         Args:
-            url: The database (see `parse_address`).
-            policy: See `Policy`.
-            patience: Seconds to repeat a step for while the database is out of reach.
-            statement_seconds: When to give up a statement, and its connection.
-            look_seconds: How often to look for changes while notifications arrive.
-            poll_seconds: How often to look for changes when they do not.
+            url: URL of the database (see `parse_address`).
+            policy: Retention times and retry delays.
+            patience: Seconds to repeat statements for while the database is unreachable.
+            statement_seconds: Timeout of a statement.
+            look_seconds: Interval of queries of changes while notifications arrive.
+            poll_seconds: Interval of queries of changes while they do not.
 
         Raises:
-            Invalid: The URL cannot be read.
+            Invalid: The URL is not valid.
         """
         database = Database(
             parse_address(url), patience=patience, statement_seconds=statement_seconds
@@ -59,12 +59,12 @@ class PostgresStorage(Jobs, Queries, Upkeep, Workers, Locks, Schedules):
             connection = await self._database.connect()
             try:
                 self._schedules = await migrate(connection)
-                # In a transaction, within which a pooler keeps to one connection.
+                # In a transaction, for which a pooler keeps one session.
                 async with connection.transaction():
                     await seal.check_not_moved(connection)
             finally:
                 connection.terminate()
-        except Exception as error:  # noqa: BLE001 - translated
+        except Exception as error:  # noqa: BLE001 - converted
             raise translate_at_start(error, self._database.place) from error.__cause__
         await self._feed.open()
         self._opened = time.monotonic()

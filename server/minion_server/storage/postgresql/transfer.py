@@ -1,4 +1,4 @@
-"""Moving a whole queue into or out of a PostgreSQL database (see `storage.transfer.Transfer`)."""
+"""Operations on a whole PostgreSQL database (see `storage.transfer.Transfer`)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from minion_server.storage.transfer import (
 logger = logging.getLogger(__name__)
 
 LONG_SECONDS = 24 * 3_600.0
-"""Time for one statement over all of a large queue."""
+"""Timeout of one statement over a whole large queue."""
 
 _Stored = Job | WorkerRecord | RequestRecord | Lock | Schedule
 
@@ -56,7 +56,7 @@ _SIZE = """
     WHERE c.relkind = 'r' AND c.relname LIKE 'minion%' AND pg_table_is_visible(c.oid)
 """
 LOCK_SECONDS = 10
-"""How long to wait for others that use a table: whoever comes after waits behind."""
+"""Time to wait for a lock of a table: meanwhile other statements wait, too."""
 _DRIVER_ERRORS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -65,12 +65,12 @@ _DRIVER_ERRORS = (
     TimeoutError,
 )
 
-# Not all of them are there in a database that is new, or Perl Minion's.
+# A new database, or one of Perl Minion only, does not have all of them.
 _FILLED = (
     "minion_jobs", "minion_workers", "minion_locks", "minion_schedules", "minion_server_schedules",
     "minion_server_requests",
 )  # fmt: skip
-# The running server, which no other one started with at that microsecond, the database, the schema.
+# The running server, identified by the microsecond of its start, the database and the schema.
 _IDENTITY = """
     SELECT concat_ws(':',
       (extract(EPOCH FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint,
@@ -102,10 +102,10 @@ class PostgresTransfer:
     """Reads and writes a whole database."""
 
     def __init__(self, url: str) -> None:
-        """Prepare it; nothing is opened yet.
+        """Prepare the transfer; nothing is opened yet.
 
         Raises:
-            Invalid: The URL cannot be read.
+            Invalid: The URL is not valid.
         """
         self._database = Database(parse_address(url))
 
@@ -124,7 +124,7 @@ class PostgresTransfer:
             await transaction.start()
             try:
                 await _check_empty(connection)
-                # Whether it can be, and no more: all of it is rolled back.
+                # Only checks whether it succeeds: the migration is rolled back.
                 await migrate(connection)
             finally:
                 with suppress(*_DRIVER_ERRORS):
@@ -153,7 +153,7 @@ class PostgresTransfer:
             async with connection.transaction():
                 versions, newest = await schema_versions(connection), newest_versions()
             if any(versions[name] > newest[name] for name in newest):
-                # It says so, and changes nothing.
+                # Raises the error, and changes nothing.
                 await migrate(connection)
 
     async def hold(self) -> None:
@@ -175,13 +175,13 @@ class PostgresTransfer:
                 isolation="repeatable_read" if seal is None else "read_committed"
             ):
                 if seal is None:
-                    # Servers of another version may use it, which a migration would stop.
+                    # Not migrated, since servers of another version may be using the database.
                     schedules = await current_schedules(connection)
                 else:
-                    # Nobody writes from here on; what is read is all there is.
+                    # Blocks writers, so that everything is read.
                     await _lock(connection, schedules)
                     await sealing.check_not_moved(connection)
-                # However long the other side takes.
+                # Writing to the target may take any time.
                 await connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                 yield _read(connection, schedules)
                 if seal is not None:
@@ -192,7 +192,7 @@ class PostgresTransfer:
             await migrate(connection)
             if minion_schema is not None:
                 await upgrade_minion(connection, minion_schema)
-                # What was kept for want of Minion's own moves there.
+                # Moves schedules to Minion's table, if it did not exist before.
                 await migrate(connection)
 
     async def reopen(self) -> None:
@@ -201,12 +201,12 @@ class PostgresTransfer:
 
     async def write(self, records: Records) -> Mapping[str, int]:
         async with self._connected() as connection:
-            # Another program's queue stays as it is.
+            # Checked before the migration, to leave another program's queue unchanged.
             async with connection.transaction():
                 await _check_empty(connection)
             schedules = await migrate(connection)
             async with self._transaction(connection):
-                # The triggers that follow Perl Minion would go job by job.
+                # Disables the triggers in follow.sql, which are slow for many jobs.
                 await connection.execute("SET LOCAL minion_server.own = 'on'")
                 await _lock(connection, schedules)
                 await _check_empty(connection)
@@ -215,7 +215,7 @@ class PostgresTransfer:
             return written
 
     async def backup(self, path: Path) -> None:
-        # An extra need not be there for the other way round.
+        # Imported here, so that the stores do not depend on each other.
         from minion_server.storage.sqlite import SqliteTransfer  # noqa: PLC0415
 
         with new_file(path) as unfinished:
@@ -230,17 +230,17 @@ class PostgresTransfer:
 
     @asynccontextmanager
     async def _transaction(self, connection: Connection) -> AsyncIterator[None]:
-        """Do a block in a transaction.
+        """Run a block in a transaction.
 
         Raises:
-            OutcomeUnknown: The connection broke while it was committed.
+            OutcomeUnknown: The connection broke during the commit.
         """
         transaction = connection.transaction()
         await transaction.start()
         try:
             yield
         except BaseException:
-            # Of a connection that broke, the server rolls it back by itself.
+            # If the connection broke, the server rolls back by itself.
             with suppress(*_DRIVER_ERRORS):
                 await transaction.rollback()
             raise
@@ -264,7 +264,7 @@ class PostgresTransfer:
                 f"cannot lock the tables at {self.place} within {LOCK_SECONDS} seconds: a "
                 "transaction of another program uses them"
             ) from error
-        # Not those of files, which may be the other side's.
+        # Errors of files are not included, since they may be of the other database.
         except _DRIVER_ERRORS as error:
             raise translate_at_start(error, self._database.place) from error
         finally:
@@ -294,13 +294,13 @@ async def _wait_for_locks(connection: Connection) -> None:
 
 
 async def _lock(connection: Connection, schedules: str) -> None:
-    """Keep others from writing until the end of the transaction."""
+    """Block other writers until the end of the transaction."""
     await _wait_for_locks(connection)
     await connection.execute(sealing.lock_sql(schedules), timeout=LONG_SECONDS)
 
 
 async def _read(connection: Connection, schedules: str) -> AsyncIterator[Sequence[Record]]:
-    # The children of a job are read as the parents of others.
+    # Children are not read, since they follow from the parents of other jobs.
     queries: Sequence[tuple[str, str, Callable[..., Record]]] = (
         (f"{rows.JOB_COLUMNS}, NULL::bigint[] AS children", "minion_jobs", Job),
         (f"{rows.WORKER_COLUMNS}, inbox", "minion_workers", _to_worker),
@@ -349,7 +349,7 @@ async def _write(connection: Connection, schedules: str, records: Records) -> Co
 
 
 def _to_row(record: _Stored, schedules: str) -> tuple[str, rows.Fields]:
-    """Return the table of a record and its columns."""
+    """Return the table of a record, and its columns."""
     match record:
         case Job():
             fields = _columns(record, without=("children", "time"))

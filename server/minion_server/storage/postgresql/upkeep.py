@@ -1,4 +1,4 @@
-"""Keep the queue in order."""
+"""Repair and reset the queue."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from minion_server.storage.postgresql.claims import Claims
 from minion_server.storage.postgresql.database import Connection
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.payloads import to_changes
-from minion_server.storage.repairs import MAX_REPAIRED, take_steps
+from minion_server.storage.repairs import MAX_REPAIRED, run_steps
 
 logger = logging.getLogger(__name__)
 
-# While the database was down, no worker that was there before could be heard.
+# While the database was down, workers that had started before could not send heartbeats.
 _SILENT = """
     SELECT id, status, notified::text AS notified, - minion_server_seconds_until(CASE
         WHEN started < pg_postmaster_start_time()
@@ -35,14 +35,14 @@ _SILENT = """
     FROM minion_workers WHERE notified < now() - $1::float8 * INTERVAL '1 second'
 """
 
-# One that was heard of meanwhile stays. Times as text: there are some that no datetime holds.
+# A worker with a newer heartbeat stays. Times are text: datetime cannot represent all of them.
 _FORGET_WORKERS = """
     DELETE FROM minion_workers AS w USING unnest($1::bigint[], $2::text[]) AS m (id, notified)
     WHERE w.id = m.id AND w.notified = m.notified::timestamptz RETURNING w.id
 """
 
-# Minion's table of workers is unlogged, and empty after a crash of the database: workers of active
-# jobs that are not in it may live, and have the time of a missing one to be heard of again.
+# Minion's table of workers is unlogged, and empty after a crash of the database. Workers of active
+# jobs that are not in it may be alive, and have `missing_after` to register again.
 _DEPART = """
     INSERT INTO minion_server_departures (worker, since)
     SELECT DISTINCT coalesce(j.worker, 0), now() FROM minion_jobs AS j
@@ -66,7 +66,6 @@ _ABANDONED = """
     ORDER BY id LIMIT $6::int
 """
 
-# Nobody asks for these again.
 _FORGET_REQUESTS = """
     DELETE FROM minion_server_requests WHERE request_id IN (
       SELECT request_id FROM minion_server_requests WHERE created <= now() - $1::interval
@@ -88,7 +87,7 @@ _ACTIVE = (
 )
 # Perl Minion's schema may have been upgraded while this server runs.
 _SCHEDULES = "SELECT coalesce(to_regclass('minion_schedules')::text, 'minion_server_schedules')"
-# The ids of locks go on: a holder of before must not release the lock of another.
+# The ids of locks go on: an earlier holder must not release a new lock.
 _RESET = """
     TRUNCATE minion_locks;
     TRUNCATE minion_jobs, minion_workers, minion_server_waiting,
@@ -100,20 +99,20 @@ _LONG_AGO = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Upkeep(Claims):
-    """Keeps the queue in order, in transactions of bounded size; ends jobs as `Claims` does."""
+    """Repairs and resets the queue, in transactions of bounded size."""
 
     async def reset(self, *, locks_only: bool) -> None:
         if locks_only:
             await self._database.run(lambda one: one.execute("TRUNCATE minion_locks"))
         else:
-            # Other servers are notified by a trigger, to look for themselves.
+            # A trigger notifies other servers.
             self._notify(Changes(revoked=await self._database.run(self._reset), cleared=True))
 
     async def repair(
         self, retention: Retention | None = None, *, heard_for: timedelta = timedelta.max
     ) -> RepairReport:
         limits = retention or self.policy.retention
-        report = await take_steps(
+        report = await run_steps(
             missing_workers=lambda: self._forget_missing(limits.missing_after, heard_for),
             removed_jobs=lambda: self._remove_old(limits.remove_after),
             expired_jobs=lambda: self._exhaust("minion_server_remove_expired", MAX_REPAIRED),
@@ -203,16 +202,16 @@ class Upkeep(Claims):
         while True:
             found = await self._database.run(find)
             ended = await self._end_abandoned(found)
-            # A worker that was only silent is to stop.
+            # The worker may be alive, and must stop the job.
             self._notify(Changes(revoked=[_revocation(row) for row in ended]))
             total += len(ended)
             if len(found) < MAX_REPAIRED or not ended:
                 return total
 
     async def _end_abandoned(self, rows: Sequence[asyncpg.Record]) -> list[asyncpg.Record]:
-        """End jobs, in one step unless that fails; return those that were ended.
+        """Fail jobs, in one statement unless that fails, and return those that were failed.
 
-        Only an outage ends it: one job that cannot be ended must not keep the others from it.
+        Errors of single jobs are logged; only an outage is raised.
         """
         outcomes = [
             Outcome(job_id=row["id"], retries=row["retries"], failed=True, result=WORKER_WENT_AWAY)

@@ -1,4 +1,4 @@
-"""What the verbs of the store share."""
+"""The base of the classes that implement the storage protocols."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 
 class Verbs:
-    """The base of the classes of verbs, each of which implements the protocol of its name."""
+    """Base of the classes that implement the protocols of the same names."""
 
     def __init__(self, database: Database, feed: Feed, policy: Policy) -> None:
         self.policy = policy
@@ -43,7 +43,12 @@ class Verbs:
         return batcher
 
     async def _change_job(self, function: str, job_id: int, *arguments: Any) -> bool:
-        """Call a function that changes one job, and return whether it accepted the change."""
+        """Call a function that changes a job, and return whether it accepted the change.
+
+        Raises:
+            JobNotFound: No job has this id.
+            RetriedTooOften: The job has reached the maximum number of retries.
+        """
         found = await self._database.step(function, job_id, *arguments)
         if found.get("missing"):
             raise JobNotFound(job_id)

@@ -1,11 +1,12 @@
-"""Register workers, and pass commands to them."""
+"""Workers, and the commands in their inboxes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from minion_server.domain import limits
-from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter, WorkerPage
+from minion_server.domain.page import Page
+from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter
 from minion_server.storage.inbox import read_inbox, to_entry
 from minion_server.storage.postgresql.json_text import to_json
 from minion_server.storage.postgresql.lists import Listing
@@ -25,7 +26,7 @@ _JOBS = """
 
 
 class Workers(Verbs):
-    """Registers workers, and passes commands to them."""
+    """Registers workers, and stores commands to them."""
 
     async def register_worker(self, registration: Registration) -> int:
         if registration.id is not None and registration.id > limits.MAX_WORKER_ID_STEP:
@@ -46,11 +47,11 @@ class Workers(Verbs):
 
     async def list_workers(
         self, worker_filter: WorkerFilter, *, limit: int, offset: int = 0, below: int | None = None
-    ) -> WorkerPage:
-        listing = Listing("minion_workers", WORKER_COLUMNS, id=("bigint", worker_filter.ids))
+    ) -> Page[Worker]:
+        ids = ("bigint", worker_filter.ids)
+        listing = Listing("minion_workers", WORKER_COLUMNS, Worker, id=ids)
         listing.add_below(worker_filter.before)
-        total, page = await listing.page(self._database, limit, offset, below, _JOBS)
-        return WorkerPage(workers=[Worker(**fields) for fields in page], total=total)
+        return await listing.page(self._database, limit, offset, below, _JOBS)
 
     async def broadcast(self, command: Command, worker_ids: Sequence[int]) -> bool:
         entry = to_json(to_entry(command))

@@ -1,4 +1,4 @@
-"""Claim jobs, and end them."""
+"""Claims of jobs, and their outcomes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minion_server.storage.sqlite.rows import CLAIMED, to_json
 from minion_server.storage.sqlite.verbs import Verbs
 from minion_server.storage.sqlite.writer import Transaction
 
-# Negated, so that both columns ascend, and the rows of several queues and tasks can be merged.
+# The priority is negated so that both columns ascend, and rows of several queues can be merged.
 _READY = """
     SELECT -priority, id FROM jobs
     WHERE stage = 'ready' AND queue = ? AND task = ? AND priority >= ?
@@ -30,7 +30,7 @@ _READY_JOB = """
     WHERE id = ? AND stage = 'ready' AND queue IN (SELECT value FROM json_each(?))
       AND (? OR task IN (SELECT value FROM json_each(?))) AND priority >= ?
 """
-# From one task to the next by the index: SELECT DISTINCT would read all that is ready.
+# Goes from one task to the next by the index: SELECT DISTINCT would read all ready jobs.
 _READY_TASKS = """
     WITH RECURSIVE ready (task) AS (
       SELECT min(task) FROM jobs WHERE stage = 'ready' AND queue = ?1
@@ -58,7 +58,7 @@ _TRY_AGAIN = """
 
 
 class Claims(Verbs):
-    """Hands jobs to workers, and takes back their outcomes."""
+    """Claims jobs for workers, and records their outcomes."""
 
     async def claim_jobs(self, worker_id: int, claim: Claim) -> list[ClaimedJob]:
         def claim_all(txn: Transaction) -> list[ClaimedJob]:
@@ -107,13 +107,13 @@ class Claims(Verbs):
             delayed = txn.now + self.policy.backoff(outcome.retries).total_seconds()
             txn.execute(_TRY_AGAIN, delayed, txn.now, outcome.job_id)
             stages.restage(txn, outcome.job_id)
-        # Even a job that is tried again may have expired meanwhile, and then blocks no child.
+        # Even a retried job may have expired meanwhile, and then no longer blocks its children.
         stages.release(txn, outcome.job_id)
         return True
 
 
 def _is_fit(txn: Transaction, job: ClaimedJob) -> bool:
-    """Return whether a worker can be sent a job, which fails if not."""
+    """Return whether a job can be sent to a worker; fail it if not."""
     problem = job.problem()
     if problem is not None:
         fail_job(txn, job.id, to_json(problem))
@@ -121,7 +121,7 @@ def _is_fit(txn: Transaction, job: ClaimedJob) -> bool:
 
 
 def _fitting(txn: Transaction, outcome: Outcome, result: str) -> tuple[Outcome, str]:
-    """Return an outcome and its result as they are, or a failure if the job would be too large."""
+    """Return an outcome and its result, or a failure if they would make the job too large."""
     row = txn.row("SELECT args, notes FROM jobs WHERE id = ?", outcome.job_id)
     if row is None:
         return outcome, result

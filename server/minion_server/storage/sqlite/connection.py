@@ -1,4 +1,4 @@
-"""Open connections with the settings that durability and speed depend on."""
+"""Connections, with their settings for durability and speed."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ STATEMENT_CACHE_SIZE = 200
 
 
 def connect_writer(path: Path) -> apsw.Connection:
-    """Open the one connection that writes. Each commit is on disk when it returns.
+    """Open the connection for writes. A commit returns when it is on disk.
 
     Raises:
-        Conflict: The database is another program's.
+        Conflict: The database belongs to another program.
     """
     connection = apsw.Connection(str(path), statementcachesize=STATEMENT_CACHE_SIZE)
     try:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-        # WAL is a property of the file: it must not be changed if it is not ours.
+        # WAL mode changes the file, which must not happen to another program's.
         check_ours(connection)
         connection.pragma("journal_mode", "wal")
         connection.pragma("synchronous", "full")
@@ -35,7 +35,7 @@ def connect_writer(path: Path) -> apsw.Connection:
 
 
 def connect_reader(path: Path) -> apsw.Connection:
-    """Open a connection that reads beside the writer, and never waits for it."""
+    """Open a connection for reads, which never waits for the writer."""
     connection = apsw.Connection(
         str(path), flags=apsw.SQLITE_OPEN_READONLY, statementcachesize=STATEMENT_CACHE_SIZE
     )

@@ -1,4 +1,4 @@
-"""Turn SQLite's errors into those of the store."""
+"""Conversion of SQLite's errors to those of the store."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _OUTAGES = (
 
 
 def translate(error: Exception, place: str = "the database") -> Exception:
-    """Return the store's error for one of SQLite's; a defect is returned as it is.
+    """Return the store's error for one of SQLite's; any other error is returned unchanged.
 
     Args:
         error: The error.
-        place: The name of the database in the text.
+        place: The name of the database in the message.
     """
     match error:
         case MinionError():
@@ -39,7 +39,7 @@ def translate(error: Exception, place: str = "the database") -> Exception:
         case apsw.NoMemError():
             translated = Exhausted(f"there is no memory left for {place}")
         case apsw.ConstraintError() if _is_raised(error):
-            # The database is closed (see `seal`); the text says why.
+            # A trigger of `seal` raised it, with the reason.
             translated = Unavailable(str(error))
         case apsw.NotADBError():
             translated = Conflict(f"{place} is not a database")
@@ -57,7 +57,7 @@ def translate(error: Exception, place: str = "the database") -> Exception:
 
 @contextmanager
 def translated(place: str = "the database") -> Iterator[None]:
-    """Raise what `translate` returns, in place of the errors of the block."""
+    """Convert SQLite's errors in the block with `translate`."""
     try:
         yield
     except apsw.Error as error:
@@ -68,5 +68,5 @@ def translated(place: str = "the database") -> Iterator[None]:
 
 
 def _is_raised(error: apsw.Error) -> bool:
-    # Not in apsw's stubs.
+    # The attribute is not in apsw's stubs.
     return getattr(error, "extendedresult", None) == apsw.SQLITE_CONSTRAINT_TRIGGER

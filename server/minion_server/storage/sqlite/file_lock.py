@@ -1,4 +1,4 @@
-"""Keep a second server off a SQLite file."""
+"""The lock that keeps a SQLite file to one server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Self
 from minion_server.domain.errors import Conflict, Unavailable
 
 LOCKED_BYTE = 2**62
-"""The byte of the file that is locked: far from those that SQLite locks, which are at 1 GiB
+"""The locked byte of the file, far from the bytes that SQLite locks, at 1 GiB
 (https://sqlite.org/fileformat2.html#the_lock_byte_page)."""
 
 _Identity = tuple[int, int]
@@ -20,10 +20,10 @@ _held: set[_Identity] = set()
 
 
 class FileLock:
-    """Holds a database file for this process, by a lock on the file itself.
+    """Locks a database file for this process.
 
-    SQLite lets several processes write, but active jobs of a server that has died are known as such
-    only because there is no other server. The file has several names if there are links to it.
+    SQLite would let several processes write, but jobs of a server that died can be recognized only
+    if there is no other server. The lock is on the file itself, which links may give other names.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,16 +32,16 @@ class FileLock:
         self._identity: _Identity | None = None
 
     def acquire(self) -> None:
-        """Take the lock; make the file and its folder if need be, the folder for its owner alone.
+        """Acquire the lock; create the file and its folder, for the owner only, if missing.
 
         Raises:
-            Conflict: Another server has it.
+            Conflict: Another server holds the lock.
             Unavailable: The file cannot be opened or locked.
         """
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Before it is opened: closing it again would release all locks that SQLite has on it in
-            # this process (https://sqlite.org/howtocorrupt.html, 2.2).
+            # Checked before it is opened, because closing it again would release all locks that
+            # SQLite holds on it in this process (https://sqlite.org/howtocorrupt.html, 2.2).
             if self._path.exists() and _identity_of(self._path.stat()) in _held:
                 raise self._in_use()
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -57,7 +57,7 @@ class FileLock:
         _held.add(self._identity)
 
     def release(self) -> None:
-        """Release the lock. The process's connections to the database must be closed before."""
+        """Release the lock. All connections of this process must be closed before."""
         if self._descriptor is not None and self._identity is not None:
             _held.discard(self._identity)
             os.close(self._descriptor)
@@ -73,8 +73,8 @@ class FileLock:
     def _lock(self, descriptor: int) -> None:
         try:
             if sys.platform == "linux":
-                # Of the open file, not of the process: no close elsewhere in it releases the
-                # lock. The fields are those of `struct flock` (fcntl(2)).
+                # A lock of the open file, not of the process, so that no other close in the process
+                # releases it. The fields are those of `struct flock` (fcntl(2)).
                 lock = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, LOCKED_BYTE, 1, 0)
                 fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, lock)
             else:

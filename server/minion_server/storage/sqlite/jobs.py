@@ -1,4 +1,4 @@
-"""Enqueue jobs, and change them."""
+"""Changes to jobs by their users."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _INSERT = """
 _REQUEST = "INSERT OR REPLACE INTO requests (request_id, job, created) VALUES (?, ?, ?)"
 _REQUESTED = "SELECT job FROM requests WHERE request_id = ? AND created > ?"
 
-# It is 'delayed' until its stage has been decided, which follows at once.
+# The stage is 'delayed' until `restage` decides it, in the same transaction.
 _RETRY = """
     UPDATE jobs SET attempts = coalesce(?, attempts), delayed = ?, expires = coalesce(?, expires),
       lax = coalesce(?, lax), parents = coalesce(?, parents), priority = coalesce(?, priority),
@@ -52,7 +52,7 @@ class Jobs(Verbs):
     """Enqueues jobs, and changes them."""
 
     async def enqueue(self, jobs: Sequence[NewJob]) -> list[EnqueuedJob]:
-        # Encoded here, on the caller's thread, to keep the transaction short.
+        # Encoded on the caller's thread, to keep the transaction short.
         encoded = [_encode(job) for job in jobs]
         return await self._write(
             lambda txn: [
@@ -80,8 +80,8 @@ class Jobs(Verbs):
                 undepend(txn, job_id, old)
                 depend(txn, job_id, options.parents)
             stages.restage(txn, job_id)
-            # A job that was inactive or active blocked its children, and still does unless it has
-            # expired; one that had finished or failed did not block all of them.
+            # A finished or failed job may block children again; a job that expires at once no
+            # longer blocks them.
             stages.hold(txn, job_id)
             stages.release(txn, job_id)
             txn.changes.jobs.add(job_id)
@@ -133,7 +133,7 @@ class Jobs(Verbs):
 
 
 def insert_job(txn: Transaction, job: NewJob) -> EnqueuedJob:
-    """Enqueue a job, unless one with its request id is there."""
+    """Enqueue a job, unless there is one with its request id."""
     return _insert(txn, job, *_encode(job))
 
 
@@ -154,12 +154,12 @@ def delete_job(txn: Transaction, job_id: int) -> None:
 
 
 def depend(txn: Transaction, job_id: int, parents: Iterable[int]) -> None:
-    """Record a job as the child of its parents."""
+    """Record a job as a child of its parents."""
     txn.connection.executemany(_DEPEND, [(parent, job_id) for parent in parents])
 
 
 def undepend(txn: Transaction, job_id: int, parents: str) -> None:
-    """Delete the record of a job as the child of its parents, which are a JSON array."""
+    """Delete the records of a job as a child of its parents, which are a JSON array."""
     if parents != "[]":
         children = [(parent, job_id) for parent in from_text(parents)]
         txn.connection.executemany(_UNDEPEND, children)
@@ -199,7 +199,7 @@ def _insert(txn: Transaction, job: NewJob, args: str, notes: str, parents: str) 
     if stage == "ready":
         txn.changes.add_ready(job.queue, job.task, job.priority)
     if stage != "expired":
-        # Jobs that named this id as a parent before there was such a job wait for it from now on.
+        # Jobs that were enqueued earlier with this id as a parent now wait for it.
         stages.hold(txn, job_id)
     return EnqueuedJob(id=job_id, duplicate=False)
 

@@ -7,14 +7,15 @@ from typing import Any, Generic
 
 import apsw
 
+from minion_server.domain.page import Page
 from minion_server.storage.sqlite.rows import Columns, Record, to_json
 
 
 class Listing(Generic[Record]):
-    """A list of the rows of a table for which conditions hold, the highest id first."""
+    """The rows of a table that meet conditions, the highest id first."""
 
     def __init__(self, table: str, columns: Columns[Record], **any_of: Sequence[Any]) -> None:
-        """Set it up; columns with values must have one of them."""
+        """Select the rows that have one of the given values in each column with values."""
         self._table, self._columns = table, columns
         self._values: list[Any] = []
         self._conditions: list[str] = ["TRUE"]
@@ -29,7 +30,7 @@ class Listing(Generic[Record]):
         self._conditions.append(condition)
 
     def add_below(self, below: int | None) -> None:
-        """Add that the id is lower than another, if there is one."""
+        """Add the condition that the id is lower than `below`, if given."""
         if below is not None:
             self.add("id < ?", below)
 
@@ -41,12 +42,12 @@ class Listing(Generic[Record]):
         offset: int,
         below: int | None,
         **others: Any,
-    ) -> tuple[int, list[Record]]:
-        """Read the number of all rows of the list, and a page.
+    ) -> Page[Record]:
+        """Return a page of records.
 
         `others` are the fields of each record that are not in the database.
         """
-        # In one transaction: the page and its total are of one moment.
+        # In one transaction, so that the page and the total match.
         with connection:
             total: int = connection.execute(
                 f"SELECT count(*) FROM {self._selected()}",  # noqa: S608 - of constants
@@ -58,7 +59,7 @@ class Listing(Generic[Record]):
                 "ORDER BY id DESC LIMIT ? OFFSET ?",
                 [*self._values, limit, offset],
             ).fetchall()
-        return total, [self._columns.read(row, **others) for row in rows]
+        return Page(entries=[self._columns.read(row, **others) for row in rows], total=total)
 
     def _selected(self) -> str:
         return f"{self._table} WHERE {' AND '.join(self._conditions)}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
-from minion_server.domain.lock import LockPage, LockRequest
+from minion_server.domain.lock import Lock, LockRequest
+from minion_server.domain.page import Page
 from minion_server.storage.sqlite.lists import Listing
 from minion_server.storage.sqlite.rows import LOCK
 from minion_server.storage.sqlite.verbs import Verbs
@@ -48,8 +49,7 @@ class Locks(Verbs):
 
     async def list_locks(
         self, names: Sequence[str], *, limit: int, offset: int = 0, below: int | None = None
-    ) -> LockPage:
+    ) -> Page[Lock]:
         listing = Listing("locks", LOCK, name=names)
         listing.add("expires > ?", self._clock())
-        total, locks = await self._scan(listing.page, limit, offset, below)
-        return LockPage(locks=locks, total=total)
+        return await self._scan(listing.page, limit, offset, below)

@@ -1,12 +1,13 @@
-"""Read jobs, and count."""
+"""Reads of jobs and statistics."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from minion_server.domain.errors import JobNotFound
-from minion_server.domain.job import Job, JobFilter, JobPage, JobStatus
+from minion_server.domain.job import Job, JobFilter, JobStatus
 from minion_server.domain.maintenance import HISTORY_SECONDS, HOUR, History, Stats, to_history
+from minion_server.domain.page import Page
 from minion_server.storage.sqlite.lists import Listing
 from minion_server.storage.sqlite.rows import JOB, STATUS, to_json
 from minion_server.storage.sqlite.verbs import Verbs
@@ -22,7 +23,7 @@ _ANY_NOTE = """
       WHERE note.key IN (SELECT value FROM json_each(?)))
 """
 
-# Whether they have been staged as expired yet or not.
+# Includes jobs that have expired but have not been staged yet.
 _EXPIRED = """
     SELECT count(*) FROM jobs WHERE stage = 'expired'
       OR (stage IN ('ready', 'delayed', 'blocked') AND expires <= :now)
@@ -52,7 +53,7 @@ _HISTORY = """
 
 
 class Queries(Verbs):
-    """Reads jobs, and counts."""
+    """Reads jobs and statistics."""
 
     async def get_job(self, job_id: int) -> Job:
         now = self._clock()
@@ -69,7 +70,7 @@ class Queries(Verbs):
 
     async def list_jobs(
         self, job_filter: JobFilter, *, limit: int, offset: int = 0, below: int | None = None
-    ) -> JobPage:
+    ) -> Page[Job]:
         now = self._clock()
         listing = Listing(
             "jobs",
@@ -83,8 +84,7 @@ class Queries(Verbs):
         if job_filter.notes:
             listing.add(_ANY_NOTE, to_json(list(job_filter.notes)))
         listing.add_below(job_filter.before)
-        total, jobs = await self._scan(listing.page, limit, offset, below, time=now)
-        return JobPage(jobs=jobs, total=total)
+        return await self._scan(listing.page, limit, offset, below, time=now)
 
     async def count_ready_before(self, job: Job) -> int:
         bindings = (job.queue, job.priority, job.id)
@@ -99,7 +99,7 @@ class Queries(Verbs):
             lambda connection: connection.execute(_ALL_STATS, {"now": now}).fetchall()
         )
         counts: dict[str, Any] = dict(zip(_STATS, row, strict=True))
-        # Jobs may be active whose worker is gone already.
+        # Active jobs may have workers that are no longer registered.
         inactive = max(0, counts["workers"] - counts["active_workers"])
         return Stats(**counts, inactive_workers=inactive, uptime=self.uptime().total_seconds())
 

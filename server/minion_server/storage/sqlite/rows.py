@@ -1,4 +1,4 @@
-"""Between rows and values of the domain."""
+"""Conversions between rows and domain types."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _DECODERS: Mapping[str, Callable[[Any], Any]] = {
 
 
 class Columns(Generic[Record]):
-    """The columns that a record is read from, which have the names of its fields."""
+    """The columns of a record, which have the names of its fields."""
 
     def __init__(
         self, record: type[Record], *, without: Sequence[str] = (), **computed: str
     ) -> None:
-        """Take the names from the record.
+        """Take the names from the class of the record.
 
         Args:
-            record: Its class.
+            record: The class.
             without: Fields that are not in the database.
-            computed: The SQL of fields that are not columns of the table.
+            computed: SQL of fields that are not columns of the table.
         """
         self._record = record
-        # Calls with keywords are slow unless these are the very strings of the class.
+        # Calls with keywords are slow unless the names are the same objects as in the class.
         self._names = [field.name for field in fields(record) if field.name not in without]
         self._decoders = [(name, _DECODERS[name]) for name in self._names if name in _DECODERS]
         self.sql = ", ".join(

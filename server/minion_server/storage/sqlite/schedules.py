@@ -1,12 +1,13 @@
-"""Enqueue jobs by cron rules."""
+"""Schedules."""
 
 from __future__ import annotations
 
+from minion_server.domain.page import Page
 from minion_server.domain.schedule import (
     DispatchedSchedule,
     NewSchedule,
+    Schedule,
     ScheduleFilter,
-    SchedulePage,
 )
 from minion_server.storage.firing import fire, next_run
 from minion_server.storage.json_bytes import without_nulls
@@ -16,7 +17,7 @@ from minion_server.storage.sqlite.rows import SCHEDULE, to_json
 from minion_server.storage.sqlite.verbs import Verbs
 from minion_server.storage.sqlite.writer import Transaction
 
-# Compared with the rule that is kept, not with the time: a schedule put again must not slip.
+# If the rule is the same, the next run stays, so that putting a schedule again does not move it.
 _PUT = """
     INSERT INTO schedules (args, attempts, created, cron, expire, lax, name, next_run, notes,
       priority, queue, task)
@@ -80,11 +81,10 @@ class Schedules(Verbs):
         limit: int,
         offset: int = 0,
         below: int | None = None,
-    ) -> SchedulePage:
+    ) -> Page[Schedule]:
         listing = Listing("schedules", SCHEDULE, id=schedule_filter.ids, name=schedule_filter.names)
         listing.add_below(schedule_filter.before)
-        total, schedules = await self._scan(listing.page, limit, offset, below)
-        return SchedulePage(schedules=schedules, total=total)
+        return await self._scan(listing.page, limit, offset, below)
 
     async def next_dispatch(self) -> float | None:
         (first,) = self._look_up(_NEXT) or (None,)

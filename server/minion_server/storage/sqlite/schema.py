@@ -1,4 +1,4 @@
-"""Bring a database to the schema of this program, by numbered migrations."""
+"""Migrations of a database to the schema of this program."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import apsw
 from minion_server.domain.errors import Conflict
 
 APPLICATION_ID = 0x4D696E69
-"""Marks a SQLite file as Minion's: "Mini" in ASCII (SQLite's `PRAGMA application_id`)."""
+"""Identifies a SQLite file as Minion's: "Mini" in ASCII (SQLite's `PRAGMA application_id`)."""
 
 
 def migrations() -> list[str]:
-    """Return the SQL of every migration, in order; version N of the schema is made by N of them."""
+    """Return the SQL of all migrations, in order; the first N lead to version N of the schema."""
     files = resources.files(__package__).joinpath("schema").iterdir()
     return [
         entry.read_text(encoding="utf-8")
@@ -23,16 +23,16 @@ def migrations() -> list[str]:
 
 
 def version_of(connection: apsw.Connection) -> int:
-    """Return the version of a database's schema; 0 if it has none."""
+    """Return the version of a database's schema, or 0 without a schema."""
     version: int = connection.pragma("user_version")
     return version
 
 
 def check_ours(connection: apsw.Connection) -> None:
-    """Raise an error if a database is another program's.
+    """Check that a database is Minion's or empty.
 
     Raises:
-        Conflict: It is.
+        Conflict: The database belongs to another program.
     """
     application_id = connection.pragma("application_id")
     tables = connection.execute("SELECT COUNT(*) FROM sqlite_schema").get
@@ -41,10 +41,10 @@ def check_ours(connection: apsw.Connection) -> None:
 
 
 def is_current(connection: apsw.Connection) -> bool:
-    """Return whether a database's schema is that of this program, and not an older one.
+    """Return whether a database has the schema of this program, not an older one.
 
     Raises:
-        Conflict: The database is another program's, or of a newer version than this program.
+        Conflict: The database belongs to another program, or has a newer schema.
     """
     check_ours(connection)
     version, newest = version_of(connection), len(migrations())
@@ -57,10 +57,10 @@ def is_current(connection: apsw.Connection) -> bool:
 
 
 def migrate(connection: apsw.Connection) -> None:
-    """Bring a database up to date, in one transaction. The caller has its `FileLock`.
+    """Bring a database up to date, in one transaction. The caller must hold its `FileLock`.
 
     Raises:
-        Conflict: The database is another program's, or of a newer version than this program.
+        Conflict: The database belongs to another program, or has a newer schema.
     """
     with connection:
         if is_current(connection):

@@ -1,6 +1,6 @@
-"""Close a database to its servers, while its queue is moved and afterwards.
+"""Closing a database to its servers, while its queue is moved and afterwards.
 
-By triggers, since servers that are running have to obey, and must not pay for it before.
+Triggers close it to running servers, too, and cost nothing while it is open.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import apsw
 
 from minion_server.storage.transfer import HELD, MOVED, closed_error
 
-# Other triggers of the database are its owner's.
+# Other triggers may belong to the owner of the database.
 _HOLD = "minion_held"
 _SEAL = "minion_sealed_"
 _TABLES = ("jobs", "dependencies", "requests", "workers", "locks", "schedules")
@@ -24,8 +24,8 @@ def hold(connection: apsw.Connection) -> None:
     """Make every claim fail.
 
     Raises:
-        Conflict: The database is closed already. The move that closed it may still run, and opens
-            it if it fails.
+        Conflict: The database is closed already. The move that closed it may still be running, and
+            reopens it if it fails.
     """
     check_open(connection)
     connection.execute(
@@ -46,13 +46,13 @@ def seal(connection: apsw.Connection, text: str) -> None:
 
 
 def reopen(connection: apsw.Connection) -> None:
-    """Drop all triggers of this module."""
+    """Remove all triggers of this module."""
     for name in _names(connection):
         connection.execute(f'DROP TRIGGER "{name.replace(chr(34), chr(34) * 2)}"')
 
 
 def closed_because(connection: apsw.Connection) -> str:
-    """Return why the database is closed; "" if it is open."""
+    """Return the reason why the database is closed, or "" if it is open."""
     names = _names(connection)
     if any(name.startswith(_SEAL) for name in names):
         return MOVED
@@ -60,20 +60,20 @@ def closed_because(connection: apsw.Connection) -> str:
 
 
 def check_open(connection: apsw.Connection) -> None:
-    """Raise an error if a move has closed the database, as its source or its target.
+    """Check that no move has closed the database.
 
     Raises:
-        Conflict: One has.
+        Conflict: The database is closed.
     """
     if reason := closed_because(connection):
         raise closed_error(connection.filename, reason)
 
 
 def check_not_moved(connection: apsw.Connection) -> None:
-    """Raise an error if the queue has been moved to another database.
+    """Check that the queue has not been moved to another database.
 
     Raises:
-        Conflict: It has been.
+        Conflict: The queue has been moved.
     """
     if closed_because(connection) == MOVED:
         raise closed_error(connection.filename, MOVED)

@@ -1,4 +1,4 @@
-"""The stages of inactive jobs: what they wait for (see the schema)."""
+"""The stages of inactive jobs (see the schema)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from minion_server.storage.sqlite.writer import Transaction
 Stage = Literal["ready", "delayed", "blocked", "expired"]
 
 MAX_STAGED = 10_000
-"""Jobs staged by one call: bounds how long other writers wait."""
+"""Jobs staged by one call, which bounds how long other writers wait."""
 
-# Any blocking parent would do. A random one makes a job of n parents look for the next about ln(n)
-# times in all, in whatever order they finish. CROSS JOIN keeps SQLite from reading all jobs first.
+# Any blocking parent would do. With a random one, a job with n parents looks for the next about
+# ln(n) times, in whatever order they finish. CROSS JOIN keeps SQLite from reading all jobs first.
 _FIND_BLOCKER = """
     SELECT parent.id FROM json_each(?) AS given CROSS JOIN jobs AS parent ON parent.id = given.value
     WHERE parent.state = 'active'
@@ -28,7 +28,7 @@ _EXPIRED = """
     RETURNING id
 """
 
-# The common case, all at once: nothing to wait for but the time.
+# The common case in one statement: jobs without parents.
 _DUE_WITHOUT_PARENTS = """
     UPDATE jobs SET stage = 'ready'
     WHERE id IN (SELECT id FROM jobs WHERE stage = 'delayed' AND delayed <= ? LIMIT ?)
@@ -36,7 +36,7 @@ _DUE_WITHOUT_PARENTS = """
     RETURNING id, queue, task, priority
 """
 
-# By the children, of which there are few: the + keeps SQLite from going through all that is ready.
+# There are few children: the + keeps SQLite from reading all ready jobs instead.
 _HOLD = """
     UPDATE jobs SET stage = 'blocked', blocker = ?
     WHERE id IN (SELECT child FROM dependencies WHERE parent = ?) AND +stage = 'ready'
@@ -61,8 +61,8 @@ def decide(
 
     Args:
         txn: The transaction.
-        delayed: When the job is due.
-        expires: When it expires.
+        delayed: Time at which the job is due.
+        expires: Time at which it expires.
         parents: Ids of its parents, as a JSON array.
         lax: Whether failed parents do not block it.
     """
@@ -81,7 +81,7 @@ def decide(
 
 
 def restage(txn: Transaction, job_id: int) -> None:
-    """Decide the stage of an inactive job anew."""
+    """Decide the stage of an inactive job again."""
     row = txn.row(_WAITING, job_id)
     assert row is not None, job_id
     delayed, expires, parents, lax, queue, task, priority = row
@@ -92,18 +92,18 @@ def restage(txn: Transaction, job_id: int) -> None:
 
 
 def release(txn: Transaction, parent_id: int) -> None:
-    """Restage the jobs that a parent blocked, which may block them no longer."""
+    """Restage the jobs that a parent blocked but may no longer block."""
     for (child_id,) in txn.rows("SELECT id FROM jobs WHERE blocker = ?", parent_id):
         restage(txn, child_id)
 
 
 def hold(txn: Transaction, parent_id: int) -> None:
-    """Block the children of a parent that has become inactive, again or for the first time."""
+    """Block the ready children of a parent that has become inactive."""
     txn.execute(_HOLD, parent_id, parent_id)
 
 
 def stage_due(txn: Transaction) -> None:
-    """Stage jobs that have expired, or become due."""
+    """Stage jobs that have expired or become due."""
     for (job_id,) in txn.rows(_EXPIRED, txn.now, MAX_STAGED):
         txn.changes.jobs.add(job_id)
         release(txn, job_id)

@@ -1,4 +1,4 @@
-"""The store: the sum of its verbs, and its life."""
+"""The embedded store."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from minion_server.storage.sqlite.workers import Workers
 from minion_server.storage.sqlite.writer import Clock, Writer
 
 SCAN_THREADS = 2
-"""Threads for reads that may take long; look-ups by id are done at once, on the loop."""
+"""Threads for reads that may take long; look-ups by id run on the event loop."""
 
 
 class SqliteStorage(Jobs, Queries, Upkeep, Workers, Locks, Schedules):
-    """Keeps the queue in one SQLite file, for one process. See `Storage`."""
+    """Keeps the queue in one SQLite file, for one process (see `Storage`)."""
 
     exclusive = True
 
@@ -40,8 +40,8 @@ class SqliteStorage(Jobs, Queries, Upkeep, Workers, Locks, Schedules):
         """Prepare the store; nothing is opened yet.
 
         Args:
-            path: The database file. Its folder is created if needed, for the owner alone.
-            policy: See `Policy`.
+            path: The database file. Its folder is created if missing, for the owner only.
+            policy: Retention times and retry delays.
             clock: Returns the time in seconds since the epoch.
         """
         super().__init__(path, policy or Policy(), clock)
@@ -64,7 +64,7 @@ class SqliteStorage(Jobs, Queries, Upkeep, Workers, Locks, Schedules):
     async def close(self) -> None:
         self._closed = True
         await asyncio.to_thread(self._scan_pool.shutdown)
-        # The last connection to close must be able to write: it merges the log into the file.
+        # The last connection to close merges the log into the file, so it must be the writer.
         self._reader.close()
         await self._writer.close()
         self._lock.release()

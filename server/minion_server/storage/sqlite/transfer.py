@@ -1,4 +1,4 @@
-"""Move a whole queue into or out of a SQLite file (see `storage.transfer.Transfer`)."""
+"""Operations on a whole SQLite file (see `storage.transfer.Transfer`)."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class SqliteTransfer:
             else:
                 connection = await self._run(self._open_to_seal)
             try:
-                # The one kind of transaction keeps writers out; the other reads beside them.
+                # An immediate transaction blocks writers; a deferred one does not.
                 await self._run(connection.execute, "BEGIN" if seal is None else "BEGIN IMMEDIATE")
                 if seal is not None:
                     await self._run(sealing.check_not_moved, connection)
@@ -132,12 +132,12 @@ class SqliteTransfer:
                     await self._run(sealing.seal, connection, seal)
                 await self._run(connection.execute, "COMMIT")
             finally:
-                # What is not committed is rolled back.
+                # Rolls back if it was not committed.
                 await self._run(connection.close)
 
     async def upgrade(self, minion_schema: int | None = None) -> None:
         if minion_schema is not None:
-            raise Invalid("--minion-schema", "is for PostgreSQL databases alone")
+            raise Invalid("--minion-schema", "is for PostgreSQL databases only")
         await self._run(self._upgrade)
 
     async def reopen(self) -> None:
@@ -164,7 +164,7 @@ class SqliteTransfer:
         await self._run(copy)
 
     async def _write(self, connection: apsw.Connection, records: Records) -> Mapping[str, int]:
-        # What is not committed is rolled back when the connection is closed.
+        # Closing the connection rolls back what is not committed.
         await self._run(connection.execute, "BEGIN IMMEDIATE")
         writer = _RecordWriter(Transaction(connection=connection, now=time.time()))
         async for batch in records:
@@ -183,7 +183,7 @@ class SqliteTransfer:
 
     @contextmanager
     def _connected(self, connect: Connect) -> Iterator[apsw.Connection]:
-        """Connect to the file, which may be empty, beside a server that may use it."""
+        """Connect to the file, which may be empty and in use by a server."""
         if not self._path.exists():
             raise DatabaseNotFound(str(self._path))
         with closing(connect(self._path)) as connection:
@@ -192,7 +192,7 @@ class SqliteTransfer:
 
     @contextmanager
     def _opened(self, connect: Connect) -> Iterator[apsw.Connection]:
-        """Open the database of whatever version, beside a server that may use it."""
+        """Connect to the database, which may have any version and be in use by a server."""
         with self._connected(connect) as connection:
             if not version_of(connection):
                 raise DatabaseNotFound(str(self._path))
@@ -200,20 +200,19 @@ class SqliteTransfer:
 
     @contextmanager
     def _locked(self) -> Iterator[apsw.Connection]:
-        """Open the file, which is made if need be, and keep servers out."""
+        """Lock the file against servers and connect to it; create it if missing."""
         with FileLock(self._path), closing(connect_writer(self._path)) as connection:
             yield connection
 
     def _change(self, change: Callable[[apsw.Connection], None]) -> None:
         with self._opened(connect_writer) as connection:
-            # Other writers stay out of what is checked and written.
+            # Blocks other writers between the check and the change.
             connection.execute("BEGIN IMMEDIATE")
             change(connection)
-            # What is not committed is rolled back when the connection is closed.
             _commit(connection)
 
     def _open_to_read(self, folder: Path) -> apsw.Connection:
-        """Open the database, or a copy of it with the present schema if its own is older."""
+        """Connect to the database, or to a migrated copy if its schema is older."""
         copy = folder / self._path.name
         with self._opened(connect_reader) as connection:
             current = is_current(connection)
@@ -226,7 +225,7 @@ class SqliteTransfer:
         return connection
 
     def _open_to_seal(self) -> apsw.Connection:
-        """Open the database, with its schema brought up to date."""
+        """Connect to the database after bringing its schema up to date."""
         with self._opened(connect_writer) as connection:
             current = is_current(connection)
         if not current:
@@ -247,13 +246,13 @@ class SqliteTransfer:
             migrate(connection)
 
     async def _run(self, step: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a step on a thread, to its end even when the caller is cancelled."""
+        """Run a step on a thread, and wait for its end even if the caller is cancelled."""
         task = asyncio.ensure_future(asyncio.to_thread(step, *args, **kwargs))
         with translated(str(self._path)):
             try:
                 return await asyncio.shield(task)
             except asyncio.CancelledError:
-                # Two threads must not use one connection at a time.
+                # Two threads must not use a connection at the same time.
                 await asyncio.wait([task])
                 raise
 
@@ -288,14 +287,14 @@ def _commit(connection: apsw.Connection) -> None:
     except apsw.Error as error:
         if connection.in_transaction or isinstance(error, apsw.FullError):
             raise
-        # What could not be synced may be on disk all the same.
+        # Data whose sync failed may still be on disk.
         raise OutcomeUnknown(connection.filename, error) from error
 
 
 def _close_written(connection: apsw.Connection) -> None:
-    """Close a database that is complete whatever happens here."""
+    """Close a complete database, without its log if possible."""
     try:
-        # A file without a log can be read where nothing can be written, as a backup may be.
+        # Without a log the file can be read from a read-only place, such as a backup's.
         connection.pragma("journal_mode", "delete")
         connection.close()
     except apsw.Error as error:
@@ -344,7 +343,7 @@ class _RecordWriter:
                     assert_never(record)
 
     def finish(self) -> None:
-        # Which parent blocks a job is known only when its parents are there.
+        # The stages of jobs depend on their parents, which are all written now.
         for job_id in self._unstaged:
             stages.restage(self._txn, job_id)
         if self._last is not None:

@@ -1,4 +1,4 @@
-"""Keep the queue in order."""
+"""Repair and reset the queue."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minion_server.domain.maintenance import FOREGROUND_QUEUE, RepairReport
 from minion_server.domain.policy import Retention
 from minion_server.domain.worker import is_missing
 from minion_server.storage.json_bytes import from_text
-from minion_server.storage.repairs import MAX_REPAIRED, take_steps
+from minion_server.storage.repairs import MAX_REPAIRED, run_steps
 from minion_server.storage.sqlite import stages
 from minion_server.storage.sqlite.claims import Claims
 from minion_server.storage.sqlite.jobs import delete_job, fail_job
@@ -26,8 +26,8 @@ _ABANDONED = """
     WHERE state = 'active' AND queue <> ? AND worker NOT IN (SELECT id FROM workers)
     LIMIT ?
 """
-# By the time of their end: else all that ever finished would be read. SQLite uses a partial index
-# only for a condition that contains the index's own, word for word.
+# The index by finish time keeps it from reading all finished jobs. SQLite uses a partial index only
+# if the condition of the query contains that of the index, word for word.
 _OLD = """
     SELECT id FROM jobs INDEXED BY jobs_ended
     WHERE state IN ('finished', 'failed') AND state = 'finished' AND finished <= ? AND NOT EXISTS (
@@ -47,7 +47,7 @@ _TABLES = ("jobs", "dependencies", "requests", "locks", "schedules", "workers")
 
 
 class Upkeep(Claims):
-    """Keeps the queue in order, in transactions of bounded size; ends jobs as `Claims` does."""
+    """Repairs and resets the queue, in transactions of bounded size."""
 
     async def reset(self, *, locks_only: bool) -> None:
         await self._write(_delete_locks if locks_only else _delete_all)
@@ -59,7 +59,7 @@ class Upkeep(Claims):
         forget_workers = partial(
             _forget_workers, missing_after=limits.missing_after, heard_for=heard_for
         )
-        report = await take_steps(
+        report = await run_steps(
             missing_workers=lambda: self._write(forget_workers),
             removed_jobs=lambda: self._exhaust(partial(_remove_old, age=limits.remove_after)),
             expired_jobs=lambda: self._exhaust(_remove_expired),
@@ -83,7 +83,7 @@ class Upkeep(Claims):
         for job_id, retries, worker_id in found:
             outcome = Outcome(job_id=job_id, retries=retries, failed=True, result=WORKER_WENT_AWAY)
             self._end(txn, outcome, to_json(WORKER_WENT_AWAY))
-            # A worker that was only silent is to stop.
+            # The worker may be alive, and must stop the job.
             txn.revoke(worker_id, job_id, retries)
         return len(found)
 
@@ -143,5 +143,5 @@ def _delete_all(txn: Transaction) -> None:
     txn.changes.cleared = True
     for table in _TABLES:
         txn.execute(f"DELETE FROM {table}")  # noqa: S608 - of constants
-    # Not that of locks: a holder of before must not release the lock of another.
+    # The ids of locks go on: an earlier holder must not release a new lock.
     txn.execute("DELETE FROM sqlite_sequence WHERE name <> 'locks'")

@@ -1,4 +1,4 @@
-"""What the verbs of the store share."""
+"""The base of the classes that implement the storage protocols."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Verbs:
-    """The base of the classes of verbs, each of which implements the protocol of its name."""
+    """Base of the classes that implement the protocols of the same names."""
 
     _writer: Writer
     _reader: apsw.Connection
@@ -46,7 +46,7 @@ class Verbs:
         return self._writer.run(operation)
 
     def _look_up(self, sql: str, *bindings: Any) -> Row | None:
-        """Return the first row of a query that takes microseconds, here and now."""
+        """Return the first row of a query that takes microseconds, on the event loop."""
         try:
             return self._reader.execute(sql, bindings).fetchone()
         except apsw.Error:

@@ -1,11 +1,12 @@
-"""Register workers, and pass commands to them."""
+"""Workers, and the commands in their inboxes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from minion_server.domain import limits
-from minion_server.domain.worker import Command, Registration, WorkerFilter, WorkerPage
+from minion_server.domain.page import Page
+from minion_server.domain.worker import Command, Registration, Worker, WorkerFilter
 from minion_server.storage.inbox import read_inbox, to_entry
 from minion_server.storage.json_bytes import from_text
 from minion_server.storage.sqlite.lists import Listing
@@ -27,7 +28,7 @@ _BROADCAST = """
 
 
 class Workers(Verbs):
-    """Registers workers, and passes commands to them."""
+    """Registers workers, and stores commands to them."""
 
     async def register_worker(self, registration: Registration) -> int:
         worker_id, host, pid = registration.id, registration.host, registration.pid
@@ -47,11 +48,10 @@ class Workers(Verbs):
 
     async def list_workers(
         self, worker_filter: WorkerFilter, *, limit: int, offset: int = 0, below: int | None = None
-    ) -> WorkerPage:
+    ) -> Page[Worker]:
         listing = Listing("workers", WORKER, id=worker_filter.ids)
         listing.add_below(worker_filter.before)
-        total, workers = await self._scan(listing.page, limit, offset, below)
-        return WorkerPage(workers=workers, total=total)
+        return await self._scan(listing.page, limit, offset, below)
 
     async def broadcast(self, command: Command, worker_ids: Sequence[int]) -> bool:
         entry, ids = to_json(to_entry(command)), to_json(list(worker_ids))

@@ -1,7 +1,7 @@
-"""The writer: one thread, one connection, and one commit for all operations that wait.
+"""The writer: one thread and one connection, with one commit for all operations that wait.
 
-The operations queued during one commit share the next, and so the cost of reaching the disk.
-Threads hand over once per commit, not once per operation.
+Operations that are queued during one commit share the next one, and so the cost of its disk sync.
+There is one thread switch per commit, not per operation.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ Clock = Callable[[], float]
 """Returns the time in seconds since the epoch."""
 
 MAX_BATCH = 1_000
-"""Operations in one commit: bounds how long the last of them waits."""
+"""Operations in one commit, which bounds how long each waits."""
 MAX_WAITING = 100_000
 """Operations that may wait for a commit."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Transaction:
-    """A transaction, as operations use it.
+    """A transaction that runs operations.
 
     Attributes:
-        connection: The writing connection, within a transaction.
-        now: The one time of this transaction, in seconds since the epoch.
-        changes: Collects what the operations change.
+        connection: The connection for writes, within the transaction.
+        now: The time of the transaction, in seconds since the epoch.
+        changes: Changes made by the operations.
     """
 
     connection: apsw.Connection
@@ -72,13 +72,13 @@ class Transaction:
         return self.connection.last_insert_rowid()
 
     def revoke(self, worker_id: int, job_id: int, retries: int) -> None:
-        """Note that a job was taken from its worker."""
+        """Add a job that its worker must stop to the changes."""
         revocation = Revocation(worker_id=worker_id, job_id=job_id, retries=retries)
         self.changes.revoked.append(revocation)
 
 
 Operation = Callable[[Transaction], T]
-"""Runs on the writer's thread; run again if another one in its commit fails."""
+"""Runs on the writer's thread; runs again if another operation in its transaction fails."""
 _Item = tuple[Operation[Any], "asyncio.Future[Any]"]
 _Result = tuple["asyncio.Future[Any]", Any, BaseException | None]
 
@@ -101,7 +101,7 @@ class Writer:
         """Run an operation in a transaction, and return its result after the commit.
 
         Raises:
-            MinionError: The operation raised it, and nothing of it is kept.
+            MinionError: The operation raised it, and was rolled back.
             Exhausted: Too many operations wait, or the disk is full.
             Unavailable: The database cannot be written, or the writer is closed.
         """
@@ -115,7 +115,7 @@ class Writer:
         return await future
 
     async def close(self) -> None:
-        """Run the operations that wait, then end the thread and close the connection."""
+        """Run the operations that wait, then stop the thread and close the connection."""
         if not self._closed:
             self._closed = True
             self._queue.put(None)
@@ -151,7 +151,7 @@ class Writer:
             results: list[_Result] = []
             try:
                 changes = self._transact(part, results)
-            except Exception as error:  # noqa: BLE001 - its caller gets it
+            except Exception as error:  # noqa: BLE001 - raised in its caller
                 if len(part) == 1:
                     self._deliver([(part[0][1], None, translate(error))], None)
                     continue
@@ -161,7 +161,7 @@ class Writer:
                 self._deliver(results, changes)
 
     def _transact(self, batch: list[_Item], results: list[_Result]) -> Changes:
-        """Run operations in a transaction; `results` has those that ran before one raised."""
+        """Run operations in a transaction; on an error, `results` has those that ran before it."""
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -170,7 +170,7 @@ class Writer:
                 results.append((future, operation(transaction), None))
             connection.execute("COMMIT")
         except BaseException:
-            # Some errors, a full disk's among them, have rolled back already.
+            # Some errors, such as a full disk, roll back by themselves.
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             raise
@@ -180,7 +180,7 @@ class Writer:
         try:
             self._loop.call_soon_threadsafe(self._resolve, results, changes)
         except RuntimeError:
-            # The loop was closed without waiting for its writes.
+            # The event loop was closed without waiting for its writes.
             return
 
     def _resolve(self, results: list[_Result], changes: Changes | None) -> None:

@@ -1,7 +1,7 @@
--- The steps of claims.py. SQLite claims by one statement: nobody else writes meanwhile, and its jobs are staged already. Here
--- others may hold the locks of jobs, which are passed over, and Perl Minion may have changed a parent since a job was staged.
+-- The functions of claims.py. In SQLite nobody else writes during a claim, and all jobs are staged. Here, others may have
+-- locked jobs, which are skipped, and Perl Minion may have changed a parent since a job was staged.
 
--- The tasks that jobs of some queues wait for, found by leaping from each to the next.
+-- Returns the tasks of claimable jobs in these queues, going from each task to the next by the indexes.
 CREATE OR REPLACE FUNCTION minion_server_tasks(p_queues TEXT[]) RETURNS TABLE (queue TEXT, task TEXT) LANGUAGE plpgsql STABLE
   SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
@@ -28,7 +28,7 @@ BEGIN
   END LOOP;
 END $$;
 
--- The first claimable jobs, in the order of claims, of pairs of a queue and a task.
+-- Returns the first claimable jobs of pairs of a queue and a task, in the order of claims.
 CREATE OR REPLACE FUNCTION minion_server_candidates(p_queues TEXT[], p_tasks TEXT[], p_floor INT, p_most INT)
   RETURNS TABLE (job BIGINT, priority INT, plain BOOL) LANGUAGE plpgsql
   SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET jit = off
@@ -53,7 +53,7 @@ BEGIN
   ORDER BY c.priority DESC, c.id LIMIT p_most;
 END $$;
 
--- Which of these jobs a parent blocks; null if none. That a job is ready is a hint, which a claim checks.
+-- Returns those of these jobs that a parent blocks, or null. The stage 'ready' is only a hint, which a claim checks.
 CREATE OR REPLACE FUNCTION minion_server_blocked(p_jobs BIGINT[]) RETURNS BIGINT[] LANGUAGE plpgsql AS $$
 BEGIN
   RETURN (SELECT array_agg(j.id) FROM minion_jobs AS j
@@ -61,8 +61,8 @@ BEGIN
       WHERE p.id = ANY (j.parents) AND minion_server_blocks(p.state, p.expires, j.lax)));
 END $$;
 
--- Makes the first `p_most` of these jobs active that nobody else holds. Those in `p_staged`, null or some of them, lose their
--- rows in minion_server_waiting, also if others took them meanwhile.
+-- Makes the first `p_most` of these jobs active that others have not locked. `p_staged`, some of these jobs or null, are
+-- deleted from minion_server_waiting, even if others claimed them meanwhile.
 CREATE OR REPLACE FUNCTION minion_server_take(p_worker BIGINT, p_jobs BIGINT[], p_staged BIGINT[], p_most INT) RETURNS BIGINT[]
   LANGUAGE plpgsql AS $$
 DECLARE
@@ -84,7 +84,7 @@ BEGIN
   RETURN taken;
 END $$;
 
--- Claims one job, if it is of these queues and tasks; returns the claimed jobs.
+-- Claims a job if it has one of these queues and tasks, and returns the claimed jobs.
 CREATE OR REPLACE FUNCTION minion_server_claim_one(
   p_worker BIGINT, p_queues TEXT[], p_tasks TEXT[], p_floor INT, p_job BIGINT
 ) RETURNS BIGINT[] LANGUAGE plpgsql AS $$
@@ -95,8 +95,8 @@ BEGIN
   RETURN minion_server_take(p_worker, ARRAY[p_job], ARRAY[p_job], 1);
 END $$;
 
--- Claims the first jobs of these queues and tasks, null for any. Adds to `p_answer`: `taken`, the jobs, and `locked`, [[queue,
--- task]] if others held jobs of those.
+-- Claims the first jobs of these queues and tasks, null for any task. Returns `p_answer` with `taken`, the jobs, and
+-- `locked`, [[queue, task]], if others had locked some.
 CREATE OR REPLACE FUNCTION minion_server_claim_first(
   p_answer JSONB, p_worker BIGINT, p_queues TEXT[], p_tasks TEXT[], p_floor INT, p_most INT
 ) RETURNS JSONB LANGUAGE plpgsql AS $$
@@ -135,14 +135,15 @@ BEGIN
       FROM unnest(queues, tasks) AS p (q, t);
     END IF;
     EXIT WHEN cardinality(near) < wanted + slack OR slack > 4000;
-    -- Look beyond those that others hold.
+    -- Look beyond the jobs that others have locked.
     wanted := wanted - cardinality(part);
     slack := slack * 4 + 16;
   END LOOP;
   RETURN p_answer || jsonb_build_object('taken', to_jsonb(taken));
 END $$;
 
--- Returns {"jobs": [[see CLAIMED in claims.py]]} in the order of claims, and `locked`; {"unknown": true} if there is no such worker.
+-- Claims jobs. Returns {"jobs": [[see CLAIMED in claims.py]]} in the order of claims, and `locked`; {"unknown": true} if the
+-- worker is not registered.
 CREATE OR REPLACE FUNCTION minion_server_claim(
   p_lane TEXT, p_token BIGINT, p_worker BIGINT, p_queues TEXT[], p_tasks TEXT[], p_floor INT, p_job BIGINT, p_most INT
 ) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT
@@ -174,7 +175,7 @@ BEGIN
       AND j.state::TEXT = 'active' AND j.worker = p_worker));
 END $$;
 
--- Returns {"accepted": [place in the call, from 1], "again": [jobs that are tried again]}.
+-- Finishes or fails jobs. Returns {"accepted": [place in the call, from 1], "again": [jobs that are retried]}.
 CREATE OR REPLACE FUNCTION minion_server_end(
   p_lane TEXT, p_token BIGINT, p_ids BIGINT[], p_retries INT[], p_failed BOOL[], p_results TEXT[], p_delays FLOAT8[]
 ) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT
@@ -188,7 +189,7 @@ DECLARE
   delays  FLOAT8[];
 BEGIN
   IF answer IS NOT NULL THEN RETURN answer; END IF;
-  -- Of those that name the same generation the first wins: the job is not active for the others.
+  -- Of several outcomes of one generation the first counts: the job is no longer active for the others.
   WITH given AS (
     SELECT DISTINCT ON (g.id, g.retries) * FROM unnest(p_ids, p_retries, p_failed, p_results, p_delays) WITH ORDINALITY
       AS g (id, retries, failed, result, delay, place)
@@ -203,13 +204,13 @@ BEGIN
     array_agg(d.delay) FILTER (WHERE d.again) INTO places, ended, again, delays FROM done AS d;
   answer := jsonb_build_object('accepted', coalesce(to_jsonb(places), '[]'), 'again', coalesce(to_jsonb(again), '[]'));
   IF places IS NULL THEN RETURN answer; END IF;
-  -- A statement of its own: to name `retries` wakes all of Perl Minion's workers.
+  -- A separate statement, because an update of `retries` wakes all of Perl Minion's workers.
   IF again IS NOT NULL THEN
     UPDATE minion_jobs AS j SET state = 'inactive', attempts = j.attempts - 1,
       delayed = now() + g.delay * INTERVAL '1 second', retried = now(), retries = j.retries + 1
     FROM unnest(again, delays) AS g (id, delay) WHERE j.id = g.id;
     PERFORM minion_server_place(again);
   END IF;
-  -- Even a job that is tried again may have expired meanwhile, and then blocks nobody.
+  -- Even a retried job may have expired meanwhile, and then no longer blocks its children.
   RETURN minion_server_remember(p_lane, p_token, minion_server_stage_children(answer, ended));
 END $$;

@@ -1,8 +1,8 @@
--- Triggers that follow the changes of others, Perl Minion's and people's. Our own functions set minion_server.own until the
--- end of their transaction. (As an attribute of the functions only a superuser could set it.) Triggers act as the owner of the
--- queue: others need rights to Minion's tables, and none to ours.
+-- Triggers that process changes by Perl Minion and by users. Our own functions disable them by minion_server.own until the end
+-- of the transaction. (Only a superuser could set it as an attribute of the functions.) Triggers run as the owner of the
+-- queue, so that others need privileges on Minion's tables only.
 
--- The channel of notifications. A channel is the database's; there may be a queue in each of its schemas.
+-- Returns the channel of notifications. The schemas of a database, each of which may have a queue, share its channels.
 CREATE OR REPLACE FUNCTION minion_server_channel() RETURNS TEXT LANGUAGE plpgsql STABLE SET search_path FROM CURRENT AS $$
 BEGIN
   RETURN 'minion_server_' || 'minion_jobs'::REGCLASS::OID;
@@ -14,7 +14,7 @@ DECLARE
   id      BIGINT := CASE WHEN TG_OP = 'DELETE' THEN OLD.id ELSE NEW.id END;
   payload JSONB := jsonb_build_object('jobs', jsonb_build_array(id));
 BEGIN
-  -- Notes and results alone change nothing of what jobs wait for.
+  -- Notes and results do not affect what jobs wait for.
   IF TG_OP = 'UPDATE'
       AND (OLD.state, OLD.retries, OLD.queue, OLD.task, OLD.priority, OLD.delayed, OLD.parents, OLD.lax, OLD.expires)
       IS NOT DISTINCT FROM
@@ -22,7 +22,7 @@ BEGIN
     PERFORM pg_notify(minion_server_channel(), payload::TEXT);
     RETURN NULL;
   END IF;
-  -- A parent that is retried blocks its children again: whoever claims one of those sees it.
+  -- A retried parent blocks its children again, which is checked when they are claimed.
   IF TG_OP <> 'INSERT' AND minion_server_release(ARRAY[id]) THEN
     payload := payload || '{"due": 0}';
   END IF;
@@ -52,7 +52,7 @@ DROP TRIGGER IF EXISTS minion_server_follow_job ON minion_jobs;
 CREATE TRIGGER minion_server_follow_job AFTER INSERT OR UPDATE OR DELETE ON minion_jobs FOR EACH ROW
   WHEN (current_setting('minion_server.own', TRUE) IS DISTINCT FROM 'on') EXECUTE FUNCTION minion_server_follow_job();
 
--- TRUNCATE, as by Minion's reset, fires no other trigger.
+-- TRUNCATE, which Minion's reset uses, fires no other trigger.
 CREATE OR REPLACE FUNCTION minion_server_follow_truncate() RETURNS trigger LANGUAGE plpgsql
   SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -65,7 +65,7 @@ DROP TRIGGER IF EXISTS minion_server_follow_truncate ON minion_jobs;
 CREATE TRIGGER minion_server_follow_truncate AFTER TRUNCATE ON minion_jobs
   EXECUTE FUNCTION minion_server_follow_truncate();
 
--- Workers of either kind. A worker that was missing and is heard of again has not left.
+-- For workers of both Perl Minion and this server. A missing worker that sends a heartbeat again has not left.
 CREATE OR REPLACE FUNCTION minion_server_follow_worker() RETURNS trigger LANGUAGE plpgsql
   SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
@@ -76,7 +76,7 @@ BEGIN
     DELETE FROM minion_server_departures WHERE worker = NEW.id;
     UPDATE minion_server_marks SET worker = NEW.id WHERE worker < NEW.id;
     IF jsonb_typeof(NEW.status -> 'heartbeat_interval') = 'number' THEN
-      -- Of any number of digits. The bound is MAX_HEARTBEAT_SECONDS of domain/worker.py.
+      -- The number may have any number of digits. The limit is MAX_HEARTBEAT_SECONDS of domain/worker.py.
       INSERT INTO minion_server_heartbeats AS h (worker, seconds)
       VALUES (NEW.id, least(greatest(round((NEW.status ->> 'heartbeat_interval')::NUMERIC, 6), 0), 86400)::FLOAT8)
       ON CONFLICT (worker) DO UPDATE SET seconds = excluded.seconds WHERE h.seconds <> excluded.seconds;
@@ -88,7 +88,7 @@ DROP TRIGGER IF EXISTS minion_server_follow_worker ON minion_workers;
 CREATE TRIGGER minion_server_follow_worker AFTER INSERT OR DELETE OR UPDATE OF status ON minion_workers FOR EACH ROW
   EXECUTE FUNCTION minion_server_follow_worker();
 
--- A command by Perl Minion for workers that are ours.
+-- For commands by Perl Minion to workers of this server.
 CREATE OR REPLACE FUNCTION minion_server_follow_command() RETURNS trigger LANGUAGE plpgsql
   SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN

@@ -1,6 +1,6 @@
--- The steps of jobs.py.
+-- The functions of jobs.py.
 
--- Returns {"ids": [id], "duplicates": [place in the call, from 1]}.
+-- Enqueues jobs. Returns {"ids": [id], "duplicates": [place in the call, from 1]}.
 CREATE OR REPLACE FUNCTION minion_server_enqueue(
   p_lane TEXT, p_token BIGINT, p_tasks TEXT[], p_args TEXT[], p_queues TEXT[], p_priorities INT[], p_attempts INT[],
   p_delays FLOAT8[], p_expires FLOAT8[], p_laxes BOOL[], p_notes TEXT[], p_parents TEXT[], p_requests TEXT[],
@@ -50,7 +50,7 @@ BEGIN
   RETURN minion_server_remember(p_lane, p_token, answer);
 END $$;
 
--- Returns the job that came with a request id, and whether it is known already; if not, a new id, which is remembered.
+-- Returns the job of a request id, and whether that is known; if not, it is stored with a new id.
 CREATE OR REPLACE FUNCTION minion_server_request(p_request TEXT, p_lifetime INTERVAL, OUT id BIGINT, OUT known BOOL)
   LANGUAGE plpgsql AS $$
 BEGIN
@@ -68,15 +68,15 @@ BEGIN
   ON CONFLICT (request_id) DO UPDATE SET job = excluded.job, created = excluded.created
   WHERE r.created <= now() - p_lifetime;
   IF NOT FOUND THEN
-    -- Another server was first, at this very moment. SQLite has one writer, and no such race.
+    -- Another server has just stored the request id. SQLite, with one writer, has no such race.
     SELECT r.job, TRUE INTO id, known FROM minion_server_requests AS r WHERE r.request_id = p_request;
   END IF;
 END $$;
 
--- The steps that change one job return {"missing": true} if there is no such job, else {"accepted": whether it changed}, and
+-- Functions that change one job return {"missing": true} if it does not exist, otherwise {"accepted": whether it changed}, and
 -- {"revoked": [[worker, job, retries]]} if it was active.
 
--- Records that a job was taken from its worker, for servers that miss the notification.
+-- Records that a worker must stop a job, for servers that miss the notification.
 CREATE OR REPLACE FUNCTION minion_server_revoke(p_state minion_state, p_worker BIGINT, p_job BIGINT, p_retries INT) RETURNS JSONB
   LANGUAGE plpgsql AS $$
 BEGIN
@@ -157,7 +157,7 @@ BEGIN
   RETURN minion_server_remember(p_lane, p_token, minion_server_delete('{"accepted": true}', ARRAY[p_job]));
 END $$;
 
--- Makes these jobs failed, whatever their state, without another attempt.
+-- Fails these jobs, in any state, without another attempt.
 CREATE OR REPLACE FUNCTION minion_server_fail(p_answer JSONB, p_jobs BIGINT[], p_result TEXT) RETURNS JSONB LANGUAGE plpgsql AS $$
 BEGIN
   UPDATE minion_jobs SET state = 'failed', finished = now(), result = p_result::JSONB WHERE id = ANY (p_jobs);
@@ -165,7 +165,7 @@ BEGIN
   RETURN minion_server_stage_children(p_answer, p_jobs);
 END $$;
 
--- Deletes these jobs, whatever their state.
+-- Deletes these jobs, in any state.
 CREATE OR REPLACE FUNCTION minion_server_delete(p_answer JSONB, p_jobs BIGINT[]) RETURNS JSONB LANGUAGE plpgsql AS $$
 BEGIN
   DELETE FROM minion_jobs WHERE id = ANY (p_jobs);
@@ -173,8 +173,8 @@ BEGIN
   RETURN minion_server_stage_children(p_answer, p_jobs);
 END $$;
 
--- Merges notes into those of jobs, each given once, and returns the jobs that were changed: not those that may become larger
--- than `p_most` bytes, if it is given. `p_gone` are keys to remove. No step: to merge twice changes nothing.
+-- Merges notes into those of jobs, each of which is given once, and returns the changed jobs. Jobs that may become larger than
+-- `p_most` bytes, if given, are not changed. `p_gone` are keys to remove. Not a step, since merging is idempotent.
 CREATE OR REPLACE FUNCTION minion_server_note(p_jobs BIGINT[], p_notes TEXT[], p_gone TEXT[], p_most BIGINT)
   RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT
   SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
@@ -188,8 +188,8 @@ BEGIN
     FROM unnest(p_jobs, p_notes, p_gone) AS g (id, notes, gone)
   ), noted AS (
     UPDATE minion_jobs AS j SET notes = (j.notes || g.notes) - g.gone
-    -- Stored values may be compressed, to less than a 300th of their size as a message. The text of a value, times 5.5, is
-    -- above that size (see minion_wire.sizes.upper_bound).
+    -- Compressed values are stored in no less than a 300th of their size in a message, which is also at most 5.5 times that of
+    -- their text (see minion_wire.sizes.upper_bound).
     FROM given AS g WHERE j.id = g.id AND (p_most IS NULL
       OR (pg_column_size(j.args) + coalesce(pg_column_size(j.result), 0))::BIGINT * 300 + pg_column_size(j.notes || g.notes) * 2
         <= p_most

@@ -1,6 +1,6 @@
--- The steps of locks.py. Unlike SQLite's, locks are Minion's rows, made by its function, which Perl Minion's clients call.
+-- The functions of locks.py. Locks are rows of Minion's table, and made by its function, which Perl Minion uses, too.
 
--- Returns the id of the lock; 0 if none is taken because there is no duration, null if the limit is reached.
+-- Acquires a lock. Returns its id; 0 if it was only checked, without a duration; null if the limit is reached.
 CREATE OR REPLACE FUNCTION minion_server_acquire_lock(
   p_lane TEXT, p_token BIGINT, p_name TEXT, p_seconds FLOAT8, p_limit INT
 ) RETURNS JSONB LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
@@ -13,13 +13,13 @@ BEGIN
     RETURN 'null';
   END IF;
   IF p_seconds = 0 THEN RETURN '0'; END IF;
-  -- It has locked the table: the last one is ours. It knows whole seconds only.
+  -- minion_lock has locked the table, so that the last lock is ours. It supports only whole seconds.
   UPDATE minion_locks SET expires = now() + p_seconds * INTERVAL '1 second'
   WHERE id = (SELECT max(l.id) FROM minion_locks AS l WHERE l.name = p_name) RETURNING id INTO taken;
   RETURN minion_server_remember(p_lane, p_token, to_jsonb(taken));
 END $$;
 
--- Without an id, it is the lock of that name that expires first.
+-- Releases a lock; without an id, the one of that name that expires first.
 CREATE OR REPLACE FUNCTION minion_server_release_lock(p_lane TEXT, p_token BIGINT, p_name TEXT, p_id BIGINT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE

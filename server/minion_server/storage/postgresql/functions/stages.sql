@@ -1,32 +1,31 @@
--- What inactive jobs wait for, and how that changes. SQLite keeps the stage in the row of the job itself; here the table of
--- jobs is Minion's, and only jobs that are not plain (see schema/0009_tables.sql) have a row in minion_server_waiting.
+-- The stages of inactive jobs. SQLite stores the stage in the row of the job. Here, the table of jobs is Minion's, and only
+-- jobs that are not plain (see schema/0009_tables.sql) have a row in minion_server_waiting.
 --
--- Three tricks of all functions here. Plans must be right for any number of rows, before the first ANALYZE as after a flood
--- of jobs:
--- 1. Ways to read more than is needed are switched off for the time of a function (SET enable_... = off), and a statement is
---    planned once (force_generic_plan): in PL/pgSQL once a session, also behind a pooler that lets no server prepare one.
--- 2. Where jobs are looked up by id, their state is compared as text: no index has that, and so none by state is taken.
+-- Query plans must be good for any number of rows, even before the first ANALYZE. In all functions, therefore:
+-- 1. Plans that read more than needed are disabled (SET enable_... = off), and a statement is planned once (force_generic_plan):
+--    in PL/pgSQL once per session, even behind a pooler that does not support prepared statements.
+-- 2. Where jobs are looked up by id, their state is compared as text, so that no index by state is used.
 -- 3. The order of claims is an expression that no index of Minion's has (see schema/0009_tables.sql).
 --
--- Functions that stage return JSON: {"ready": [[queue, task, highest priority, count]], "expired": [job], "left": count};
--- those that do so within a step add it to what they return. `left` are jobs that stay undecided, since others change their
--- parents at the moment.
+-- Functions that stage jobs return JSON: {"ready": [[queue, task, highest priority, count]], "expired": [job], "left": count},
+-- which they add to `p_answer`, if it is a parameter. `left` is the number of jobs that stay undecided because others have
+-- locked their parents.
 
--- Returns whether a parent that exists blocks its child; the first two are of the parent, `lax` of the child.
+-- Returns whether an existing parent blocks its child; the first two parameters are the parent's, `lax` is the child's.
 CREATE OR REPLACE FUNCTION minion_server_blocks(state minion_state, expires TIMESTAMPTZ, lax BOOL) RETURNS BOOL
   LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT $1 = 'active' OR ($1 = 'failed' AND NOT $3) OR ($1 = 'inactive' AND ($2 IS NULL OR $2 > now()))
 $$;
 
--- Returns how long it is until a time; null if there is none. An infinite time cannot be subtracted from before version 17 of
--- PostgreSQL, and is a number of no JSON: the first and the last year that Python knows are far enough.
+-- Returns the seconds until a time, or null. Times are limited to those of Python, since PostgreSQL before version 17 cannot
+-- subtract from infinite ones, and JSON has no infinite numbers.
 CREATE OR REPLACE FUNCTION minion_server_seconds_until(p_time TIMESTAMPTZ) RETURNS FLOAT8
   LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT CASE WHEN $1 IS NOT NULL
     THEN extract(EPOCH FROM least(greatest($1, '0001-01-01 00:00:00Z'), '9999-12-31 23:59:59Z') - now())::FLOAT8 END
 $$;
 
--- Gives each of these jobs the row that it needs, or none.
+-- Gives each of these jobs a row in minion_server_waiting, or removes it from there.
 CREATE OR REPLACE FUNCTION minion_server_place(p_jobs BIGINT[]) RETURNS VOID LANGUAGE plpgsql
   SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
@@ -42,7 +41,7 @@ BEGIN
       AND NOT (j.delayed <= j.created AND j.parents = '{}' AND j.expires IS NULL));
 END $$;
 
--- Makes the jobs that watch these parents undecided; returns whether there were any.
+-- Makes the jobs that watch these parents undecided, and returns whether there were any.
 CREATE OR REPLACE FUNCTION minion_server_release(p_parents BIGINT[]) RETURNS BOOL LANGUAGE plpgsql
   SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
@@ -50,7 +49,7 @@ BEGIN
   RETURN FOUND;
 END $$;
 
--- Makes jobs expired whose time has come, and releases their children.
+-- Stages jobs that have expired, and releases their children.
 CREATE OR REPLACE FUNCTION minion_server_stage_expired(p_most INT) RETURNS BIGINT[] LANGUAGE plpgsql AS $$
 DECLARE
   expired BIGINT[];
@@ -69,7 +68,7 @@ BEGIN
   RETURN coalesce(expired, '{}');
 END $$;
 
--- Makes delayed jobs ready, or undecided, whose time has come; returns those that are ready.
+-- Makes delayed jobs that have become due ready or undecided, and returns the ready ones.
 CREATE OR REPLACE FUNCTION minion_server_stage_delayed(p_most INT) RETURNS BIGINT[] LANGUAGE plpgsql AS $$
 DECLARE
   ready BIGINT[];
@@ -87,11 +86,11 @@ BEGIN
   RETURN coalesce(ready, '{}');
 END $$;
 
--- Makes an undecided job blocked or ready; returns its stage.
+-- Makes an undecided job blocked or ready, and returns its stage.
 --
--- It waits for nobody's lock, and so is part of no deadlock: a job whose parents others change stays undecided. The parent
--- that blocks it is locked until the commit, so that whoever ends it afterwards sees who watches it. Any of those would do; a
--- random one makes a job of n parents look for the next about ln(n) times.
+-- It does not wait for locks, and so cannot deadlock: a job whose parents others have locked stays undecided. The parent that
+-- blocks it is locked until the commit, so that a later transaction that ends the parent sees the jobs that watch it. Any
+-- blocking parent would do; with a random one, a job with n parents looks for the next about ln(n) times.
 CREATE OR REPLACE FUNCTION minion_server_decide(p_job BIGINT, p_parents BIGINT[], p_lax BOOL) RETURNS TEXT LANGUAGE plpgsql AS $$
 DECLARE
   parent BIGINT;
@@ -110,7 +109,7 @@ BEGIN
   RETURN 'ready';
 END $$;
 
--- Stages up to `p_most` jobs that have expired, that are due, and that are undecided; returns that added to `p_answer`.
+-- Stages up to `p_most` expired, due and undecided jobs each, and returns the result added to `p_answer`.
 CREATE OR REPLACE FUNCTION minion_server_stage(p_answer JSONB, p_most INT) RETURNS JSONB LANGUAGE plpgsql
   SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
   SET enable_mergejoin = off SET enable_sort = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
@@ -142,7 +141,7 @@ BEGIN
     'left', greatest((p_answer ->> 'left')::INT, undecided));
 END $$;
 
--- Returns whether there is something to stage.
+-- Returns whether there are jobs to stage.
 CREATE OR REPLACE FUNCTION minion_server_unstaged() RETURNS BOOL LANGUAGE plpgsql STABLE
   SET search_path FROM CURRENT SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$
@@ -153,7 +152,7 @@ BEGIN
       WHERE expires IS NOT NULL AND stage <> 'expired' AND expires <= now());
 END $$;
 
--- Releases the children of these parents, and stages if there are any; returns that added to `p_answer`.
+-- Releases the children of these parents, stages jobs if there are any, and returns the result added to `p_answer`.
 CREATE OR REPLACE FUNCTION minion_server_stage_children(p_answer JSONB, p_parents BIGINT[]) RETURNS JSONB LANGUAGE plpgsql AS $$
 BEGIN
   IF minion_server_release(p_parents) THEN RETURN minion_server_stage(p_answer, 1000); END IF;

@@ -1,8 +1,9 @@
--- Parts of upkeep.py of bounded size, whose statements need the plans that stages.sql speaks of. None is a step: to repair
--- twice changes nothing. Each returns {"done": [job]}, and what it staged. Others may hold jobs, which are passed over.
+-- The functions of upkeep.py, which change a bounded number of jobs, with the query plans that stages.sql describes. They are
+-- not steps, since repairs are idempotent. Each returns {"done": [job]}, and the jobs that it staged. Jobs that others have
+-- locked are skipped.
 
--- Removes old finished jobs, from a place in their order on, except those that a child needs still. Returns also {"last":
--- [finished, job]}, without `last` if there are no more. SQLite, where nobody else writes meanwhile, begins anew each time.
+-- Removes old finished jobs after a position in their order, except those that a child still needs. Also returns {"last":
+-- [finished, job]}, the next position, if there may be more. SQLite starts from the beginning each time.
 CREATE OR REPLACE FUNCTION minion_server_remove_old(p_seconds FLOAT8, p_finished TIMESTAMPTZ, p_job BIGINT, p_most INT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT SET enable_seqscan = off SET jit = off
   SET plan_cache_mode = force_generic_plan AS $$

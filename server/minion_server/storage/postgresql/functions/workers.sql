@@ -1,7 +1,7 @@
--- The steps of workers.py.
+-- The functions of workers.py.
 
--- Registers a worker. One without an id gets one that no worker had before, even if the sequence has forgotten those in a
--- crash: minion_workers is unlogged.
+-- Registers a worker. Without an id it gets one that no worker had before, even if a crash has reset the sequence:
+-- minion_workers is unlogged.
 CREATE OR REPLACE FUNCTION minion_server_register(p_id BIGINT, p_host TEXT, p_pid INT, p_status TEXT) RETURNS BIGINT
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
@@ -22,13 +22,13 @@ BEGIN
   RETURN p_id;
 END $$;
 
--- Mends the sequence after a crash, for Perl Minion's workers, which take their ids from it themselves.
+-- Restores the sequence after a crash, for Perl Minion's workers, which take their ids from it.
 CREATE OR REPLACE FUNCTION minion_server_heal() RETURNS VOID LANGUAGE sql AS $$
   SELECT setval('minion_workers_id_seq', m.worker) FROM minion_server_marks AS m, minion_workers_id_seq AS s
   WHERE m.worker > s.last_value
 $$;
 
--- Returns {"commanded": [worker]}.
+-- Adds a command to inboxes. Returns {"commanded": [worker]}.
 CREATE OR REPLACE FUNCTION minion_server_broadcast(p_lane TEXT, p_token BIGINT, p_command TEXT, p_workers BIGINT[]) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE
@@ -43,7 +43,7 @@ BEGIN
   RETURN minion_server_remember(p_lane, p_token, answer);
 END $$;
 
--- Removes commands from an inbox, the first one and others while they have up to `p_length` characters in all.
+-- Removes commands from an inbox, and returns them: the first one, and others up to a total of `p_length` characters.
 CREATE OR REPLACE FUNCTION minion_server_receive(p_lane TEXT, p_token BIGINT, p_worker BIGINT, p_length BIGINT) RETURNS JSONB
   LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
 DECLARE

@@ -1,29 +1,29 @@
--- The tables and indexes that this server needs beyond Minion's own; the names of all of it begin with minion_server_.
+-- The tables and indexes that this server needs in addition to Minion's, whose names begin with minion_server_.
 --
--- Versions 1 to 8 were those of programs before the first release, whose tables were these: all of it may be there already.
+-- Versions 1 to 8 were those of programs before the first release, with the same tables, so that all of them may exist already.
 CREATE TABLE IF NOT EXISTS minion_server_schema (version INT NOT NULL);
--- Which functions are in place: a digest of their source.
+-- A digest of the source of the installed functions.
 ALTER TABLE minion_server_schema ADD COLUMN IF NOT EXISTS functions TEXT NOT NULL DEFAULT '';
 
--- An inactive job is *plain* if it has neither parents nor a time to expire at, and was never to wait: that is
+-- An inactive job is *plain* if it has no parents and no expiry, and was not delayed:
 --   delayed <= created AND parents = '{}' AND expires IS NULL
--- which is seen from its row alone, and does not change with time. An index finds those in the order of claims, at the
--- cost of one entry a job. Every other inactive job has a row in minion_server_waiting, whose stage is what it waits for:
---   delayed    for its time
---   undecided  for a look at its parents
---   blocked    for parents; `blocker` is one of those that block
---   ready      for a worker
---   expired    for removal
--- so that a claim reads only what it may take, however many others there are. A blocked job watches one blocking parent
--- only: when that one stops blocking, it is undecided again.
+-- This depends only on its row, and does not change with time. An index has plain jobs in the order of claims, at the cost of
+-- one entry per job. Every other inactive job has a row in minion_server_waiting, whose stage is what it waits for:
+--   delayed    its time
+--   undecided  a check of its parents
+--   blocked    parents; `blocker` is one of those that block it
+--   ready      a worker
+--   expired    removal
+-- A claim reads only jobs that it can take, however many others there are. A blocked job watches only one of its blocking
+-- parents, and is undecided again when that one stops blocking it.
 --
--- A claim looks at the parents of a ready job once more: that it is ready is a hint, that it is not is what counts.
+-- A claim checks the parents of a ready job again. The stage 'ready' is only a hint, but jobs in other stages are not claimed.
 --
--- The order is spelled as an expression that no index of Minion's has: the planner must not take one of those for it, and
--- walk through all that others wait for, when there are many queues or tasks that it has no statistics of yet.
+-- The order is an expression that no index of Minion's has. Otherwise the planner, which may have no statistics yet, could use
+-- one of those, and read the jobs of all other queues and tasks.
 CREATE INDEX IF NOT EXISTS minion_server_jobs_plain ON minion_jobs (queue, task, (- priority::BIGINT), id)
   WHERE state = 'inactive' AND delayed <= created AND parents = '{}' AND expires IS NULL;
--- Which of them nobody takes.
+-- For plain jobs that are stuck.
 CREATE INDEX IF NOT EXISTS minion_server_jobs_plain_age ON minion_jobs (delayed)
   WHERE state = 'inactive' AND delayed <= created AND parents = '{}' AND expires IS NULL;
 
@@ -45,7 +45,7 @@ CREATE INDEX IF NOT EXISTS minion_server_waiting_blocker ON minion_server_waitin
 CREATE INDEX IF NOT EXISTS minion_server_waiting_expires ON minion_server_waiting (expires)
   WHERE expires IS NOT NULL AND stage <> 'expired';
 
--- Request ids, and the jobs that came with them.
+-- Request ids, and the jobs that they enqueued.
 CREATE TABLE IF NOT EXISTS minion_server_requests (
   request_id TEXT PRIMARY KEY,
   job        BIGINT NOT NULL,
@@ -53,7 +53,7 @@ CREATE TABLE IF NOT EXISTS minion_server_requests (
 );
 CREATE INDEX IF NOT EXISTS minion_server_requests_created ON minion_server_requests (created);
 
--- What the last step of each lane returned (see functions/receipts.sql). A lane takes one step after the other.
+-- The result of the last step of each lane (see functions/receipts.sql), which runs one step at a time.
 CREATE TABLE IF NOT EXISTS minion_server_receipts (
   lane   TEXT PRIMARY KEY,
   token  BIGINT NOT NULL,
@@ -62,7 +62,7 @@ CREATE TABLE IF NOT EXISTS minion_server_receipts (
 ) WITH (fillfactor = 20);
 CREATE INDEX IF NOT EXISTS minion_server_receipts_given ON minion_server_receipts USING BRIN (given);
 
--- Running jobs that were taken from their workers, for servers that missed the notification.
+-- Running jobs that their workers must stop, for servers that missed the notification.
 CREATE TABLE IF NOT EXISTS minion_server_revocations (
   id      BIGSERIAL PRIMARY KEY,
   worker  BIGINT NOT NULL,
@@ -71,20 +71,20 @@ CREATE TABLE IF NOT EXISTS minion_server_revocations (
   created TIMESTAMPTZ NOT NULL DEFAULT now()
 );
 
--- Workers that left, or were found missing, and since when. minion_workers is unlogged: after a crash of the database it
--- is empty, and then no worker has left.
+-- Workers that left or were found missing, and since when. minion_workers is unlogged: after a crash of the database it is
+-- empty, although no worker has left.
 CREATE TABLE IF NOT EXISTS minion_server_departures (
   worker BIGINT PRIMARY KEY,
   since  TIMESTAMPTZ NOT NULL
 );
 
--- How often, in seconds, workers are heard of whose status says so; known even after a crash.
+-- Heartbeat intervals, in seconds, of the workers whose status has one. They survive a crash.
 CREATE TABLE IF NOT EXISTS minion_server_heartbeats (
   worker  BIGINT PRIMARY KEY,
   seconds FLOAT8 NOT NULL
 );
 
--- The highest id that a worker had, which the sequence of an unlogged table forgets in a crash.
+-- The highest id that a worker had, since a crash resets the sequence of an unlogged table.
 CREATE TABLE IF NOT EXISTS minion_server_marks (
   only_row   BOOL PRIMARY KEY DEFAULT TRUE CHECK (only_row),
   worker     BIGINT NOT NULL
@@ -93,7 +93,7 @@ INSERT INTO minion_server_marks (worker) SELECT greatest(
   (SELECT coalesce(max(id), 0) FROM minion_workers), (SELECT coalesce(max(worker), 0) FROM minion_jobs))
 ON CONFLICT DO NOTHING;
 
--- The jobs that are there already.
+-- Jobs that exist already.
 INSERT INTO minion_server_waiting (job, queue, task, priority, stage, due, expires)
 SELECT id, queue, task, priority,
   CASE WHEN delayed > now() THEN 'delayed' WHEN parents <> '{}' THEN 'undecided' ELSE 'ready' END, delayed, expires
@@ -101,8 +101,8 @@ FROM minion_jobs
 WHERE state = 'inactive' AND NOT (delayed <= created AND parents = '{}' AND expires IS NULL)
 ON CONFLICT DO NOTHING;
 
--- Functions are not kept by versions but replaced (see schema.py); those of earlier programs had other names. Not the one that
--- seals a database.
+-- Functions have no versions but are replaced (see schema.py). Those of earlier programs, which had other names, are dropped,
+-- except the one that closes a database.
 DO $$ DECLARE one RECORD; BEGIN
   FOR one IN SELECT oid::regprocedure AS function FROM pg_proc
     WHERE proname LIKE 'minion\_server\_%' AND proname <> 'minion_server_refuse' AND pronamespace = current_schema()::regnamespace

@@ -1,5 +1,5 @@
--- Perl Minion's own objects as its migrations leave them at version 23, the oldest that is served. Types, columns and their
--- order, defaults, checks, indexes and their names, trigger and functions are its contract, and not ours to change.
+-- Perl Minion's own objects as its migrations leave them at version 23, the oldest supported one. Types, columns and their
+-- order, defaults, checks, indexes and their names, trigger and functions are Perl Minion's, and must not be changed.
 CREATE TYPE minion_state AS ENUM ('inactive', 'active', 'failed', 'finished');
 
 CREATE TABLE minion_jobs (

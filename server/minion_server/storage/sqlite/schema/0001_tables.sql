@@ -1,12 +1,12 @@
--- Times are seconds since the epoch. Columns are named as Perl Minion's; those of our own are `stage` and `blocker`.
+-- Times are seconds since the epoch. Columns have the names of Perl Minion's, except `stage` and `blocker`.
 --
--- `stage` says of an inactive job, and of no other, what it waits for:
---   ready    for a worker
---   delayed  for its time; what comes then is decided then
---   blocked  for parents; `blocker` is one of those that block
---   expired  for removal
--- so that a claim reads only jobs that it may take, however many others there are. A blocked job watches one of its
--- blocking parents only: just when that one stops blocking another is looked for, which keeps a job of many parents cheap.
+-- The stage of an inactive job, which other jobs do not have, is what it waits for:
+--   ready    a worker
+--   delayed  its time; then it gets another stage
+--   blocked  parents; `blocker` is one of those that block it
+--   expired  removal
+-- A claim reads only jobs that it can take, however many others there are. A blocked job watches only one of its blocking
+-- parents, and looks for another one when that one stops blocking it, which keeps jobs with many parents cheap.
 CREATE TABLE jobs (
   id       INTEGER PRIMARY KEY AUTOINCREMENT,
   args     TEXT NOT NULL,
@@ -33,16 +33,16 @@ CREATE TABLE jobs (
   CHECK ((stage IS 'blocked') = (blocker IS NOT NULL))
 ) STRICT;
 
--- What a claim reads, in its order, by queue and task: jobs of other tasks are never read.
+-- For claims, in their order, by queue and task, so that jobs of other tasks are never read.
 CREATE INDEX jobs_ready ON jobs (queue, task, priority DESC, id) WHERE stage = 'ready';
--- When delayed jobs become due; how long the others have been.
+-- For delayed jobs that become due, and for stuck jobs.
 CREATE INDEX jobs_due ON jobs (stage, delayed) WHERE stage IS NOT NULL;
 CREATE INDEX jobs_expiring ON jobs (stage, expires) WHERE stage IS NOT NULL AND expires IS NOT NULL;
 CREATE INDEX jobs_blocked ON jobs (blocker) WHERE blocker IS NOT NULL;
 CREATE INDEX jobs_active ON jobs (worker) WHERE state = 'active';
--- Lists and counts by state.
+-- For lists and counts by state.
 CREATE INDEX jobs_state ON jobs (state);
--- History and removal.
+-- For the history, and the removal of old jobs.
 CREATE INDEX jobs_ended ON jobs (finished, state) WHERE state IN ('finished', 'failed');
 
 CREATE TABLE dependencies (
