@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +135,10 @@ def _tree(directory: Path) -> set[str]:
     }
 
 
+def _holds(library: Path, count: int) -> bool:
+    return len(_tree(library)) >= count
+
+
 def test_a_folder_of_comics_becomes_a_library(
     home: Path, folder: Path, serve_library: Callable[[], MinionProcess]
 ) -> None:
@@ -218,7 +223,7 @@ def test_a_server_that_is_killed_ends_with_the_same_library(
     bad = comics.make_bad(folder)
     library = home / "data" / "library"
     for count in (10, 35):
-        until(lambda count=count: len(_tree(library)) >= count, seconds=60)
+        until(partial(_holds, library, count), seconds=60)
         server.kill()
         server = serve_library()
 

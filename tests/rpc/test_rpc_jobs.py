@@ -250,7 +250,7 @@ async def test_an_id_that_is_none_is_invalid(rpc: RpcBench, method: str, job_id:
     ],
 )
 async def test_a_task_decides_what_the_caller_leaves_open(
-    rpc: RpcBench, task: str, options: dict[str, int], priority: int, attempts: int
+    rpc: RpcBench, task: str, options: dict[str, Any], priority: int, attempts: int
 ) -> None:
     one = await rpc.enqueue(task, **options)
     request = pb.EnqueueJobRequest(task=task, **options)
