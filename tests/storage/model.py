@@ -209,7 +209,7 @@ class Model:
             and (not wanted.notes or any(name in job["notes"] for name in wanted.notes))
             and (wanted.before is None or job["id"] < wanted.before)
         ]
-        return {"jobs": found[:limit], "total": len(found)}
+        return {"entries": found[:limit], "total": len(found)}
 
     def _find(self, job_id: int) -> Fields:
         if job_id not in self.jobs:
