@@ -168,6 +168,6 @@ async def _page(storage: Storage, kind: str, wanted: Any, part: dict[str, Any]) 
     page = await list_records(wanted, **part)
     whole = await list_records(EVERYTHING[kind], limit=1_000)
     fields = {"names": wanted} if kind == "locks" else dataclasses.asdict(wanted)
-    expected = page_of(getattr(whole, kind), fields, **part)
-    assert (list(getattr(page, kind)), page.total) == expected, f"{kind}: {wanted}, {part}"
+    expected = page_of(whole.entries, fields, **part)
+    assert (list(page.entries), page.total) == expected, f"{kind}: {wanted}, {part}"
     return page
