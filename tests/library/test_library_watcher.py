@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from minion_client import JobInfo
 from minion_server.domain.errors import Invalid
-from minion_server.library.watch_queue import MAX_WAITING_JOBS, UploadQueue
+from minion_server.library.watch_queue import (
+    LOCK_SECONDS,
+    MAX_WAITING_JOBS,
+    RENEW_SECONDS,
+    UploadQueue,
+)
 from minion_server.library.watch_record import RECORD_FILE, WatchRecord
 from minion_server.library.watched_folder import FoundFile, WatchedFolder
 from minion_server.library.watcher import Watcher
 from minion_server.rpc.local_client import LocalClient
 from minion_server.storage.sqlite import SqliteStorage
+from support.bench import SettableClock
 from support.rpc_bench import KEY, rpc_server
 
 SETTLE = 5.0
@@ -38,13 +45,14 @@ class Bench:
         self.now = 1000.0
         self.watcher = self.make()
 
-    def make(self) -> Watcher:
+    def make(self, *, locked: bool = False) -> Watcher:
         return Watcher(
             self.client,
             WatchedFolder(self.folder, self.library),
             self.library,
             settle=SETTLE,
             interval=INTERVAL,
+            locked=locked,
             clock=lambda: self.now,
         )
 
@@ -83,8 +91,8 @@ class Bench:
 
 
 @asynccontextmanager
-async def watching(root: Path) -> AsyncIterator[Bench]:
-    storage = SqliteStorage(root / "queue.db")
+async def watching(root: Path, clock: Callable[[], float] = time.time) -> AsyncIterator[Bench]:
+    storage = SqliteStorage(root / "queue.db", clock=clock)
     await storage.open()
     server = rpc_server(storage)
     bench = Bench(LocalClient(server.channel, key=KEY), root)
@@ -195,11 +203,12 @@ async def test_only_archives_that_may_be_taken_are_enqueued(
     assert "\\udcff" in caplog.text
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 async def test_unreadable_file_is_reported_and_found_when_it_can_be_read(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench.add("secret.zip").chmod(0)
+    if os.access(bench.folder / "secret.zip", os.R_OK):
+        pytest.skip("root may read everything")
     await bench.restart()
     assert "secret.zip" in caplog.text
     assert await bench.enqueued() == []
@@ -373,3 +382,39 @@ async def test_queue_that_cannot_be_reached_is_tried_again(
             await bench.until_enqueued("a.zip", "never")
     await bench.restart()
     assert await bench.enqueued() == ["a.zip"]
+
+
+async def test_one_of_several_watches_until_its_lock_expires(tmp_path: Path) -> None:
+    clock = SettableClock()
+    async with watching(tmp_path, clock) as bench:
+        first = bench.watcher = bench.make(locked=True)
+        second = bench.make(locked=True)
+        bench.add("a.zip")
+        await bench.until_enqueued("a.zip")
+        (lock,) = [lock async for lock in bench.client.list_locks()]
+        assert lock.name == f"watch {bench.folder}"
+        # The first is alive: it renews its lock.
+        for number in range(10):
+            clock.advance(RENEW_SECONDS)
+            bench.add(f"{number}.zip")
+            await bench.until_enqueued(f"{number}.zip")
+            await second.step()
+        # It is paused.
+        clock.advance(LOCK_SECONDS + 1)
+        bench.watcher = second
+        bench.add("b.zip")
+        await bench.until_enqueued("b.zip")
+        names = await bench.enqueued()
+        # It goes on, and finds that it has lost its lock.
+        bench.now += RENEW_SECONDS
+        for _ in range(10):
+            bench.add("c.zip")
+            await first.step()
+        assert await bench.enqueued() == names
+        await bench.until_enqueued("c.zip")
+        # One that stops leaves at once.
+        await second.stop()
+        bench.watcher = first
+        bench.add("d.zip")
+        await bench.until_enqueued("d.zip")
+        assert set(Counter(await bench.enqueued()).values()) == {1}

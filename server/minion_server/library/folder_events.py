@@ -1,4 +1,4 @@
-"""Tells of changes in a folder, by watchfiles, in a thread of its own.
+"""Reports changes in a folder, by watchfiles, from a thread.
 
 watchfiles reads the whole folder when it begins, and blocks meanwhile.
 """
@@ -64,7 +64,7 @@ class FolderEvents:
         self._thread.start()
 
     def stop(self) -> None:
-        """End soon; there are no calls any more."""
+        """Begin to end; nothing is called from now on."""
         self._stopped.set()
 
     def join(self, seconds: float) -> None:
@@ -83,6 +83,7 @@ class FolderEvents:
             return change is not Change.deleted and self._folder.includes(path)
 
         began = False
+        problem: str | None = "watchfiles has stopped"
         try:
             for changes in watch(
                 self._folder.path,
@@ -97,16 +98,17 @@ class FolderEvents:
             ):
                 paths = frozenset(path for _, path in changes)
                 if self._folder.path in paths:
-                    self._call(self._on_end, None)
-                    return
+                    problem = None
+                    break
                 if not began:
                     began = True
                     self._call(self._on_begin)
                 if paths:
                     self._call(self._on_changes, paths)
-        # Those of the system are OSErrors, those of the Rust code are not.
-        except Exception as error:  # noqa: BLE001 - it ends a thread
-            self._call(self._on_end, str(error) or type(error).__name__)
+        # A panic of the Rust code is no Exception.
+        except BaseException as error:  # noqa: BLE001 - it is reported
+            problem = str(error) or type(error).__name__
+        self._call(self._on_end, problem)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         def call() -> None:

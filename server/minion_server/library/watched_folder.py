@@ -66,7 +66,9 @@ class WatchedFolder:
     """
 
     def __init__(self, directory: Path, library: Path) -> None:
-        self.path = os.path.abspath(directory)  # noqa: PTH100 - `..` is resolved, links are not
+        # `..` is resolved, links are not; POSIX keeps two slashes at the start.
+        self.path = "/" + os.path.abspath(directory).lstrip("/")  # noqa: PTH100 - see above
+        self._prefix = self.path.rstrip("/") + "/"
         if not _is_utf8(self.path):
             raise Invalid("--watch", f"expected a path in UTF-8, got {shown(self.path)}")
         if os.path.lexists(self.path) and not Path(self.path).is_dir():
@@ -91,7 +93,7 @@ class WatchedFolder:
 
     def includes(self, path: str) -> bool:
         """Return whether the names of a path below the folder allow it to be a file or folder."""
-        relative = path.removeprefix(self.path + "/")
+        relative = path.removeprefix(self._prefix)
         return (
             relative != path
             and all(_is_visible(name) for name in relative.split("/"))
@@ -140,7 +142,7 @@ class WatchedFolder:
         """Return the status of what is at a path, not reached through a link."""
         current, status = self.path, None
         try:
-            for name in path.removeprefix(self.path + "/").split("/"):
+            for name in path.removeprefix(self._prefix).split("/"):
                 if status is not None and not stat.S_ISDIR(status.st_mode):
                     return None
                 current = f"{current}/{name}"

@@ -110,6 +110,7 @@ class Watcher(Loop):
         # Each with when it was first seen like this, the earliest first.
         self._candidates: dict[str, tuple[FoundFile, float]] = {}
         self._has_claims = True
+        self._full_until = 0.0
 
     async def step(self) -> float:
         """Enqueue what has arrived, and return the seconds until more may have."""
@@ -127,7 +128,7 @@ class Watcher(Loop):
         return self._pause(is_full=is_full)
 
     async def stop(self) -> None:
-        """End, and let another server watch the folder."""
+        """Stop, and release the lock for another server."""
         await super().stop()
         events = self._events
         self._end_events()
@@ -262,8 +263,12 @@ class Watcher(Loop):
         due = self._due()
         if not due:
             return True
+        # Steps that changes wake do not ask again.
+        if self._clock() < self._full_until:
+            return False
         room = await self._queue.room()
         if not room:
+            self._full_until = self._clock() + _FULL_SECONDS
             return False
         seen = due[:room]
         arrived, growing = await self._in_thread(self._check, seen)
