@@ -154,7 +154,7 @@ async def test_more_slots_are_given_from_afar(bench: SourceBench) -> None:
     async with asyncio.timeout(SECONDS):
         while True:
             page = await bench.storage.list_workers(WorkerFilter(), limit=10)
-            if page.entries and page.workers[0].status["jobs"] == 10_000:
+            if page.entries and page.entries[0].status["jobs"] == 10_000:
                 break
             await asyncio.sleep(0.005)
     assert (await bench.run_job("ping")).result == "pong"
