@@ -50,12 +50,14 @@ class Task:
         function: Called as `function(job, *args)`.
         kind: Where it runs.
         timeout: Seconds a job of it may run; None is without limit.
+        defaults: Options of its jobs for callers that give none: `priority`, `attempts`.
     """
 
     name: str
     function: TaskFunction
     kind: TaskKind
     timeout: float | None = None
+    defaults: Mapping[str, int] = field(default_factory=dict)
 
 
 class Registry:
@@ -99,6 +101,8 @@ def task(
     *,
     timeout: float | None = None,
     thread: bool = False,
+    priority: int | None = None,
+    attempts: int | None = None,
     registry: Registry = REGISTRY,
 ) -> Callable[[_F], _F]: ...
 
@@ -109,6 +113,8 @@ def task(
     *,
     timeout: float | None = None,
     thread: bool = False,
+    priority: int | None = None,
+    attempts: int | None = None,
     registry: Registry = REGISTRY,
 ) -> Any:
     """Register a function as a task.
@@ -127,17 +133,25 @@ def task(
         timeout: Seconds a job may run before it is stopped and fails. A thread can only be asked to
             stop: `Job.note` and `Job.check` raise `JobCancelled` in it.
         thread: Run a plain function in a thread.
+        priority: Priority of its jobs where the caller gives none. A server applies it to tasks
+            that it has itself (`minion serve --tasks`), as it does `attempts`.
+        attempts: How often its jobs may run where the caller says nothing.
         registry: Where to register.
 
     Raises:
         TypeError: It is a generator function, or cannot be called.
-        ValueError: The name is taken or has not 1 to 255 characters, the timeout is not positive,
-            or a coroutine function is to run in a thread.
+        ValueError: The name is taken or has not 1 to 255 characters, the timeout or attempts are
+            not positive, or a coroutine function is to run in a thread.
     """
     if callable(name):
         return task()(name)
     if timeout is not None and not 0 < timeout < math.inf:
         raise ValueError(f"timeout: expected a positive number of seconds, got {timeout}")
+
+    if attempts is not None and attempts < 1:
+        raise ValueError(f"attempts: expected a positive number, got {attempts}")
+    given = {"priority": priority, "attempts": attempts}
+    defaults = {name: value for name, value in given.items() if value is not None}
 
     def register(function: _F) -> _F:
         task_name = _own_name(function) if name is None else name
@@ -151,7 +165,9 @@ def task(
             kind = TaskKind.COROUTINE
         else:
             kind = TaskKind.THREAD if thread else TaskKind.PROCESS
-        registry.add(Task(name=task_name, function=function, kind=kind, timeout=timeout))
+        registry.add(
+            Task(name=task_name, function=function, kind=kind, timeout=timeout, defaults=defaults)
+        )
         return function
 
     return register

@@ -141,6 +141,7 @@ class Server:
             watchers=self._watchers,
             key=key,
             hearing=self._hearing,
+            defaults={} if settings.no_scheduler else {t.name: t.defaults for t in REGISTRY},
         )
         stack.push_async_callback(rpc.stop, CALL_GRACE_SECONDS)
         host, port = settings.grpc_listen

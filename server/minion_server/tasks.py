@@ -27,7 +27,7 @@ def load_tasks(
         Invalid: A module cannot be imported.
     """
     # Read by the bundled tasks, in this process and in those it starts.
-    os.environ["MINION_LIBRARY_DIR"] = str((library_dir or data_dir / "library").absolute())
+    os.environ["MINION_LIBRARY_DIR"] = str(library_directory(data_dir, library_dir))
     working_directory = str(Path.cwd())
     if working_directory not in sys.path:
         sys.path.append(working_directory)
@@ -41,6 +41,11 @@ def load_tasks(
         except BaseException as error:
             raise Invalid("--tasks", f"cannot import {module}: {_describe(error)}") from error
     return modules
+
+
+def library_directory(data_dir: Path, library_dir: Path | None) -> Path:
+    """Return the directory of the bundled tasks' archives."""
+    return (library_dir or data_dir / "library").absolute()
 
 
 def _describe(error: BaseException) -> str:

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import io
+import socket
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from library.downloads import Client, Serve
 from minion_client import Job
 from PIL import Image, ImageDraw
+from support.web_server import Request, WebServer
 
 MakeJob = Callable[..., Job]
 Draw = Callable[..., bytes]
@@ -127,3 +130,22 @@ def make_tar(tmp_path: Path) -> Zip:
 def comic(draw: Draw, make_zip: Zip) -> Path:
     """An archive of three pages, stored out of order."""
     return make_zip("A comic.cbz", {f"pages/{number}.jpg": draw(number) for number in (10, 2, 1)})
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Client:
+    return Client(folder=tmp_path / "downloads")
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    servers: list[WebServer] = []
+
+    def start(function: Callable[[Request, socket.socket], None]) -> WebServer:
+        server = WebServer(function).__enter__()
+        servers.append(server)
+        return server
+
+    yield start
+    for server in servers:
+        server.__exit__(None, None, None)

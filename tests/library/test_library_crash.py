@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from minion_client import Job
 from minion_server.library import handle_upload
-from minion_server.library.catalogue import Catalogue
+from minion_server.library.index import Index
 
 _UPLOADER = """
 import json, os, sys, time
 from minion_client import Job
-from minion_server.library import catalogue, handle_upload
+from minion_server.library import handle_upload, index
 
 stop, file = sys.argv[1:]
 
@@ -36,7 +36,7 @@ match stop:
     case "linked":
         os.link = stopping(os.link, after=True)
     case "synced":
-        catalogue._sync_directory = stopping(catalogue._sync_directory, after=True)
+        index._sync_directory = stopping(index._sync_directory, after=True)
     case _:
         sys.stdin.readline()
 job = Job(id=1, task="handle_upload", args=[], retries=0, attempts=1, priority=0,
@@ -76,7 +76,7 @@ def test_killed_upload_can_be_run_again(
 
     result = handle_upload(job, str(comic))
     assert result["success"] == (0 if was_complete else 1)
-    assert Catalogue(library).path(result["id"]).read_bytes() == comic.read_bytes()
+    assert Index(library).path(result["id"]).read_bytes() == comic.read_bytes()
     assert visible() == [comic.name, other.name]
 
 

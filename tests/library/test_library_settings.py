@@ -9,7 +9,7 @@ import pytest
 from minion_client.tasks import REGISTRY, TaskKind
 from minion_server.library import handle_upload, page_thumbnails, thumbnail_task
 from minion_server.library.errors import SettingError
-from minion_server.library.settings import Limits, Settings
+from minion_server.library.settings import DownloadSettings, Limits, Settings
 
 
 def test_library_lies_where_its_variable_says(tmp_path: Path) -> None:
@@ -53,6 +53,32 @@ def test_limits_are_read() -> None:
         }
     ).limits
     assert limits == Limits(entries=1, total_bytes=2 * 2**30, page_bytes=3, ratio=4, pixels=5)
+
+
+def test_download_settings_are_read() -> None:
+    downloads = Settings.from_environment(
+        {
+            "MINION_LIBRARY_MAX_TOTAL_BYTES": "1MiB",
+            "MINION_LIBRARY_DOWNLOAD_TIMEOUT": "10m",
+            "MINION_LIBRARY_DOWNLOAD_IDLE_TIMEOUT": "5",
+            "MINION_LIBRARY_ALLOW_PRIVATE_URLS": "yes",
+        }
+    ).downloads
+    assert downloads == DownloadSettings(
+        total_bytes=2**20, total_seconds=600, idle_seconds=5, allow_private=True
+    )
+    assert Settings.from_environment({}).downloads == DownloadSettings()
+    assert not DownloadSettings().allow_private
+    assert DownloadSettings().total_bytes == Limits().total_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("DOWNLOAD_TIMEOUT", "0"), ("DOWNLOAD_IDLE_TIMEOUT", "x"), ("ALLOW_PRIVATE_URLS", "maybe")],
+)
+def test_download_settings_are_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(SettingError, match=f"^MINION_LIBRARY_{name}: expected .+, got "):
+        Settings.from_environment({f"MINION_LIBRARY_{name}": value})
 
 
 def test_importing_the_library_registers_its_tasks() -> None:

@@ -12,11 +12,17 @@ import pytest
 from minion_client import Job
 from minion_server.library import handle_upload, page_thumbnails, thumbnail_task
 from minion_server.library.errors import LibraryError, PageError
-from minion_server.library.thumbnails import draw as draw_thumbnail
+from minion_server.library.images import COVER, PAGE, Style, quiet
+from minion_server.library.images import draw as draw_image
 from PIL import Image, ImageOps
 
 Make = Callable[..., Path]
 Draw = Callable[..., bytes]
+
+
+def _drawn(content: bytes, style: Style, pixels: int) -> bytes:
+    with quiet():
+        return draw_image(content, style, pixels=pixels)
 
 
 def _add(job: Job, path: Path) -> str:
@@ -26,7 +32,7 @@ def _add(job: Job, path: Path) -> str:
 
 
 def _thumbnail(content: bytes, pixels: int = 10**8) -> Image.Image:
-    image = Image.open(io.BytesIO(draw_thumbnail(content, quality=80, pixels=pixels)))
+    image = Image.open(io.BytesIO(_drawn(content, COVER, pixels)))
     assert (image.format, image.mode) == ("JPEG", "RGB") or image.mode == "L"
     return image.convert("RGB")
 
@@ -149,7 +155,7 @@ def _png(width: int, height: int, content: bytes = b"") -> bytes:
 @pytest.mark.parametrize("size", [(9_000, 9_000), (30_000, 30_000), (2**31 - 1, 2**31 - 1)])
 def test_decompression_bombs_are_refused_undecoded(size: tuple[int, int]) -> None:
     with pytest.raises(PageError, match=r"pixels|exceeds limit"):
-        draw_thumbnail(_png(*size), quality=50, pixels=80_000_000)
+        _drawn(_png(*size), PAGE, 80_000_000)
 
 
 def test_pixel_limit_is_a_setting(
@@ -168,13 +174,13 @@ def test_truncated_images_are_errors(kind: str, draw: Draw) -> None:
     whole = draw(3, kind=kind)
     assert _thumbnail(whole).size == (333, 500)
     with pytest.raises(PageError):
-        draw_thumbnail(whole[: len(whole) // 2], quality=50, pixels=10**8)
+        _drawn(whole[: len(whole) // 2], PAGE, 10**8)
 
 
 @pytest.mark.parametrize("kind", ["TIFF", "ICO", "PPM"])
 def test_formats_that_are_no_pages_are_not_decoded(kind: str, draw: Draw) -> None:
     with pytest.raises(PageError, match="not an image"):
-        draw_thumbnail(draw(1, kind=kind), quality=50, pixels=10**8)
+        _drawn(draw(1, kind=kind), PAGE, 10**8)
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from minion_client import Job
 from minion_server.library import handle_upload
-from minion_server.library.catalogue import Catalogue
 from minion_server.library.errors import LibraryError, SettingError
+from minion_server.library.index import Index
 from minion_server.library.upload import UploadResult
 
 Make = Callable[..., Path]
@@ -49,11 +49,11 @@ def test_upload_copies_the_archive(job: Job, comic: Path, library: Path, visible
         "id": _id(content),
         "category": "SET_1589138380",
         "title": "A comic",
-        "message": "Added to the Library with 3 pages.",
+        "message": "Added to the Library with 3 pages. Added to the category SET_1589138380.",
     }
     assert visible() == ["A comic.cbz"]
     assert (library / "A comic.cbz").read_bytes() == content == comic.read_bytes()
-    assert Catalogue(library).path(_id(content)) == library / "A comic.cbz"
+    assert Index(library).path(_id(content)) == library / "A comic.cbz"
     assert _leftovers(library) == []
     umask = os.umask(0)
     os.umask(umask)
@@ -98,7 +98,7 @@ def test_another_file_of_the_same_name_never_overwrites(
     assert result["message"] == "Another file with the same name is present in the Library."
     assert (library / comic.name).read_bytes() == before
     with pytest.raises(LibraryError, match="not in the library"):
-        Catalogue(library).path(result["id"])
+        Index(library).path(result["id"])
 
 
 def test_file_that_was_deleted_from_the_library_can_be_uploaded_again(
@@ -107,7 +107,7 @@ def test_file_that_was_deleted_from_the_library_can_be_uploaded_again(
     first = handle_upload(job, str(comic))
     (library / comic.name).unlink()
     with pytest.raises(LibraryError, match="not in the library"):
-        Catalogue(library).path(first["id"])
+        Index(library).path(first["id"])
     assert handle_upload(job, str(comic)) == first
     assert visible() == [comic.name]
 
@@ -120,8 +120,8 @@ def test_deleted_files_name_may_be_another_archives(
     second = handle_upload(job, str(make_zip(comic.name, {"1.jpg": draw(5)})))
     assert second["success"] == 1
     with pytest.raises(LibraryError, match="not in the library"):
-        Catalogue(library).path(first["id"])
-    assert Catalogue(library).path(second["id"]).name == comic.name
+        Index(library).path(first["id"])
+    assert Index(library).path(second["id"]).name == comic.name
 
 
 def test_same_file_put_there_by_hand_is_catalogued(job: Job, comic: Path, library: Path) -> None:
@@ -129,7 +129,7 @@ def test_same_file_put_there_by_hand_is_catalogued(job: Job, comic: Path, librar
     (library / comic.name).write_bytes(comic.read_bytes())
     result = handle_upload(job, str(comic))
     assert result["message"] == "This file already exists in the Library."
-    assert Catalogue(library).path(result["id"]) == library / comic.name
+    assert Index(library).path(result["id"]) == library / comic.name
 
 
 @pytest.mark.parametrize(
@@ -442,7 +442,7 @@ def test_file_that_appears_at_the_last_moment_is_not_overwritten(
     assert "same name" in result["message"]
     assert (library / comic.name).read_bytes() == b"somebody's"
     with pytest.raises(LibraryError, match="not in the library"):
-        Catalogue(library).path(result["id"])
+        Index(library).path(result["id"])
 
 
 def test_without_pillow_uploads_still_work(

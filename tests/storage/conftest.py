@@ -26,7 +26,7 @@ TEMPLATE = "minion_template"
 
 
 async def make_database(server: PostgresServer) -> tuple[str, DatabaseClock]:
-    """Create a database with a clock and the current schema, from a template that is created once."""
+    """Create a database with a clock and the current schema, from a template created once."""
     if TEMPLATE not in server.templates:
         server.templates.add(TEMPLATE)
         await make_clocked_template(server, TEMPLATE)

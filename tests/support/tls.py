@@ -16,6 +16,9 @@ class TlsProxy:
     Args:
         target: `HOST:PORT` to pass on to.
         certificate: File with its certificate and the key to it, in PEM.
+
+    Attributes:
+        names: Host names that clients asked for (SNI).
     """
 
     def __init__(self, target: str, certificate: Path) -> None:
@@ -24,6 +27,8 @@ class TlsProxy:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate)
         self._context.set_alpn_protocols(["h2"])
+        self.names: list[str | None] = []
+        self._context.sni_callback = lambda _connection, name, _context: self.names.append(name)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.port = 0

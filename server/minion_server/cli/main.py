@@ -16,7 +16,19 @@ from minion_server.domain.errors import MinionError
 
 # Names of modules beside this one. Only those that are needed are imported: all take three times as
 # long as the largest command of a client.
-COMMANDS = ("serve", "bridge", "worker", "job", "schedule", "lock", "stats", "admin", "db", "demo")
+COMMANDS = (
+    "serve",
+    "bridge",
+    "worker",
+    "job",
+    "schedule",
+    "lock",
+    "stats",
+    "admin",
+    "db",
+    "library",
+    "demo",
+)
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2

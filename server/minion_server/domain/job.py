@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Annotated
 
 from minion_wire import json_value, sizes
@@ -34,6 +35,10 @@ JsonValue = json_value.JsonValue
 JobKey = tuple[int, int]
 """Id and retries of a job, which identify one generation of it."""
 
+TaskDefaults = Mapping[str, Mapping[str, int]]
+"""Default priority and attempts of jobs, by the names of their tasks."""
+
+NO_DEFAULTS: TaskDefaults = MappingProxyType({})
 DEFAULT_QUEUE = "default"
 REQUEST_ID_LIFETIME = timedelta(hours=24)
 """How long a request id is remembered."""

@@ -14,7 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
-from minion_server.library.errors import RefusedError, reason
+from minion_server.library.errors import PageError, RefusedError, reason
 from minion_server.library.pages import Archive
 from minion_server.library.settings import Limits
 from minion_server.library.tar_archive import TarArchive
@@ -148,3 +148,19 @@ def compute_id(file: BinaryIO) -> str:
     digest = hashlib.sha1(file.read(_ID_BYTES), usedforsecurity=False).hexdigest()
     file.seek(0)
     return digest
+
+
+def read_whole(path: Path, limits: Limits) -> int:
+    """Read all of an archive once, and return its number of pages.
+
+    Raises:
+        RefusedError: See `open_archive`; or it is damaged anywhere.
+    """
+    with open_archive(path, limits) as archive:
+        for page in sorted(archive.pages, key=lambda page: page.position):
+            try:
+                archive.read(page)
+            except PageError as error:
+                raise RefusedError(f"The archive is broken: {error}") from error
+        archive.drain()
+        return len(archive.pages)

@@ -8,6 +8,7 @@ from pathlib import Path
 from minion_server.library.errors import LibraryError, NotInLibraryError, RefusedError
 
 _ID = re.compile(r"[0-9a-f]{40}")
+_TANK_ID = re.compile(r"TANK_[0-9]{10}")
 _LONGEST_PATH = 4095
 _LONGEST_SHOWN = 80
 
@@ -40,6 +41,15 @@ def archive_id(value: object) -> str:
     if not isinstance(value, str) or _ID.fullmatch(value) is None:
         raise NotInLibraryError(
             f"{shown(value)} is not in the library: an id is 40 lowercase hex digits"
+        )
+    return value
+
+
+def tank_id(value: object) -> str:
+    """Return an argument that is a tank's id, safe in a path, or raise NotInLibraryError."""
+    if not isinstance(value, str) or _TANK_ID.fullmatch(value) is None:
+        raise NotInLibraryError(
+            f"{shown(value)} is not in the library: a tank's id is TANK_ and ten digits"
         )
     return value
 

@@ -23,6 +23,18 @@ class PageError(LibraryError):
     """One page of an archive cannot be read or drawn."""
 
 
+class DownloadError(LibraryError):
+    """A download failed, but may succeed later; it continues where it stopped.
+
+    Attributes:
+        wait: Seconds that the server asks to wait before the next attempt, if it does.
+    """
+
+    def __init__(self, text: str, *, wait: float | None = None) -> None:
+        super().__init__(text)
+        self.wait = wait
+
+
 class NotInLibraryError(LibraryError):
     """No archive of the library has the id."""
 

@@ -48,6 +48,14 @@ class Archive(Protocol):
         """Return the bytes of a page, or raise PageError if damaged or beyond the limits."""
         ...
 
+    def read_file(self, name: str, limit: int) -> bytes | None:
+        """Return the bytes of the first file of a name, in any folder; None if there is none.
+
+        Raises:
+            PageError: It is damaged, or larger than `limit` bytes.
+        """
+        ...
+
     def drain(self) -> None:
         """Read the rest, or raise RefusedError for damage after the last page."""
         ...
@@ -64,6 +72,11 @@ def require_sound(name: str, size: int, limits: Limits, *, is_link: bool) -> Non
         raise RefusedError(
             f"The archive's entry {name[:200]!r} is larger than {limits.page_bytes} bytes."
         )
+
+
+def is_named(path: str, name: str) -> bool:
+    """Return whether an entry's path ends with a file name, in any case."""
+    return path.replace("\\", "/").rpartition("/")[2].lower() == name.lower()
 
 
 def require_few(entries: int, limits: Limits) -> None:

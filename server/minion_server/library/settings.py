@@ -11,7 +11,14 @@ from typing import TypeVar
 import platformdirs
 
 from minion_server.library.errors import SettingError
-from minion_server.settings.values import parse_path, parse_size, refusal, whole_number
+from minion_server.settings.values import (
+    parse_flag,
+    parse_interval,
+    parse_path,
+    parse_size,
+    refusal,
+    whole_number,
+)
 
 HIDDEN = ".minion"
 """The directory inside the library that holds everything that is not an archive."""
@@ -41,12 +48,43 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DownloadSettings:
+    """What `download_url` may fetch, and how long that may take.
+
+    Attributes:
+        total_bytes: Bytes of one file.
+        total_seconds: Time of one download, with all attempts and waits.
+        idle_seconds: Time for the headers of an answer, and for each next 64 KiB of the file.
+        attempts: Connections that may fail before the download does.
+        allow_private: Whether hosts may be at addresses that are not public.
+    """
+
+    total_bytes: int = 8 * 2**30
+    total_seconds: float = 3600.0
+    idle_seconds: float = 60.0
+    attempts: int = 5
+    allow_private: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The directory of the archives, that of `page_thumbnails`, and what is accepted."""
+    """How a library is kept.
+
+    Attributes:
+        directory: Of the archives.
+        thumbnails: Directory of the thumbnails, for tasks that are given none.
+        limits: The largest archive that is accepted.
+        downloads: What may be downloaded.
+        plugins: Namespaces of the metadata plugins that run for each new archive.
+        cache_bytes: Bytes that the cache of pages may take.
+    """
 
     directory: Path
     thumbnails: Path
     limits: Limits
+    downloads: DownloadSettings
+    plugins: tuple[str, ...] = ("comicinfo",)
+    cache_bytes: int = 2**30
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -64,17 +102,41 @@ class Settings:
         def limit(name: str, parse: Callable[[str], int], default: int) -> int:
             return _read(environment, f"MINION_LIBRARY_MAX_{name}", parse, default)
 
+        limits = Limits(
+            entries=limit("ENTRIES", _count, default.entries),
+            total_bytes=limit("TOTAL_BYTES", parse_size, default.total_bytes),
+            page_bytes=limit("PAGE_BYTES", parse_size, default.page_bytes),
+            ratio=limit("RATIO", _count, default.ratio),
+            pixels=limit("PIXELS", _count, default.pixels),
+        )
         return cls(
             directory=directory,
+            plugins=_read(environment, "MINION_LIBRARY_PLUGINS", _words, ("comicinfo",)),
+            cache_bytes=_read(environment, "MINION_LIBRARY_CACHE_BYTES", parse_size, 2**30),
             thumbnails=thumbnails.absolute() if thumbnails else directory / HIDDEN / "thumbs",
-            limits=Limits(
-                entries=limit("ENTRIES", _count, default.entries),
-                total_bytes=limit("TOTAL_BYTES", parse_size, default.total_bytes),
-                page_bytes=limit("PAGE_BYTES", parse_size, default.page_bytes),
-                ratio=limit("RATIO", _count, default.ratio),
-                pixels=limit("PIXELS", _count, default.pixels),
-            ),
+            limits=limits,
+            downloads=_download_settings(environment, limits),
         )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.replace(",", " ").split())
+
+
+def _download_settings(environment: Mapping[str, str], limits: Limits) -> DownloadSettings:
+    default = DownloadSettings()
+
+    def seconds(name: str, default: float) -> float:
+        return _read(environment, f"MINION_LIBRARY_{name}", parse_interval, default)
+
+    return DownloadSettings(
+        total_bytes=limits.total_bytes,
+        total_seconds=seconds("DOWNLOAD_TIMEOUT", default.total_seconds),
+        idle_seconds=seconds("DOWNLOAD_IDLE_TIMEOUT", default.idle_seconds),
+        allow_private=_read(
+            environment, "MINION_LIBRARY_ALLOW_PRIVATE_URLS", parse_flag, default.allow_private
+        ),
+    )
 
 
 def _library_directory(environment: Mapping[str, str]) -> Path:

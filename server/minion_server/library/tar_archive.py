@@ -25,6 +25,7 @@ class TarArchive:
     """A tar archive over a stream of its plain bytes; `size` is the archive file's."""
 
     def __init__(self, stream: _Stream | BinaryIO, size: int, limits: Limits) -> None:
+        self._limits = limits
         self._stream = _BoundedStream(stream, size, limits)
         self._entries: list[tarfile.TarInfo] = []
         found: list[Page] = []
@@ -49,13 +50,25 @@ class TarArchive:
 
     def read(self, page: Page) -> bytes:
         """See `Archive`."""
-        entry, content = self._entries[page.entry], bytearray()
-        with parsing(f"{page.name[:200]!r} cannot be read", PageError):
+        return self._read(self._entries[page.entry], self._limits.page_bytes)
+
+    def read_file(self, name: str, limit: int) -> bytes | None:
+        """See `Archive`."""
+        for entry in self._entries:
+            if entry.isreg() and pages.is_named(entry.name, name):
+                return self._read(entry, limit)
+        return None
+
+    def _read(self, entry: tarfile.TarInfo, limit: int) -> bytes:
+        name, content = f"{entry.name[:200]!r}", bytearray()
+        if entry.size > limit:
+            raise PageError(f"{name} is larger than {limit} bytes.")
+        with parsing(f"{name} cannot be read", PageError):
             self._stream.seek(entry.offset_data)
             while missing := entry.size - len(content):
                 chunk = self._stream.read(min(_CHUNK, missing))
                 if not chunk:
-                    raise PageError(f"{page.name[:200]!r} ends too early.")
+                    raise PageError(f"{name} ends too early.")
                 content += chunk
         return bytes(content)
 

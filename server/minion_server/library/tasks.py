@@ -1,27 +1,44 @@
-"""The tasks of the library, under the names and arguments that LANraragi gives them."""
+"""The tasks that take files into the library, and those that keep it.
+
+Names, arguments, notes and results are LANraragi's, and so are the priorities and attempts of jobs
+whose callers give none.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from minion_client import Job, task
 
-from minion_server.library import arguments, thumbnails
-from minion_server.library.archive import open_archive
-from minion_server.library.catalogue import Catalogue
-from minion_server.library.errors import LibraryError, PageError
+from minion_server.library import arguments, duplicates
+from minion_server.library.backup import restore_backup as restore
+from minion_server.library.backup import write_backup
+from minion_server.library.errors import LibraryError
+from minion_server.library.index import Index
+from minion_server.library.metadata import Metadata, MetadataStore, join_tags
+from minion_server.library.plugins import (
+    Plugin,
+    PluginError,
+    PluginKind,
+    find_plugin,
+    read_metadata,
+)
+from minion_server.library.plugins import run_plugin as run
+from minion_server.library.progress import Progress
 from minion_server.library.settings import Settings
+from minion_server.library.stats import build_stats
+from minion_server.library.thumbnails import draw_cover
 from minion_server.library.upload import UploadResult, take
 
-_COVER = 0
 
-
-@task("handle_upload", timeout=1800)
+@task("handle_upload", timeout=1800, priority=2)
 def handle_upload(job: Job, file: object, catid: object = None) -> UploadResult:
     """Copy an archive into the library; the file itself stays where it is.
 
     Args:
         job: The job.
         file: Path of the archive on this machine.
-        catid: Category to note with it, or null.
+        catid: Category to add it to, or null.
 
     Returns:
         `success` (1, or 0 for a file that is refused), `id`, `category`, `title` and `message`.
@@ -34,104 +51,149 @@ def handle_upload(job: Job, file: object, catid: object = None) -> UploadResult:
     return result
 
 
-@task("thumbnail_task", timeout=120)
-def thumbnail_task(
-    job: Job,  # noqa: ARG001 - every task gets it
-    thumbdir: object,
-    id: object,  # noqa: A002 - LANraragi's name
-    page: object,
-) -> str:
-    """Make the thumbnail of one page, also if there is one.
-
-    Args:
-        job: The job.
-        thumbdir: Directory of the thumbnails.
-        id: The archive's id.
-        page: Number of the page, from 1; 0 is the cover: the first page, in higher quality.
-
-    Returns:
-        The thumbnail's path: `<thumbdir>/<id[:2]>/<id>.jpg` for the cover, else
-        `<thumbdir>/<id[:2]>/<id>/<page>.jpg`.
-
-    Raises:
-        LibraryError: An argument is invalid, the archive or page is missing or cannot be read, or
-            the thumbnail cannot be written.
-    """
-    thumbnails.require_pillow()
-    settings = Settings.from_environment()
-    directory = arguments.path("thumbdir", thumbdir)
-    archive_id = arguments.archive_id(id)
-    number = arguments.whole_number("page", page)
-    path = Catalogue(settings.directory).path(archive_id)
-    with open_archive(path, settings.limits) as archive:
-        if not _COVER <= number <= len(archive.pages):
-            raise LibraryError(
-                f"page must be from 0 to {len(archive.pages)} for {archive_id}, not {number}"
-            )
-        content = archive.read(archive.pages[max(number, 1) - 1])
-    is_cover = number == _COVER
-    try:
-        thumbnail = thumbnails.draw(
-            content,
-            quality=thumbnails.COVER_QUALITY if is_cover else thumbnails.PAGE_QUALITY,
-            pixels=settings.limits.pixels,
-        )
-    except PageError as error:
-        raise PageError(f"page {number} of {archive_id}: {error}") from error
-    target = (
-        thumbnails.cover_path(directory, archive_id)
-        if is_cover
-        else thumbnails.page_path(directory, archive_id, number)
-    )
-    thumbnails.write(target, thumbnail)
-    return str(target)
-
-
-@task("page_thumbnails", timeout=3600)
-def page_thumbnails(
+@task("run_plugin", timeout=3600)
+def run_plugin(
     job: Job,
-    id: object,  # noqa: A002 - LANraragi's name
-    force: object = 0,
-) -> dict[str, list[str]]:
-    """Make the thumbnails of all pages of an archive in the library's thumbnail directory.
-
-    After each page the job is noted `"<n>": "processed"`, `total_pages` and `id`, also if the page
-    cannot be read, as LANraragi's reader expects. Pages are done in the order of storage.
+    namespace: object,
+    id: object = None,  # noqa: A002 - LANraragi's name
+    arg: object = None,
+) -> dict[str, Any]:
+    """Run a plugin; the metadata that it finds is stored.
 
     Args:
         job: The job.
-        id: The archive's id.
-        force: 1 to replace existing thumbnails; 0 to make only the missing ones.
+        namespace: The plugin's.
+        id: For metadata: the archive's id.
+        arg: Argument of this run, a string or null.
 
     Returns:
-        `errors`: a line for each page that cannot be read.
+        `type` of the plugin, `success` (1 or 0), `error` (a text or null) and `data`: what a
+        script returns, or `new_tags`, `title` and `summary`.
 
     Raises:
-        LibraryError: An argument is invalid, the archive is missing or cannot be read, or a
-            thumbnail cannot be written.
+        LibraryError: The library itself cannot be read or written.
     """
-    thumbnails.require_pillow()
     settings = Settings.from_environment()
-    archive_id = arguments.archive_id(id)
-    is_forced = arguments.flag("force", force)
-    errors: list[tuple[int, str]] = []
-    path = Catalogue(settings.directory).path(archive_id)
-    with open_archive(path, settings.limits) as archive:
-        total = len(archive.pages)
-        stored = sorted(enumerate(archive.pages, start=1), key=lambda page: page[1].position)
-        for number, page in stored:
-            target = thumbnails.page_path(settings.thumbnails, archive_id, number)
-            if is_forced or not target.exists():
-                try:
-                    thumbnail = thumbnails.draw(
-                        archive.read(page),
-                        quality=thumbnails.PAGE_QUALITY,
-                        pixels=settings.limits.pixels,
-                    )
-                except PageError as error:
-                    job.log.warning("page %d of %s: %s", number, archive_id, error)
-                    errors.append((number, f"page {number}: {error}"))
-                else:
-                    thumbnails.write(target, thumbnail)
-            job.note(**{str(number): "processed", "total_pages": total, "id": archive_id})
-    return {"errors": [text for _, text in sorted(errors)]}
+    plugin: Plugin | None = None
+    try:
+        name = arguments.optional_text("namespace", namespace) or ""
+        argument = arguments.optional_text("arg", arg) or ""
+        plugin = find_plugin(name)
+        data = _run(plugin, id, argument, settings, Progress(job, "archives"))
+    except LibraryError as error:
+        job.log.warning("%s", error)
+        kind = plugin.kind.value if plugin else None
+        return {"type": kind, "success": 0, "error": str(error), "data": {"error": str(error)}}
+    return {"type": plugin.kind.value, "success": 1, "error": None, "data": data}
+
+
+def _run(
+    plugin: Plugin, archive_id: object, arg: str, settings: Settings, progress: Progress
+) -> dict[str, Any]:
+    match plugin.kind:
+        case PluginKind.METADATA:
+            return _store(
+                arguments.archive_id(archive_id),
+                read_metadata(
+                    plugin.namespace, arguments.archive_id(archive_id), settings, arg=arg
+                ),
+                settings,
+            )
+        case PluginKind.SCRIPT:
+            data = run(plugin, settings, arg=arg, progress=progress)
+            if not isinstance(data, dict):
+                raise PluginError(f"{plugin.namespace} failed: it returned no JSON object")
+            return data
+        case PluginKind.DOWNLOAD:
+            raise PluginError(f"plugin: {plugin.namespace} is run by download_url alone")
+
+
+def _store(archive_id: str, found: Metadata, settings: Settings) -> dict[str, Any]:
+    index = Index(settings.directory)
+    present = {tag.lower() for tag in index.entry(archive_id).tags}
+    new = [tag for tag in found.tags if tag.lower() not in present]
+    MetadataStore(index.database).update(archive_id, found)
+    data = {"new_tags": join_tags(new)}
+    if found.title is not None:
+        data["title"] = found.title
+    if found.summary is not None:
+        data["summary"] = found.summary
+    return data
+
+
+@task("find_duplicates", timeout=3600)
+def find_duplicates(job: Job, threshold: object = 5) -> dict[str, Any]:
+    """Find archives whose covers look alike; covers without a hash are drawn first.
+
+    Args:
+        job: The job.
+        threshold: Bits of the covers' 128 that may differ, 0 to 31.
+
+    Returns:
+        `groups`, lists of ids; `errors`, a line for each cover that cannot be drawn.
+
+    Raises:
+        LibraryError: An argument is invalid, or the library cannot be read.
+    """
+    limit = arguments.whole_number("threshold", threshold)
+    if not 0 <= limit <= duplicates.MAX_THRESHOLD:
+        raise LibraryError(f"threshold must be from 0 to {duplicates.MAX_THRESHOLD}, not {limit}")
+    settings, progress, errors = Settings.from_environment(), Progress(job, "archives"), []
+    index = Index(settings.directory)
+    entries = index.entries()
+    for done, entry in enumerate(entries, start=1):
+        if entry.thumbhash is None:
+            try:
+                draw_cover(settings, settings.thumbnails, entry.id)
+            except LibraryError as error:
+                errors.append(f"{entry.file}: {error}")
+        progress(done, len(entries))
+    hashes = {entry.id: int(entry.thumbhash, 16) for entry in index.entries() if entry.thumbhash}
+    return {"groups": duplicates.group_similar(hashes, limit), "errors": errors}
+
+
+@task("build_stat_hashes", timeout=600, priority=3)
+def build_stat_hashes(job: Job) -> dict[str, int]:
+    """Count the library's tags into `.minion/stats.json`.
+
+    Returns:
+        `archives`, `pages`, `bytes`, `untagged` (archives) and `tags` (different ones).
+
+    Raises:
+        LibraryError: The library cannot be read, or the file not written.
+    """
+    totals = build_stats(Settings.from_environment())
+    job.log.info("%d tags of %d archives", totals["tags"], totals["archives"])
+    return totals
+
+
+@task("backup_json", timeout=600)
+def backup_json(job: Job) -> dict[str, Any]:
+    """Write the metadata of the library to a file in LANraragi's format.
+
+    Returns:
+        `success` 1, `filename` and `path`.
+
+    Raises:
+        LibraryError: The library cannot be read, or the file not written.
+    """
+    path = write_backup(Settings.from_environment(), job.id, lambda notes: job.note(**notes))
+    return {"success": 1, "filename": path.name, "path": str(path)}
+
+
+@task("restore_backup", timeout=3600)
+def restore_backup(job: Job, json: object) -> dict[str, int]:
+    """Restore the metadata of a backup, for archives that the library has.
+
+    Args:
+        job: The job.
+        json: The content of a file that `backup_json` or LANraragi wrote, as one string.
+
+    Returns:
+        `success` 1.
+
+    Raises:
+        LibraryError: It is no backup (nothing is changed then), or the library cannot be written.
+    """
+    restore(Settings.from_environment(), json, lambda notes: job.note(**notes))
+    return {"success": 1}

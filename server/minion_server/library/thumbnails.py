@@ -1,61 +1,32 @@
-"""Makes thumbnails of pages as LANraragi does.
-
-Pillow is imported with the first thumbnail: the tasks must load fast, and without it.
-"""
+"""Where thumbnails are, and what draws those of the library's archives."""
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
-import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Final, TypeVar
 
-from minion_server.library.errors import LibraryError, PageError, accessing, reason
+from minion_server.library import images
+from minion_server.library.archive import open_archive
+from minion_server.library.errors import LibraryError, PageError, accessing
+from minion_server.library.images import Style
+from minion_server.library.index import Index
+from minion_server.library.settings import Settings
 
-if TYPE_CHECKING:
-    from PIL import Image
+# Pillow frees Python's lock while it decodes, scales and encodes; each thread holds one page.
+THREADS: Final = min(os.cpu_count() or 1, 8)
 
-HEIGHT = 500
-"""Height of a thumbnail in pixels."""
-
-WIDEST = 1000
-"""Largest width of a thumbnail in pixels: a banner gets less height instead."""
-
-COVER_QUALITY = 80
-PAGE_QUALITY = 50
-
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "AVIF", "HEIF", "JXL")
-# What turns an image upright by EXIF's Orientation (CIPA DC-008, 4.6.5.1); from 5 it is sideways.
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: "FLIP_LEFT_RIGHT",
-    3: "ROTATE_180",
-    4: "FLIP_TOP_BOTTOM",
-    5: "TRANSPOSE",
-    6: "ROTATE_270",
-    7: "TRANSVERSE",
-    8: "ROTATE_90",
-}
-_SIDEWAYS = (5, 6, 7, 8)
-_WIDE_MODES = frozenset({"I;16", "I;16B", "I;16L", "I;16N", "I"})
-_WHITE = (255, 255, 255, 255)
-
-
-def require_pillow() -> None:
-    """Raise LibraryError if Pillow is not installed."""
-    try:
-        import PIL.Image  # noqa: F401, PLC0415 - see the module
-    except ImportError as error:
-        raise LibraryError(
-            "thumbnails need Pillow, which is not installed: pip install minion-server[library]"
-        ) from error
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 def cover_path(directory: Path, archive_id: str) -> Path:
-    """Return where the thumbnail of an archive's cover is."""
+    """Return where the thumbnail of an archive's cover is, and of a tank's."""
     return directory / archive_id[:2] / f"{archive_id}.jpg"
 
 
@@ -64,90 +35,97 @@ def page_path(directory: Path, archive_id: str, page: int) -> Path:
     return directory / archive_id[:2] / archive_id / f"{page}.jpg"
 
 
-def draw(content: bytes, *, quality: int, pixels: int) -> bytes:
-    """Make the thumbnail of an image file, as a JPEG file.
-
-    Args:
-        content: The image file.
-        quality: The JPEG's quality.
-        pixels: Width times height beyond which an image is refused before it is decoded.
+def draw_page(settings: Settings, archive_id: str, page: int, style: Style) -> bytes:
+    """Draw one page of an archive as a JPEG file; pages count from 1.
 
     Raises:
-        PageError: It is no image that can be read, or too large.
+        LibraryError: The archive or page is missing or cannot be read.
     """
-    from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 - see the module
-
-    Image.init()
-    formats = [name for name in _FORMATS if name in Image.OPEN]
-    with warnings.catch_warnings():
-        # Pillow warns of images beyond a size of its own, not ours, and of damaged metadata, which
-        # a thumbnail does not need.
-        warnings.simplefilter("ignore")
-        try:
-            with Image.open(io.BytesIO(content), formats=formats) as image:
-                return _draw(image, quality, pixels)
-        except PageError:
-            raise
-        except UnidentifiedImageError as error:
-            raise PageError("not an image that can be read") from error
-        except Exception as error:
-            # Decoders raise anything on hostile images, struct.error and IndexError included.
-            raise PageError(f"the image cannot be read: {reason(error)}") from error
-
-
-def _draw(image: Image.Image, quality: int, pixels: int) -> bytes:
-    from PIL import Image  # noqa: PLC0415 - see the module
-
-    if image.width * image.height > pixels:
-        raise PageError(f"the image has {image.width} x {image.height} pixels, more than {pixels}")
-    orientation = _orientation(image)
-    if orientation in _SIDEWAYS:
-        height, width = _fit(image.height, image.width)
-    else:
-        width, height = _fit(image.width, image.height)
-    size = width, height
-    # Lets the JPEG decoder skip what the thumbnail is too small to show.
-    image.draft(None, (size[0] * 2, size[1] * 2))
-    thumbnail = _plain(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
-    if orientation in _UPRIGHT:
-        thumbnail = thumbnail.transpose(Image.Transpose[_UPRIGHT[orientation]])
-    with io.BytesIO() as out:
-        _opaque(thumbnail).save(out, "JPEG", quality=quality)
-        return out.getvalue()
-
-
-def _fit(width: int, height: int) -> tuple[int, int]:
-    scale = min(HEIGHT / height, WIDEST / width)
-    return max(1, round(width * scale)), max(1, round(height * scale))
-
-
-def _orientation(image: Image.Image) -> int:
+    images.require_pillow()
+    path = Index(settings.directory).path(archive_id)
+    with open_archive(path, settings.limits) as archive:
+        if not 1 <= page <= len(archive.pages):
+            raise LibraryError(
+                f"page must be from 0 to {len(archive.pages)} for {archive_id}, not {page}"
+            )
+        content = archive.read(archive.pages[page - 1])
     try:
-        orientation = image.getexif().get(_ORIENTATION)
-    except Exception:  # noqa: BLE001 - damaged metadata of any kind: shown as stored
-        return 1
-    return orientation if isinstance(orientation, int) else 1
+        with images.quiet():
+            return images.draw(content, style, pixels=settings.limits.pixels)
+    except PageError as error:
+        raise PageError(f"page {page} of {archive_id}: {error}") from error
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """Return an image in a mode that can be scaled smoothly."""
-    if image.mode in _WIDE_MODES:
-        # Pillow clips 16 bits where they must be scaled.
-        return image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    if image.has_transparency_data:
-        return image.convert("RGBA")
-    if image.mode in {"L", "RGB"}:
-        return image
-    return image.convert("RGB")
+def draw_cover(settings: Settings, directory: Path, archive_id: str) -> Path:
+    """Draw the cover of an archive, note its perceptual hash, and return the thumbnail's path.
+
+    Raises:
+        LibraryError: See `draw_page`; or the thumbnail or index cannot be written.
+    """
+    cover = draw_page(settings, archive_id, 1, images.COVER)
+    path = cover_path(directory, archive_id)
+    write(path, cover)
+    Index(settings.directory).set_thumbhash(archive_id, images.thumbhash(cover))
+    return path
 
 
-def _opaque(image: Image.Image) -> Image.Image:
-    from PIL import Image  # noqa: PLC0415 - see the module
+def draw_pages(
+    settings: Settings, archive_id: str, path: Callable[[int], Path], style: Style, *, force: bool
+) -> Iterator[tuple[int, int, PageError | None]]:
+    """Draw all pages of an archive, spread over the processors, in the order of storage.
 
-    if image.mode != "RGBA":
-        return image
-    paper = Image.new("RGBA", image.size, _WHITE)
-    return Image.alpha_composite(paper, image).convert("RGB")
+    Yields the number of each page, the number of pages, and the error of a page that cannot be
+    drawn. Existing files are replaced with `force` only.
+
+    Raises:
+        LibraryError: The archive is missing or cannot be read, or a file cannot be written.
+    """
+
+    def draw(page: tuple[int, bytes | PageError | None]) -> PageError | None:
+        number, content = page
+        if content is None or isinstance(content, PageError):
+            return content
+        try:
+            drawn = images.draw(content, style, pixels=settings.limits.pixels)
+        except PageError as error:
+            return error
+        write(path(number), drawn)
+        return None
+
+    with open_archive(Index(settings.directory).path(archive_id), settings.limits) as archive:
+        total = len(archive.pages)
+
+        def contents() -> Iterator[tuple[int, bytes | PageError | None]]:
+            stored = sorted(enumerate(archive.pages, start=1), key=lambda page: page[1].position)
+            for number, page in stored:
+                if not force and path(number).exists():
+                    yield number, None
+                    continue
+                try:
+                    content = archive.read(page)
+                except PageError as error:
+                    yield number, error
+                else:
+                    yield number, content
+
+        for (number, _), error in in_threads(draw, contents()):
+            yield number, total, error
+
+
+def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
+    """Call a function that draws in a few threads, and yield items and results in order.
+
+    Items are taken only as threads become free.
+    """
+    with images.quiet(), ThreadPoolExecutor(THREADS) as pool:
+        running: deque[tuple[T, Future[R]]] = deque()
+        for item in items:
+            running.append((item, pool.submit(function, item)))
+            if len(running) > THREADS:
+                done, future = running.popleft()
+                yield done, future.result()
+        for done, future in running:
+            yield done, future.result()
 
 
 def write(path: Path, content: bytes) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypedDict
@@ -11,14 +13,17 @@ from minion_server.library import arguments
 from minion_server.library.archive import (
     ARCHIVE_NAME,
     compute_id,
-    open_archive,
     open_regular,
+    read_whole,
     require_reader,
     sniff,
 )
-from minion_server.library.catalogue import Addition, Catalogue, Entry
-from minion_server.library.errors import PageError, RefusedError, accessing, parsing
+from minion_server.library.errors import LibraryError, RefusedError, accessing, parsing
+from minion_server.library.index import Addition, Entry, Index, now
+from minion_server.library.metadata import MetadataStore
+from minion_server.library.plugins import NoMetadataError, read_metadata
 from minion_server.library.settings import Limits, Settings
+from minion_server.library.thumbnails import draw_cover
 
 _CHUNK = 2**20
 
@@ -51,8 +56,16 @@ class _Upload:
         }
 
 
-def take(file: object, category: object, settings: Settings) -> UploadResult:
+def take(
+    file: object, category: object, settings: Settings, *, tags: Iterable[str] = ()
+) -> UploadResult:
     """Copy an archive into the library, and return the result of `handle_upload`.
+
+    Args:
+        file: Path of the archive.
+        category: Category to add it to, also if the library has it already; None for none.
+        settings: Of the library.
+        tags: Tags to give it.
 
     Raises:
         LibraryError: The library itself cannot be read or written.
@@ -62,19 +75,23 @@ def take(file: object, category: object, settings: Settings) -> UploadResult:
         upload.category = arguments.optional_text("catid", category)
         path = arguments.path("file", file)
         upload.title = path.stem
-        addition, pages = _take(path, upload, settings)
+        addition, entry = _take(path, upload, settings, tuple(tags))
     except RefusedError as error:
         return upload.result(str(error))
-    if addition is Addition.SAME_ARCHIVE:
-        return upload.result("This file already exists in the Library.")
     if addition is Addition.SAME_NAME:
         return upload.result("Another file with the same name is present in the Library.")
-    count = f"{pages} page{'' if pages == 1 else 's'}"
-    return upload.result(f"Added to the Library with {count}.", success=True)
+    notes = _finish(upload, settings, is_new=entry is not None)
+    if entry is None:
+        return upload.result("This file already exists in the Library.")
+    count = f"{entry.pages} page{'' if entry.pages == 1 else 's'}"
+    message = " ".join([f"Added to the Library with {count}.", *notes])
+    return upload.result(message, success=True)
 
 
-def _take(path: Path, upload: _Upload, settings: Settings) -> tuple[Addition, int]:
-    catalogue = Catalogue(settings.directory)
+def _take(
+    path: Path, upload: _Upload, settings: Settings, tags: tuple[str, ...]
+) -> tuple[Addition, Entry | None]:
+    index = Index(settings.directory)
     if ARCHIVE_NAME.fullmatch(path.name) is None:
         raise RefusedError("The file's extension is not an archive's.")
     with open_regular(path) as source:
@@ -83,21 +100,51 @@ def _take(path: Path, upload: _Upload, settings: Settings) -> tuple[Addition, in
             upload.id = compute_id(source)
         require_reader(archive_format)
         # `add` checks again, under the lock; here it saves a copy.
-        if conflict := catalogue.conflict(upload.id, path.name):
-            return conflict, 0
-        with catalogue.incoming() as (incoming, copy):
+        if conflict := index.conflict(upload.id, path.name):
+            return conflict, None
+        with index.incoming() as (incoming, copy):
             _copy(source, copy, settings.limits)
             # The copy is verified, not the source, which may change at any time.
-            pages = _verify(incoming, settings.limits)
+            pages = read_whole(incoming, settings.limits)
             upload.id = compute_id(copy)
             entry = Entry(
                 id=upload.id,
                 file=path.name,
-                title=upload.title,
-                category=upload.category,
+                size=copy.seek(0, os.SEEK_END),
                 pages=pages,
+                title=upload.title,
+                tags=tags,
+                added=now(),
             )
-            return catalogue.add(entry, incoming), pages
+            addition = index.add(entry, incoming)
+            return addition, entry if addition is Addition.ADDED else None
+
+
+def _finish(upload: _Upload, settings: Settings, *, is_new: bool) -> list[str]:
+    """Draw the cover and read the metadata of a new archive, and add it to its category.
+
+    Returns notes for the message. None of it can undo the upload: a job that is run again finds
+    the archive in the library.
+    """
+    notes = []
+    metadata = MetadataStore(Index(settings.directory).database)
+    if is_new:
+        with suppress(LibraryError):
+            draw_cover(settings, settings.thumbnails, upload.id)
+        for namespace in settings.plugins:
+            try:
+                found = read_metadata(namespace, upload.id, settings)
+            except NoMetadataError:
+                continue
+            except LibraryError as error:
+                notes.append(f"{namespace}: {error}")
+            else:
+                metadata.update(upload.id, found)
+                upload.title = found.title or upload.title
+    if upload.category is not None:
+        name = metadata.add_to_category(upload.category, upload.id)
+        notes.append(f"Added to the category {name}.")
+    return notes
 
 
 def _copy(source: BinaryIO, copy: BinaryIO, limits: Limits) -> None:
@@ -115,15 +162,3 @@ def _copy(source: BinaryIO, copy: BinaryIO, limits: Limits) -> None:
 def _read(source: BinaryIO) -> bytes:
     with parsing("The file cannot be read"):
         return source.read(_CHUNK)
-
-
-def _verify(path: Path, limits: Limits) -> int:
-    """Read all of an archive once, and return its number of pages."""
-    with open_archive(path, limits) as archive:
-        for page in sorted(archive.pages, key=lambda page: page.position):
-            try:
-                archive.read(page)
-            except PageError as error:
-                raise RefusedError(f"The archive is broken: {error}") from error
-        archive.drain()
-        return len(archive.pages)

@@ -52,17 +52,24 @@ class ZipArchive:
 
     def read(self, page: Page) -> bytes:
         """See `Archive`."""
-        entry, limit, content = self._entries[page.entry], self._limits.page_bytes, bytearray()
-        with (
-            parsing(f"{page.name[:200]!r} cannot be read", PageError),
-            self._zip.open(entry) as stream,
-        ):
+        return self._read(self._entries[page.entry], self._limits.page_bytes)
+
+    def read_file(self, name: str, limit: int) -> bytes | None:
+        """See `Archive`."""
+        for entry in self._entries:
+            if pages.is_named(entry.filename, name):
+                return self._read(entry, limit)
+        return None
+
+    def _read(self, entry: zipfile.ZipInfo, limit: int) -> bytes:
+        name, content = f"{entry.filename[:200]!r}", bytearray()
+        with parsing(f"{name} cannot be read", PageError), self._zip.open(entry) as stream:
             while chunk := stream.read(_CHUNK):
                 content += chunk
                 if len(content) > limit:
-                    raise PageError(f"{page.name[:200]!r} is larger than {limit} bytes.")
+                    raise PageError(f"{name} is larger than {limit} bytes.")
         if len(content) != entry.file_size:
-            raise PageError(f"{page.name[:200]!r} ends too early.")
+            raise PageError(f"{name} ends too early.")
         return bytes(content)
 
     def drain(self) -> None:

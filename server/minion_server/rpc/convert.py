@@ -30,6 +30,7 @@ from minion_server.domain.job import (
     JsonValue,
     NewJob,
     RetryOptions,
+    TaskDefaults,
     parse_state,
 )
 from minion_server.domain.maintenance import History, Stats
@@ -79,9 +80,10 @@ def to_id(request: Any) -> int:
     return int(request.id)
 
 
-def to_new_job(request: minion_service_pb2.EnqueueJobRequest) -> NewJob:
-    """Parse a job to enqueue."""
-    options = set_fields(
+def to_new_job(request: minion_service_pb2.EnqueueJobRequest, defaults: TaskDefaults) -> NewJob:
+    """Parse a job to enqueue; fields that are not set have the task's defaults."""
+    options: dict[str, Any] = dict(defaults.get(request.task, {}))
+    options |= set_fields(
         request, "queue", "priority", "attempts", "lax", "request_id", "delay", "expire"
     )
     if request.parents:

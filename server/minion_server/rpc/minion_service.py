@@ -12,7 +12,14 @@ from minion.v1 import minion_service_pb2_grpc
 
 from minion_server.domain import limits
 from minion_server.domain.errors import Invalid
-from minion_server.domain.job import Job, JsonValue, NewJob, cancelled_result
+from minion_server.domain.job import (
+    NO_DEFAULTS,
+    Job,
+    JsonValue,
+    NewJob,
+    TaskDefaults,
+    cancelled_result,
+)
 from minion_server.engine.explain import explain_job
 from minion_server.engine.watchers import Watchers
 from minion_server.rpc import convert
@@ -25,9 +32,12 @@ from minion_server.storage.base import Storage
 class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     """Serves jobs, statistics and history."""
 
-    def __init__(self, storage: Storage, watchers: Watchers) -> None:
+    def __init__(
+        self, storage: Storage, watchers: Watchers, defaults: TaskDefaults = NO_DEFAULTS
+    ) -> None:
         self._storage = storage
         self._watchers = watchers
+        self._defaults = defaults
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
         status = await self._storage.get_job_status(convert.to_id(request))
@@ -44,7 +54,7 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     async def EnqueueJob(
         self, request: pb.EnqueueJobRequest, context: Context
     ) -> pb.EnqueueJobResponse:
-        job = await convert_request(convert.to_new_job, request)
+        job = await convert_request(self._new_job, request)
         (enqueued,) = await self._storage.enqueue([job])
         return pb.EnqueueJobResponse(id=enqueued.id, duplicate=enqueued.duplicate)
 
@@ -52,7 +62,7 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
         self, request: pb.EnqueueJobsRequest, context: Context
     ) -> pb.EnqueueJobsResponse:
         limits.check_count("requests", request.requests, limits.MAX_BATCH)
-        enqueued = await self._storage.enqueue(await convert_request(_new_jobs, request))
+        enqueued = await self._storage.enqueue(await convert_request(self._new_jobs, request))
         return pb.EnqueueJobsResponse(ids=[job.id for job in enqueued])
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
@@ -116,15 +126,17 @@ class MinionService(minion_service_pb2_grpc.MinionServiceServicer):
     ) -> pb.GetHistoryResponse:
         return convert.to_history_message(await self._storage.history())
 
+    def _new_job(self, request: pb.EnqueueJobRequest) -> NewJob:
+        return convert.to_new_job(request, self._defaults)
 
-def _new_jobs(request: pb.EnqueueJobsRequest) -> list[NewJob]:
-    jobs: list[NewJob] = []
-    for index, one in enumerate(request.requests):
-        try:
-            jobs.append(convert.to_new_job(one))
-        except Invalid as error:
-            raise error.within(f"requests[{index}]") from None
-    return jobs
+    def _new_jobs(self, request: pb.EnqueueJobsRequest) -> list[NewJob]:
+        jobs: list[NewJob] = []
+        for index, one in enumerate(request.requests):
+            try:
+                jobs.append(self._new_job(one))
+            except Invalid as error:
+                raise error.within(f"requests[{index}]") from None
+        return jobs
 
 
 def _retries(request: pb.RetryJobRequest | pb.RemoveJobRequest) -> int | None:

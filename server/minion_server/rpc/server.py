@@ -19,6 +19,7 @@ from minion.v1 import minion_service_pb2_grpc as minion_grpc
 from minion.v1 import schedule_service_pb2_grpc as schedule_grpc
 from minion.v1 import worker_service_pb2_grpc as worker_grpc
 
+from minion_server.domain.job import NO_DEFAULTS, TaskDefaults
 from minion_server.engine.hearing import Hearing, always
 from minion_server.engine.scheduler import Scheduler
 from minion_server.engine.watchers import Watchers
@@ -58,6 +59,7 @@ class RpcServer:
         watchers: Watchers,
         key: str,
         hearing: Hearing | None = None,
+        defaults: TaskDefaults = NO_DEFAULTS,
     ) -> None:
         register = storage.register_worker if hearing is None else hearing.register
         self._workers = WorkerService(storage, scheduler, register)
@@ -65,7 +67,7 @@ class RpcServer:
         interceptors = (ErrorInterceptor(), KeyInterceptor(key, SERVICES))
         aio: Any = health.aio  # type: ignore[attr-defined]  # not in the stubs
         self._health = aio.HealthServicer()
-        minion, locks = MinionService(storage, watchers), LockService(storage)
+        minion, locks = MinionService(storage, watchers, defaults), LockService(storage)
         schedules = ScheduleService(storage)
         admin = AdminService(storage, SERVICES, always if hearing is None else hearing.heard_for)
 

@@ -1,0 +1,139 @@
+"""Compares the library's index with its directory: rebuilds the one, verifies the other."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from minion_server.library.archive import ARCHIVE_NAME, compute_id, open_regular, read_whole
+from minion_server.library.errors import LibraryError, RefusedError, accessing
+from minion_server.library.index import Entry, Index, now
+from minion_server.library.settings import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One file of the directory, or one archive of the index, that was looked at.
+
+    Attributes:
+        done: Files done, this one included.
+        total: Files to do.
+        file: Its path in the library's directory.
+        problem: What is wrong with it, or None.
+    """
+
+    done: int
+    total: int
+    file: str
+    problem: str | None
+
+
+def rebuild(settings: Settings) -> Iterator[Step]:
+    """Index the archives that are in the directory, at any depth, and forget those that are not.
+
+    What the index knows of an archive (title, tags, hash) stays, also if its file was moved. A
+    damaged index is put aside as `index.sqlite3.damaged` and made anew.
+
+    Raises:
+        LibraryError: The directory cannot be read, or the index not written.
+    """
+    index = Index(settings.directory)
+    _put_aside_if_damaged(index)
+    known = {entry.id: entry for entry in index.rows()}
+    by_file = {entry.file: entry for entry in known.values()}
+    with accessing("the library cannot be read"):
+        files = sorted(_archives(settings.directory))
+    present: dict[str, str] = {}
+    for done, file in enumerate(files, start=1):
+        problem = None
+        try:
+            entry = _read(settings, file, by_file.get(file), known)
+            if entry.id in present:
+                problem = f"It is the same archive as {present[entry.id]}."
+            else:
+                present[entry.id] = file
+                index.record([entry])
+        except RefusedError as error:
+            problem = str(error)
+        yield Step(done=done, total=len(files), file=file, problem=problem)
+    index.forget_missing()
+
+
+def verify(settings: Settings) -> Iterator[Step]:
+    """Read all archives of the index whole.
+
+    Raises:
+        LibraryError: The index cannot be read.
+    """
+    entries = Index(settings.directory).entries()
+    for done, entry in enumerate(entries, start=1):
+        path, problem = settings.directory / entry.file, None
+        try:
+            with open_regular(path) as file:
+                if compute_id(file) != entry.id:
+                    problem = "It is not the archive that was added."
+            if problem is None:
+                read_whole(path, settings.limits)
+        except RefusedError as error:
+            problem = str(error)
+        yield Step(done=done, total=len(entries), file=entry.file, problem=problem)
+
+
+def _put_aside_if_damaged(index: Index) -> None:
+    path = index.database.path
+    try:
+        with index.database.reading() as database:
+            (result,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            damaged = result != "ok"
+    except LibraryError as error:
+        damaged = isinstance(error.__cause__, sqlite3.DatabaseError) and not isinstance(
+            error.__cause__, sqlite3.OperationalError
+        )
+        if not damaged:
+            raise
+    if damaged:
+        with accessing("the library cannot be written"):
+            path.replace(path.with_name(f"{path.name}.damaged"))
+
+
+def _archives(directory: Path) -> Iterator[str]:
+    def fail(error: OSError) -> None:
+        raise error
+
+    for folder, folders, names in os.walk(directory, onerror=fail):
+        # The library's own folder, and those of file managers and trash cans.
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = os.path.relpath(Path(folder, name), directory)
+            if ARCHIVE_NAME.fullmatch(name) and not name.startswith(".") and _is_utf8(path):
+                yield path
+
+
+def _is_utf8(path: str) -> bool:
+    # Another name cannot be written in JSON, thus not indexed.
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _read(settings: Settings, file: str, same_name: Entry | None, known: dict[str, Entry]) -> Entry:
+    path = settings.directory / file
+    with open_regular(path) as source:
+        archive_id, size = compute_id(source), os.fstat(source.fileno()).st_size
+    if same_name is not None and (same_name.id, same_name.size) == (archive_id, size):
+        return same_name
+    if entry := known.get(archive_id):
+        return replace(entry, file=file, size=size)
+    return Entry(
+        id=archive_id,
+        file=file,
+        size=size,
+        pages=read_whole(path, settings.limits),
+        title=path.stem,
+        added=now(),
+    )
