@@ -1,4 +1,4 @@
-"""What values of the domain refuse, and that they name the field."""
+"""Invalid values of domain types raise errors that name the field."""
 
 from __future__ import annotations
 

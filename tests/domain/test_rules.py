@@ -1,4 +1,4 @@
-"""The rules of the domain as such, without a store."""
+"""The rules of the domain, without a store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For how long workers could be heard: what makes a gap, and what does not."""
+"""The time for which heartbeats could be received, and the gaps that end it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MISSING_AFTER = timedelta(seconds=90)
 
 
 class OutageStorage:
-    """A store of no jobs, which can be out of reach."""
+    """A store without jobs, which can be unreachable."""
 
     def __init__(self, missing_after: timedelta) -> None:
         self.policy = Policy(retention=Retention(missing_after=missing_after))
@@ -43,7 +43,7 @@ class Ear:
         self.hearing = Hearing(storage, clocks=(self.wall, self.steady))
 
     async def live(self, seconds: float) -> None:
-        """Let time pass, with its probes."""
+        """Advance the clocks, and run the probes that are due."""
         end = self.steady.now + seconds
         while self.steady.now < end:
             pause = min(await self.hearing.step(), end - self.steady.now)

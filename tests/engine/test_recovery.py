@@ -1,4 +1,4 @@
-"""What a start does about workers and jobs of servers before it."""
+"""Recovery of workers and jobs of earlier servers at a start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker's session, without a wire."""
+"""A worker's session, without a network."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ async def test_notes_are_merged_in_their_order_and_those_of_gone_jobs_dropped(
 
 
 class LateScheduler(Scheduler):
-    """Has a claim under way whenever it is cancelled."""
+    """A claim is running whenever it is cancelled."""
 
     async def dequeue(self, worker_id: int, claim: Claim, wait: float) -> list[ClaimedJob]:
         try:

@@ -1,4 +1,4 @@
-"""A server at a free port for each test, and both ways to it: the wire and the local channel."""
+"""A server at a free port for each test, with a network channel and a local channel to it."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ async def wire(served: Served) -> AsyncIterator[RpcBench]:
 
 @pytest.fixture
 async def local(served: Served) -> RpcBench:
-    """The server without the wire."""
+    """The server through the local channel."""
     return RpcBench(*served, served.server.channel)
 
 
 @pytest.fixture(params=["wire", "local"])
 def rpc(request: pytest.FixtureRequest, wire: RpcBench, local: RpcBench) -> RpcBench:
-    """The server, by both ways."""
+    """The server through both channels."""
     return wire if request.param == "wire" else local

@@ -1,4 +1,4 @@
-"""The server holds every bound that the contract states, and no narrower one."""
+"""The server enforces every bound that the protocol states, and no narrower one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ENTRIES: dict[str, Any] = {"requests": NEEDED["EnqueueJobRequest"], "parents": 2
 
 @dataclass(frozen=True)
 class Case:
-    """A field of a request: values that are accepted, and values that are refused."""
+    """A field of a request, its valid values and invalid values."""
 
     method: MethodDescriptor
     part: str
@@ -52,7 +52,7 @@ class Case:
         return f"{self.part}.{self.field.name}" if self.part else self.field.name
 
     def request(self, value: Any) -> Message:
-        """Return a request that has the value in the field, and is good otherwise."""
+        """Return a request that has the value in the field, and is valid otherwise."""
         owner = self.field.containing_type
         assert owner is not None
         others: dict[str, Any] = {"id": 1} if "id" in owner.fields_by_name else {}
@@ -128,7 +128,7 @@ CASES = {str(case): case for case in cases()}
 
 
 async def refused(rpc: RpcBench, case: Case, value: Any) -> Refusal | None:
-    """Return how the server refuses a value; None if it does not."""
+    """Return the server's error for a value, or None if it is accepted."""
     method, request = case.method, case.request(value)
     path = f"/{method.containing_service.full_name}/{method.name}"
     kind = f"{'stream' if method.client_streaming else 'unary'}_"

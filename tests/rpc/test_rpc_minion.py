@@ -1,4 +1,4 @@
-"""What Perl Minion's clients may ask for, and get."""
+"""The operations that Perl Minion's clients need."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_a_lock_of_no_duration_is_only_asked_for(bench: Bench, duration: D
 
 
 @pytest.mark.program
-async def test_repair_heeds_what_it_is_given_and_the_settings_else(bench: Bench) -> None:
+async def test_repair_uses_the_limits_of_the_request_or_else_the_settings(bench: Bench) -> None:
     admin = AdminService(bench.storage, ())
     worker = await bench.worker()
     job_id = await bench.enqueue()

@@ -1,4 +1,4 @@
-"""Many callers at once, over several connections."""
+"""Concurrent calls over several connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Server reflection in both versions, and health as a stream, over the wire."""
+"""Server reflection in both versions, and health as a stream, over the network."""
 
 from __future__ import annotations
 

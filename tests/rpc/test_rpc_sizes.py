@@ -1,4 +1,4 @@
-"""Whatever is in the queue, a client with gRPC's default limits can read it by every method."""
+"""Clients with gRPC's default limits can read any queue with every method."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY = (("authorization", BEARER),)
 
 
 async def readable(rpc: RpcBench, job_id: int) -> Any:
-    """Read a job by every method that shows jobs, and return it."""
+    """Read a job with every method that returns jobs, and return it."""
     job = await rpc.job(job_id)
     listed = (await rpc.call("ListJobs", pb.ListJobsRequest(ids=[job_id]))).jobs
     watched = await anext(aiter(rpc.stream(pb.WatchJobRequest(id=job_id))))
@@ -161,7 +161,7 @@ async def test_many_large_jobs_are_claimed_a_message_at_a_time(wire: RpcBench) -
 async def test_a_worker_that_does_not_read_is_still_sent_messages_that_fit(wire: RpcBench) -> None:
     ids = [await wire.enqueue(args=list_value("x" * 2_000_000)) for _ in range(4)]
     pb_worker = worker_service_pb2
-    # Not read until all four demands are met: flow control lets the answers pile up.
+    # Not read until all four demands are met, so that flow control delays the responses.
     call = workers(wire).Work(metadata=KEY)
     await call.write(pb_worker.WorkRequest(hello=pb_worker.WorkRequest.Hello(host="h", pid=1)))
     welcome = (await call.read()).welcome

@@ -1,4 +1,4 @@
-"""Times in answers: every one has a JSON form, whatever another program wrote."""
+"""All times in responses have a JSON form, even those that another program has stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""WatchJob: told of changes, not by polling; deadlines; cancelled streams leave nothing behind."""
+"""WatchJob: notification without polling, deadlines, and cancelled streams."""
 
 from __future__ import annotations
 

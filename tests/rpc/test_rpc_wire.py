@@ -1,4 +1,4 @@
-"""The server on the wire outlives what clients do to it."""
+"""The network server survives clients that break it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ async def test_a_path_that_is_no_text_does_not_end_the_server(
         stream = aiter(wire.stream(pb.WatchJobRequest(id=job_id), timeout=30))
         await anext(stream)
         await asyncio.to_thread(send_call, wire.address, b"/minion.v1.MinionService/\xff")
-        # Who watched is told, and can watch again.
+        # Watches end with an error, and can be started again.
         ended = await refusal(anext(stream))
         assert ended.code in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
         async with asyncio.timeout(10):

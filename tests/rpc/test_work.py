@@ -1,4 +1,4 @@
-"""WorkerService over the wire: the Work stream, and the unary verbs of simple workers."""
+"""WorkerService over the network: the Work stream, and the unary methods of simple workers."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Call:
         self.send(report=pb.WorkRequest.Report(serial=serial, outcomes=outcomes, notes=notes))
 
     async def until(self, part: str) -> Any:
-        """Read until a response has a part, and answer it."""
+        """Read until a response has a part, and return the part."""
         async with asyncio.timeout(SECONDS):
             while True:
                 response = await self.call.read()
@@ -489,7 +489,7 @@ async def test_a_call_whose_worker_is_frozen_gives_way(
     frozen = service.call()
     ids = [await service.enqueue(args=LARGE) for _ in range(8)]
     frozen.hello(worker_id=worker_id)
-    # Nobody reads, so that sooner or later an answer does not get out of the server.
+    # Nobody reads, so that the server cannot send a response eventually.
     for job_id in ids:
         frozen.demand(1)
         await eventually(partial(_is_state, service, job_id, ("active", 0)))

@@ -1,4 +1,4 @@
-"""The stores that the contract suite runs over, each with a clock that tests set."""
+"""The stores that the contract suite runs on, each with a clock that tests set."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TEMPLATE = "minion_template"
 
 
 async def make_database(server: PostgresServer) -> tuple[str, DatabaseClock]:
-    """Make a database that is up to date and follows a clock, from a template that is made once."""
+    """Create a database with a clock and the current schema, from a template created once."""
     if TEMPLATE not in server.templates:
         server.templates.add(TEMPLATE)
         await make_clocked_template(server, TEMPLATE)
@@ -50,7 +50,7 @@ async def make_bench(
             server: PostgresServer = request.getfixturevalue("postgresql")
             name, clock = await make_database(server)
             place: PostgresServer | PgBouncer = request.getfixturevalue(kind)
-            # What is told in between would be in the way of what a test expects to be told.
+            # Other notifications would interfere with those that a test expects.
             storage = PostgresStorage(place.url(name), look_seconds=3_600, poll_seconds=3_600)
         case other:
             raise AssertionError(other)

@@ -1,4 +1,4 @@
-"""The rules of jobs and workers as plain dicts: what both stores are compared with."""
+"""A model of the rules of jobs and workers, in plain dicts, for comparison with both stores."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ VERBS = frozenset(
 
 
 class Model:
-    """Each verb of `Storage` that is in `VERBS`, in as few lines as its contract has."""
+    """A minimal implementation of the methods of `Storage` in `VERBS`."""
 
     def __init__(self) -> None:
         self.now = START
@@ -264,7 +264,7 @@ def page_of(
     offset: int = 0,
     below: int | None = None,
 ) -> tuple[list[Any], int]:
-    """Return a page of records, and how many the filter selects, as every list of a store has them.
+    """Return a page of records, and the number of all that match the filter, like a store's lists.
 
     Args:
         records: All jobs, workers, locks or schedules.

@@ -1,4 +1,4 @@
-"""Random steps of a store: strategies that draw calls of its verbs, and what carries them out."""
+"""Random steps of a store: strategies that draw method calls, and functions that run them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ locks = st.builds(
 
 
 def step(name: str, *arguments: st.SearchStrategy[Any], **fixed: Any) -> st.SearchStrategy[Any]:
-    """Draw a call of a verb."""
+    """Draw a call of a method."""
     return st.tuples(st.just(name), st.tuples(*arguments), st.just(fixed))
 
 
@@ -151,7 +151,7 @@ modelled = steps.map(lambda drawn: [one for one in drawn if one[0] in VERBS])
 
 
 async def take_step(bench: Bench, name: str, arguments: tuple[Any, ...], fixed: Any) -> Any:
-    """Return what a step returned, or the kind and the text of its error."""
+    """Return the result of a step, or the type and message of its error."""
     if name == "advance":
         return bench.clock.advance(*arguments)
     if name == "page":
@@ -163,7 +163,7 @@ async def take_step(bench: Bench, name: str, arguments: tuple[Any, ...], fixed: 
 
 
 async def _page(storage: Storage, kind: str, wanted: Any, part: dict[str, Any]) -> Any:
-    """Return a page of a list, after a comparison with the model's page of the whole list."""
+    """Return a page of a list after comparing it with the model's page of the whole list."""
     list_records = getattr(storage, f"list_{kind}")
     page = await list_records(wanted, **part)
     whole = await list_records(EVERYTHING[kind], limit=1_000)

@@ -1,4 +1,4 @@
-"""A job is limited as a whole, wherever it grows."""
+"""The size of a whole job is limited, whichever part of it grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""URLs of PostgreSQL databases: as libpq reads them, or refused by the name of what is wrong."""
+"""URLs of PostgreSQL databases, parsed as by libpq; errors name the parameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The PostgreSQL store while PostgreSQL restarts, crashes, ends sessions or is out of reach."""
+"""The PostgreSQL store while PostgreSQL restarts, crashes, ends sessions or is unreachable."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ANY = Claim(queues=["default"], tasks=["foo"], max_jobs=5)
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[PostgresServer]:
-    """A server for these tests alone, since they break it."""
+    """A server for these tests only, since they break it."""
     with serving() as server:
         yield server
 
@@ -41,7 +41,7 @@ Open = Callable[..., Awaitable[PostgresStorage]]
 
 @pytest.fixture
 async def open_store() -> AsyncIterator[Open]:
-    """Opens stores, and closes them in the end."""
+    """A function that opens stores, which are closed after the test."""
     opened: list[PostgresStorage] = []
 
     async def open_one(url: str, **settings: Any) -> PostgresStorage:

@@ -1,4 +1,4 @@
-"""The PostgreSQL store on databases that are new, Perl Minion's of several versions, or neither."""
+"""The PostgreSQL store on new databases, Perl Minion's of several versions, and others."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MINIONS = """
 
 @pytest.fixture
 async def url(postgresql: PostgresServer) -> AsyncIterator[str]:
-    """The URL of a database with nothing in it."""
+    """The URL of an empty database."""
     name = await postgresql.make_database()
     yield postgresql.url(name)
     await postgresql.drop_database(name)

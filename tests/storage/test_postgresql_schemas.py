@@ -1,4 +1,4 @@
-"""Queues in several schemas of one database, which know nothing of each other."""
+"""Independent queues in several schemas of one database."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ async def test_locks_schedules_and_resets_of_one_schema_leave_the_other_alone(
 async def test_a_role_finds_the_queue_of_another_schema_on_its_path(
     postgresql: PostgresServer, url: str
 ) -> None:
-    """The first schema of the path is there and empty: nothing of the queue is made in it."""
+    """The first schema of the path is empty, and no objects of the queue are created in it."""
     first = PostgresStorage(url)
     await first.open()
     await first.enqueue([NewJob(task="foo")])

@@ -1,4 +1,4 @@
-"""One server per SQLite file, by whatever name it goes."""
+"""One server per SQLite file, under any name of the file."""
 
 from __future__ import annotations
 

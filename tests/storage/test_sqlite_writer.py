@@ -1,4 +1,4 @@
-"""Group commit: who shares a commit, and who pays for an operation that fails."""
+"""Group commit: operations share a commit, and only those that fail raise errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of jobs, whatever is done with them: only what the table of transitions has."""
+"""Random operations on jobs cause only the transitions in the table."""
 
 from __future__ import annotations
 

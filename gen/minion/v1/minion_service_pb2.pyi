@@ -151,9 +151,9 @@ class EnqueueJobRequest(_message.Message):
     queue: _builtins.str
     """Name of the queue. Default: `default`."""
     priority: _builtins.int
-    """Jobs of higher priority run first. Default: 0."""
+    """Jobs of higher priority run first. Default: that of the task on the server, or 0."""
     attempts: _builtins.int
-    """How many times the job may run. Default: 1."""
+    """How many times the job may run. Default: that of the task on the server, or 1."""
     lax: _builtins.bool
     """Whether the job runs even if a parent fails. Default: false."""
     request_id: _builtins.str

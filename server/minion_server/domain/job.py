@@ -36,7 +36,7 @@ JobKey = tuple[int, int]
 """Id and retries of a job, which identify one generation of it."""
 
 TaskDefaults = Mapping[str, Mapping[str, int]]
-"""Priority and attempts by the names of tasks, for jobs whose callers give none."""
+"""Default priority and attempts of jobs, by the names of their tasks."""
 
 NO_DEFAULTS: TaskDefaults = MappingProxyType({})
 DEFAULT_QUEUE = "default"

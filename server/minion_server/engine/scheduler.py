@@ -174,16 +174,15 @@ class Scheduler:
     def _wake(self, ready: ReadyJobs) -> None:
         for key, jobs in ready.items():
             left = jobs.count
-            for waiter in self._wanting(key, jobs.priority):
+            for waiter in self._waiters:
+                if not waiter.wants(*key, jobs.priority):
+                    continue
                 waiter.wake(key, jobs)
                 # A waiter with a minimum priority may leave some of them behind.
                 if waiter.claim.min_priority is None:
                     left -= waiter.claim.max_jobs
                 if left <= 0:
                     break
-
-    def _wanting(self, key: tuple[str, str], priority: int) -> Iterable[_Waiter]:
-        return (waiter for waiter in self._waiters if waiter.wants(*key, priority))
 
 
 def _without(ready: ReadyJobs, taken: Iterable[ClaimedJob]) -> ReadyJobs:

@@ -81,7 +81,7 @@ def to_id(request: Any) -> int:
 
 
 def to_new_job(request: minion_service_pb2.EnqueueJobRequest, defaults: TaskDefaults) -> NewJob:
-    """Return the job to enqueue; the task's defaults apply to what the request leaves open."""
+    """Parse a job to enqueue; fields that are not set have the task's defaults."""
     options: dict[str, Any] = dict(defaults.get(request.task, {}))
     options |= set_fields(
         request, "queue", "priority", "attempts", "lax", "request_id", "delay", "expire"

@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -143,18 +143,25 @@ def _lenient(deserialize: Any) -> Any:
     return run
 
 
+@asynccontextmanager
+async def _errors_as_statuses(context: Context) -> AsyncIterator[None]:
+    try:
+        try:
+            yield
+        except (grpc.aio.AbortError, grpc.aio.InternalError):
+            raise
+        except Exception as error:  # noqa: BLE001 - clients get statuses only
+            await _abort(context, error)
+    except grpc.aio.InternalError as error:
+        raise asyncio.CancelledError("the client has ended the call") from error
+
+
 def _guard_unary(behaviour: Any) -> Any:
     @functools.wraps(behaviour)
     async def run(request: Any, context: Context) -> Any:
-        try:
+        async with _errors_as_statuses(context):
             _require_message(request)
             return await behaviour(request, context)
-        except grpc.aio.AbortError:
-            raise
-        except grpc.aio.InternalError as error:
-            raise _call_ended() from error
-        except Exception as error:  # noqa: BLE001 - clients get statuses only
-            await _end_call(context, error)
 
     return run
 
@@ -162,18 +169,12 @@ def _guard_unary(behaviour: Any) -> Any:
 def _guard_stream(behaviour: Any) -> Any:
     @functools.wraps(behaviour)
     async def run(request: Any, context: Context) -> AsyncIterator[Any]:
-        try:
+        async with _errors_as_statuses(context):
             _require_message(request)
             # Closed at once, even if the call ends while a response is being sent.
             async with aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
                     yield response
-        except grpc.aio.AbortError:
-            raise
-        except grpc.aio.InternalError as error:
-            raise _call_ended() from error
-        except Exception as error:  # noqa: BLE001 - clients get statuses only
-            await _end_call(context, error)
 
     return run
 
@@ -198,17 +199,6 @@ def _with_messages(behaviour: Any) -> Any:
 def _require_message(request: Any) -> None:
     if isinstance(request, MalformedMessage):
         raise request
-
-
-def _call_ended() -> asyncio.CancelledError:
-    return asyncio.CancelledError("the client has ended the call")
-
-
-async def _end_call(context: Context, error: Exception) -> NoReturn:
-    try:
-        await _abort(context, error)
-    except grpc.aio.InternalError as failure:
-        raise _call_ended() from failure
 
 
 async def _abort(context: Context, error: Exception) -> NoReturn:
