@@ -1,4 +1,4 @@
-"""Calls whose answers are lost: repeated only where that does no harm."""
+"""Calls whose responses are lost: repeated only where that is safe."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from support.processes import MinionProcess
 
 
 class Forgetful:
-    """A server of all methods that loses answers.
+    """A server of all methods that loses responses.
 
     Attributes:
-        requests: What was asked, by method.
-        lost: Which answers to each are lost.
+        requests: The requests, by method.
+        lost: Which responses of each method are lost.
         target: Its address.
     """
 

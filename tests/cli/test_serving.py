@@ -1,4 +1,4 @@
-"""The loop of the commands that serve: what runs in it besides does not end it."""
+"""The event loop of the commands that serve: no callback ends it."""
 
 from __future__ import annotations
 

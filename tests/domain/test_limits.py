@@ -1,4 +1,4 @@
-"""What values of the domain refuse, and that they name the field."""
+"""Values of the domain refuse invalid fields by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Arithmetic on times and spans: what is far out of range is clamped, and overflows nowhere."""
+"""Arithmetic on times and spans: values far out of range are clamped, and never overflow."""
 
 from __future__ import annotations
 

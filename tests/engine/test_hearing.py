@@ -1,4 +1,4 @@
-"""For how long workers could be heard: what makes a gap, and what does not."""
+"""The time for which workers could be heard, and its gaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MISSING_AFTER = timedelta(seconds=90)
 
 
 class OutageStorage:
-    """A store of no jobs, which can be out of reach."""
+    """A store without jobs, which can be unreachable."""
 
     def __init__(self, missing_after: timedelta) -> None:
         self.policy = Policy(retention=Retention(missing_after=missing_after))

@@ -1,4 +1,4 @@
-"""The background loops: when they look, and that no error ends them."""
+"""The background loops: their times, and that no error ends them."""
 
 from __future__ import annotations
 

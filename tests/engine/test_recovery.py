@@ -1,4 +1,4 @@
-"""What a start does about workers and jobs of servers before it."""
+"""A start recovers workers and jobs of earlier servers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is woken for which jobs, and that no job is lost on its way to a worker."""
+"""The scheduler wakes the right workers, and loses no job on its way to one."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Desk:
         return jobs
 
     async def ask(self, wait: float = WAIT, **fields: Any) -> asyncio.Task[list[ClaimedJob]]:
-        """Ask for jobs; answers when the worker has looked once, and waits, or has them."""
+        """Ask for jobs; return when the worker has them, or has looked once and waits."""
         worker_id = await self.bench.worker()
         wanted: dict[str, Any] = {"queues": ["default"], "tasks": ["foo"], "max_jobs": 1} | fields
         before = self.claims
@@ -255,7 +255,7 @@ async def test_what_a_worker_is_told_while_it_claims_adds_up(desk: Desk) -> None
 
 
 async def test_what_is_passed_on_does_not_grow(desk: Desk) -> None:
-    """Each worker that is filled passes on what it left; what it took is not part of that."""
+    """Each worker that is filled passes on the jobs that it left, not those that it took."""
     waiting = [await desk.ask() for _ in range(6)]
     claims = desk.claims
     for asking in waiting[:3]:

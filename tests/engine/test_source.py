@@ -1,4 +1,4 @@
-"""Where the worker inside a server takes its jobs from."""
+"""The source of the worker inside a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.bench import Bench
 
 
 async def test_a_store_that_has_forgotten_the_worker_is_out_of_reach(bench: Bench) -> None:
-    """As PostgreSQL has after a crash: no defect, and over with the next heartbeat."""
+    """As after a crash of PostgreSQL: no defect, and gone with the next heartbeat."""
     source = LocalSource(
         Session(bench.storage, Scheduler(bench.storage), bench.storage.register_worker)
     )

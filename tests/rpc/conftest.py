@@ -1,4 +1,4 @@
-"""A server at a free port for each test, and both ways to it: the wire and the local channel."""
+"""A server at a free port for each test, reached over TCP and the local channel."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ async def local(served: Served) -> RpcBench:
 
 @pytest.fixture(params=["wire", "local"])
 def rpc(request: pytest.FixtureRequest, wire: RpcBench, local: RpcBench) -> RpcBench:
-    """The server, by both ways."""
+    """The server, over TCP and the local channel."""
     return wire if request.param == "wire" else local

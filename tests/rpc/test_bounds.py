@@ -1,4 +1,4 @@
-"""The server holds every bound that the contract states, and no narrower one."""
+"""The server enforces the bounds in the contract, and no narrower ones."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ CASES = {str(case): case for case in cases()}
 
 
 async def refused(rpc: RpcBench, case: Case, value: Any) -> Refusal | None:
-    """Return how the server refuses a value; None if it does not."""
+    """Return the server's refusal of a value, or None."""
     method, request = case.method, case.request(value)
     path = f"/{method.containing_service.full_name}/{method.name}"
     kind = f"{'stream' if method.client_streaming else 'unary'}_"

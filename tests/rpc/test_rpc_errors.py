@@ -1,4 +1,4 @@
-"""What is refused, and how that is told: status, reason, and the path of the field to blame."""
+"""Refusals: their status, their reason, and the path of the field."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ EXACT = [2.0**53 - 1, -(2.0**53) + 1, 0.5, 4.5e15 + 0.5, 2.0**64 + 2**12, 1e300,
 
 
 class Odd(MinionError):
-    """Of none of the kinds that have a code."""
+    """An error of none of the kinds that have a code."""
 
     reason = "ODD"
 

@@ -1,4 +1,4 @@
-"""ExplainJob tells each of its reasons where it is the reason."""
+"""ExplainJob returns each of its reasons where it applies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MISSING_AFTER = 60
 
 
 class Explained:
-    """The answer of ExplainJob, its kinds by their names."""
+    """The response of ExplainJob, with the names of its kinds."""
 
     def __init__(self, response: pb.ExplainJobResponse) -> None:
         self.state = response.state
@@ -255,7 +255,7 @@ async def test_a_limit_is_told_in_words(wire: RpcBench) -> None:
 
 
 async def test_a_job_that_failed_as_stuck_has_no_time(wire: RpcBench, tmp_path: Path) -> None:
-    """Perl Minion notes none, and a copy of its queue keeps it so."""
+    """Perl's Minion records none, and a copy of its queue has none."""
     job = await wire.enqueue()
     with closing(apsw.Connection(str(tmp_path / "minion.db"))) as connection:
         connection.execute(f"UPDATE jobs SET state = 'failed', stage = NULL WHERE id = {job}")

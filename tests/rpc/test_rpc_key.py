@@ -1,4 +1,4 @@
-"""Who may call what: the key in its forms, on every method, by both ways, in any order."""
+"""The key: in its forms, on every method, over both channels, in any order."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def check_refused(refused: Refusal) -> None:
 
 
 async def answered(rpc: RpcBench, method: str, authorization: str) -> bool:
-    """Tell whether a call got past the key: what it asks for may be refused all the same."""
+    """Return whether a call got past the key; it may be refused for another reason."""
     try:
         await rpc.call(method, authorization=authorization)
     except grpc.aio.AioRpcError as error:

@@ -1,4 +1,4 @@
-"""What Perl Minion's clients may ask for, and get."""
+"""Calls of clients written for Perl's Minion."""
 
 from __future__ import annotations
 

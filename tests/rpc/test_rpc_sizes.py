@@ -1,4 +1,4 @@
-"""Whatever is in the queue, a client with gRPC's default limits can read it by every method."""
+"""Clients with gRPC's default limits can read any queue by every method."""
 
 from __future__ import annotations
 

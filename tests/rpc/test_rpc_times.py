@@ -1,4 +1,4 @@
-"""Times in answers: every one has a JSON form, whatever another program wrote."""
+"""Times in responses: each has a JSON form, whatever another program wrote."""
 
 from __future__ import annotations
 

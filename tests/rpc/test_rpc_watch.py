@@ -1,4 +1,4 @@
-"""WatchJob: told of changes, not by polling; deadlines; cancelled streams leave nothing behind."""
+"""WatchJob: notified of changes, without polling; deadlines; cancelled streams leave nothing."""
 
 from __future__ import annotations
 

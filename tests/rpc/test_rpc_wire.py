@@ -1,4 +1,4 @@
-"""The server on the wire outlives what clients do to it."""
+"""The server survives misbehaving clients."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Service:
 
 @dataclass
 class Call:
-    """One call of Work, as a worker sees it."""
+    """One call of Work, from a worker's side."""
 
     stub: Any
     requests: asyncio.Queue[pb.WorkRequest | None] = field(default_factory=asyncio.Queue)
@@ -81,7 +81,7 @@ class Call:
         self.send(report=pb.WorkRequest.Report(serial=serial, outcomes=outcomes, notes=notes))
 
     async def until(self, part: str) -> Any:
-        """Read until a response has a part, and answer it."""
+        """Read until a response has a part, and return it."""
         async with asyncio.timeout(SECONDS):
             while True:
                 response = await self.call.read()

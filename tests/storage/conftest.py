@@ -26,7 +26,7 @@ TEMPLATE = "minion_template"
 
 
 async def make_database(server: PostgresServer) -> tuple[str, DatabaseClock]:
-    """Make a database that is up to date and follows a clock, from a template that is made once."""
+    """Make a database that follows a clock, from a template with the current schema."""
     if TEMPLATE not in server.templates:
         server.templates.add(TEMPLATE)
         await make_clocked_template(server, TEMPLATE)

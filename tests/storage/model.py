@@ -1,4 +1,4 @@
-"""The rules of jobs and workers as plain dicts: what both stores are compared with."""
+"""A model of the stores as plain dicts, which both are compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random steps of a store: strategies that draw calls of its verbs, and what carries them out."""
+"""Random steps of a store: strategies that draw calls of its verbs, and run them."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ modelled = steps.map(lambda drawn: [one for one in drawn if one[0] in VERBS])
 
 
 async def take_step(bench: Bench, name: str, arguments: tuple[Any, ...], fixed: Any) -> Any:
-    """Return what a step returned, or the kind and the text of its error."""
+    """Return the result of a step, or the kind and the text of its error."""
     if name == "advance":
         return bench.clock.advance(*arguments)
     if name == "page":

@@ -1,4 +1,4 @@
-"""A job is limited as a whole, wherever it grows."""
+"""The size limit of a job, wherever it grows."""
 
 from __future__ import annotations
 

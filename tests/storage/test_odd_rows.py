@@ -1,4 +1,4 @@
-"""Rows that this server would not have made, as they come from Perl Minion's databases."""
+"""Rows that this server does not write, as in databases of Perl's Minion."""
 
 from __future__ import annotations
 
@@ -350,7 +350,7 @@ def nested(levels: int) -> str:
 
 
 def check_huge(value: JsonValue) -> None:
-    """Check what is read of `HUGE`: PostgreSQL spells its numbers out."""
+    """Check the values read from `HUGE`: PostgreSQL writes its numbers in full."""
     high, low, entries, last = value
     assert (type(high), type(low), last) == (str, str, 1.5)
     assert (float(high), float(low)) == (math.inf, -math.inf)

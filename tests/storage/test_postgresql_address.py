@@ -1,4 +1,4 @@
-"""URLs of PostgreSQL databases: as libpq reads them, or refused by the name of what is wrong."""
+"""URLs of PostgreSQL databases: read as by libpq, or refused with the name of the wrong part."""
 
 from __future__ import annotations
 

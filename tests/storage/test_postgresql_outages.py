@@ -41,7 +41,7 @@ Open = Callable[..., Awaitable[PostgresStorage]]
 
 @pytest.fixture
 async def open_store() -> AsyncIterator[Open]:
-    """Opens stores, and closes them in the end."""
+    """Opens stores, and closes them at the end."""
     opened: list[PostgresStorage] = []
 
     async def open_one(url: str, **settings: Any) -> PostgresStorage:

@@ -1,4 +1,4 @@
-"""Queues in several schemas of one database, which know nothing of each other."""
+"""Independent queues in several schemas of one database."""
 
 from __future__ import annotations
 

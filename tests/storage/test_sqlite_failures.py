@@ -1,4 +1,4 @@
-"""SQLite's errors: callers of the store never see one of them as it is."""
+"""Errors of SQLite: callers of the store never see them unconverted."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def reads(storage: Storage) -> Mapping[str, Awaitable[object]]:
 
 
 async def raised(steps: Mapping[str, Awaitable[object]]) -> dict[str, Exception]:
-    """Answer what each step raised."""
+    """Return the error of each step."""
     found = {}
     for name, step in steps.items():
         try:

@@ -1,4 +1,4 @@
-"""Group commit: who shares a commit, and who pays for an operation that fails."""
+"""Group commit: which operations share a commit, and which one a failure affects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random sequences of verbs on both stores, at the same times: every answer is the same.
+"""Run random sequences of verbs on both stores at the same times, and compare the results.
 
 It is also the model's, as long as there are only verbs that the model has.
 """
@@ -33,7 +33,7 @@ async def benches(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
 
 
 async def _everything(storage: Storage) -> dict[str, Any]:
-    """Answer all that can be seen, once what is due has been let in."""
+    """Return everything visible, after staging the jobs that are due."""
     due = await storage.stage_due()
     jobs = (await storage.list_jobs(JobFilter(), limit=1_000)).jobs
     return {
@@ -48,7 +48,7 @@ async def _everything(storage: Storage) -> dict[str, Any]:
 
 
 def _plain(answer: Any) -> Any:
-    """Return an answer of a store in the model's form."""
+    """Return a result of a store in the model's form."""
     if isinstance(answer, list):
         return [_plain(one) for one in answer]
     return dataclasses.asdict(answer) if dataclasses.is_dataclass(type(answer)) else answer

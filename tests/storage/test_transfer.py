@@ -1,4 +1,4 @@
-"""Moving a whole queue: what arrives is what was there, and nobody serves it twice."""
+"""Move a whole queue: it arrives complete, and only one server serves it."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from support.pgbouncer import PgBouncer
 from support.postgresql import ROLE, PostgresServer
 
 Place = tuple[Callable[[], Storage], Transfer]
-"""A database, empty at first: what opens a store of it, and its transfer."""
+"""A database, empty at first: a function that opens its store, and its transfer."""
 
 NewPlace = Callable[[str], Awaitable[Place]]
 
@@ -75,7 +75,7 @@ async def target(request: pytest.FixtureRequest, new_place: NewPlace) -> Place:
 
 
 async def fill(bench: Bench) -> None:
-    """Leave something of every kind."""
+    """Create a record of every kind."""
     storage = bench.storage
     worker = await storage.register_worker(Registration(host="h", pid=4, status={"jobs": 2}))
     await storage.broadcast(Command(command="jobs", args=[3, {"a": None}]), [worker])
@@ -103,7 +103,7 @@ async def fill(bench: Bench) -> None:
 
 
 async def content(storage: Storage) -> object:
-    """Answer all that can be seen of a queue, but the time of looking."""
+    """Return everything visible of a queue, without the time of the responses."""
     jobs = await storage.list_jobs(JobFilter(), limit=1_000)
     bench = Bench(storage, SettableClock())
     schedules = await storage.list_schedules(ScheduleFilter(), limit=1_000)
@@ -119,7 +119,7 @@ async def content(storage: Storage) -> object:
 
 
 def rounded(thing: Any) -> dict[str, Any]:
-    """Answer the fields of something, its times to the microsecond that every store keeps."""
+    """Return the fields of a record, with times in microseconds, as every store keeps them."""
     return {
         key: round(value, 6) if isinstance(value, float) else value
         for key, value in asdict(thing).items()
@@ -267,7 +267,7 @@ async def test_triggers_of_the_owner_are_left_alone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def newer_program(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Makes this program one whose schema has a migration more."""
+    """Add a migration to this program's schema."""
 
     def make() -> None:
         known = schema.migrations()
@@ -423,7 +423,7 @@ async def test_what_cannot_be_analyzed_is_written(
 
 
 async def everything(transfer: Transfer) -> AsyncIterator[Sequence[Record]]:
-    """Return the records of a queue, read already."""
+    """Return the records of a queue, read in advance."""
     async with transfer.read() as records:
         batches = [batch async for batch in records]
 

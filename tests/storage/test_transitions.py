@@ -1,4 +1,4 @@
-"""What becomes of jobs, whatever is done with them: only what the table of transitions has."""
+"""The states of jobs change only as the table of transitions allows, whatever is called."""
 
 from __future__ import annotations
 

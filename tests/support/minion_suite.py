@@ -1,4 +1,4 @@
-"""Runs the tests of Perl's Minion against a server of ours: through REST, or on its database.
+"""Run the tests of Perl's Minion against this server: over REST, or on its database.
 
 Minion's tests make a schema of their own, a Minion on it, and reach behind the backend into the
 database, to let time pass. A copy of each is made to use what is there already.
