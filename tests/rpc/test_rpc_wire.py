@@ -22,7 +22,7 @@ async def test_a_path_that_is_no_text_does_not_end_the_server(
         stream = aiter(wire.stream(pb.WatchJobRequest(id=job_id), timeout=30))
         await anext(stream)
         await asyncio.to_thread(send_call, wire.address, b"/minion.v1.MinionService/\xff")
-        # Who watched is told, and can watch again.
+        # The watcher gets the error, and can watch again.
         ended = await refusal(anext(stream))
         assert ended.code in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
         async with asyncio.timeout(10):

@@ -50,7 +50,7 @@ async def make_bench(
             server: PostgresServer = request.getfixturevalue("postgresql")
             name, clock = await make_database(server)
             place: PostgresServer | PgBouncer = request.getfixturevalue(kind)
-            # What is told in between would be in the way of what a test expects to be told.
+            # Earlier notifications would mix with those that a test expects.
             storage = PostgresStorage(place.url(name), look_seconds=3_600, poll_seconds=3_600)
         case other:
             raise AssertionError(other)

@@ -264,7 +264,7 @@ def page_of(
     offset: int = 0,
     below: int | None = None,
 ) -> tuple[list[Any], int]:
-    """Return a page of records, and how many the filter selects, as every list of a store has them.
+    """Return a page of records, and the number that the filter selects.
 
     Args:
         records: All jobs, workers, locks or schedules.

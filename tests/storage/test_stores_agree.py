@@ -1,6 +1,6 @@
 """Run random sequences of verbs on both stores at the same times, and compare the results.
 
-It is also the model's, as long as there are only verbs that the model has.
+The results are also those of the model, while the sequence has only verbs of the model.
 """
 
 from __future__ import annotations

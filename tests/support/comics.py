@@ -26,7 +26,7 @@ class Comic:
 
     Attributes:
         name: File name.
-        pages: How many it has.
+        pages: Its number of pages.
         cover: Number of the picture on its cover: comics with the same one look alike.
     """
 

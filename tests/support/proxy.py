@@ -11,7 +11,7 @@ class Proxy:
     """Passes bytes on to a port on loopback.
 
     Attributes:
-        target: That port, for connections from now on.
+        target: That port; a change applies to new connections.
         port: Its own.
     """
 

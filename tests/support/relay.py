@@ -15,8 +15,8 @@ class Relay(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in its 
 
     Args:
         target: The server.
-        path: The method after which something is done, as `/minion.v1.MinionService/ListJobs`.
-        then: What is done before the caller has its answer.
+        path: The method after which `then` is called, as `/minion.v1.MinionService/ListJobs`.
+        then: Called before the caller gets the response.
     """
 
     def __init__(self, target: str, path: str, then: Callable[[], object]) -> None:

@@ -1,8 +1,8 @@
 """Run several nodes on one PostgreSQL under load while everything breaks, and check the result.
 
-Clients enqueue, look and cancel, and keep what they were told; tasks leave a trace of their own in
-a file. Breakers break one thing after the other, and mend it. When the clients are done all that is
-left is performed, and the database, the trace and what the clients were told are compared.
+Clients enqueue, get and cancel jobs, and record the responses; tasks append traces to a file.
+Breakers break one thing after the other, and mend it. When the clients are done, all remaining jobs
+run, and the database, the traces and the responses are compared.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ async def run_chaos(home: Path, server: PostgresServer, size: Size, seed: int) -
 async def _drain(url: str, client: Client, records: Records, seconds: float) -> None:
     """Run all remaining jobs: those that are to be retried later are retried now.
 
-    A parent that failed is retried, for the sake of the children that it blocks.
+    A parent that failed is retried, because it blocks its children.
     """
     deadline = time.monotonic() + seconds
     connection = await asyncpg.connect(url)

@@ -62,8 +62,8 @@ class Cluster:
 
     Attributes:
         server: PostgreSQL.
-        line: Stands between the first node and PostgreSQL.
-        wire: Stands between the worker and the second node.
+        line: The proxy between the first node and PostgreSQL.
+        wire: The proxy between the worker and the second node.
     """
 
     def __init__(self, home: Path, server: PostgresServer, size: Size, database: str) -> None:

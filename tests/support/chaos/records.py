@@ -20,8 +20,8 @@ class Size:
     Attributes:
         jobs: Jobs to enqueue.
         seconds: Time in which they are enqueued and things break.
-        missing_after: Seconds after which the nodes take a silent worker for gone.
-        outage: Seconds that PostgreSQL is down when it is restarted, at most.
+        missing_after: Seconds after which a silent worker is missing.
+        outage: Maximum seconds that PostgreSQL is down when it is restarted.
         drain: Seconds that all remaining jobs may take.
     """
 
@@ -39,7 +39,7 @@ class Records:
     Attributes:
         requests: Every requested job, by its request id.
         acknowledged: Ids of jobs, by request id.
-        finals: State and generation that a job was seen in, if it was to stay in it.
+        finals: State and generation of each job that was seen in a final state.
         cancelled: Cancelled jobs, and whether that was accepted; None if unknown.
         retried: Jobs that the run itself retried, which may leave their final state.
         answers: Number of responses of each status; 0 is for broken calls.

@@ -28,4 +28,4 @@ async def demo_turn(job: Job, name: str) -> str:
 @task
 async def demo_fail(job: Job) -> None:
     """Fail."""
-    raise ValueError("this job fails")
+    raise ValueError(f"job {job.id} fails, as it is meant to")
