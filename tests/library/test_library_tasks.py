@@ -52,7 +52,7 @@ def upload(job: Job, make_zip: Zip) -> Callable[..., str]:
 
 
 def _art(seed: int, size: tuple[int, int] = (600, 900)) -> Image.Image:
-    """Draw a picture that is like no other of another seed."""
+    """Draw a picture that differs from those of other seeds."""
     chance = random.Random(seed)
     image = Image.new("RGB", size, tuple(chance.randrange(256) for _ in range(3)))
     brush = ImageDraw.Draw(image)

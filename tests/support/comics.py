@@ -1,4 +1,4 @@
-"""A folder of comic archives as people have them: good ones of every kind, and bad ones."""
+"""Comic archives as people have them: valid ones of every kind, and invalid ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Comic:
 
     Attributes:
         name: File name.
-        pages: How many it has.
+        pages: Its number of pages.
         cover: Number of the picture on its cover: comics with the same one look alike.
     """
 
@@ -36,7 +36,7 @@ class Comic:
 
 
 def draw(picture: int, kind: str = "JPEG", size: tuple[int, int] = _SIZE) -> bytes:
-    """Draw a picture that is like no other of another number."""
+    """Draw a picture that differs from those of other numbers."""
     chance = random.Random(picture)
 
     def color() -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""A real gRPC server before a real store: what tests of the API do all the time, in short forms."""
+"""A real gRPC server over a real store, with short forms of its calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFAULTS = {"urgent": {"priority": 7, "attempts": 3}, "patient": {"attempts": 5}
 def rpc_server(
     storage: Storage, *, watchers: Watchers | None = None, missing_after: float = 60
 ) -> RpcServer:
-    """Return a server of a store, with all that belongs to it, not started yet."""
+    """Return a server of a store and all its parts, not started."""
     retention = Retention(missing_after=timedelta(seconds=missing_after))
     storage.policy = Policy(retention=retention)
     return RpcServer(
@@ -44,7 +44,7 @@ def rpc_server(
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """How a call was refused: its status, and what the details say."""
+    """The status and the details of a refused call."""
 
     code: grpc.StatusCode
     text: str
@@ -55,7 +55,7 @@ class Refusal:
 
 @dataclass
 class RpcBench:
-    """A server and one of the two ways to it."""
+    """A server, over TCP or the local channel."""
 
     bench: Bench
     server: RpcServer
@@ -115,7 +115,7 @@ async def refusal(call: Awaitable[Any]) -> Refusal:
 
 
 async def stream_refusal(stream: AsyncIterator[Any]) -> Refusal:
-    """Take the first answer of a stream that must be refused."""
+    """Read the first response of a stream that must be refused."""
     return await refusal(anext(aiter(stream)))
 
 
@@ -140,7 +140,7 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
 
 
 def raw(bench: RpcBench, kind: str, path: str) -> Any:
-    """Return a callable that sends bytes as they are, and answers bytes."""
+    """Return a callable that sends bytes and returns bytes."""
     return getattr(bench.channel, kind)(path)
 
 

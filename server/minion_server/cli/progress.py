@@ -51,7 +51,7 @@ def progress_line() -> Iterator[Callable[[job_pb2.Job], None]]:
 
 
 def describe(job: job_pb2.Job) -> str:
-    """Describe a job in a line: its state, and a bar if its note `progress` is a percentage."""
+    """Return a job as a line: its state, and a bar if its note `progress` is a percentage."""
     text = f"job {job.id} ({job.task})  {job.state}"
     fields = job.notes.fields
     if "progress" in fields and fields["progress"].HasField("number_value"):

@@ -33,7 +33,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def serve(server: Server, grace: float) -> int:
-    """Serve until SIGTERM or SIGINT; a second one cuts the grace short."""
+    """Serve until SIGTERM or SIGINT; a second one ends the grace."""
     await server.start()
     # Before the addresses are printed, which may be what the sender of a signal waits for.
     stop = stop_event(server.end_grace)

@@ -38,7 +38,7 @@ def add_parser(commands: Commands[Any]) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Work until a signal to stop."""
+    """Run jobs until a signal to stop."""
     values = resolve(WORKER_OPTIONS, arguments)
     if values["jobs"] + values["spare"] == 0:
         raise Invalid("--jobs", "expected at least 1 without spare slots, got 0")
@@ -49,7 +49,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def work(endpoint: Endpoint, modules: list[str], values: dict[str, Any]) -> int:
-    """Work until SIGTERM or SIGINT; a second one cuts the grace short.
+    """Run jobs until SIGTERM or SIGINT; a second one ends the grace.
 
     Raises:
         CallFailed: The server refuses the worker.

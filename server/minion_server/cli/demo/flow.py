@@ -24,7 +24,6 @@ from minion_server.settings.options import Settings
 
 PAGES = 6
 TIMEOUT_SECONDS = 60.0
-NO_SUCH_ID = "0" * 40
 DUPLICATE = "This file already exists in the Library."
 
 
@@ -103,8 +102,8 @@ class Demo:
         content = await asyncio.to_thread(Path(cover["result"]).read_bytes)
         self._check(content[:2] == b"\xff\xd8", "the thumbnail is a JPEG file")
 
-        print("\nLet a job fail: a thumbnail of an archive that does not exist")
-        failed = await self._run_job("thumbnail_task", [str(directory), NO_SUCH_ID, 0])
+        print("\nLet a job fail")
+        failed = await self._run_job("demo_fail", [])
         self._check(failed["state"] == "failed", "the job failed")
 
         print("\nRequest what needs a key without one, and a job that does not exist")

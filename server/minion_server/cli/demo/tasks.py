@@ -23,3 +23,9 @@ async def demo_turn(job: Job, name: str) -> str:
     """Return the name at once."""
     job.log.debug("it is the turn of %s", name)
     return name
+
+
+@task
+async def demo_fail(job: Job) -> None:
+    """Fail."""
+    raise ValueError(f"job {job.id} fails, as it is meant to")
