@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from support.processes import DEADLINE, KEY
 
-PERL = Path(__file__).parents[1] / "interop" / "perl"
-SCRIPT = PERL / "minion.pl"
+DISTRIBUTION = Path(__file__).parents[2] / "perl"
+SCRIPT = Path(__file__).parents[1] / "interop" / "perl" / "minion.pl"
+_LIBRARIES = (DISTRIBUTION / "lib", SCRIPT.parent / "lib")
 
 
 def require_perl(*modules: str) -> None:
@@ -40,7 +41,14 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def command(backend: str, address: str, *arguments: str) -> list[str]:
-    return ["perl", f"-I{PERL / 'lib'}", str(SCRIPT), backend, address, *arguments]
+    return [
+        "perl",
+        *(f"-I{folder}" for folder in _LIBRARIES),
+        str(SCRIPT),
+        backend,
+        address,
+        *arguments,
+    ]
 
 
 class PerlError(Exception):
@@ -107,7 +115,7 @@ class PerlWorker:
 
 def run_test(test: Path, libraries: Sequence[Path], seconds: float, **env: str) -> None:
     """Run a test of Perl's Minion, and fail with its output."""
-    includes = [f"-I{folder}" for folder in (*libraries, PERL / "lib")]
+    includes = [f"-I{folder}" for folder in (*libraries, *_LIBRARIES)]
     done = subprocess.run(
         ["perl", *includes, str(test)],
         check=False,

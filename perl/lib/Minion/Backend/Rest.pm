@@ -10,6 +10,8 @@ use Mojo::UserAgent;
 use Mojo::Util    qw(encode url_escape);
 use Sys::Hostname qw(hostname);
 
+our $VERSION = '0.01';
+
 # Limits of the server: entries of a page, and seconds of waiting for jobs
 use constant {MAX_PAGE => 1000, MAX_WAIT => 300};
 
@@ -273,3 +275,99 @@ sub _worker {
 }
 
 1;
+
+=encoding utf8
+
+=head1 NAME
+
+Minion::Backend::Rest - A Minion server as the backend, over REST
+
+=head1 SYNOPSIS
+
+  use Minion;
+
+  # The key of the server is in MINION_API_KEY, or a second argument
+  my $minion = Minion->new(Rest => 'http://127.0.0.1:8080');
+  my $minion = Minion->new(Rest => 'http://127.0.0.1:8080', $key);
+
+  # Mojolicious
+  $self->plugin(Minion => {Rest => 'http://127.0.0.1:8080'});
+
+=head1 DESCRIPTION
+
+L<Minion::Backend::Rest> is a backend for L<Minion> whose jobs are kept by the Minion server, C<minion serve>. Programs
+and workers in Perl and in other languages share its queues. The backend needs no database and no further module: it
+calls the server's REST API with L<Mojo::UserAgent>.
+
+All of L<Minion>, L<Minion::Job> and L<Minion::Worker> works: workers and their remote commands, locks, notes, history,
+the admin page (L<Mojolicious::Plugin::Minion::Admin>) and C<minion job>.
+
+=head2 Versions
+
+Minion 10.25 to 12 are supported by the same code. Minion 12 added schedules: older versions never call the methods for
+them, and the schedules of the server fire with any version, since the server dispatches them itself.
+
+=head2 Differences
+
+The server repairs the queue by itself. C<missing_after>, C<remove_after> and C<stuck_after> are its settings; values
+that a program has changed are sent with L</"repair">. C<backoff> is the server's, Minion's own formula. A worker whose
+status has a C<heartbeat_interval>, as all of Perl's have, is missing after six of these intervals, whatever
+C<missing_after> is.
+
+A request that the server refuses dies with its text, such as C<Invalid queue: ...>. A job or schedule that does not
+exist is no error: methods return false, as those of L<Minion::Backend::Pg> do.
+
+A waiting worker asks for at most 5 minutes at a time; a list is read in pages of 1,000 entries.
+
+=head1 ATTRIBUTES
+
+L<Minion::Backend::Rest> inherits all attributes from L<Minion::Backend> and implements the following new ones.
+
+=head2 key
+
+  my $key  = $backend->key;
+  $backend = $backend->key($key);
+
+The key of the server, sent with every request. Defaults to the environment variable C<MINION_API_KEY>.
+
+=head2 ua
+
+  my $ua   = $backend->ua;
+  $backend = $backend->ua(Mojo::UserAgent->new);
+
+The L<Mojo::UserAgent> for requests. Set C<ca> for a server with a certificate of your own authority.
+
+=head2 url
+
+  my $url  = $backend->url;
+  $backend = $backend->url(Mojo::URL->new('http://127.0.0.1:8080'));
+
+The L<Mojo::URL> of the server. A path is ignored.
+
+=head1 METHODS
+
+L<Minion::Backend::Rest> inherits all methods from L<Minion::Backend>. It implements those of its documentation with the
+same arguments and results, and the following one.
+
+=head2 new
+
+  my $backend = Minion::Backend::Rest->new('http://127.0.0.1:8080');
+  my $backend = Minion::Backend::Rest->new('http://127.0.0.1:8080', $key);
+
+Make a backend. L<Minion> calls it.
+
+=head2 repair
+
+  $backend->repair;
+
+Have the server repair the queue now, with the durations of the L<Minion> object that are not its defaults.
+
+=head1 SEE ALSO
+
+L<Minion>, L<Minion::Backend>
+
+=head1 COPYRIGHT AND LICENSE
+
+Copyright (c) 2026 The Minion authors. MIT License.
+
+=cut
