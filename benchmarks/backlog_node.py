@@ -1,10 +1,10 @@
-"""A whole node with a million waiting jobs: start-up, memory and every kind of look.
+"""A whole node with a million waiting jobs: start-up, memory and every kind of read.
 
-Fills a database of its own, starts `minion serve` on it and asks it over REST:
+Fills its own database, starts `minion serve` on it and sends REST requests:
 
     python benchmarks/backlog_node.py [--store sqlite|postgresql] [--jobs 1000000] [--ended 100000]
 
-Half of the jobs may be taken, the others are delayed and of 50 other queues and tasks.
+Half of the jobs can be claimed; the others are delayed or of 50 other queues and tasks.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.postgresql import serving
 from support.processes import MinionProcess, serve_arguments
 
-# By SQL, which is faster; what the columns mean stands in the migrations.
+# By SQL, which is faster; the migrations describe the columns.
 SQLITE_FILL = """
     WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)
     INSERT INTO jobs (args, attempts, created, delayed, lax, notes, parents, priority, queue,
@@ -108,7 +108,7 @@ def look(home: Path, database: str | None, ids: tuple[int, int]) -> None:
     began = time.perf_counter()
     node = start(home, database)
     print(f"    start-up {time.perf_counter() - began:.2f} s, {memory_mb(node.process)}")
-    # A worker that could run them, and that is busy: else nothing need be counted to explain one.
+    # A busy worker that could run them, so that explaining a job has to count others.
     status = {"queues": ["default"], "tasks": ["foo"], "jobs": 0}
     worker = {"host": "benchmark", "pid": 1, "status": status}
     assert node.post("/v1/workers", json=worker).status_code == 200
@@ -117,10 +117,10 @@ def look(home: Path, database: str | None, ids: tuple[int, int]) -> None:
         times = []
         for _ in range(2):
             began = time.perf_counter()
-            answer = node.get(path)
+            response = node.get(path)
             times.append(time.perf_counter() - began)
-            assert answer.status_code == 200, (path, answer.text)
-        total = answer.json().get("total", "")
+            assert response.status_code == 200, (path, response.text)
+        total = response.json().get("total", "")
         print(f"    {path:<56}{times[0] * 1000:9.1f} {times[1] * 1000:9.1f} ms  {total}")
     began = time.perf_counter()
     assert node.post("/v1/admin:repair").status_code == 200

@@ -1,9 +1,9 @@
-"""How fast the embedded server is: real gRPC on a real port, every commit on the disk.
+"""The speed of the embedded server: gRPC on a real port, every commit on the disk.
 
     python benchmarks/embedded.py            # all of it, about two minutes
     python benchmarks/embedded.py --jobs 1000000
 
-Absolute figures are the machine's; the ratios at the end are to be compared.
+Absolute figures depend on the machine; compare the ratios at the end.
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ async def claim_seconds(storage: SqliteStorage) -> float:
 
 
 async def flatness(directory: Path, count: int) -> None:
-    """Claim among a thousand jobs, and among very many, of which most cannot be taken."""
+    """Claim among a thousand jobs, and among very many, most of which cannot be claimed."""
     few = SqliteStorage(directory / "few.db")
     await few.open()
     await few.enqueue([NewJob(task="noop") for _ in range(1_000)])
@@ -164,7 +164,7 @@ async def flatness(directory: Path, count: int) -> None:
 
 
 def start_up(directory: Path) -> None:
-    """Start a server with all these jobs waiting, and look at its memory."""
+    """Start a server with all these jobs waiting, and measure its memory."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start = time.perf_counter()
 
@@ -190,7 +190,7 @@ def main() -> None:
         uvloop.run(throughput(directory))
         uvloop.run(latency(directory))
         uvloop.run(flatness(directory, arguments.jobs))
-        # In a process of its own: this one's memory is that of the benchmark.
+        # In its own process, without the memory of the benchmark.
         subprocess.run([sys.executable, __file__, "--start-up", name], check=True)
 
 

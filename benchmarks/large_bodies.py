@@ -1,9 +1,9 @@
-"""How long others wait while a server reads, and answers, messages of 4 MiB over REST.
+"""The time that other clients wait while a server handles messages of 4 MiB over REST.
 
     python benchmarks/large_bodies.py [--bridge]
 
 `--bridge` puts `minion bridge` in front, over the network. For each body: its status, how long it
-took, and the longest that another client waited meanwhile for `GET /healthz`, in milliseconds.
+took, and the longest time that another client waited for `GET /healthz`, in milliseconds.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ BODIES = {
 
 
 class Others:
-    """Another client, which asks for health again and again."""
+    """Another client, which requests the health repeatedly."""
 
     def __init__(self, url: str) -> None:
         self._address = urlsplit(url).netloc
@@ -81,11 +81,11 @@ def measure(
     others = Others(server.url)
     with others.asking():
         before = time.perf_counter()
-        answer = server.client.request(method, server.url + path, content=body, headers=headers)
+        response = server.client.request(method, server.url + path, content=body, headers=headers)
         took = time.perf_counter() - before
     longest = max(others.waits)
     figures = f"{took * 1000:8.0f} {longest * 1000:8.1f}  {len(others.waits)}"
-    print(f"{name:32} {answer.status_code} {figures}")
+    print(f"{name:32} {response.status_code} {figures}")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the benchmarks perform: nothing."""
+"""The task of the benchmarks."""
 
 from minion_client import Job, task
 

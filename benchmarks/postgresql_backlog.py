@@ -1,10 +1,10 @@
 """Claims from PostgreSQL with a million waiting jobs, against a thousand.
 
-Makes a server and a database of its own, fills it, and prints what each kind of backlog costs:
+Creates its own server and database, fills it, and prints the cost of each kind of backlog:
 
     python benchmarks/postgresql_backlog.py [--jobs 1000000] [--claims 300]
 
-Half of a large backlog may be taken; the other half is delayed, of other queues, of other tasks or
+Half of a large backlog can be claimed; the other half is delayed, of other queues or tasks, or
 blocked by parents, with the highest priorities among them.
 """
 
@@ -30,7 +30,7 @@ from support.postgresql import PostgresServer, serving
 FEW = 1_000
 BATCH = 50
 
-# Inserted as Perl Minion would, so that the triggers are part of it.
+# Inserted as Perl Minion does, so that the triggers run.
 FILL = """
     INSERT INTO minion_jobs (args, delayed, parents, priority, queue, task)
     SELECT '[]', now() + {delay}, {parents}, (i % 5) - 2 + {raise_by}, {queue}, {task}
@@ -63,14 +63,14 @@ async def fill(server: PostgresServer, name: str, jobs: int, kind: str) -> float
 
 
 async def vacuum(server: PostgresServer, name: str) -> None:
-    """Do what autovacuum does some time after such a flood."""
+    """Do what autovacuum does some time after so many inserts."""
     connection = await asyncpg.connect(server.url(name))
     await connection.execute("VACUUM ANALYZE minion_jobs, minion_server_waiting", timeout=280)
     await connection.close()
 
 
 async def claims(storage: PostgresStorage, number: int, most: int) -> float:
-    """Answer the median time of a claim, in milliseconds."""
+    """Return the median time of a claim, in milliseconds."""
     worker = await storage.register_worker(Registration(host="h", pid=1))
     claim = Claim(queues=["default"], tasks=["foo", "bar", "baz"], max_jobs=most)
     times = []

@@ -1,6 +1,6 @@
-"""What the PostgreSQL store does in a second, with durable commits and without a wire.
+"""Throughput of the PostgreSQL store, with durable commits and without gRPC.
 
-Makes a server of its own, and prints jobs per second:
+Creates its own server, and prints jobs per second:
 
     python benchmarks/postgresql_throughput.py [--jobs 20000]
 """
@@ -44,7 +44,7 @@ async def enqueue(storage: PostgresStorage, number: int, callers: int, batch: in
 
 
 async def perform(stores: list[PostgresStorage], number: int, most: int, callers: int) -> None:
-    """Claim and finish, `callers` workers on each store, with each outcome reported by itself."""
+    """Claim and finish by `callers` workers on each store, which report each outcome separately."""
     done = 0
 
     async def work(storage: PostgresStorage) -> None:
@@ -77,7 +77,7 @@ async def look(storage: PostgresStorage, number: int, callers: int) -> None:
 
 
 async def triggers(url: str, number: int) -> None:
-    """What the triggers that follow Perl Minion cost it: enqueues with and without them."""
+    """Measure what our triggers cost Perl Minion, by enqueueing with and without them."""
     connections = [await asyncpg.connect(url) for _ in range(4)]
 
     async def insert(connection: asyncpg.Connection) -> None:

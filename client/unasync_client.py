@@ -1,4 +1,4 @@
-"""Generates the synchronous client from the asynchronous one: `python unasync_client.py OUTPUT`."""
+"""Generate the synchronous client from the asynchronous one: `python unasync_client.py OUTPUT`."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _TOKENS = {
     "asyncio": "time",
 }
 _TEXTS = {
-    '"""`AsyncClient`: what a program with an event loop asks of a server."""': (
-        '"""`Client`: what a program asks of a server."""\n\n'
+    '"""The asynchronous client."""': (
+        '"""The synchronous client."""\n\n'
         "# Generated from aio.py by `make gen`: make changes there."
     ),
-    "for the event loop that it is first used on.": "safe to share among threads.",
+    "for use on one event loop.": "safe to share among threads.",
 }
 
 
@@ -42,7 +42,7 @@ def main(output: Path) -> None:
 
 
 def _ruff(*arguments: str, text: str) -> str:
-    # By this name, ruff knows which imports are of the same package.
+    # The name makes ruff sort imports as within the package.
     name = str(_SOURCE.with_name("client.py"))
     command = [sys.executable, "-m", "ruff", *arguments, "--stdin-filename", name, "-"]
     return subprocess.run(command, input=text, capture_output=True, check=True, text=True).stdout  # noqa: S603 - not user input

@@ -1,1 +1,1 @@
-"""A long run of everything at once, and what must hold at its end (see `__main__`)."""
+"""A long run of everything at once, with checks at its end (see `__main__`)."""

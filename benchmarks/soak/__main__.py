@@ -1,11 +1,11 @@
-"""Everything at once for a long time: does every acknowledged job end once, and what is left over?
+"""Run everything at once for a long time, then check that every acknowledged job ended once.
 
     python benchmarks/soak [--seconds 600] [--database sqlite|postgresql] [--seed 1]
 
-Users enqueue, cancel, retry, remove, annotate, watch, list, lock, schedule, poll and hang up; tasks
-do their worst; workers are killed, stopped and frozen. At the end all is performed, the queue is
-compared with the traces of the tasks and with what users were told, and the memory, descriptors and
-asyncio tasks of the servers with those before. Exits with 1 if anything is not as it must be.
+Users enqueue, cancel, retry, remove, annotate, watch, list, lock, schedule, poll and disconnect;
+tasks misbehave; workers are killed, stopped and frozen. At the end, the remaining jobs are run, the
+queue is compared with the traces of the tasks and the responses to users, and the memory,
+descriptors and asyncio tasks of the servers with those before. Exits with 1 if anything is wrong.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ TRACED = frozenset({"tell", "tell_in_process", "tell_in_thread", "swallow"})
 
 
 async def soak(place: Place, records: Records, seconds: float, seed: int, trace: str) -> float:
-    """Let all users do all they can for some time, and return when that began."""
+    """Run all users for some time, and return the time of the start."""
     urls = [server.process.url for server in place.servers]
     users = [
         User(urls, KEY, records, random.Random(f"{seed} {number}"), trace) for number in range(3)
@@ -98,7 +98,7 @@ async def _unschedule(user: User) -> None:
 
 
 async def check(place: Place, records: Records, lines: list[str]) -> None:
-    """Compare what the queue says with what users were told and what tasks did."""
+    """Compare the queue with the responses to users and the traces of tasks."""
     user = User([place.servers[0].process.url], KEY, records, random.Random(0), "")
     jobs: dict[int, dict[str, Any]] = {}
     query: dict[str, Any] = {"pageSize": PAGE}
@@ -152,7 +152,7 @@ def run(seconds: float, kind: str, seed: int) -> int:
         finally:
             place.kill()
     print(f"activities: {dict(records.done)}; statuses: {dict(records.statuses)}")
-    print(f"{len(records.wrong)} wrong" if records.wrong else "all as it must be")
+    print(f"{len(records.wrong)} wrong" if records.wrong else "nothing wrong")
     return 1 if records.wrong else 0
 
 

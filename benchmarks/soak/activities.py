@@ -1,4 +1,4 @@
-"""What users of the queue do in a soak, each in a loop of its own, over REST."""
+"""The activities of users in a soak, each in its own loop, over REST."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ import httpx
 from soak.tasks import BIG, RUDE_IN_PROCESS, RUDE_ON_THE_LOOP
 
 POLLED = "polled"
-"""Queue whose jobs are taken by long polls alone."""
+"""Queue whose jobs are claimed only by long polls."""
 QUEUES = ("default", "second")
 HOLDERS = 3
-"""How many may hold the one lock of all."""
+"""Maximum number of holders of the common lock."""
 WAIT_SECONDS = 60.0
-# What a server answers that is overloaded, and where what was named has been removed meanwhile.
+# Statuses of an overloaded server, and of requests for something that was removed meanwhile.
 EXPECTED = frozenset({200, 404, 429, 503, 504})
 
 
 @dataclass
 class Records:
-    """What was asked for and told.
+    """The requests and responses of all users.
 
     Attributes:
         acknowledged: Task of every job that was enqueued, by its id.
         removed: Jobs that were removed.
-        statuses: How often each status was answered.
-        done: How often each activity came to its end.
-        holding: How many hold the lock.
-        wrong: What must not be.
+        statuses: Number of responses by status.
+        done: Number of completed activities by kind.
+        holding: Number of holders of the lock.
+        wrong: Violations.
     """
 
     acknowledged: dict[int, str] = field(default_factory=dict)
@@ -51,7 +51,7 @@ class Records:
 
 
 class User:
-    """Somebody who uses the queue through one of its servers."""
+    """A user of the queue through one of its servers."""
 
     def __init__(
         self, urls: list[str], key: str, records: Records, rng: random.Random, trace: str
@@ -65,7 +65,7 @@ class User:
         await self._client.aclose()
 
     async def call(self, method: str, path: str, body: Any = None, **options: Any) -> Any:
-        """Call a server; None if it answers with an error that is expected."""
+        """Call a server; return None after an expected error."""
         url = self._rng.choice(self._urls) + path
         response = await self._client.request(method, url, json=body, **options)
         self._records.statuses[response.status_code] += 1
@@ -74,21 +74,21 @@ class User:
         return response.json() if response.status_code == 200 else None
 
     async def forever(self, activity: Callable[[], Awaitable[None]], pause: float) -> None:
-        """Do something again and again, until cancelled."""
+        """Repeat an activity until cancelled."""
         while True:
             await activity()
             self._records.done[activity.__name__] += 1
             await asyncio.sleep(self._rng.uniform(0, 2 * pause))
 
     async def enqueue(self) -> None:
-        """Enqueue one job, or some."""
+        """Enqueue one or several jobs."""
         jobs = [self._job() for _ in range(self._rng.choice([1, 1, 1, 10]))]
         if len(jobs) == 1:
-            answer = await self.call("POST", "/v1/jobs", jobs[0])
-            ids = [answer["id"]] if answer else []
+            response = await self.call("POST", "/v1/jobs", jobs[0])
+            ids = [response["id"]] if response else []
         else:
-            answer = await self.call("POST", "/v1/jobs:batchEnqueue", {"requests": jobs})
-            ids = answer["ids"] if answer else []
+            response = await self.call("POST", "/v1/jobs:batchEnqueue", {"requests": jobs})
+            ids = response["ids"] if response else []
         for job_id, job in zip(map(int, ids), jobs, strict=False):
             self._records.acknowledged[job_id] = job["task"]
 
@@ -141,8 +141,8 @@ class User:
     async def remove(self) -> None:
         for job_id in self._recent(1):
             self._records.removed.add(job_id)
-            answer = await self.call("DELETE", f"/v1/jobs/{job_id}")
-            if answer is not None and not answer.get("removed"):
+            response = await self.call("DELETE", f"/v1/jobs/{job_id}")
+            if response is not None and not response.get("removed"):
                 self._records.removed.discard(job_id)
 
     async def note(self) -> None:
@@ -163,7 +163,7 @@ class User:
         await self.call("GET", path)
 
     async def watch(self) -> None:
-        """Watch a job to its end, or leave while it is watched."""
+        """Watch a job to its end, or disconnect before."""
         for job_id in self._recent(1):
             url = f"{self._rng.choice(self._urls)}/v1/jobs/{job_id}:watch"
             accept = self._rng.choice(["text/event-stream", "application/json"])
@@ -174,11 +174,11 @@ class User:
                             pass
 
     async def poll(self) -> None:
-        """Be a worker over REST that takes jobs by long polls, and hangs up now and then."""
-        answer = await self.call("POST", "/v1/workers", {"host": "soak", "pid": 1})
-        if answer is None:
+        """Act as a worker over REST that claims jobs by long polls, and sometimes disconnects."""
+        response = await self.call("POST", "/v1/workers", {"host": "soak", "pid": 1})
+        if response is None:
             return
-        worker = answer["id"]
+        worker = response["id"]
         path = f"/v1/workers/{worker}:dequeue"
         body = {"queues": [POLLED], "maxJobs": 3, "wait": "2s"}
         for _ in range(self._rng.randint(1, 10)):
@@ -187,7 +187,7 @@ class User:
                 async with asyncio.timeout(self._rng.choice([0.2, 10, 10])):
                     found = await self.call("POST", path, body)
             except TimeoutError:
-                # It cannot know whether it was given jobs: repair finds them once it is gone.
+                # It may have been given jobs, which repair finds when the worker is gone.
                 break
             for job in (found or {}).get("jobs", []):
                 await self._end(job)
@@ -200,21 +200,21 @@ class User:
         await self.call("POST", f"/v1/jobs/{job['id']}:{verb}", body)
 
     async def lock(self) -> None:
-        """Hold the lock for a while, with no more others than may."""
+        """Hold the lock for a while, and check the number of holders."""
         body = {"name": "soak", "duration": "60s", "limit": HOLDERS}
-        answer = await self.call("POST", "/v1/locks:acquire", body)
-        if answer and answer.get("acquired"):
+        response = await self.call("POST", "/v1/locks:acquire", body)
+        if response and response.get("acquired"):
             self._records.holding += 1
             if self._records.holding > HOLDERS:
                 self._records.note_wrong(f"{self._records.holding} hold the lock")
             await asyncio.sleep(self._rng.uniform(0, 0.2))
-            # Not after the release: another may have it by the time that the answer is here.
+            # Not after the release: another user may have the lock before the response arrives.
             self._records.holding -= 1
-            release = {"name": "soak"} | {k: answer[k] for k in ("holder",) if k in answer}
+            release = {"name": "soak"} | {k: response[k] for k in ("holder",) if k in response}
             await self.call("POST", "/v1/locks:release", release)
 
     async def schedule(self) -> None:
-        """Make, change, pause and delete schedules."""
+        """Create, change, pause and delete schedules."""
         name = f"soak-{self._rng.randint(1, 5)}"
         verb = self._rng.choice(["put", "put", "pause", "resume", "delete", "dispatch"])
         match verb:
@@ -230,9 +230,9 @@ class User:
                 await self.call("POST", f"/v1/schedules/{name}:{verb}", {})
 
     async def send_nonsense(self) -> None:
-        """Send what must be refused; it must neither be taken nor break anything."""
+        """Send invalid requests, which must be refused without side effects."""
         url = self._rng.choice(self._urls)
         body = self._rng.choice([b"{", b'{"task": 1}', b"\xff", json.dumps({"x": 1}).encode()])
-        answer = await self._client.post(f"{url}/v1/jobs", content=body)
-        if answer.status_code != 400:
-            self._records.note_wrong(f"{body!r}: {answer.status_code}")
+        response = await self._client.post(f"{url}/v1/jobs", content=body)
+        if response.status_code != 400:
+            self._records.note_wrong(f"{body!r}: {response.status_code}")

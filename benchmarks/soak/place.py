@@ -1,4 +1,4 @@
-"""The servers and workers of a soak, what is done to the workers, and what the servers hold."""
+"""The servers and workers of a soak, failures of the workers, and resources of the servers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MAX_MORE_TASKS = 16
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What the process of a server holds.
+    """Resources of the process of a server.
 
     Attributes:
         time: On the monotonic clock.
@@ -59,14 +59,14 @@ def measure(pid: int) -> Sample:
 
 
 class Server:
-    """A server, and what it held from time to time."""
+    """A server, and samples of its resources."""
 
     def __init__(self, process: MinionProcess, number: int) -> None:
         self.process, self.number = process, number
         self.samples: list[Sample] = []
 
     def begin(self) -> None:
-        """Note what it holds before there is anything to do."""
+        """Record its resources before any load."""
         self._idle = self._measure_idle()
 
     def sample(self) -> Sample:
@@ -78,7 +78,7 @@ class Server:
         return measure(self.process.process.pid), int(self.process.wait(job_id)["result"]["tasks"])
 
     def check(self, records: Records, began: float) -> None:
-        """Compare what it held after a while with what it holds in the end, and idle."""
+        """Compare its resources after a while with those at the end, when idle."""
         half = began + (self.samples[-1].time - began) * WARM_UP
         late = [sample.memory for sample in self.samples if sample.time >= half]
         part = max(1, len(late) // 4)
@@ -149,7 +149,7 @@ class Place:
             await asyncio.to_thread(self.start_worker)
 
     def end(self) -> None:
-        """End all as a user does, and read what they have logged."""
+        """Stop all processes as a user does, and read their logs."""
         processes = [*self._workers, *(server.process for server in self.servers)]
         for process in processes:
             status = process.process.poll()
@@ -169,7 +169,7 @@ class Place:
 
 @contextlib.contextmanager
 def databases(kind: str) -> Iterator[list[tuple[str, ...]]]:
-    """Make a database; yields the flags of each server."""
+    """Create a database, and yield the flags of each server."""
     if kind == "sqlite":
         yield [()]
         return
@@ -179,7 +179,7 @@ def databases(kind: str) -> Iterator[list[tuple[str, ...]]]:
 
 
 def drained(server: MinionProcess, seconds: float) -> dict[str, Any]:
-    """Wait until no job is left to perform, and return the counts."""
+    """Wait until all jobs have ended, and return the counts."""
 
     def left() -> dict[str, Any] | None:
         stats: dict[str, Any] = httpx.get(f"{server.url}/v1/stats", headers=AUTHORIZED).json()

@@ -1,6 +1,6 @@
-"""What the soak performs: tasks that leave a trace, and tasks that do their worst.
+"""Tasks of the soak: tasks that leave a trace, and tasks that misbehave.
 
-The traces are `support.tasks`'s: `begin`, `fail` and `finish` with the id and generation of a job.
+The traces are those of `support.tasks`: `begin`, `fail` and `finish`, with id and generation.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def tell_in_thread(job: Job, path: str, seconds: float, failures: int, _notes: i
 
 @task
 async def swallow(job: Job, path: str, text: str) -> dict[str, Any]:
-    """Take much and return much."""
+    """Return large arguments."""
     mark(path, f"begin {job.id} {job.retries}")
     job.note(length=len(text), text=text[:BIG])
     mark(path, f"finish {job.id} {job.retries}")
@@ -44,19 +44,19 @@ async def swallow(job: Job, path: str, text: str) -> dict[str, Any]:
 
 @task
 async def introspect(_job: Job) -> dict[str, int]:
-    """Return what the process that performs it holds."""
+    """Return the resources of its process."""
     gc.collect()
     return {"tasks": len(asyncio.all_tasks()), "objects": len(gc.get_objects())}
 
 
 @task
 async def fired(job: Job, path: str) -> None:
-    """What schedules enqueue."""
+    """The task of schedules."""
     mark(path, f"fired {job.id} {job.retries}")
 
 
 class Rude(BaseException):
-    """Of no kind that anybody expects."""
+    """An unexpected type."""
 
     def __str__(self) -> str:
         raise SystemExit(5)

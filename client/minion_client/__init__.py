@@ -56,7 +56,7 @@ _MODULES = ("records", "errors", "client", "aio", "worker", "source", "_run.proc
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: the processes that run jobs need tasks alone, and no gRPC.
+    # Imported on first use: processes that run jobs need only tasks, not gRPC.
     if name in __all__:
         for module in _MODULES:
             found = getattr(importlib.import_module(f"{__name__}.{module}"), name, None)

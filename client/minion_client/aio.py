@@ -1,4 +1,4 @@
-"""`AsyncClient`: what a program with an event loop asks of a server."""
+"""The asynchronous client."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from minion_client._api.aio_channel import AioChannel
 from minion_client._api.calls import Call, Method, listing
 from minion_client._api.requests import positive
 from minion_client._api.responses import Page
-from minion_client._api.watching import LockWait, WatchSession
 from minion_client.endpoint import DEFAULT_TARGET, Endpoint, Tls
 from minion_client.errors import DeadlineError, JobFailedError, LockTakenError, UnavailableError
 from minion_client.records import (
@@ -38,6 +37,7 @@ from minion_client.records import (
     Stats,
     WorkerInfo,
 )
+from minion_client.watching import LockWait, WatchSession
 
 _log = logging.getLogger(__name__)
 
@@ -45,21 +45,21 @@ _T = TypeVar("_T")
 
 
 class AsyncClient:
-    """A connection to a server, for the event loop that it is first used on.
+    """A connection to a server, for use on one event loop.
 
-    Every method takes a `timeout`: the seconds that each of its calls may take. Idempotent calls
-    are repeated, a few times, while the server is out of reach; `enqueue` is one of them.
+    Every method takes a `timeout`, the limit of each of its calls in seconds. Idempotent calls,
+    `enqueue` among them, are repeated a few times while the server cannot be reached.
 
-    Every method may raise a `MinionError`: `InvalidError` for a value that cannot be accepted,
-    which names the field; `NotFoundError` for a job that does not exist; `KeyRefusedError` without
-    the right key; `UnavailableError` when the server is out of reach; `DeadlineError` when it does
-    not respond in time.
+    Every method can raise a `MinionError`: `InvalidError` for an invalid value, with its field;
+    `NotFoundError` for a job that does not exist; `KeyRefusedError` for a missing or wrong key;
+    `UnavailableError` if the server cannot be reached; `DeadlineError` if there is no response in
+    time.
 
     Args:
         target: `HOST:PORT` of the server.
         key: The server's key.
-        tls: Whether to use TLS, and whom to trust (see `minion_client.endpoint.Tls`).
-        timeout: Seconds that a call may take where its method is given no other.
+        tls: Whether to use TLS, and which authorities to trust (see `minion_client.endpoint.Tls`).
+        timeout: Default limit of a call, in seconds.
         options: gRPC channel arguments.
     """
 
@@ -77,7 +77,7 @@ class AsyncClient:
         self._timeout = timeout
 
     async def close(self) -> None:
-        """Close the connection; calls under way raise, and later ones are a RuntimeError."""
+        """Close the connection; open calls raise a MinionError, later ones a RuntimeError."""
         await self._channel.close()
 
     async def __aenter__(self) -> Self:
@@ -96,7 +96,7 @@ class AsyncClient:
         timeout: float | None = None,
         **options: Unpack[JobOptions],
     ) -> int:
-        """Enqueue a job and return its id; the job is durable then.
+        """Enqueue a job durably and return its id.
 
         The options are the other attributes of `NewJob`.
         """
@@ -113,20 +113,20 @@ class AsyncClient:
         return await self._run(calls.GET_JOB_DETAIL(id=job_id), timeout)
 
     async def get_status(self, job_id: int, *, timeout: float | None = None) -> JobStatus:
-        """Return the state of a job, its error and its notes; needs no key."""
+        """Return the state, error and notes of a job; this needs no key."""
         return await self._run(calls.GET_JOB(id=job_id), timeout)
 
     def list_jobs(
         self, *, timeout: float | None = None, **filters: Unpack[JobFilters]
     ) -> AsyncIterator[JobInfo]:
-        """List the jobs that match all filters, newest first; `timeout` is that of each page."""
+        """List the jobs that match all filters, newest first; `timeout` applies to each page."""
         return self._list(calls.LIST_JOBS, timeout, **filters)
 
     async def watch(self, job_id: int, *, timeout: float | None = None) -> AsyncIterator[JobInfo]:
-        """Follow a job: yield it as it is, then after every change, until it has ended.
+        """Yield a job as it is now, then after every change, until it has ended.
 
-        A server that goes away is waited for, for a minute. After `timeout` seconds the watch is
-        given up with `DeadlineError`; None is never.
+        While the server cannot be reached, the watch reconnects for a minute. After `timeout`
+        seconds it raises `DeadlineError`; None means no limit.
         """
         call = calls.WATCH_JOB(id=job_id)
         session = WatchSession(timeout)
@@ -136,7 +136,7 @@ class AsyncClient:
                 async with aclosing(self._channel.stream(call, session.remaining)) as jobs:
                     async for job in jobs:
                         if session.take(job):
-                            yield job
+                            yield calls.to_job(job)
             except grpc.RpcError as raised:
                 error = raised
             if not session.over:
@@ -146,8 +146,8 @@ class AsyncClient:
         """Wait until a job has finished, and return its result.
 
         Raises:
-            JobFailedError: The job failed; it carries the job and its result.
-            DeadlineError: `timeout` seconds have passed; the job goes on. It is a TimeoutError.
+            JobFailedError: The job failed; the error has the job and its result.
+            DeadlineError: The job has not ended within `timeout` seconds; it continues.
         """
         async for job in self.watch(job_id, timeout=timeout):
             last = job
@@ -158,9 +158,9 @@ class AsyncClient:
     async def retry(
         self, job_id: int, *, timeout: float | None = None, **options: Unpack[RetryOptions]
     ) -> bool:
-        """Put a job back into the queue; false if it has moved on from the generation named.
+        """Put a job back into the queue; return false if it is not in the generation `retries`.
 
-        What the options do not name stays, but for the delay, which ends.
+        Options that are not given keep their values, except that the delay ends.
         """
         parents = options.get("parents")
         clear = parents is not None and not parents
@@ -170,13 +170,13 @@ class AsyncClient:
     async def cancel(
         self, job_id: int, *, reason: str | None = None, timeout: float | None = None
     ) -> bool:
-        """Fail a job for good, stopping it where it runs; false if it had ended already."""
+        """Fail a job permanently, and stop it if it runs; return false if it had ended already."""
         return await self._run(calls.CANCEL_JOB(id=job_id, reason=reason), timeout)
 
     async def remove(
         self, job_id: int, *, retries: int | None = None, timeout: float | None = None
     ) -> bool:
-        """Remove a job; false if it is active, or not in the generation named by `retries`."""
+        """Remove a job; return false if it is active or not in the generation `retries`."""
         return await self._run(calls.REMOVE_JOB(id=job_id, retries=retries), timeout)
 
     async def note(
@@ -186,15 +186,15 @@ class AsyncClient:
         return await self._run(calls.NOTE_JOB(id=job_id, notes=notes), timeout)
 
     async def explain(self, job_id: int, *, timeout: float | None = None) -> Explanation:
-        """Return why a job does not run yet."""
+        """Return the reasons why a job does not run yet."""
         return await self._run(calls.EXPLAIN_JOB(id=job_id), timeout)
 
     async def stats(self, *, timeout: float | None = None) -> Stats:
-        """Count jobs, workers, locks and schedules."""
+        """Return counts of jobs, workers, locks and schedules."""
         return await self._run(calls.GET_STATS(), timeout)
 
     async def history(self, *, timeout: float | None = None) -> Sequence[HistoryHour]:
-        """Count what ended in each of the last 24 hours, the oldest first."""
+        """Return counts of the jobs that ended in each of the last 24 hours, oldest first."""
         return await self._run(calls.GET_HISTORY(), timeout)
 
     # Workers
@@ -206,7 +206,7 @@ class AsyncClient:
         before: int | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[WorkerInfo]:
-        """List workers, newest first: those with these ids, and with a lower id than `before`."""
+        """List workers, newest first: only these ids, and only ids lower than `before`."""
         return self._list(calls.LIST_WORKERS, timeout, ids=ids, before=before)
 
     async def broadcast(
@@ -217,9 +217,9 @@ class AsyncClient:
         ids: Sequence[int] | None = None,
         timeout: float | None = None,
     ) -> bool:
-        """Send a command to the workers with these ids, or to all; false if there is none.
+        """Send a command to the workers with these ids, or to all; return false if there is none.
 
-        See `Worker.add_command` for what a worker does then.
+        See `Worker.add_command`.
         """
         return await self._run(calls.broadcast(command, args, ids), timeout)
 
@@ -235,17 +235,17 @@ class AsyncClient:
         wait: Seconds = 0.0,
         timeout: float | None = None,
     ) -> AsyncIterator[int]:
-        """Hold a lock in a `with` block, which gets its id for `renew_lock`.
+        """Hold a lock during a `with` block, and yield its id for `renew_lock`.
 
         Args:
-            name: Name of the lock, shared by everyone who uses the queue.
-            duration: Seconds after which it expires, even if the block goes on; more than 0.
-            limit: How many may hold it at the same time.
-            wait: Seconds to wait for it while it is taken.
-            timeout: Seconds that each call may take.
+            name: Name of the lock, shared by all clients of the queue.
+            duration: Seconds after which it expires, even within the block; more than 0.
+            limit: Maximum number of holders.
+            wait: Seconds to wait while it is taken.
+            timeout: Limit of each call, in seconds.
 
         Raises:
-            LockTakenError: `limit` holders still have it when the wait is over.
+            LockTakenError: After the wait, there are still `limit` holders.
         """
         waiting = LockWait(wait)
         while True:
@@ -263,7 +263,7 @@ class AsyncClient:
                 if not await self.release_lock(name, lock_id=lock_id, timeout=timeout):
                     _log.warning("Lock %r expired before its block ended", name)
             except (UnavailableError, DeadlineError) as error:
-                _log.warning("Lock %r is left to expire: %s", name, error)
+                _log.warning("Cannot release lock %r, which will expire: %s", name, error)
 
     async def acquire_lock(
         self, name: str, duration: Seconds, *, limit: int = 1, timeout: float | None = None
@@ -281,24 +281,24 @@ class AsyncClient:
     async def renew_lock(
         self, name: str, lock_id: int, duration: Seconds, *, timeout: float | None = None
     ) -> bool:
-        """Let a lock expire after this duration from now; false if it is gone already."""
+        """Make a lock expire after this duration from now; return false if it has expired."""
         span = positive(duration, "duration")
         return await self._run(calls.RENEW_LOCK(name=name, id=lock_id, duration=span), timeout)
 
     async def release_lock(
         self, name: str, *, lock_id: int | None = None, timeout: float | None = None
     ) -> bool:
-        """Release a lock; false if there is none.
+        """Release a lock; return false if there is none.
 
-        Without its id, as `acquire_lock` returned it, this releases the lock of that name that
-        expires first, whoever holds it.
+        Without the id that `acquire_lock` returned, this releases the lock of that name that
+        expires first, even that of another holder.
         """
         return await self._run(calls.RELEASE_LOCK(name=name, id=lock_id), timeout)
 
     def list_locks(
         self, *, names: Sequence[str] | None = None, timeout: float | None = None
     ) -> AsyncIterator[LockInfo]:
-        """List locks that have not expired, newest first: of these names, or of all."""
+        """List locks that have not expired, newest first: only these names, if given."""
         return self._list(calls.LIST_LOCKS, timeout, names=names)
 
     # Schedules
@@ -317,25 +317,25 @@ class AsyncClient:
 
         Args:
             name: Its name.
-            cron: When it fires, in UTC: five fields, or `@hourly` and the like.
+            cron: Cron rule in UTC: five fields, or a word such as `@hourly`.
             task: Name of the task.
-            args: Arguments to call the task with.
-            timeout: Seconds that the call may take.
-            options: Those of each job.
+            args: Arguments of the task.
+            timeout: Limit of the call, in seconds.
+            options: Options of each job.
         """
         call = calls.put_schedule(name=name, cron=cron, task=task, args=args, **options)
         return await self._run(call, timeout)
 
     async def delete_schedule(self, name: str, *, timeout: float | None = None) -> bool:
-        """Delete a schedule; false if there is none of that name."""
+        """Delete a schedule; return false if there is none of that name."""
         return await self._run(calls.DELETE_SCHEDULE(name=name), timeout)
 
     async def pause_schedule(self, name: str, *, timeout: float | None = None) -> bool:
-        """Keep a schedule from firing; false if there is none of that name."""
+        """Stop a schedule from firing; return false if there is none of that name."""
         return await self._run(calls.PAUSE_SCHEDULE(name=name), timeout)
 
     async def resume_schedule(self, name: str, *, timeout: float | None = None) -> bool:
-        """Let a schedule fire again; false if there is none of that name."""
+        """Let a schedule fire again; return false if there is none of that name."""
         return await self._run(calls.RESUME_SCHEDULE(name=name), timeout)
 
     def list_schedules(
@@ -346,11 +346,11 @@ class AsyncClient:
         before: int | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[ScheduleInfo]:
-        """List schedules, newest first: these ids, these names, and a lower id than `before`."""
+        """List schedules, newest first: only these ids and names, and ids lower than `before`."""
         return self._list(calls.LIST_SCHEDULES, timeout, ids=ids, names=names, before=before)
 
     async def dispatch_schedules(self, *, timeout: float | None = None) -> Sequence[Dispatched]:
-        """Fire the schedules that are due; servers do so by themselves."""
+        """Fire the schedules that are due; servers also do this by themselves."""
         return await self._run(calls.DISPATCH_SCHEDULES(), timeout)
 
     # Administration
@@ -363,13 +363,13 @@ class AsyncClient:
         stuck_after: Seconds | None = None,
         timeout: float | None = None,
     ) -> RepairReport:
-        """Repair the queue; servers do so by themselves, by their settings.
+        """Repair the queue; servers also do this by themselves, with their settings.
 
         Args:
-            missing_after: Seconds of silence after which a worker is missing.
+            missing_after: Seconds without a heartbeat after which a worker is missing.
             remove_after: Seconds after which a finished job is removed.
-            stuck_after: Seconds after which a job that no worker took fails.
-            timeout: Seconds that the call may take.
+            stuck_after: Seconds after which a job fails that no worker has claimed.
+            timeout: Limit of the call, in seconds.
         """
         call = calls.REPAIR(
             missing_after=missing_after, remove_after=remove_after, stuck_after=stuck_after
@@ -377,7 +377,7 @@ class AsyncClient:
         return await self._run(call, timeout)
 
     async def reset(self, *, everything: bool, timeout: float | None = None) -> None:
-        """Delete everything, jobs and schedules and workers and locks; or else all locks."""
+        """Delete all locks or, with `everything`, all jobs, schedules and workers too."""
         await self._run(calls.RESET(all=everything, locks=not everything), timeout)
 
     async def _run(self, call: Call[_T], timeout: float | None) -> _T:

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt at what keeps failing."""
+"""Delays between attempts that fail."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Backoff:
 
     Attributes:
         initial: Seconds after the first failure.
-        maximum: Upper limit of a delay, in seconds.
-        random: Returns a number in [0, 1): the jitter, which takes off up to half of a delay.
+        maximum: Maximum delay, in seconds.
+        random: Returns a number in [0, 1) for the jitter, which shortens a delay by up to half.
     """
 
     initial: float = 0.1

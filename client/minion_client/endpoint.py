@@ -1,4 +1,4 @@
-"""A server's address, the key to it, and how to connect."""
+"""The address, key and connection settings of a server."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from minion.v1 import (
     worker_service_pb2,
 )
 
-from minion_client.errors import DeadlineError, UnavailableError, from_rpc_error, is_answer
+from minion_client.errors import DeadlineError, UnavailableError, from_rpc_error, is_from_server
 
 _log = logging.getLogger(__name__)
 
 DEFAULT_TARGET = "127.0.0.1:50051"
 
 Tls = bool | bytes | grpc.ChannelCredentials
-"""False: no TLS. True: with the certificate authorities that gRPC brings. Bytes: with these
-authorities, in PEM. Credentials: for everything else."""
+"""False: no TLS. True: TLS with gRPC's own certificate authorities. Bytes: TLS with these
+authorities, in PEM. Credentials: anything else."""
 
 _LOCAL_SCHEMES = frozenset({"unix", "unix-abstract", "vsock"})
 _NETWORK_SCHEMES = frozenset({"dns", "ipv4", "ipv6", "passthrough"})
@@ -77,29 +77,29 @@ def _service_config(*, request_ids: bool) -> str:
 
 
 _OPTIONS: tuple[tuple[str, int | str], ...] = (
-    # Detects dead connections; servers allow a ping every 10 seconds.
+    # Detect dead connections; servers allow a ping every 10 seconds.
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
     # The default goes up to two minutes, far longer than a server takes to restart.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
-    # A new channel is a new connection: that of another channel may be dead.
+    # Every channel has its own connection: that of another channel may be dead.
     ("grpc.use_local_subchannel_pool", 1),
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """A server, and how to reach it.
+    """The address of a server, and how to connect.
 
     Attributes:
         target: `HOST:PORT`, or any other name that gRPC resolves.
         key: The server's key.
-        tls: Whether to use TLS, and whom to trust.
-        options: gRPC channel arguments, besides or instead of those set here.
-        request_ids: Whether every request that can have a request id has one, as those of `Client`
-            do: only then are such calls repeated while the server is away.
+        tls: Whether to use TLS, and which authorities to trust.
+        options: gRPC channel arguments, in addition to the default ones or instead of them.
+        request_ids: Whether every request that can have a request id has one, as with `Client`:
+            only then are these calls repeated while the server cannot be reached.
     """
 
     target: str = DEFAULT_TARGET
@@ -114,7 +114,7 @@ class Endpoint:
 
     @property
     def is_exposed(self) -> bool:
-        """Whether calls cross a network unencrypted."""
+        """True if calls cross a network unencrypted."""
         return self.tls is False and not _is_local(self.target)
 
     @property
@@ -122,13 +122,13 @@ class Endpoint:
         """The metadata of each call."""
         if self.key is None:
             return ()
-        # Headers are ASCII; servers take the key in base64 too.
+        # Headers are ASCII; servers also accept the key in base64.
         plain = self.key.isascii() and self.key.isprintable() and self.key == self.key.strip()
         shown = self.key if plain else base64.b64encode(self.key.encode()).decode()
         return (("authorization", f"Bearer {shown}"),)
 
     def open(self) -> grpc.Channel:
-        """Return a channel for calls that block."""
+        """Return a channel for blocking calls."""
         credentials = self._credentials()
         if credentials is None:
             return grpc.insecure_channel(self.target, self._all_options())
@@ -142,15 +142,15 @@ class Endpoint:
         return grpc.aio.secure_channel(self.target, credentials, self._all_options())
 
     def explain(self, error: grpc.RpcError) -> str:
-        """Return why a call failed, in words."""
+        """Return the reason why a call failed, as text for users."""
         problem = from_rpc_error(error)
-        if not is_answer(error):
+        if not is_from_server(error):
             match problem:
                 case UnavailableError():
                     hint = self._hint(str(problem))
-                    return f"no server answers at {self.target}: {problem}{hint}"
+                    return f"cannot reach the server at {self.target}: {problem}{hint}"
                 case DeadlineError():
-                    return f"no server answers at {self.target} in time"
+                    return f"no response from the server at {self.target} in time"
         return str(problem) if problem.code is None else f"{problem.code.name}: {problem}"
 
     def _hint(self, text: str) -> str:
@@ -165,7 +165,7 @@ class Endpoint:
         return ""
 
     def _all_options(self) -> list[tuple[str, int | str]]:
-        # Proxies are for what is elsewhere, whatever the environment says.
+        # No proxy for this machine, even if the environment names one.
         proxy = (("grpc.enable_http_proxy", 0),) if _is_local(self.target) else ()
         repeating = (("grpc.service_config", _service_config(request_ids=self.request_ids)),)
         options = (*_OPTIONS, *repeating, *proxy, *self.options)
@@ -184,12 +184,12 @@ class Endpoint:
 
 
 def _is_local(target: str) -> bool:
-    """Return whether a gRPC name stays on this machine, without looking it up."""
+    """Return whether a gRPC target is on this machine, without resolving names."""
     scheme, _, rest = target.partition(":")
     if scheme in _LOCAL_SCHEMES:
         return True
     if scheme in _NETWORK_SCHEMES:
-        # After `//` comes the server to look the name up at.
+        # `//` is followed by the name server.
         target = rest.removeprefix("//").partition("/")[2] if rest.startswith("//") else rest
     return all(_is_loopback(_host(address)) for address in target.split(","))
 
@@ -216,5 +216,5 @@ def _is_loopback(host: str) -> bool:
         except ValueError:
             return False
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    # A server that listens on all addresses is reached on loopback by the unspecified one.
+    # A connection to the unspecified address reaches this machine.
     return any(each.is_loopback or each.is_unspecified for each in (address, mapped or address))

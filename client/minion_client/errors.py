@@ -1,4 +1,4 @@
-"""The errors that calls raise."""
+"""Errors of calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 from minion_wire.json_value import JsonValue
-from minion_wire.status import read_blame, read_status
+from minion_wire.status import read_cause, read_status
 
 from minion_client.records import JobInfo
 
@@ -16,7 +16,7 @@ class MinionError(Exception):
 
     Attributes:
         code: The gRPC status; None if the call was refused before it was sent.
-        reason: An UPPER_SNAKE word for programs to tell errors of one kind apart; may be empty.
+        reason: The cause as an UPPER_SNAKE word, for programs; may be empty.
         field: Path of the invalid field, such as `args[0].id`, if there is one.
     """
 
@@ -35,7 +35,7 @@ class MinionError(Exception):
 
 
 class InvalidError(MinionError, ValueError):
-    """A value cannot be accepted; `field` is its path."""
+    """A value is invalid; `field` is its path."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class ConflictError(MinionError):
 
 
 class ExhaustedError(MinionError):
-    """A limit is reached for now, or a message is too large."""
+    """A limit is reached, or a message is too large."""
 
 
 class KeyRefusedError(MinionError):
@@ -71,11 +71,11 @@ class UnavailableError(MinionError, ConnectionError):
 
 
 class DeadlineError(MinionError, TimeoutError):
-    """The call got no response in time; it may have been carried out."""
+    """There was no response in time; the call may have taken effect."""
 
 
 class JobFailedError(MinionError):
-    """A job that was waited for has failed: `job`."""
+    """The awaited `job` failed."""
 
     def __init__(self, job: JobInfo) -> None:
         super().__init__(f"job {job.id} ({job.task}) failed: {job.error}", reason="JOB_FAILED")
@@ -83,7 +83,7 @@ class JobFailedError(MinionError):
 
     @property
     def result(self) -> JsonValue:
-        """The result of the job: why it failed."""
+        """The result of the job, which is the reason of the failure."""
         return self.job.result
 
 
@@ -110,16 +110,16 @@ _KINDS: dict[grpc.StatusCode, type[MinionError]] = {
 
 
 def from_rpc_error(error: grpc.RpcError) -> MinionError:
-    """Return the error of a failed call, of either kind of channel."""
+    """Convert the error of a gRPC call, blocking or not."""
     call: Any = error
     code: grpc.StatusCode = call.code()
-    blame = read_blame(read_status(call.trailing_metadata()))
+    cause = read_cause(read_status(call.trailing_metadata()))
     kind = _KINDS.get(code, MinionError)
     text = call.details() or code.name
-    return kind(text, code=code, reason=blame.reason or code.name, field=blame.field)
+    return kind(text, code=code, reason=cause.reason or code.name, field=cause.field)
 
 
-def is_answer(error: grpc.RpcError) -> bool:
+def is_from_server(error: grpc.RpcError) -> bool:
     """Return whether the error comes from a Minion server, whose errors always have details."""
     call: Any = error
     return read_status(call.trailing_metadata()) is not None

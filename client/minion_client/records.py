@@ -1,7 +1,4 @@
-"""What clients send and servers return, as plain data: jobs, workers, locks, schedules.
-
-Times are `datetime` in UTC.
-"""
+"""Plain data of requests and responses; times are `datetime` in UTC."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ Seconds = float | timedelta
 
 
 class JobState(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
     INACTIVE = "inactive"
     ACTIVE = "active"
@@ -28,7 +25,7 @@ class JobState(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether the job has ended; it can still be retried."""
+        """True if a job in this state has ended; it can still be retried."""
         return self in (JobState.FINISHED, JobState.FAILED)
 
 
@@ -38,24 +35,24 @@ class NewJob:
 
     Attributes:
         task: Name of the task, 1 to 255 characters.
-        args: Arguments to call the task with, JSON values.
+        args: Arguments of the task, JSON values.
         queue: Name of the queue.
-        priority: Jobs of higher priority run first.
-        attempts: How often it may run, from 1.
-        delay: Seconds from now until it may be taken.
-        expire: Seconds from now that it may wait; None is forever.
-        lax: Whether a failed parent lets it run, like a finished one.
-        notes: Metadata to attach, a JSON object.
+        priority: Jobs of higher priority run first; None: the default of the task, or 0.
+        attempts: Maximum number of runs, at least 1; None: the default of the task, or 1.
+        delay: Seconds before it can start.
+        expire: Seconds after which it expires if it has not started; None: never.
+        lax: Whether it can run after a parent has failed.
+        notes: Metadata, a JSON object.
         parents: Ids of jobs that must finish first.
-        request_id: A second job with the same one within 24 hours is not enqueued. None is a random
+        request_id: A second job with the same one within 24 hours is not enqueued. None: a random
             one, so that the request can be repeated.
     """
 
     task: str
     args: Sequence[JsonValue] = ()
     queue: str = "default"
-    priority: int = 0
-    attempts: int = 1
+    priority: int | None = None
+    attempts: int | None = None
     delay: Seconds = 0.0
     expire: Seconds | None = None
     lax: bool = False
@@ -65,7 +62,7 @@ class NewJob:
 
 
 class ScheduleOptions(TypedDict, total=False):
-    """Options of `Client.put_schedule`, those of each job (see `NewJob`)."""
+    """Options of `Client.put_schedule` for each job (see `NewJob`)."""
 
     queue: str
     priority: int
@@ -87,11 +84,11 @@ class RetryOptions(TypedDict, total=False):
     """Options of `Client.retry`; None counts as not given.
 
     Attributes:
-        retries: The generation to retry, if only that one.
-        attempts: How often it may run from now on.
-        delay: Seconds from now until it may be taken.
-        expire: Seconds from now that it may wait.
-        parents: Ids of the jobs that must finish first, instead of those it has.
+        retries: The generation to retry; without it, any.
+        attempts: Maximum number of runs from now on.
+        delay: Seconds before it can start.
+        expire: Seconds after which it expires if it has not started.
+        parents: Ids of the jobs that must finish first, replacing its present ones.
     """
 
     retries: int | None
@@ -105,10 +102,10 @@ class RetryOptions(TypedDict, total=False):
 
 
 class JobFilters(TypedDict, total=False):
-    """Filters of `Client.list_jobs`: a job must have one of the values of each.
+    """Filters of `Client.list_jobs`; a job must match one value of each.
 
-    `notes` are keys, `before` is an id: jobs with lower ones match. None is no filter, and a filter
-    without values matches nothing.
+    `notes` are keys; `before` matches lower ids. None is no filter, and an empty filter matches
+    nothing.
     """
 
     ids: Sequence[int] | None
@@ -121,7 +118,7 @@ class JobFilters(TypedDict, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:
-    """The part of a job that needs no key; `error` is its error text, None unless it failed."""
+    """The part of a job that is visible without a key; `error` is None unless it failed."""
 
     state: JobState
     task: str
@@ -131,21 +128,21 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobInfo:
-    """Everything about a job, at one moment (see `NewJob` for what is not named here).
+    """A job at one moment (see `NewJob` for the other attributes).
 
     Attributes:
         id: Ascending in the order of enqueueing.
-        result: What the task returned, or why it failed; None until it has ended once.
-        attempts: How often it may still run, the present attempt included.
-        retries: How often it has been retried: its generation.
+        result: Result of the task, or the reason of its failure; None until it has ended once.
+        attempts: Number of runs left, including the current one.
+        retries: Number of retries so far: its generation.
         parents: Ids of the jobs it waits for, as given.
         children: Ids of the jobs that wait for it, ascending.
-        worker: Id of the worker that took it last.
-        delayed: It is not taken before.
-        expires: It is not taken after.
-        started: When it was last started.
-        finished: When it last ended.
-        retried: When it was last retried.
+        worker: Id of the worker that claimed it last.
+        delayed: Earliest time of its start.
+        expires: Time at which it expires if it has not started.
+        started: Time of its last start.
+        finished: Time at which it last ended.
+        retried: Time of its last retry.
         time: The server's time of this response.
     """
 
@@ -173,7 +170,7 @@ class JobInfo:
 
     @property
     def error(self) -> str | None:
-        """Why it failed, as text; None unless it failed."""
+        """The error text of a failed job; None if it has not failed."""
         return error_text(self.result) if self.state is JobState.FAILED else None
 
 
@@ -182,11 +179,11 @@ class Reason:
     """One reason why a job does not run yet.
 
     Attributes:
-        kind: Its name in the contract: `DELAYED`, `BLOCKED`, `TASK_UNKNOWN`, ...
-        time: When the job is due, or expired.
+        kind: Its name in the API: `DELAYED`, `BLOCKED`, `TASK_UNKNOWN`, ...
+        time: Time at which the job is due, or expired.
         parents: Parents that block it, and their states.
-        workers: The workers concerned.
-        count: How many jobs are to be taken first.
+        workers: Ids of the workers concerned.
+        count: Number of jobs that are claimed before it.
     """
 
     kind: str
@@ -199,7 +196,7 @@ class Reason:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """Why a job does not run yet: all reasons in one sentence, and each, the weightiest first."""
+    """The reasons why a job does not run yet, most important first, and a sentence of all."""
 
     state: JobState
     summary: str
@@ -227,7 +224,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryHour:
-    """The jobs that ended in the hour that `time` is in."""
+    """Counts of the jobs that ended in the hour of `time`."""
 
     time: datetime
     finished_jobs: int
@@ -239,11 +236,11 @@ class WorkerInfo:
     """A registered worker.
 
     Attributes:
-        host: Name of the machine it runs on.
+        host: Name of its machine.
         pid: Its process id there.
-        status: What it reports of itself.
-        started: When it registered.
-        notified: When it last gave a sign of life.
+        status: The status that it reports.
+        started: Time of its registration.
+        notified: Time of its last heartbeat.
         jobs: Ids of the jobs it runs, ascending.
     """
 
@@ -258,7 +255,7 @@ class WorkerInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LockInfo:
-    """A lock that somebody holds."""
+    """A lock that is held."""
 
     id: int
     name: str
@@ -267,7 +264,7 @@ class LockInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScheduleInfo:
-    """A cron rule, and the job it enqueues; `expire` is how long each job may wait."""
+    """A cron rule and the job that it enqueues; each job expires after `expire`."""
 
     id: int
     name: str
@@ -298,7 +295,7 @@ class Dispatched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairReport:
-    """What repair did, counted (see `AdminService.Repair`)."""
+    """Counts of what a repair changed (see `AdminService.Repair`)."""
 
     missing_workers: int
     abandoned_jobs: int

@@ -1,4 +1,4 @@
-"""The interface between a worker and the queue it takes jobs from."""
+"""The interface between a worker and a queue."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ JobKey = tuple[int, int]
 """Id and generation of a job."""
 
 MAX_CLAIM = 1_000
-"""Jobs that one call of `JobSource.dequeue` may ask for."""
+"""Maximum number of jobs that one call of `JobSource.dequeue` can claim."""
 
 
 class ClaimedJob(Protocol):
-    """A job that a worker has taken.
+    """A job that a worker has claimed.
 
     Attributes:
-        retries: How often it has been retried: the generation that its outcome names.
-        attempts: How often it may still run, this run included.
-        notes: Its notes when it was taken.
+        retries: Number of retries so far: the generation that its outcome names.
+        attempts: Number of runs left, including this one.
+        notes: Its notes at the claim.
     """
 
     @property
@@ -44,13 +44,13 @@ class ClaimedJob(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How a run of a job ended.
+    """The outcome of a run of a job.
 
     Attributes:
         job_id: Id of the job.
         retries: The generation that ran.
-        failed: Whether it failed; else it finished.
-        result: What the task returned, or why it failed.
+        failed: Whether it failed; otherwise it finished.
+        result: Result of the task, or the reason of its failure.
     """
 
     job_id: int
@@ -69,37 +69,37 @@ class Command(Protocol):
 
 
 class SourceRefused(ValueError):
-    """A source refuses the worker or what it asks for, now and later; the text gives the reason."""
+    """A source permanently refuses the worker or its claim; the text has the reason."""
 
     @classmethod
     def of(cls, error: ValueError) -> Self:
-        """Return a refusal as this kind of error."""
+        """Convert a refusal to this class."""
         return error if isinstance(error, cls) else cls(str(error))
 
 
 class JobSource(Protocol):
-    """A queue, as a worker uses it.
+    """A queue that a worker takes jobs from.
 
-    ValueError is a refusal: the source will never accept what it was given. A refused outcome, or
-    a job's refused notes, are dropped; any other refusal ends the worker. ConnectionError and
-    TimeoutError are outages, which the worker waits out. Anything else is a defect: the worker logs
-    it with its traceback and goes on. A source may also wait itself until it is in reach.
+    ValueError is a permanent refusal: the worker drops a refused outcome or refused notes, and ends
+    after any other refusal. ConnectionError and TimeoutError are outages, after which the worker
+    tries again. Any other exception is a defect: the worker logs its traceback and continues. A
+    source can also wait for the end of an outage itself.
     """
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
-        """Register the worker, or give a sign of life from the second call on.
+        """Register the worker; later calls are heartbeats.
 
         Returns its id, which is a new one if the server had forgotten the worker.
 
         Raises:
-            ValueError: The worker, or its status, is refused for good.
+            ValueError: The worker or its status is refused.
         """
 
     async def unregister(self) -> None:
-        """End the worker's registration; jobs that it still has are given to others."""
+        """Unregister the worker; jobs that it still has are given to others."""
 
     async def close(self) -> None:
-        """Release connections. Called last, however the worker ends."""
+        """Close connections. Always called last."""
 
     async def dequeue(
         self,
@@ -110,44 +110,45 @@ class JobSource(Protocol):
         max_jobs: int,
         wait: float,
     ) -> Sequence[ClaimedJob]:
-        """Take jobs as soon as there are any, or return none after `wait` seconds.
+        """Claim jobs as soon as there are any, or return none after `wait` seconds.
 
-        A call that is cancelled while it takes jobs either returns them nevertheless or gives them
-        back: a job must not be left with a worker that doesn't know of it.
+        A call that is cancelled while it claims jobs must either return them or put them back: no
+        job can stay with a worker that does not know of it.
 
         Args:
-            queues: Take from these only.
-            tasks: Take jobs of these only.
-            min_priority: Take jobs of at least this priority; None: of any.
-            max_jobs: Maximum number of jobs to take, in 1..`MAX_CLAIM`.
-            wait: Seconds to wait for the first one.
+            queues: Claim from these queues only.
+            tasks: Claim jobs of these tasks only.
+            min_priority: Minimum priority of the jobs; None: any.
+            max_jobs: Maximum number of jobs, in 1..`MAX_CLAIM`.
+            wait: Seconds to wait for the first job.
 
         Raises:
-            ValueError: The claim is refused for good.
+            ValueError: The claim is refused.
         """
 
     async def report(self, outcomes: Sequence[Outcome]) -> Sequence[bool]:
         """Finish and fail jobs together.
 
-        Returns for each whether it was accepted; if not, the job had moved on.
+        Returns for each outcome whether it was accepted; if not, the job had been retried,
+        cancelled or removed.
 
         Raises:
-            ValueError: An outcome is refused for good; none was accepted.
+            ValueError: An outcome is refused; none was accepted.
         """
 
     async def note(self, job_id: int, notes: Mapping[str, JsonValue]) -> None:
-        """Merge notes into a job's, key by key; None removes a key. A job that is gone is ignored.
+        """Merge notes into a job's, key by key; None removes a key. A missing job is ignored.
 
         Raises:
-            ValueError: The notes are refused for good.
+            ValueError: The notes are refused.
         """
 
     async def revoked(self) -> JobKey:
-        """Wait for the next job to stop, and return its id and the generation that is to stop.
+        """Wait for the next job to stop, and return its key.
 
-        It was cancelled, retried or given to another worker. What is revoked between two calls is
+        It was cancelled, retried or given to another worker. Revocations between two calls are
         kept.
         """
 
     async def commanded(self) -> Command:
-        """Wait for the next command; what is sent between two calls is kept."""
+        """Wait for the next command; commands between two calls are kept."""

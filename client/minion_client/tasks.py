@@ -18,12 +18,14 @@ from minion_wire.sizes import MAX_JOB_BYTES
 MAX_NAME_LENGTH = 255
 """Maximum length of the name of a task."""
 
+_INT32 = 2**31 - 1
+
 TaskFunction = Callable[..., JsonValue | Awaitable[JsonValue]]
 _F = TypeVar("_F", bound=TaskFunction)
 
 
 class TaskKind(StrEnum):
-    """Where a task runs."""
+    """Kinds of tasks, by where they run."""
 
     COROUTINE = "coroutine"
     PROCESS = "process"
@@ -31,7 +33,7 @@ class TaskKind(StrEnum):
 
 
 class JobCancelled(Exception):
-    """Raised in a task that runs in a thread when its job was cancelled or ran out of time."""
+    """Raised in a task that runs in a thread when its job was cancelled or timed out."""
 
 
 class JobFailed(Exception):
@@ -49,8 +51,8 @@ class Task:
     Attributes:
         function: Called as `function(job, *args)`.
         kind: Where it runs.
-        timeout: Seconds a job of it may run; None is without limit.
-        defaults: Options of its jobs for callers that give none: `priority`, `attempts`.
+        timeout: Maximum seconds of a run; None: no limit.
+        defaults: Priority and attempts of its jobs for callers that give none.
     """
 
     name: str
@@ -61,7 +63,7 @@ class Task:
 
 
 class Registry:
-    """The tasks that a worker knows, by name."""
+    """The tasks of a worker, by name."""
 
     def __init__(self) -> None:
         self._tasks: dict[str, Task] = {}
@@ -124,32 +126,32 @@ def task(
     others are the job's arguments. What it returns is the job's result; an exception fails the job
     with the exception's text.
 
-    A `functools.partial`, or an object with `__call__`, is a coroutine function if what it calls is
-    one. A plain function that returns an awaitable, as some decorators make them, stays a plain
-    function: what it returns is awaited in its process or thread.
+    A `functools.partial`, or an object with `__call__`, is a coroutine function if it calls one. A
+    plain function that returns an awaitable, as some decorators make them, stays a plain function:
+    its process or thread awaits the result.
 
     Args:
         name: Name of the task; by default, the function's own.
-        timeout: Seconds a job may run before it is stopped and fails. A thread can only be asked to
-            stop: `Job.note` and `Job.check` raise `JobCancelled` in it.
+        timeout: Seconds after which a job is stopped and fails. A thread can only be asked to stop:
+            `Job.note` and `Job.check` raise `JobCancelled` in it.
         thread: Run a plain function in a thread.
-        priority: Priority of its jobs where the caller gives none. A server applies it to tasks
-            that it has itself (`minion serve --tasks`), as it does `attempts`.
-        attempts: How often its jobs may run where the caller says nothing.
-        registry: Where to register.
+        priority: Default priority of its jobs. A server applies this and `attempts` to its own
+            tasks (`minion serve --tasks`).
+        attempts: Default number of attempts of its jobs.
+        registry: The registry to add the task to.
 
     Raises:
-        TypeError: It is a generator function, or cannot be called.
-        ValueError: The name is taken or has not 1 to 255 characters, the timeout or attempts are
-            not positive, or a coroutine function is to run in a thread.
+        TypeError: The function is a generator function or not callable.
+        ValueError: The name is taken or not 1 to 255 characters long, the timeout is not positive,
+            priority or attempts are out of range, or `thread` is set for a coroutine function.
     """
     if callable(name):
         return task()(name)
     if timeout is not None and not 0 < timeout < math.inf:
         raise ValueError(f"timeout: expected a positive number of seconds, got {timeout}")
 
-    if attempts is not None and attempts < 1:
-        raise ValueError(f"attempts: expected a positive number, got {attempts}")
+    _check_default("priority", priority, -_INT32 - 1)
+    _check_default("attempts", attempts, 1)
     given = {"priority": priority, "attempts": attempts}
     defaults = {name: value for name, value in given.items() if value is not None}
 
@@ -173,6 +175,11 @@ def task(
     return register
 
 
+def _check_default(name: str, value: int | None, minimum: int) -> None:
+    if value is not None and not minimum <= value <= _INT32:
+        raise ValueError(f"{name}: expected a whole number in {minimum}..{_INT32}, got {value}")
+
+
 def unwrapped(function: TaskFunction) -> TaskFunction:
     """Return the function that a `functools.partial` calls in the end, or the function itself."""
     while isinstance(function, functools.partial):
@@ -181,12 +188,12 @@ def unwrapped(function: TaskFunction) -> TaskFunction:
 
 
 def call(function: TaskFunction, job: Job) -> JsonValue:
-    """Call the function of a task where no event loop runs; an awaitable result is awaited."""
+    """Call the function of a task outside of an event loop, and await an awaitable result."""
     value: Any = function(job, *job.args)
-    # Not isinstance, which asks an object that may raise for its class.
+    # Not isinstance: the object's `__class__` may raise.
     if not hasattr(type(value), "__await__"):
         return value
-    # Most processes have no use for it.
+    # Most processes do not need it.
     import asyncio  # noqa: PLC0415
 
     async def wait() -> JsonValue:
@@ -198,16 +205,16 @@ def call(function: TaskFunction, job: Job) -> JsonValue:
 def _own_name(function: TaskFunction) -> str:
     name = getattr(unwrapped(function), "__name__", None)
     if not isinstance(name, str):
-        raise TypeError(f"task: expected a name, since {_shown(function)} has none of its own")
+        raise TypeError(f"task: expected a name, since {_shown(function)} has none")
     return name
 
 
 def _is_coroutine_function(function: TaskFunction, name: str) -> bool:
-    """Return whether calling a function makes a coroutine; see `task` for TypeError."""
+    """Return whether a task is a coroutine function; raise TypeError as described in `task`."""
     called = unwrapped(function)
     if not callable(called):
         raise TypeError(f"task {name!r}: expected a function, got {_shown(called)}")
-    # That of the class: an object is called by it, whatever the object itself has.
+    # Objects are called by the `__call__` of their class, not their own.
     for part in (called, type(called).__call__):
         if inspect.isgeneratorfunction(part) or inspect.isasyncgenfunction(part):
             raise TypeError(
@@ -228,7 +235,7 @@ class _JobLogger(logging.LoggerAdapter[logging.Logger]):
     def process(
         self, msg: object, kwargs: MutableMapping[str, Any]
     ) -> tuple[object, MutableMapping[str, Any]]:
-        # Before Python 3.13 the base class drops the caller's.
+        # Before Python 3.13 the base class drops the extra fields of the caller.
         return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
 
 
@@ -238,10 +245,10 @@ class Job:
 
     Attributes:
         args: The other arguments of the task.
-        retries: How often the job has been retried.
-        attempts: How often the job may still run, this run included.
-        queue: Name of the queue it was taken from.
-        notes: Its notes when it was taken, and those of this run.
+        retries: Number of retries so far.
+        attempts: Number of runs left, including this one.
+        queue: Name of its queue.
+        notes: Its notes at the start of the run, and those of this run.
     """
 
     id: int
@@ -265,11 +272,11 @@ class Job:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the job was cancelled or ran out of time: a thread should return soon."""
+        """True if the job was cancelled or timed out; a task in a thread should then return."""
         return self._cancelled()
 
     def check(self) -> None:
-        """Raise JobCancelled if the job was cancelled or ran out of time."""
+        """Raise JobCancelled if the job was cancelled or timed out."""
         if self._cancelled():
             raise JobCancelled("the job was cancelled")
 
@@ -280,7 +287,7 @@ class Job:
 
         Raises:
             ValueError: A note is not JSON.
-            JobCancelled: The job was cancelled or ran out of time.
+            JobCancelled: The job was cancelled or timed out.
         """
         self.check()
         try:
@@ -299,7 +306,7 @@ _JOB_FIELDS = [field.name for field in fields(Job) if not field.name.startswith(
 
 
 def job_fields(job: object) -> dict[str, Any]:
-    """Return the public fields of a `Job`, from a job that has attributes of these names."""
+    """Return the public fields of a `Job`, from an object with attributes of these names."""
     values = {name: getattr(job, name) for name in _JOB_FIELDS}
     values["notes"] = dict(values["notes"])
     return values

@@ -50,28 +50,28 @@ class WorkerOptions(TypedDict, total=False):
 
 
 class Worker:
-    """Runs the jobs of a source, up to a number of them at a time; works once.
+    """Claims jobs from a source and runs them concurrently. Each worker can be run once.
 
     Args:
-        source: Where jobs come from.
-        registry: The tasks; those that are added later are not taken.
-        queues: Queues to take jobs from.
-        jobs: How many jobs of any priority to run at a time.
-        spare: How many more to run of high priority.
+        source: Where the jobs come from.
+        registry: The tasks; jobs of tasks that are added later are not claimed.
+        queues: Queues to claim jobs from.
+        jobs: Maximum number of running jobs of any priority.
+        spare: Maximum number of additional running jobs of high priority.
         spare_min_priority: The lowest priority that is high.
-        limits: How many jobs of a task to run at a time. While such a task is below its limit, one
-            claim takes no more jobs than the limit leaves.
-        heartbeat_interval: Seconds between two signs of life.
-        dequeue_wait: Seconds that one call waits for jobs.
+        limits: Maximum number of running jobs by task. While such a task is below its limit, a
+            claim is at most as large as the rest of the limit.
+        heartbeat_interval: Seconds between two heartbeats.
+        dequeue_wait: Seconds that one claim waits for jobs.
         grace: Seconds that running jobs get to end when the worker is stopped.
-        status: What to report about the worker besides these settings.
-        backoff: How long to wait when the source is out of reach.
+        status: Status to report in addition to these settings.
+        backoff: Delays between attempts while the source cannot be reached.
         modules: Names of the modules that worker processes import; by default, those in which the
             registry's plain functions are defined.
         runner: Runs the jobs, for tests.
 
     Raises:
-        ValueError: An argument is out of its range; the text names it.
+        ValueError: An argument is out of range; the text names it.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Worker:
             wait=dequeue_wait,
             backoff=self._backoff,
             claimed=self._start_runs,
-            # It may be that the source has forgotten the worker.
+            # The source may have forgotten the worker.
             failed=self._heartbeat_due.set,
         )
         self._commander = Commander(
@@ -162,16 +162,17 @@ class Worker:
         tls: Tls = False,
         **options: Unpack[WorkerOptions],
     ) -> Worker:
-        """Make a worker that takes its jobs from a server, over gRPC.
+        """Create a worker for a server, over gRPC.
 
-        It connects when it is run, and again whenever the connection is lost.
+        `run` connects, and connects again whenever the connection is lost.
 
         Args:
             target: `HOST:PORT` of the server; or an `Endpoint`, with its key and TLS.
             registry: The tasks.
             key: The server's key.
-            tls: Whether to use TLS, and whom to trust (see `minion_client.endpoint.Tls`).
-            options: Those of the class.
+            tls: Whether to use TLS, and which authorities to trust (see
+                `minion_client.endpoint.Tls`).
+            options: Other arguments of the class.
         """
         if isinstance(target, str):
             target = Endpoint(target=target, key=key, tls=tls)
@@ -190,9 +191,9 @@ class Worker:
         return self._id
 
     def stop(self) -> None:
-        """Take no more jobs, give running ones the grace, then end; called again: end now.
+        """Stop claiming jobs, and end after the running ones or the grace; a second call ends now.
 
-        To be called on the worker's event loop. `run` returns when all is done.
+        Call this on the worker's event loop. `run` returns when the worker has ended.
         """
         if self._stopping.is_set():
             self._stop_now.set()
@@ -201,19 +202,19 @@ class Worker:
         self._claimer.stop()
 
     def add_command(self, name: str, handler: CommandHandler) -> None:
-        """Add a command of the worker's own, carried out when it is broadcast.
+        """Add a custom command, which clients send by `Client.broadcast`.
 
         The handler, a function or a coroutine function, is called with the command's arguments on
         the worker's event loop; the next command waits for it. TypeError and ValueError mean that
         the arguments are wrong.
 
         Raises:
-            ValueError: The name is `jobs`, `spare`, `kill` or `stop`, which every worker knows.
+            ValueError: The name is that of a built-in command: `jobs`, `spare`, `kill` or `stop`.
         """
         self._commander.add(name, handler)
 
     def resize(self, *, jobs: int | None = None, spare: int | None = None) -> None:
-        """Change how many jobs are run at a time, without stopping any; with 0 the worker pauses.
+        """Change the number of slots, without stopping jobs; without slots the worker pauses.
 
         Raises:
             ValueError: A number is negative.
@@ -223,22 +224,22 @@ class Worker:
         self._claimer.renew()
 
     def signal_job(self, job_id: int, number: signal.Signals) -> None:
-        """Send a signal to a job, if it runs here.
+        """Send a signal to the process of a job, if the job runs here.
 
-        A job in a process of its own gets the signal. Other jobs are stopped by INT, TERM and KILL.
+        Jobs without a process of their own are stopped by INT, TERM and KILL.
         """
         for key, run in list(self._running.items()):
             if key[0] == job_id:
                 run.send_signal(number)
 
     async def run(self) -> None:
-        """Work until stopped.
+        """Run the worker until it is stopped.
 
         Raises:
             ChildStartError: A child process could not import the tasks.
-            SourceRefused: The source refuses the worker or what it asks for, as with a wrong key
-                or an invalid queue name.
-            ValueError: A plain function cannot be found by child processes.
+            SourceRefused: The source refuses the worker, for example for a wrong key or an invalid
+                queue name.
+            ValueError: Child processes cannot find a plain function.
         """
         with containing(asyncio.get_running_loop()):
             await self._run()
@@ -312,17 +313,17 @@ class Worker:
         self._claimer.slot_freed()
 
     async def _stop_revoked(self) -> None:
-        revoked = endless(self._source.revoked, "learn of revoked jobs", self._backoff)
+        revoked = endless(self._source.revoked, "receive revocations", self._backoff)
         async for key in revoked:
             run = self._running.get(key)
             if run is not None:
                 run.revoked = True
                 run.stop("Job was revoked")
             elif self._claimer.claiming:
-                # The job may be one that the claim brings.
+                # The claim in progress may return this job.
                 self._revoked.add(key)
 
-    # Signs of life
+    # Heartbeats
 
     async def _send_heartbeats(self) -> None:
         failures = 0
@@ -348,7 +349,7 @@ class Worker:
             )
         except ValueError as error:
             raise SourceRefused.of(error) from error
-        except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
+        except Exception as error:  # noqa: BLE001 - the worker continues after any error
             if not failures:
                 _log.warning("cannot register: %s; trying again", error, exc_info=defect(error))
             return False
@@ -358,13 +359,13 @@ class Worker:
         self._registered.set()
         return True
 
-    # The end
+    # Shutdown
 
     async def _drain(self, claiming: asyncio.Task[None]) -> None:
         """End the running jobs and deliver their outcomes."""
 
         async def ended() -> None:
-            # A claim that is withdrawn may still bring jobs.
+            # A withdrawn claim may still return jobs.
             await asyncio.wait((claiming,))
             await self._idle.wait()
 
@@ -376,13 +377,13 @@ class Worker:
         await first(self._idle.wait(), timeout=self._runner.limits.cancel_grace)
         for run in list(self._running.values()):
             run.abandon(WORKER_WENT_AWAY)
-        # A source that is out of reach may come back within the grace, but not keep this for ever.
+        # An outage of the source may end within the grace; do not wait longer.
         patience = max(deadline - loop.time(), _LAST_CALLS_SECONDS)
         await first(self._reporter.delivered(), self._stop_now.wait(), timeout=patience)
         self._reporter.end_retries()
         await first(self._reporter.delivered(), timeout=_LAST_CALLS_SECONDS)
         if self._reporter.undelivered:
-            _log.error("could not deliver %d result(s): no answer", self._reporter.undelivered)
+            _log.error("could not deliver %d result(s): no response", self._reporter.undelivered)
 
     async def _unregister(self) -> None:
         try:

@@ -1,1 +1,1 @@
-"""What client, bridge and server share: JSON values, their limits, error texts, status details."""
+"""Shared by client, bridge and server: JSON values, size limits, error texts, status details."""

@@ -1,4 +1,4 @@
-"""Why a job failed: the results that servers and workers write, and any result as one text."""
+"""Results of failed jobs: those that servers and workers write, and the error text of any."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ JOB_UNFIT = "Job cannot be given to a worker: "
 """Beginning of the result of a job that cannot be sent to a worker."""
 
 MAX_JSON_TEXT_BYTES = 2**17
-"""Where the JSON text of a result is cut: it can be six times as long as the result's message."""
+"""Maximum length of a result as JSON text, which can be six times as long as its message."""
 
 
 def error_text(result: JsonValue) -> str:
-    """Return why a job failed, from its result.
+    """Return the error text of a failed job, from its result.
 
-    It is the result if that is a string, its `error` member if it is an object that has a string
-    there, else the result as JSON text with sorted keys, cut to `MAX_JSON_TEXT_BYTES`.
+    This is a result that is a string, or the `error` member of an object if that is a string, or
+    else the JSON text of the result with sorted keys, cut to `MAX_JSON_TEXT_BYTES`.
     """
     if isinstance(result, str):
         return result
@@ -36,7 +36,7 @@ def error_text(result: JsonValue) -> str:
 
 
 def _as_received(value: JsonValue) -> JsonValue:
-    """Return a value as it is after its way through a message, where every number is a double."""
+    """Return a value as it is after transfer in a message, where every number is a double."""
     match value:
         case bool():
             return value

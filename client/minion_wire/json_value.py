@@ -1,4 +1,4 @@
-"""The rules of JSON values: what is accepted everywhere, and arrives as it was sent."""
+"""The rules of JSON values, which ensure that they are stored and sent unchanged."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from typing import Any
 from minion_wire import sizes
 
 JsonValue = Any
-"""What JSON can express: None, bool, int, float, str, list and dict with string keys."""
+"""A JSON value: None, bool, int, float, str, list, or dict with string keys."""
 
 MAX_EXACT = 2**53 - 1
-"""Largest whole number that is accepted, as JSON's own Number.MAX_SAFE_INTEGER.
+"""Largest whole number that is accepted: JavaScript's Number.MAX_SAFE_INTEGER.
 
-2^53 itself is what 2^53 + 1 becomes as a double: a reader cannot tell them apart.
+2^53 is refused because 2^53 + 1 becomes the same double.
 """
 
 MAX_LEVELS = 95
-"""How deep values may nest, in protobuf messages: an array takes two of them, an object three.
+"""Maximum nesting of values in protobuf messages: an array takes two of them, an object three.
 
-Protobuf parsers stop at 100, and a value is itself a few messages deep, in a list of jobs as in a
-worker's report.
+Protobuf parsers stop at 100, and a value is itself nested in a few messages, as in a list of jobs.
 """
 
 # Beyond 2^64 a whole double cannot be a 64-bit id that lost its last digits.
@@ -42,8 +41,8 @@ class NotJsonError(ValueError):
     """A value is not JSON, or would not arrive as it was sent.
 
     Attributes:
-        path: Where, within the value: `[0].id`; empty for the value itself.
-        description: What is wrong there.
+        path: The place within the value, such as `[0].id`; empty for the value itself.
+        description: The problem.
     """
 
     def __init__(self, path: str, description: str) -> None:
@@ -53,7 +52,7 @@ class NotJsonError(ValueError):
 
 
 class TooLargeError(NotJsonError):
-    """A value is too large: `size` bytes as encoded, or that many at least."""
+    """A value is too large: at least `size` bytes as encoded."""
 
     def __init__(self, size: int, limit: int) -> None:
         super().__init__("", f"must not have more than {limit} bytes as encoded, not {size}")
@@ -61,7 +60,7 @@ class TooLargeError(NotJsonError):
 
 
 def text_problem(text: str) -> str | None:
-    """Return why a text cannot be stored unchanged; None if it can."""
+    """Return the reason why a text cannot be stored unchanged; None if it can."""
     found = _UNSTORABLE.search(text)
     if found is None:
         return None
@@ -70,7 +69,7 @@ def text_problem(text: str) -> str | None:
 
 
 def number_problem(number: float) -> str | None:
-    """Return why a number cannot be sent exactly; None if it can."""
+    """Return the reason why a number cannot be sent exactly; None if it can."""
     if isinstance(number, int):
         return None if -MAX_EXACT <= number <= MAX_EXACT else INEXACT
     if not math.isfinite(number):
@@ -81,7 +80,7 @@ def number_problem(number: float) -> str | None:
 
 
 def storable_text(text: str, *, limit: int) -> str:
-    """Return any text as one that JSON and every store can hold, cut to `limit` characters."""
+    """Return a text that JSON and every store can hold, cut to `limit` characters."""
     if len(text) > limit:
         text = text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return _UNSTORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
@@ -96,19 +95,19 @@ def plain_json(
 ) -> JsonValue:
     """Copy a value into plain JSON types, so that later changes to it have no effect.
 
-    Tuples count as lists; subclasses of str, int, float, list and dict (enums among them) as what
-    they extend.
+    Tuples count as lists; objects of subclasses of str, int, float, list and dict, such as enums,
+    as those of the base class.
 
     Args:
-        value: What to copy.
-        limit: Bytes that it may have as encoded.
-        levels: How deep it may nest (see `MAX_LEVELS`).
-        decimals: Whether a Decimal is taken, as the double nearest to it.
+        value: The value to copy.
+        limit: Maximum size as encoded, in bytes.
+        levels: Maximum nesting (see `MAX_LEVELS`).
+        decimals: Whether to accept a Decimal, as the nearest double.
 
     Raises:
-        NotJsonError: Something in it is no JSON value, nests too deep, is too large, or would be
-            changed on the way: a whole number from 2^53 on, a NUL character or half a surrogate
-            pair. The text starts with the path, as in `$.a[0]: must ...`.
+        NotJsonError: A part of the value is not JSON, nested too deeply, too large, or could not be
+            stored or sent unchanged: a whole number from 2^53 on, a NUL character or a lone
+            surrogate. The text starts with the path, as in `$.a[0]: must ...`.
     """
     if value is None or value is True or value is False:
         return value
@@ -116,7 +115,7 @@ def plain_json(
 
 
 def nests_too_deep(value: JsonValue, levels: int = MAX_LEVELS) -> bool:
-    """Return whether a plain value is nested deeper than is accepted."""
+    """Return whether a plain value is nested too deeply."""
     match value:
         case list():
             left = levels - _ARRAY_LEVELS
@@ -129,7 +128,7 @@ def nests_too_deep(value: JsonValue, levels: int = MAX_LEVELS) -> bool:
 
 
 class _RefusedError(Exception):
-    """The problem with a value, and the steps to it, the last one first."""
+    """A problem with a value, and the steps of its path, the last one first."""
 
     def __init__(self, what: str) -> None:
         super().__init__(what)
@@ -145,8 +144,8 @@ class _Copier:
     def __init__(self, limit: int, levels: int, *, decimals: bool) -> None:
         self._limit = limit
         self._decimals = decimals
-        # Each item and character counts one, which it has at least as encoded: so a small value
-        # that holds one list a million times over is refused before its copy fills the memory.
+        # Each item and character counts one byte, its minimum as encoded. Thus a small value that
+        # contains one list a million times is refused before its copy fills the memory.
         self._left = limit
         self._levels = levels
 
@@ -217,7 +216,7 @@ class _Copier:
         copy: list[JsonValue] = []
         try:
             for item in value:
-                copy.append(self._value(item))  # noqa: PERF401 - its length tells where it failed
+                copy.append(self._value(item))  # noqa: PERF401 - its length is the failing index
         except _RefusedError as error:
             error.steps.append(len(copy))
             raise

@@ -1,4 +1,4 @@
-"""The limits of sizes, as encoded in protobuf, computed without it."""
+"""Limits of sizes as encoded in protobuf, and sizes computed without protobuf."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import orjson
 
 MAX_MESSAGE_BYTES = 4 * 2**20
-"""gRPC's default limit of a received message, which most clients have."""
+"""gRPC's default limit of a received message."""
 
 MAX_PART_BYTES = MAX_MESSAGE_BYTES - 2**12
-"""Limit of one part of a message, such as a job of a list: there are a few bytes around it."""
+"""Limit of one part of a message, such as a job of a list; the rest is for what surrounds it."""
 
 MAX_JOB_BYTES = MAX_MESSAGE_BYTES - 2**17
 """Limit of a job's arguments, notes and result together.
@@ -20,23 +20,23 @@ The rest of a message is for its other fields: names, parents and children.
 """
 
 MAX_SMALL_BYTES = 2**15
-"""A result up to here is stored without a look at the rest of its job, whose message has room."""
+"""Size up to which a result is stored without checking the size of its job."""
 
 MAX_STATUS_BYTES = 2**20
 """Limit of a worker's status, and of a command with its arguments."""
 
 MAX_TEXT_FACTOR = 6
-"""Bytes of JSON text that a byte of an encoded value has at most: `\\u0001` for one character."""
+"""Maximum bytes of JSON text for a byte of an encoded value: `\\u0001` for one character."""
 
-# The message of a number that is an item of a list has 11 bytes, its text at least two: `1,`.
+# A number in a list has 11 bytes as a message, and at least two as text: `1,`.
 _BYTES_PER_TWO = 11
 _ROOM = 16
 
 
 def upper_bound(text_length: int) -> int:
-    """Return the most bytes that a value has as a message, from the length of its JSON text.
+    """Return the maximum size of a value as a message, from the length of its JSON text.
 
-    Characters will do, or bytes: a character of several bytes is one of a string.
+    The length can be in bytes or in characters, since those of several bytes are in strings.
     """
     return text_length * _BYTES_PER_TWO // 2 + _ROOM
 
@@ -81,7 +81,7 @@ def job_size(args: Sequence[Any], notes: Mapping[str, Any], result: Any = None) 
 
 def excess(value: Any, limit: int) -> int | None:
     """Return the size of a value if it is above a limit; None if it is not."""
-    # Writing a text takes a fraction of the time of counting.
+    # Writing JSON takes a fraction of the time.
     if upper_bound(len(orjson.dumps(value))) <= limit:
         return None
     size = value_size(value)
@@ -101,13 +101,13 @@ JOB_TOO_LARGE = (
     "job too large: its arguments, notes and result would have {} bytes, "
     f"at most {MAX_JOB_BYTES} are allowed"
 )
-"""Error text for a job of the size that replaces the braces."""
+"""Error text for a job that is too large, to be formatted with its size."""
 
 RESULT_TOO_LARGE = (
     "Result too large: with its arguments and notes the job would have {} bytes, "
     f"at most {MAX_JOB_BYTES} are allowed"
 )
-"""Result of a job that its result would make too large."""
+"""Result of a job that its own result would make too large, to be formatted with its size."""
 
 
 def result_too_large(size: int, limit: int = MAX_JOB_BYTES) -> str:
@@ -116,7 +116,7 @@ def result_too_large(size: int, limit: int = MAX_JOB_BYTES) -> str:
 
 
 def _with_length(size: int) -> int:
-    """Return the bytes of a field of this size, with its tag and its length."""
+    """Return the size of a field with its tag and its length."""
     if size < 2**7:
         return size + 2
     if size < 2**14:

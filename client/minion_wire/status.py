@@ -1,7 +1,6 @@
 """The details of a gRPC status: `google.rpc.Status` in the metadata at the end of a call.
 
-`grpc_status.rpc_status` reads it too, but raises for a status that something between client and
-server has made up.
+`grpc_status.rpc_status` is not used, because it raises for a status that a proxy has made up.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Blame:
-    """What a status names as the cause.
+class Cause:
+    """The cause of an error.
 
     Attributes:
         reason: UPPER_SNAKE word for programs; may be empty.
-        field: Path of the field to blame, if one is.
+        field: Path of the invalid field, if there is one.
     """
 
     reason: str = ""
@@ -34,7 +33,7 @@ class Blame:
 
 
 def read_status(metadata: Iterable[Any] | None) -> Status | None:
-    """Return the status in the trailing metadata of a call; None if there is none to read."""
+    """Return the status in the trailing metadata of a call; None without a readable one."""
     for key, value in metadata or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             try:
@@ -44,7 +43,7 @@ def read_status(metadata: Iterable[Any] | None) -> Status | None:
     return None
 
 
-def read_blame(status: Status | None) -> Blame:
+def read_cause(status: Status | None) -> Cause:
     """Return the reason and the field in the details of a status."""
     reason, field = "", None
     info, request = ErrorInfo(), BadRequest()
@@ -56,4 +55,4 @@ def read_blame(status: Status | None) -> Blame:
                 field = request.field_violations[0].field
         except DecodeError:
             continue
-    return Blame(reason=reason, field=field)
+    return Cause(reason=reason, field=field)

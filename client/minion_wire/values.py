@@ -1,12 +1,14 @@
-"""Between JSON values and the messages that carry them; the rules stand in `json_value`."""
+"""Convert JSON values, which follow the rules of `json_value`, to messages and back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
 from minion_wire.json_value import MAX_EXACT, JsonValue
+
+NumberReader = Callable[[float], JsonValue]
 
 
 def to_value(item: JsonValue, value: Value) -> None:
@@ -44,30 +46,34 @@ def to_list(items: Sequence[JsonValue], values: ListValue) -> None:
         to_value(item, add())
 
 
-def from_value(value: Value) -> JsonValue:
-    """Read a JSON value; whole numbers become ints, as long as they are exact."""
+def from_number(number: float) -> int | float:
+    """Read a number; a whole one becomes an int if it is exact."""
+    # -0.0 becomes 0: JSON readers disagree about it.
+    return int(number) if number.is_integer() and abs(number) <= MAX_EXACT else number
+
+
+def from_value(value: Value, read_number: NumberReader = from_number) -> JsonValue:
+    """Read a JSON value."""
     match value.WhichOneof("kind"):
         case "string_value":
             return value.string_value
         case "number_value":
-            number = value.number_value
-            # A zero with a sign becomes 0: JSON readers disagree about it.
-            return int(number) if number.is_integer() and abs(number) <= MAX_EXACT else number
+            return read_number(value.number_value)
         case "bool_value":
             return value.bool_value
         case "struct_value":
-            return from_struct(value.struct_value)
+            return from_struct(value.struct_value, read_number)
         case "list_value":
-            return from_list(value.list_value)
+            return from_list(value.list_value, read_number)
         case _:
             return None
 
 
-def from_struct(struct: Struct) -> dict[str, JsonValue]:
-    """Read a JSON object, its keys in order: a protobuf map has none of its own."""
-    return {key: from_value(value) for key, value in sorted(struct.fields.items())}
+def from_struct(struct: Struct, read_number: NumberReader = from_number) -> dict[str, JsonValue]:
+    """Read a JSON object, and sort its keys: a protobuf map has no order."""
+    return {key: from_value(value, read_number) for key, value in sorted(struct.fields.items())}
 
 
-def from_list(values: ListValue) -> list[JsonValue]:
+def from_list(values: ListValue, read_number: NumberReader = from_number) -> list[JsonValue]:
     """Read a JSON array."""
-    return [from_value(value) for value in values.values]
+    return [from_value(value, read_number) for value in values.values]

@@ -9,12 +9,12 @@ import grpc from '@grpc/grpc-js';
 import loader from '@grpc/proto-loader';
 
 const PROTO = process.env.MINION_PROTO ?? fileURLToPath(new URL('../../proto', import.meta.url));
-// protobufjs brings google/api/annotations.proto.
+// protobufjs contains google/api/annotations.proto.
 const COMMON = dirname(createRequire(import.meta.url).resolve('protobufjs/package.json'));
 
 const definition = loader.loadSync(
   ['minion', 'worker'].map((name) => `minion/v1/${name}_service.proto`),
-  // Ids have 64 bits, more than JavaScript numbers: they are strings.
+  // 64-bit ids as strings: JavaScript numbers have 53 bits.
   { includeDirs: [PROTO, COMMON], longs: String, enums: String, defaults: true, oneofs: true },
 );
 const { MinionService, WorkerService } = grpc.loadPackageDefinition(definition).minion.v1;
@@ -53,15 +53,15 @@ export const sizeOfRequest = (request) => WorkerService.service.Work.requestSeri
 
 // Plain JSON as google.protobuf.Value, Struct and ListValue, and back.
 
-/** Half of a surrogate pair, which JavaScript allows in strings and UTF-8 does not. */
+/** A lone surrogate, which JavaScript allows in strings and UTF-8 does not. */
 export const LONE_SURROGATE = /\p{Surrogate}/gu;
 
 function checked(text) {
   if (text.search(LONE_SURROGATE) < 0) return text;
-  throw new TypeError('expected text, got half of a surrogate pair');
+  throw new TypeError('expected text without lone surrogates');
 }
 
-const MAX_DEPTH = 30; // Deeper, protobuf's parsers do not read it.
+const MAX_DEPTH = 30; // Protobuf parsers refuse deeper values.
 
 export function toValue(json, depth = 0) {
   if (depth > MAX_DEPTH) throw new RangeError(`nested more than ${MAX_DEPTH} deep`);

@@ -8,7 +8,7 @@ export function greet(job, name) {
 
 export async function crunch(job, numbers) {
   for (const done of numbers.keys()) {
-    // Ends at once when the job is cancelled.
+    // Ends immediately when the job is cancelled.
     await sleep(500, undefined, { signal: job.signal });
     job.note({ done: done + 1 });
   }

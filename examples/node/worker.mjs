@@ -15,7 +15,7 @@ const FATAL = [INVALID_ARGUMENT];
 // After a welcome these can be temporary: a key that is being changed, or a proxy without a server.
 const FATAL_AT_FIRST = [...FATAL, PERMISSION_DENIED, UNAUTHENTICATED, UNIMPLEMENTED];
 const MAX_REPORT_BYTES = 1 << 20; // Limit of a report, unless a single outcome is larger.
-const MAX_NEWS_BYTES = (4 << 20) - 1024; // gRPC servers accept messages of up to 4 MiB.
+const MAX_ENTRY_BYTES = (4 << 20) - 1024; // gRPC servers accept messages of up to 4 MiB.
 const MAX_ERROR_LENGTH = 10_000;
 const PATIENCE_MS = Number(process.env.MINION_PATIENCE_MS ?? 30_000); // Time until a receipt; after it the call is dead.
 const keyOf = ({ id, retries }) => `${id}/${retries}`;
@@ -23,7 +23,7 @@ const keyOf = ({ id, retries }) => `${id}/${retries}`;
 class Worker {
   id; // Assigned by the server, used in later calls.
   running = new Map(); // Running jobs, by id and generation.
-  unanswered = []; // Outcomes and notes without a receipt, oldest first.
+  unconfirmed = []; // Outcomes and notes without a receipt, oldest first.
   serial = 0; // Numbers demands and reports.
   stopping = false;
 
@@ -47,7 +47,7 @@ class Worker {
   /** Takes no more jobs; the worker ends when its running jobs have ended and are reported. */
   stop() {
     this.stopping = true;
-    this.ask(0);
+    this.sendDemand(0);
     this.finishIfIdle();
   }
 
@@ -67,7 +67,7 @@ class Worker {
   }
 
   hello() {
-    const unreported = this.unanswered.flatMap(({ outcome }) => outcome?.job ?? []);
+    const unreported = this.unconfirmed.flatMap(({ outcome }) => outcome?.job ?? []);
     return {
       id: this.id,
       host: hostname(),
@@ -91,11 +91,11 @@ class Worker {
     if (response.welcome) this.welcome(response.welcome);
     for (const { serial, jobs } of response.jobs) {
       if (serial === String(this.demanded)) this.demanded = 0;
-      jobs.forEach((job) => this.perform(job));
+      jobs.forEach((job) => this.runJob(job));
     }
     for (const receipt of response.receipts) this.confirm(receipt);
     for (const key of response.revoked) this.revoke(this.running.get(keyOf(key)));
-    for (const command of response.commands) this.obey(command);
+    for (const command of response.commands) this.runCommand(command);
     if (response.draining) this.draining = true;
     this.demand();
     this.finishIfIdle();
@@ -126,30 +126,30 @@ class Worker {
   /** Requests jobs for all free slots, with one demand at a time so that there are never too many. */
   demand() {
     const room = this.jobs - this.running.size;
-    if (!this.demanded && room > 0 && !this.stopping && !this.draining) this.ask(room);
+    if (!this.demanded && room > 0 && !this.stopping && !this.draining) this.sendDemand(room);
   }
 
-  ask(credits) {
+  sendDemand(credits) {
     this.demanded = ++this.serial;
     const demand = { serial: this.demanded, credits, queues: this.queues, tasks: Object.keys(this.tasks) };
     this.send({ demand });
   }
 
-  async perform({ id, retries, task, args, attempts, notes }) {
+  async runJob({ id, retries, task, args, attempts, notes }) {
     const key = { id, retries };
     const run = { key, controller: new AbortController(), revoked: false };
     this.running.set(keyOf(key), run);
-    const note = (members) => this.tell(sized({ notes: { id, notes: json.toStruct(members) } }));
+    const note = (members) => this.queue(sized({ notes: { id, notes: json.toStruct(members) } }));
     const { signal } = run.controller;
     const job = { id, task, retries, attempts, notes: json.fromStruct(notes), note, signal };
-    let news;
+    let entry;
     try {
-      news = outcome(key, await this.tasks[task](job, ...json.fromList(args)));
+      entry = outcome(key, await this.tasks[task](job, ...json.fromList(args)));
     } catch (error) {
-      news = failure(key, error);
+      entry = failure(key, error);
     }
     this.running.delete(keyOf(key));
-    if (!run.revoked) this.tell(news);
+    if (!run.revoked) this.queue(entry);
     this.demand();
     this.finishIfIdle();
   }
@@ -161,9 +161,9 @@ class Worker {
     run.controller.abort();
   }
 
-  tell(news) {
-    this.unanswered.push(news);
-    // Once for all messages of this turn of the loop.
+  queue(entry) {
+    this.unconfirmed.push(entry);
+    // One report for all entries of this turn of the loop.
     this.reporting ??= setImmediate(() => this.report());
   }
 
@@ -172,38 +172,38 @@ class Worker {
     clearImmediate(this.reporting);
     this.reporting = undefined;
     if (this.awaited.has('welcome')) return;
-    const unsent = this.unanswered.filter(({ serial }) => !this.awaited.has(serial));
+    const unsent = this.unconfirmed.filter(({ serial }) => !this.awaited.has(serial));
     for (const batch of batches(unsent)) this.sendReport(batch);
   }
 
   sendReport(batch) {
     const serial = String(++this.serial);
     this.awaited.set(serial, performance.now());
-    for (const news of batch) news.serial = serial;
-    const notes = batch.flatMap((news) => news.notes ?? []);
-    const outcomes = batch.flatMap((news) => news.outcome ?? []);
+    for (const entry of batch) entry.serial = serial;
+    const notes = batch.flatMap((entry) => entry.notes ?? []);
+    const outcomes = batch.flatMap((entry) => entry.outcome ?? []);
     this.send({ report: { serial, notes, outcomes } });
   }
 
   confirm({ serial, refusal }) {
     this.awaited.delete(serial);
-    const reported = this.unanswered.filter((news) => news.serial === serial);
+    const reported = this.unconfirmed.filter((entry) => entry.serial === serial);
     if (refusal && reported.length > 1) {
       // Nothing was accepted. Separate reports show which one is refused.
-      for (const news of reported) news.alone = true;
+      for (const entry of reported) entry.alone = true;
       return this.report();
     }
-    this.unanswered = this.unanswered.filter((news) => news.serial !== serial);
+    this.unconfirmed = this.unconfirmed.filter((entry) => entry.serial !== serial);
     if (!refusal) return;
     console.error(`the server refuses a report: ${refusal}`);
     for (const { outcome } of reported) {
-      // Without any outcome the job would be put back, and run and be refused again.
-      if (outcome && !outcome.failed) this.tell(failure(outcome.job, `the result was refused: ${refusal}`));
-      else if (outcome) this.tell(failure(outcome.job, 'the error was refused'));
+      // Without any outcome the job would be put back, run again and be refused again.
+      if (outcome && !outcome.failed) this.queue(failure(outcome.job, `the result was refused: ${refusal}`));
+      else if (outcome) this.queue(failure(outcome.job, 'the error was refused'));
     }
   }
 
-  obey({ command, args }) {
+  runCommand({ command, args }) {
     const [first] = json.fromList(args);
     if (command === 'jobs' && Number.isInteger(first)) this.jobs = first;
     if (command === 'stop') {
@@ -212,7 +212,7 @@ class Worker {
   }
 
   isIdle() {
-    return !this.running.size && !this.unanswered.length;
+    return !this.running.size && !this.unconfirmed.length;
   }
 
   /** Closes this side of the call, so that the server forgets the worker and ends it. */
@@ -233,25 +233,25 @@ function failure(job, error) {
   return sized({ outcome: { job, failed: true, result } });
 }
 
-function sized(news) {
-  const { notes = [], outcome = [] } = news;
-  news.size = json.sizeOfRequest({ report: { notes: [notes].flat(), outcomes: [outcome].flat() } });
-  if (news.size <= MAX_NEWS_BYTES) return news;
-  throw new RangeError(`too large: ${news.size} bytes, expected at most ${MAX_NEWS_BYTES}`);
+function sized(entry) {
+  const { notes = [], outcome = [] } = entry;
+  entry.size = json.sizeOfRequest({ report: { notes: [notes].flat(), outcomes: [outcome].flat() } });
+  if (entry.size <= MAX_ENTRY_BYTES) return entry;
+  throw new RangeError(`too large: ${entry.size} bytes, expected at most ${MAX_ENTRY_BYTES}`);
 }
 
-/** Splits news into reports of a bounded size, or of one entry. */
-function* batches(allNews) {
+/** Splits entries into reports of a bounded size, or of one entry. */
+function* batches(entries) {
   let batch = [];
   let size = 0;
-  for (const news of allNews) {
-    size += news.size;
-    if (batch.length && (news.alone || batch[0].alone || size > MAX_REPORT_BYTES)) {
+  for (const entry of entries) {
+    size += entry.size;
+    if (batch.length && (entry.alone || batch[0].alone || size > MAX_REPORT_BYTES)) {
       yield batch;
       batch = [];
-      size = news.size;
+      size = entry.size;
     }
-    batch.push(news);
+    batch.push(entry);
   }
   if (batch.length) yield batch;
 }

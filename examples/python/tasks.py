@@ -1,4 +1,4 @@
-"""Tasks, each named as its function."""
+"""Tasks, named after their functions."""
 
 import asyncio
 import hashlib

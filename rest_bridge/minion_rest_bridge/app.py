@@ -41,16 +41,16 @@ def create_app(
     """Create the bridge.
 
     Args:
-        channel: To the gRPC server. The caller closes it.
-        services: Those to serve under the paths of their HTTP rules; None: all of `minion.v1`.
-        max_request_bytes: Size that a body, and the gRPC message made of it, may have.
-        timeout: Seconds a unary call may take when the request names no deadline, besides what it
-            asks to wait; None is without limit. Streams have no limit.
-        body_timeout: Seconds in which the body of a request has to arrive.
-        keep_alive: Seconds without a message after which an event stream shows that it lives.
+        channel: The channel to the gRPC server. The caller closes it.
+        services: The services to serve; None: all of `minion.v1`.
+        max_request_bytes: Maximum size of a body, and of its gRPC message.
+        timeout: Seconds that a unary call may take in addition to its `wait`, if the request has no
+            deadline; None: no limit. Streams have no limit.
+        body_timeout: Seconds within which the body of a request must arrive.
+        keep_alive: Seconds without a message after which an event stream sends a comment.
 
     Raises:
-        ValueError: An HTTP rule is malformed, or two methods have the same.
+        ValueError: An HTTP rule is malformed, or two methods have the same rule.
     """
     served = load_services() if services is None else services
     limits = Limits(max_bytes=max_request_bytes, timeout=timeout, body_timeout=body_timeout)
@@ -59,7 +59,7 @@ def create_app(
     transcoder = Compressed(
         Transcoder(channel, rules, limits=limits, large=large, keep_alive=keep_alive)
     )
-    # These are found by their prefix, which takes less time than Starlette's routes.
+    # Found by prefix, which takes less time than Starlette's routes.
     direct: dict[str, ASGIApp] = {
         PREFIX: LanraragiApi(channel, limits=limits, large=large),
         "/v1/": transcoder,
@@ -84,7 +84,7 @@ def _by_prefix(app: ASGIApp, direct: Mapping[str, ASGIApp]) -> ASGIApp:
 
 
 async def _respond(_request: Request, exception: Exception) -> Response:
-    """Return the response to what Starlette's own routes refuse: paths of files, and methods."""
+    """Respond to requests that Starlette's routes refuse because of their path or method."""
     allow = (getattr(exception, "headers", None) or {}).get("Allow")
     error = method_not_allowed(allow.split(", ")) if allow else RequestError(PATH_NOT_FOUND)
     failure = error.failure

@@ -1,4 +1,4 @@
-"""From the parts of a request - path, query and body - to its message, by an HTTP rule."""
+"""Make the message of a request from its path, query and body, by an HTTP rule."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ class Binder:
         self._rule = rule
         self._new_message = message_factory.GetMessageClass(rule.method.input_type)
         self._body_field = rule.method.input_type.fields_by_name.get(rule.body or "")
-        # Fields that are not the query's to fill.
+        # Fields that the query cannot fill.
         self._taken: list[fields.Path] = [*rule.template.variables]
         if self._body_field is not None:
             self._taken.append((self._body_field.name,))
 
     def bind(self, match: re.Match[str], query: bytes, body: bytes) -> Message:
-        """Return the message of a path that the rule's template matches, a query and a body.
+        """Return the message of a path that matches the template, a query and a body.
 
         Raises:
-            RequestError: They cannot be accepted.
+            RequestError: The request is invalid.
         """
         message = self._new_message()
         if body:
@@ -90,7 +90,7 @@ def decode_text(value: bytes, *steps: str) -> str:
 
 
 def _bind_path(message: Message, path: fields.Path, raw: bytes) -> None:
-    """Bind a part of the path to a field, which the body may have set to the same value only."""
+    """Bind a part of the path to a field; refuse another value of the field in the body."""
     owner, field = _find(message, fields.resolve(message.DESCRIPTOR, path) or [])
     bound = type(owner)()
     with field_path(".".join(path)):
@@ -106,7 +106,7 @@ def _bind_path(message: Message, path: fields.Path, raw: bytes) -> None:
 def _bind_parameter(
     message: Message, chain: list[FieldDescriptor], raw: bytes, *, is_second: bool
 ) -> None:
-    """Bind a parameter of the query to the field at the end of a chain."""
+    """Bind a query parameter to the field at the end of a chain."""
     owner, field = _find(message, chain)
     name = ".".join(field.name for field in chain)
     if field.is_repeated and fields.takes_text(field):
@@ -122,7 +122,7 @@ def _bind_parameter(
 
 
 def _find(message: Message, chain: list[FieldDescriptor]) -> tuple[Any, FieldDescriptor]:
-    """Return the message that has the last field of a chain, and the field."""
+    """Return the last field of a chain, and the message that contains it."""
     if len(chain) > fields.MAX_DEPTH:
         raise FieldError(TOO_DEEP, ".".join(field.name for field in chain[:3]))
     owner = message
@@ -136,12 +136,12 @@ def _find(message: Message, chain: list[FieldDescriptor]) -> tuple[Any, FieldDes
 
 
 def _to_json(raw: bytes, field: FieldDescriptor) -> JsonValue:
-    """Return the JSON value that a parameter's text stands for."""
+    """Return the JSON value of a parameter's text."""
     text = decode_text(raw)
     if not fields.takes_text(field):
         raise FieldError(errors.NOT_A_PARAMETER)
     if field.cpp_type in fields.INTEGERS and _INTEGER.fullmatch(text) is None:
-        # JSON's strings may have fractions and exponents; that would be many URLs for one job.
+        # Strings in JSON may have fractions and exponents; here one job would have many URLs.
         raise FieldError(errors.NOT_AN_INTEGER.format(text[:40]))
     if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL or fields.is_message(
         field, fields.BOOL_VALUE

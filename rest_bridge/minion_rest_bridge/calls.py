@@ -1,4 +1,4 @@
-"""Calls for HTTP requests: made once these are read; long polls end when the client hangs up."""
+"""Call gRPC methods for HTTP requests, and cancel long polls when the client disconnects."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from minion_rest_bridge.rules import Policy
 T = TypeVar("T")
 
 ACCESS_SECONDS: Final = 5.0
-"""Deadline of the question whether a key is good."""
+"""Deadline of a check of the key."""
 _REFUSALS: Final = (StatusCode.UNAUTHENTICATED, StatusCode.PERMISSION_DENIED)
 _NOT_KNOWN: Final = (StatusCode.UNIMPLEMENTED, StatusCode.NOT_FOUND)
 
 
 class Caller:
-    """Reads requests, in the order in which those without the key cost least, and calls methods.
+    """Reads requests and calls methods.
 
-    A small request is read and converted at once; only if it is refused, the server is asked
-    whether the client has the key at all. For a large one it is asked first.
+    A small request is converted immediately; if that fails, the key is checked before the error is
+    returned. For a large request, the key is checked before the body is read.
     """
 
     def __init__(self, channel: grpc.aio.Channel, large: LargeMessages, limits: Limits) -> None:
@@ -50,11 +50,11 @@ class Caller:
         *,
         has_body: bool,
     ) -> Any:
-        """Read a request, convert it with its body to a message, and start the call of the method.
+        """Read a request, convert it to a message, and start the call of the method.
 
         Raises:
-            RequestError: The request cannot be accepted, or the client hung up.
-            AioRpcError: The client may not call the method, or the server is out of reach.
+            RequestError: The request is refused, or the client has disconnected.
+            AioRpcError: The client may not call the method, or the server cannot be reached.
         """
 
         def read(content: bytes) -> tuple[Message, float | None]:
@@ -87,7 +87,7 @@ class Caller:
         self, body: Body, policy: Policy, read: Callable[[bytes], T], scope: Scope
     ) -> T:
         if policy.is_open:
-            # Anybody may send it, so it must not be worth a thread.
+            # Clients without the key must not cost a thread.
             raise RequestError(TOO_LARGE, SMALL)
         await self._require_access(policy, scope)
         async with self._large.place():
@@ -104,7 +104,7 @@ class Caller:
         try:
             await self._check_access(request, metadata=key_metadata(scope), timeout=ACCESS_SECONDS)
         except AioRpcError as error:
-            # A server older than this bridge does not know the question: it will refuse the call.
+            # A server older than this bridge has no such method: it will check the call itself.
             if error.code() in _REFUSALS or not (tolerates_outage or error.code() in _NOT_KNOWN):
                 raise
 
@@ -112,14 +112,14 @@ class Caller:
 async def finish(call: Any, policy: Policy, receive: Receive) -> Any:
     """Return the response of a unary call.
 
-    A call that may wait for something to happen is cancelled when the client hangs up: jobs that
-    were claimed for a client that has left are put back only if the call is cancelled in time. Any
-    other call has its effect in any case, and its client may only have closed its sending side,
-    which looks the same, and expect the response.
+    A call that can wait for an event is cancelled when the client disconnects: jobs that were
+    claimed for it are put back only if the call is cancelled in time. Other calls are not: they
+    have their effect anyway, and a client that has only closed its sending side, which looks the
+    same, expects the response.
 
     Raises:
         AioRpcError: The call failed.
-        ClientGone: The client hung up first.
+        ClientGone: The client disconnected first.
     """
     if policy.wait_field is None:
         return await call
@@ -146,6 +146,6 @@ async def finish(call: Any, policy: Policy, receive: Receive) -> Any:
 
 
 async def wait_for_hang_up(receive: Receive) -> None:
-    """Return when the client has hung up."""
+    """Wait until the client has disconnected."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""Every error of the bridge: its text, its `google.rpc.Status`, and its HTTP status."""
+"""Errors of the bridge, with their texts, `google.rpc.Status` and HTTP status."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 CLIENT_CLOSED_REQUEST: Final = 499
 MAX_TEXT: Final = 500
-"""Characters of a text that may hold what the client sent."""
+"""Maximum length of a text that can contain input of the client."""
 
 HTTP_STATUS: Final[dict[StatusCode, int]] = {
     StatusCode.OK: HTTPStatus.OK,
@@ -42,15 +42,15 @@ HTTP_STATUS: Final[dict[StatusCode, int]] = {
 }
 """The standard table (google/rpc/code.proto), which Envoy and grpc-gateway use too."""
 
-# gRPC's own texts with these codes are about addresses and Python: nothing for clients.
+# gRPC's own texts with these codes have addresses and Python errors, which are not for clients.
 _FIXED_TEXT: Final[dict[StatusCode, str]] = {
     StatusCode.UNKNOWN: "internal error",
     StatusCode.INTERNAL: "internal error",
     StatusCode.DATA_LOSS: "internal error",
-    StatusCode.UNAVAILABLE: "the gRPC server is out of reach",
-    StatusCode.DEADLINE_EXCEEDED: "the deadline passed before the answer came",
+    StatusCode.UNAVAILABLE: "the gRPC server cannot be reached",
+    StatusCode.DEADLINE_EXCEEDED: "the gRPC server did not respond before the deadline",
 }
-# Every 401 has it (RFC 9110, 11.6.1).
+# Required with every 401 (RFC 9110, 11.6.1).
 _CHALLENGE: Final = ((b"www-authenticate", b"Bearer"),)
 
 
@@ -61,7 +61,7 @@ class Refusal:
     reason: str  # for programs: an UPPER_SNAKE word
     text: str  # for people
     code: StatusCode = StatusCode.INVALID_ARGUMENT
-    http_status: int | None = None  # where the code's own is not exact enough
+    http_status: int | None = None  # where that of the code is not exact enough
     headers: Headers = ()
 
 
@@ -70,10 +70,12 @@ BODY_TOO_SLOW: Final = Refusal(
     "the body did not arrive in time",
     StatusCode.DEADLINE_EXCEEDED,
     HTTPStatus.REQUEST_TIMEOUT,
-    # The rest of it would be taken for the next request.
+    # The rest of the body would be read as the next request.
     ((b"connection", b"close"),),
 )
-CLIENT_GONE: Final = Refusal("CLIENT_CLOSED_REQUEST", "the client hung up", StatusCode.CANCELLED)
+CLIENT_GONE: Final = Refusal(
+    "CLIENT_CLOSED_REQUEST", "the client disconnected", StatusCode.CANCELLED
+)
 COMPRESSED: Final = Refusal(
     "UNSUPPORTED_ENCODING",
     "Content-Encoding: expected identity: send the body uncompressed",
@@ -92,7 +94,7 @@ NOT_A_FORM: Final = Refusal(
 )
 NOT_JSON: Final = Refusal("INVALID_JSON", "the body is not JSON: {}")
 PATH_NOT_FOUND: Final = Refusal(
-    "PATH_NOT_FOUND", "nothing is served under this path", StatusCode.NOT_FOUND
+    "PATH_NOT_FOUND", "there is nothing at this path", StatusCode.NOT_FOUND
 )
 TOO_LARGE: Final = Refusal(
     "REQUEST_TOO_LARGE",
@@ -107,7 +109,7 @@ TOO_MANY_LARGE: Final = Refusal(
     headers=((b"retry-after", b"1"),),
 )
 
-# Texts about fields: their values, parameters, the documented paths, headers.
+# Texts about fields: values, parameters, LANraragi's paths, headers.
 EXCLUDES: Final = "excludes {}: only one of them may be given"
 EXPECTED: Final = "expected {}, got {}"
 LONE_SURROGATE: Final = "must not contain a lone surrogate"
@@ -140,15 +142,15 @@ BAD_SERVER_TIMEOUT: Final = "must be seconds, as in 2.5"
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """How a failed request is answered."""
+    """The response to a failed request."""
 
-    status: Status  # clients of `/v1` read it as JSON
+    status: Status  # the body under `/v1`
     http_status: int
     headers: Headers = ()
 
 
 class RequestError(Exception):
-    """A request that the bridge itself refuses; the values fill the braces in the text."""
+    """A request that the bridge itself refuses; `values` are formatted into the text."""
 
     def __init__(self, refusal: Refusal, *values: object) -> None:
         self._refusal = refusal
@@ -157,7 +159,7 @@ class RequestError(Exception):
 
     @property
     def failure(self) -> Failure:
-        """How the request is answered."""
+        """The response to the request."""
         return self._failure(self._text)
 
     def _failure(self, text: str, *details: Message) -> Failure:
@@ -171,11 +173,11 @@ class RequestError(Exception):
 
 
 class FieldError(RequestError):
-    """A field that cannot be accepted.
+    """A field that is invalid.
 
-    Names and indexes lead to it, the innermost first, and `within` goes on from there. Code that
-    lets the error pass appends its own step: paths are built only for what is refused, since a
-    body may have millions of values.
+    Its path consists of `steps`, names and indexes with the innermost first, and `within`. Callers
+    add their own step as the error passes: paths are built only for refused values, since a body
+    can have millions of values.
     """
 
     def __init__(
@@ -187,7 +189,7 @@ class FieldError(RequestError):
 
     @property
     def failure(self) -> Failure:
-        """How the request is answered: with the path of the field in the text and the details."""
+        """The response to the request, with the path of the field in its text and details."""
         path = ""
         for step in reversed(self.steps):
             if isinstance(step, int):
@@ -210,23 +212,23 @@ def field_path(step: str) -> Iterator[None]:
 
 
 class ClientGone(RequestError):
-    """The client hung up before its request was complete, or before it was answered."""
+    """The client disconnected before its request was complete, or before the response."""
 
     def __init__(self) -> None:
         super().__init__(CLIENT_GONE)
 
 
 class JsonTextError(ValueError):
-    """A text that is not JSON, or that two readers of JSON may read differently."""
+    """A text that is not JSON, or that JSON readers may read differently."""
 
 
 def unknown_name(name: str, what: str) -> FieldError:
-    """Return the error of a name that the request message does not have."""
+    """Return the error for a name that the request message does not have."""
     return FieldError(UNKNOWN.format(what), name, reason="UNKNOWN_FIELD")
 
 
 def method_not_allowed(allowed: Iterable[str]) -> RequestError:
-    """Return the error of a known path with another method."""
+    """Return the error for a known path with another method."""
     names = ", ".join(sorted(allowed))
     refusal = Refusal(
         "METHOD_NOT_ALLOWED",
@@ -239,7 +241,7 @@ def method_not_allowed(allowed: Iterable[str]) -> RequestError:
 
 
 def failure_of(error: RequestError | AioRpcError) -> Failure:
-    """Return how a refused request, or one whose gRPC call failed, is answered."""
+    """Return the response to a refused request, or to one whose gRPC call failed."""
     if isinstance(error, RequestError):
         return error.failure
     code = error.code()
@@ -252,6 +254,6 @@ def failure_of(error: RequestError | AioRpcError) -> Failure:
 
 
 def _clip(text: str) -> str:
-    # Lone surrogates, which JSON's escapes can make, are no UTF-8.
+    # Lone surrogates, which JSON escapes can contain, cannot be encoded as UTF-8.
     shown = text.encode(errors="backslashreplace").decode()
     return shown if len(shown) <= MAX_TEXT else f"{shown[:MAX_TEXT]}..."

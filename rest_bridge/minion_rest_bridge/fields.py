@@ -1,4 +1,4 @@
-"""What descriptors state about fields: both spellings of names, kinds, and ranges."""
+"""Fields by their descriptors: both spellings of names, kinds, and ranges."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, Final
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 Path = tuple[str, ...]
-"""Names of the fields that lead to one, as the .proto files spell them."""
+"""Names of nested fields, as spelled in the .proto files."""
 
 MAX_DEPTH: Final = 96
-"""How deep messages may stand in each other.
+"""Maximum nesting of messages.
 
-Protobuf's parsers stop at 100, and what was sent comes back a little deeper, as in a list of jobs.
+Protobuf parsers stop at 100, and responses nest what was sent more deeply, as in a list of jobs.
 """
 INTEGERS: Final = {
     FieldDescriptor.CPPTYPE_INT32: range(-(2**31), 2**31),
@@ -22,7 +22,7 @@ INTEGERS: Final = {
     FieldDescriptor.CPPTYPE_UINT32: range(2**32),
     FieldDescriptor.CPPTYPE_UINT64: range(2**64),
 }
-"""The values of integer fields by the field's C++ type."""
+"""The ranges of integer fields by the field's C++ type."""
 WIDE: Final = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 """Integers that JSON writes as strings."""
 
@@ -43,20 +43,20 @@ _TEXTUAL: Final = WRAPPERS | {DURATION, FIELD_MASK, TIMESTAMP}
 
 @functools.cache
 def fields_by_name(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
-    """Return a message's fields by both their spellings: proto's and JSON's."""
+    """Return a message's fields by both spellings of their names: proto's and JSON's."""
     fields = descriptor.fields
     return {field.json_name: field for field in fields} | {field.name: field for field in fields}
 
 
 def resolve(message: Any, path: Sequence[str]) -> list[FieldDescriptor] | None:
-    """Return the fields that a path of names, in either spelling, leads through; None: no path."""
+    """Return the fields along a path of names in either spelling; None if there is no such path."""
     fields: list[FieldDescriptor] = []
     for name in path:
         field = None if message is None else fields_by_name(message).get(name)
         if field is None or (fields and fields[-1].is_repeated):
             return None
         fields.append(field)
-        # Those of google.protobuf have JSON forms of their own, which hide their fields.
+        # Messages of google.protobuf have their own JSON forms, without their fields.
         message = None if is_well_known(field.message_type) else field.message_type
     return fields or None
 
@@ -82,6 +82,6 @@ def takes_text(field: FieldDescriptor) -> bool:
 
 
 def takes_null(field: FieldDescriptor) -> bool:
-    """Return whether null is a value of the field, not the absence of one."""
+    """Return whether null is a value of the field, rather than no value."""
     kind = field.message_type or field.enum_type
     return kind is not None and kind.full_name in (VALUE, NULL_VALUE)

@@ -1,4 +1,4 @@
-"""Parameters of a request: from its query string, or from the form that is its body."""
+"""Read parameters from the query string of a request, and from a form in its body."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ MAX_FIELDS: Final = 100
 
 
 def read_parameters(scope: Scope, body: bytes, names: Collection[str]) -> dict[str, str]:
-    """Return the parameters that have one of the names.
+    """Return the parameters with these names.
 
     Raises:
-        RequestError: The body is not a form, or one parameter is given twice.
+        RequestError: The body is not a form, or a parameter is given twice.
     """
     pairs = split_query(scope["query_string"])
     if body:
@@ -70,10 +70,10 @@ def _read_multipart(scope: Scope, body: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _run(parsing: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine that waits for nothing: all that it reads is there, and files are refused."""
+    """Run a coroutine that never waits, since its whole input is in memory."""
     try:
         parsing.send(None)
     except StopIteration as end:
         result: T = end.value
         return result
-    raise RuntimeError("the parser of forms waits for something")
+    raise RuntimeError("the parser of forms waits")

@@ -1,8 +1,7 @@
-"""From proto JSON values to messages (https://protobuf.dev/programming-guides/json/).
+"""Convert proto JSON values to messages (https://protobuf.dev/programming-guides/json/).
 
-`google.protobuf.json_format` rounds integers, takes the last of what is given twice, and names no
-field that it refuses. Here nothing is rounded or dropped, and every error has the path of its
-field.
+`google.protobuf.json_format` rounds integers, accepts duplicate names, and does not name the field
+of an error. Here nothing is rounded or dropped, and every error has the path of its field.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,6})?", re.ASC
 _NOT_FINITE: Final = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _LARGEST: Final = {
     FieldDescriptor.CPPTYPE_DOUBLE: sys.float_info.max,
-    # What rounds to the largest float: its shortest decimal, 3.4028235e38, is beyond it.
+    # The largest double that rounds to the largest float, whose shortest decimal is beyond it.
     FieldDescriptor.CPPTYPE_FLOAT: 3.4028235677973362e38,
 }
 _FROM_URL_SAFE: Final = str.maketrans("-_", "+/")
@@ -50,10 +49,10 @@ _TIMESTAMP: Final = re.compile(
 def read_message(value: JsonValue, message: Message, depth: int = 0) -> None:
     """Read a JSON value, as `json_text.loads` returns it, into an empty message.
 
-    The message may be half filled when an error is raised, and stands in `depth` others.
+    The message is nested in `depth` others. It may be partly filled after an error.
 
     Raises:
-        FieldError: The value is not of the message's form.
+        FieldError: The value does not have the form of the message.
     """
     if depth > fields.MAX_DEPTH:
         raise FieldError(TOO_DEEP)
@@ -78,7 +77,7 @@ def read_message(value: JsonValue, message: Message, depth: int = 0) -> None:
 
 
 def read_field(value: JsonValue, message: Message, field: FieldDescriptor, depth: int = 0) -> None:
-    """Read a JSON value into a field of a message, as `read_message`. A null leaves it unset."""
+    """Read a JSON value into a field of a message (see `read_message`); null leaves it unset."""
     if value is None and not fields.takes_null(field):
         return
     check_oneof(message, field)
@@ -95,7 +94,7 @@ def read_field(value: JsonValue, message: Message, field: FieldDescriptor, depth
 
 
 def add_value(value: JsonValue, target: Any, field: FieldDescriptor, depth: int = 0) -> None:
-    """Read a JSON value as one more value of a repeated field, as `read_message`."""
+    """Append a JSON value to a repeated field (see `read_message`)."""
     if field.message_type is None:
         target.append(_scalar(value, field))
     else:
@@ -112,9 +111,9 @@ def check_oneof(message: Message, field: FieldDescriptor) -> None:
 
 
 def read_integer(value: JsonValue, values: range) -> int:
-    """Return a JSON number or string as one of the values, exactly, or raise FieldError."""
+    """Return a JSON number or string as an integer of this range, or raise FieldError."""
     number = _number(value, "an integer")
-    # The range first: a Decimal with a huge exponent would become an int of a million digits.
+    # The range first: a Decimal with a huge exponent would become an int with a million digits.
     if not values[0] <= number <= values[-1]:
         raise FieldError(errors.OUT_OF_RANGE.format(values[0], values[-1]))
     if isinstance(number, Decimal) and number != number.to_integral_value():
@@ -123,7 +122,7 @@ def read_integer(value: JsonValue, values: range) -> int:
 
 
 def read_list(value: JsonValue, message: ListValue, depth: int = 0) -> None:
-    """Read a JSON array of values that `minion_wire.json_value` accepts, as `read_message`."""
+    """Read a JSON array by the rules of `minion_wire.json_value` (see `read_message`)."""
     values.to_list(_plain(_array(value), depth), message)
 
 
@@ -141,10 +140,10 @@ def _read_array(items: list[JsonValue], target: Any, field: FieldDescriptor, dep
 
 
 def _add_integers(items: list[JsonValue], target: Any, values: range) -> bool:
-    """Add plain integers in bulk, or return False if there is anything else among them."""
+    """Add plain integers in bulk; return false if there are other values among them."""
     before = len(target)
     for start in range(0, len(items), _SLICE):
-        # By slices: other threads run between them, not within one.
+        # In slices: other threads can run only between these operations.
         part = items[start : start + _SLICE]
         if set(map(type, part)) != {int} or min(part) < values[0] or max(part) > values[-1]:
             del target[before:]
@@ -178,10 +177,10 @@ def _read_struct(value: JsonValue, message: Struct, depth: int) -> None:
 
 
 def _plain(value: JsonValue, depth: int) -> JsonValue:
-    """Return a JSON value with its Decimals as doubles, having applied the rules of JSON values."""
+    """Check a JSON value by the rules of JSON values, and convert its Decimals to doubles."""
     try:
-        # The message that it becomes part of is measured as a whole. Deep in another message there
-        # is less room for what nests.
+        # Without a size limit, which applies to the whole message. Within other messages it can be
+        # nested less deeply.
         return plain_json(
             value,
             limit=sys.maxsize,
@@ -231,7 +230,7 @@ def _text_reader(what: str, form: re.Pattern[str]) -> Callable[..., None]:
 
 
 def _scalar(value: JsonValue, field: Any) -> Any:
-    """Return the value of a field that is no message."""
+    """Return the value of a field that is not a message."""
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
             if not isinstance(value, str):
@@ -326,4 +325,4 @@ _SPECIAL: Final[dict[str, Callable[..., None]]] = {
     fields.TIMESTAMP: _text_reader('a time such as "2026-01-31T12:00:00Z"', _TIMESTAMP),
     **dict.fromkeys(fields.WRAPPERS, _read_wrapper),
 }
-"""Types whose JSON is not that of their fields."""
+"""Types with their own JSON forms."""

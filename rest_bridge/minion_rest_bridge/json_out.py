@@ -1,7 +1,7 @@
-"""From messages to canonical proto JSON values (https://protobuf.dev/programming-guides/json/).
+"""Convert messages to canonical proto JSON values (https://protobuf.dev/programming-guides/json/).
 
-Fields without presence are always there. Done by functions that are made once per message type:
-`google.protobuf.json_format`, which would write the same, takes several times as long.
+Fields without presence are always written. Functions that are made once per message type are
+several times as fast as `google.protobuf.json_format`, which writes the same.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from minion_wire import values
 from minion_wire.json_value import MAX_EXACT
 
 from minion_rest_bridge import fields
@@ -28,42 +29,30 @@ Writer = Callable[[Any], JsonValue]
 
 
 def message_to_json(message: Message) -> JsonValue:
-    """Return the canonical JSON value of a message, its Anys included."""
+    """Return the canonical JSON value of a message, including the content of its Anys."""
     return message_writer(message.DESCRIPTOR)(message)
 
 
 def struct_to_json(value: Struct) -> dict[str, JsonValue]:
-    """Return a Struct as the JSON object that it is, sorted: a protobuf map has no order."""
-    return {key: value_to_json(member) for key, member in sorted(value.fields.items())}
+    """Return the JSON object of a Struct (see `number_to_json`)."""
+    return values.from_struct(value, number_to_json)
 
 
 def list_to_json(value: ListValue) -> list[JsonValue]:
-    """Return a ListValue as the JSON array that it is."""
-    return [value_to_json(member) for member in value.values]
+    """Return the JSON array of a ListValue (see `number_to_json`)."""
+    return values.from_list(value, number_to_json)
 
 
 def value_to_json(value: Value) -> JsonValue:
-    """Return a Value as the JSON value that it is.
-
-    Unlike `minion_wire.values`, it keeps the sign of a zero, and what is no number.
-    """
-    match value.WhichOneof("kind"):
-        case "string_value":
-            return value.string_value
-        case "number_value":
-            return number_to_json(value.number_value)
-        case "bool_value":
-            return value.bool_value
-        case "struct_value":
-            return struct_to_json(value.struct_value)
-        case "list_value":
-            return list_to_json(value.list_value)
-        case _:
-            return None
+    """Return the JSON value of a Value (see `number_to_json`)."""
+    return values.from_value(value, number_to_json)
 
 
 def number_to_json(number: float) -> int | float | str:
-    """Return a double: a whole one as an integer while that is exact, NaN and infinity by name."""
+    """Return a double as JSON: an integer where that is exact, NaN and infinity as strings.
+
+    Unlike `minion_wire.values`, this keeps the sign of zero.
+    """
     if number.is_integer():
         # An integer zero has no sign.
         is_negative_zero = number == 0 and math.copysign(1.0, number) < 0
@@ -77,7 +66,7 @@ def number_to_json(number: float) -> int | float | str:
 
 @functools.cache
 def message_writer(descriptor: Descriptor) -> Writer:
-    """Return the function that writes messages of a type."""
+    """Return the function that converts messages of a type."""
     special = _SPECIAL.get(descriptor.full_name)
     if special is not None:
         return special
@@ -94,18 +83,18 @@ def message_writer(descriptor: Descriptor) -> Writer:
 
 @functools.cache
 def field_writer(field: Any) -> Writer:
-    """Return the function that writes values of a field."""
+    """Return the function that converts values of a field."""
     if fields.is_map(field):
         return _map_writer(field.message_type)
     single = _single_writer(field)
     if not field.is_repeated:
         return single
-    return list if single is _as_is else lambda values: [single(value) for value in values]
+    return list if single is _as_is else lambda items: [single(item) for item in items]
 
 
 @functools.cache
 def _fields(descriptor: Descriptor) -> list[tuple[str, str, bool, Writer]]:
-    # Not part of `message_writer`, which would never end on a message that holds itself.
+    # Not in `message_writer`, which would never end with a message type that contains itself.
     return [
         (field.name, field.json_name, field.has_presence, field_writer(field))
         for field in descriptor.fields
@@ -171,7 +160,7 @@ def _write_any(message: AnyMessage) -> JsonValue:
         descriptor = pool.FindMessageTypeByName(message.TypeName())
         content = message_factory.GetMessageClass(descriptor).FromString(message.value)
     except (KeyError, DecodeError):
-        # A detail of a type that is not known here is still worth showing.
+        # An error detail of an unknown type is still useful.
         return {"@type": message.type_url, "value": _write_bytes(message.value)}
     value = message_to_json(content)
     members = {"value": value} if descriptor.full_name in _SPECIAL else value
@@ -193,4 +182,4 @@ _SPECIAL: Final[dict[str, Writer]] = {
     fields.TIMESTAMP: _write_json_string,
     **dict.fromkeys(fields.WRAPPERS, _write_wrapper),
 }
-"""Types whose JSON is not that of their fields."""
+"""Types with their own JSON forms."""

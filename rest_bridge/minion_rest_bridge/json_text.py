@@ -1,4 +1,4 @@
-"""JSON text: read strictly, so that nothing is guessed, dropped or rounded; written compactly."""
+"""Read JSON text strictly, without guessing, dropping or rounding, and write it compactly."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ import orjson
 from minion_rest_bridge.errors import JsonTextError
 
 JsonValue = Any
-"""What JSON can express: None, bool, int, Decimal or float, str, list and dict with string keys."""
+"""A JSON value: None, bool, int, Decimal or float, str, list, or dict with string keys."""
 
 DENSE: Final = 50_000
-"""Commas from which on a text is read by the scanner that is written in Python: the one in C
-lets no other thread run until it has read everything."""
+"""Number of commas from which a text is read by the scanner in Python: the one in C lets no other
+thread run until it has read everything."""
 MAX_DIGITS: Final = 400
-"""Digits beyond which an integer is out of every field's range, a double's too."""
+"""Number of digits beyond which an integer is out of the range of every field, also of doubles."""
 
 
 def dumps(value: JsonValue) -> bytes:
@@ -27,11 +27,11 @@ def dumps(value: JsonValue) -> bytes:
 
 
 def loads(text: bytes | str) -> JsonValue:
-    """Read a JSON text (RFC 8259), numbers exactly: integers as int, others and -0 as Decimal.
+    """Read a JSON text (RFC 8259), with exact numbers: integers as int, others and -0 as Decimal.
 
     Raises:
-        JsonTextError: It is not JSON in UTF-8, has a key twice in one object, or a number or a
-            nesting beyond all bounds.
+        JsonTextError: The text is not JSON in UTF-8, has a duplicate key or a number with too large
+            an exponent, or is nested too deeply.
     """
     try:
         decoded = text if isinstance(text, str) else text.decode()
@@ -50,15 +50,14 @@ def _read_object(pairs: list[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     if len(members) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # `add` returns None, which is false
-        raise JsonTextError(f"the key {json.dumps(twice)} stands twice in one object")
+        raise JsonTextError(f"duplicate key {json.dumps(twice)} in an object")
     return members
 
 
 def _read_integer(literal: str) -> int | Decimal:
     if literal == "-0":
         return Decimal("-0")
-    # int() of very many digits takes quadratic time; such a number is refused whatever it is, so
-    # its first digits will do.
+    # int() takes quadratic time, and numbers with more digits are refused in any case.
     return int(literal[:MAX_DIGITS])
 
 

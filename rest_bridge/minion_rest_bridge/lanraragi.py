@@ -1,4 +1,4 @@
-"""The documented paths, with LANraragi's JSON: a job's state, its detail, and queueing one."""
+"""LANraragi's paths and JSON: the status of a job, its details, and enqueueing."""
 
 from __future__ import annotations
 
@@ -45,10 +45,10 @@ _INT32: Final = INTEGERS[FieldDescriptor.CPPTYPE_INT32]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One of the documented paths."""
+    """One of the paths."""
 
     name: str
-    http_method: str  # GET, or POST, which takes a form
+    http_method: str  # GET, or POST with a form
     rpc: str
     read: Callable[[str, Scope, bytes], Message]  # of the first segment, the request and its body
     write: Callable[[Any], JsonValue]
@@ -107,7 +107,7 @@ async def _send_error(send: Send, operation: Operation, failure: Failure) -> Non
 
 def _by_id(new_request: Callable[..., Message]) -> Callable[[str, Scope, bytes], Message]:
     def read(text: str, _scope: Scope, _body: bytes) -> Message:
-        # As it stands in the path: a percent sign is no digit, whatever it encodes.
+        # Without decoding: percent-encoded digits are not accepted.
         job_id = int(text) if _JOB_ID.fullmatch(text) is not None else 0
         if job_id not in _IDS:
             raise FieldError(errors.BAD_JOB_ID, "jobid")
@@ -175,7 +175,7 @@ def _write_queue(response: pb.EnqueueJobResponse) -> JsonValue:
 
 
 def _epoch(time: Timestamp) -> str:
-    # Nanoseconds count upward, so that the seconds are the floor already.
+    # The seconds are already rounded down, since nanoseconds are never negative.
     return str(time.seconds)
 
 
@@ -187,4 +187,4 @@ OPERATIONS: Final = {
     ),
     "queue": Operation(QUEUE, "POST", "EnqueueJob", _read_queue, _write_queue),
 }
-"""By what follows the first segment of the path."""
+"""By the rest of the path after its first segment."""

@@ -1,4 +1,4 @@
-"""Conversions of large messages, kept off the event loop and bounded in number."""
+"""Convert large messages outside of the event loop, a limited number at a time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minion_rest_bridge.errors import TOO_MANY_LARGE, RequestError
 T = TypeVar("T")
 
 SMALL: Final = 64 * 1024
-"""Bytes that are converted at once: it takes the loop a few milliseconds at most."""
+"""Size up to which messages are converted on the event loop, in a few milliseconds at most."""
 MAX_REQUESTS: Final = 16
 """Large requests that are read at a time: with 4 MiB each, 64 MiB of bodies."""
 QUEUE_SECONDS: Final = 10.0
@@ -22,9 +22,9 @@ QUEUE_SECONDS: Final = 10.0
 class LargeMessages:
     """Converts large messages, one request and one response at a time.
 
-    Python runs one thread at a time, so that more of them would only take more from the loop; and a
-    body of 4 MiB can take 200 MiB while it is converted. At most `max_requests` are read at a time;
-    a further one waits for `queue_seconds`.
+    Python runs one thread at a time, so more threads would only slow down the loop, and the
+    conversion of 4 MiB can take 200 MiB of memory. At most `max_requests` are read at a time;
+    further ones wait for up to `queue_seconds`.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class LargeMessages:
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
-        """Hold a place for a large request, or raise RequestError if none is free in time."""
+        """Reserve a place for a large request; raise RequestError if none is free in time."""
         try:
             async with asyncio.timeout(self._queue_seconds):
                 await self._places.acquire()
@@ -49,11 +49,11 @@ class LargeMessages:
             self._places.release()
 
     async def read(self, convert: Callable[[bytes], T], body: bytes) -> T:
-        """Return what is made of a large body."""
+        """Convert a large body."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, convert, body)
 
     async def write(self, convert: Callable[[Any], bytes], message: Any) -> bytes:
-        """Return what is made of a message, whatever its size."""
+        """Convert a message of any size."""
         if message.ByteSize() <= SMALL:
             return convert(message)
         return await asyncio.get_running_loop().run_in_executor(self._writer, convert, message)

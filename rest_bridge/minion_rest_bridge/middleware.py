@@ -1,4 +1,4 @@
-"""What surrounds applications: CORS and defects, compression, and the refusal of other methods."""
+"""ASGI middleware for CORS, unexpected exceptions, compression, and methods other than GET."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 MINIMUM_BYTES: Final = 1024
 LEVEL: Final = 5
-# Streams are not compressed: a message would wait for the next ones.
+# Streams are not compressed: the compressor would hold messages back.
 _EXCLUDED: Final = (
     *DEFAULT_EXCLUDED_CONTENT_TYPES,
     EVENTS.content_type.decode(),
@@ -30,7 +30,7 @@ LANRARAGI_HEADERS: Final[Headers] = (
     (b"access-control-allow-methods", b"GET, OPTIONS, POST, DELETE, PUT"),
     (b"access-control-allow-headers", b"Authorization"),
 )
-"""LANraragi's own, with every response and whatever OPTIONS asks for."""
+"""LANraragi's own, the same for every response and every OPTIONS request."""
 HEADERS: Final[Headers] = (
     _ORIGIN,
     (b"access-control-expose-headers", b"Accept-Encoding, Allow, Retry-After, WWW-Authenticate"),
@@ -42,13 +42,13 @@ PREFLIGHT_HEADERS: Final[Headers] = (
         b"access-control-allow-headers",
         b"Authorization, Content-Type, Grpc-Timeout, X-Server-Timeout",
     ),
-    # Browsers remember it no longer than this.
+    # The longest time for which browsers keep it.
     (b"access-control-max-age", b"86400"),
 )
 
 
 class OpenToAll:
-    """ASGI middleware: any origin may call, and no exception gets past."""
+    """ASGI middleware that allows every origin, and responds to unexpected exceptions."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -77,7 +77,7 @@ class OpenToAll:
         except Exception:
             logger.exception("a request failed")
             if started:
-                # Only a broken connection shows the client that the response is not whole.
+                # Only a broken connection shows the client that the response is incomplete.
                 raise
             await send_failure(send_with_headers, RequestError(DEFECT).failure)
 
@@ -88,7 +88,7 @@ def _is_preflight(scope: Scope) -> bool:
 
 
 class Compressed:
-    """ASGI middleware that compresses by gzip, large responses in a thread."""
+    """ASGI middleware that compresses with gzip, large responses in a thread."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -101,7 +101,10 @@ class Compressed:
 
 
 class GetOnly:
-    """Refuses other methods than GET and HEAD, which Starlette's `Route` leaves to later ones."""
+    """ASGI middleware that refuses methods other than GET and HEAD.
+
+    Starlette's `Route` would pass them on to later routes.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 description of everything that is served, made from the descriptors."""
+"""The OpenAPI 3.1 description of the REST API, made from the descriptors."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ DISTRIBUTION: Final = "minion-server"
 # Written by protoc, beside the generated modules.
 DESCRIPTOR_SET: Final = "minion.binpb"
 SKELETON: Final = Path(__file__).parent / "openapi.json"
-"""What no descriptor states: the paths that are not transcoded, and the responses to errors."""
+"""Parts that descriptors do not contain: paths that are not transcoded, and error responses."""
 
 _ERRORS: Final = (400, 401, 404, 408, 409, 413, 415, 429, 500, 501, 503, 504)
 _WITH_BODY: Final = (408, 413, 415)
 _NEED_KEY: Final = (401,)
 _STREAM: Final = """\
 A stream of messages: Server-Sent Events when the request accepts `text/event-stream`, else JSON,
-one message a line. An error that ends the stream is an event `error` with the `google.rpc.Status`
-as its data, or a last line with the only member `error`."""
+one message per line. An error that ends the stream is an event `error` with the
+`google.rpc.Status` as its data, or a last line whose only member is `error`."""
 
 
 def load_comments(package: str = PACKAGE) -> Comments:
-    """Return the comments of a package's .proto files, which descriptors at run time do not have.
+    """Return the comments of a package's .proto files, which runtime descriptors do not have.
 
     Raises:
         FileNotFoundError: The package has no descriptor set.
@@ -49,7 +49,7 @@ def load_comments(package: str = PACKAGE) -> Comments:
 
 
 def describe(services: Sequence[ServiceDescriptor], comments: Comments) -> dict[str, Any]:
-    """Return the OpenAPI description of the services and of all other paths."""
+    """Return the OpenAPI description of the services and all other paths."""
     book = SchemaBook(comments)
     # The responses of the skeleton refer to it.
     book.message(Status.DESCRIPTOR, Direction.RESPONSE)
@@ -89,7 +89,7 @@ class _Operation:
         summary = comment.partition(". ")[0].partition("\n")[0]
         operation: dict[str, Any] = {
             "operationId": self._method.name,
-            # Unlike the description, it is plain text.
+            # Plain text, unlike the description.
             "summary": summary.rstrip(".").replace("`", ""),
             "description": "\n\n".join([comment, *self._policy_texts()]),
             "tags": [self._method.containing_service.name],
@@ -109,7 +109,7 @@ class _Operation:
         if self._policy.is_idempotent and not self._policy.is_safe:
             yield "May be repeated: a second call changes nothing more."
         if self._policy.wait_field is not None:
-            yield f"A call lasts as long as `{self._policy.wait_field}` says, at most."
+            yield f"A call waits for up to `{self._policy.wait_field}`."
 
     def _path_parameters(self) -> Iterator[dict[str, Any]]:
         for path in self._in_path:
@@ -182,7 +182,7 @@ def _stream_content(schema: Schema) -> dict[str, Any]:
 def _leaves(
     message: Any, above: tuple[FieldDescriptor, ...]
 ) -> Iterator[tuple[FieldDescriptor, ...]]:
-    """Return the fields that parameters can give, each with the fields that lead to it."""
+    """Return the fields that parameters can set, each with the fields that contain it."""
     for field in message.fields:
         chain = (*above, field)
         if takes_text(field):
@@ -203,7 +203,7 @@ def _of_file(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
 
 
 def _name(file: FileDescriptorProto, path: Sequence[int]) -> str:
-    """Return the full name at a path of field numbers, each with an index (SourceCodeInfo)."""
+    """Return the full name at a path of field numbers and indexes (see SourceCodeInfo)."""
     names, node = [file.package], cast("Any", file)
     for number, index in zip(path[::2], path[1::2], strict=False):
         field = node.DESCRIPTOR.fields_by_number[number]

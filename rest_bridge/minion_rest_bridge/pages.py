@@ -1,4 +1,4 @@
-"""What is not transcoded: health, the API's description, and Swagger UI, which shows it offline."""
+"""Paths that are not transcoded: health, the OpenAPI description, and Swagger UI."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PAGE_HEADERS: Final = {
 def page_routes(
     channel: grpc.aio.Channel, services: Sequence[ServiceDescriptor]
 ) -> list[BaseRoute]:
-    """Return the routes of health, and of what shows the API of the services."""
+    """Return the routes of health, the description of the services, and Swagger UI."""
     description = describe(services, load_comments())
 
     async def show_description(scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,7 +47,7 @@ def page_routes(
     page = HTMLResponse((STATIC / "docs.html").read_bytes(), headers=PAGE_HEADERS)
     return [
         Route("/healthz", GetOnly(Health(channel))),
-        Route("/", GetOnly(_lead_to_docs)),
+        Route("/", GetOnly(_redirect_to_docs)),
         Route("/openapi.json", GetOnly(Compressed(show_description))),
         Route("/docs", GetOnly(page)),
         Mount("/docs/static", Compressed(StaticFiles(directory=STATIC))),
@@ -55,14 +55,14 @@ def page_routes(
     ]
 
 
-async def _lead_to_docs(scope: Scope, receive: Receive, send: Send) -> None:
+async def _redirect_to_docs(scope: Scope, receive: Receive, send: Send) -> None:
     prefix = prefix_of(scope)
-    # Relative to where the client is, which may be under a prefix that is not known here.
+    # Relative, since a proxy may have stripped an unknown prefix.
     await RedirectResponse(f"{prefix}/docs" if prefix else "docs")(scope, receive, send)
 
 
 class Health:
-    """An ASGI application that asks `grpc.health.v1.Health`."""
+    """An ASGI application that returns the health from `grpc.health.v1.Health`."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         stub: Any = health_pb2_grpc.HealthStub(channel)

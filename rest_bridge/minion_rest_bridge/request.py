@@ -1,4 +1,4 @@
-"""Reading HTTP requests: path, key, deadline, and the body within its limits."""
+"""Read HTTP requests: path, key, deadline, and the body within its limits."""
 
 from __future__ import annotations
 
@@ -27,19 +27,18 @@ _NO_ENCODING: Final = (b"", b"identity")
 _NO_QUALITY: Final = frozenset({b"q=0", b"q=0.0", b"q=0.00", b"q=0.000"})
 _PREFIX: Final = re.compile(rb"(/[\w.~%-]+)*")
 _SECONDS: Final = re.compile(rb"[0-9]{1,12}(\.[0-9]{1,9})?")
-# What a metadata value may be (gRPC over HTTP/2: ASCII-Value).
+# ASCII-Value of gRPC over HTTP/2.
 _METADATA_VALUE: Final = re.compile(rb"[\x20-\x7e]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a request may take.
+    """Limits of a request (see `create_app`).
 
     Attributes:
-        max_bytes: Size of a body, and of the gRPC message made of it.
-        timeout: Seconds a unary call may take when the request names no deadline, besides what it
-            asks to wait; None is without limit.
-        body_timeout: Seconds in which a body has to arrive.
+        max_bytes: Maximum size of a body, and of its gRPC message.
+        timeout: Seconds that a unary call may take in addition to its `wait`; None: no limit.
+        body_timeout: Seconds within which a body must arrive.
     """
 
     max_bytes: int = MAX_MESSAGE_BYTES
@@ -48,13 +47,13 @@ class Limits:
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
-    """Return a header, several of one name joined by commas."""
+    """Return a header; several of one name are joined by commas."""
     values = [value for key, value in scope["headers"] if key == name]
     return b", ".join(values) if values else None
 
 
 def accepts(scope: Scope, name: bytes, value: bytes) -> bool:
-    """Return whether a header that lists what the client accepts has a value of a weight above 0.
+    """Return whether a header such as Accept lists a value with a weight above 0.
 
     Wildcards do not count.
     """
@@ -68,29 +67,28 @@ def accepts(scope: Scope, name: bytes, value: bytes) -> bool:
 def raw_path(scope: Scope) -> str:
     """Return the path as sent, still percent-encoded, without the server's `root_path`."""
     raw: bytes | None = scope.get("raw_path")
-    # ASGI leaves it to the server whether there is a raw path.
+    # Optional in ASGI.
     path = quote(scope["path"]) if raw is None else raw.decode("latin-1")
     return path.removeprefix(quote(scope.get("root_path", "")))
 
 
 def prefix_of(scope: Scope) -> str:
-    """Return the path prefix that clients see before the bridge's paths; empty if it is not known.
+    """Return the path prefix that clients see before the bridge's paths; empty if unknown.
 
-    It is the server's `root_path`, else the one that a proxy sends in `X-Forwarded-Prefix`.
+    This is the server's `root_path` or, without one, `X-Forwarded-Prefix` of a proxy.
     """
     root_path: str = quote(scope.get("root_path", "")).rstrip("/")
     if root_path:
         return root_path
     forwarded = (header(scope, b"x-forwarded-prefix") or b"").rstrip(b"/")
-    # Anything else could lead clients to another host.
+    # Anything else could send clients to another host.
     return forwarded.decode() if _PREFIX.fullmatch(forwarded) is not None else ""
 
 
 def key_metadata(scope: Scope) -> Metadata:
-    """Return the metadata that carries the request's key on to gRPC.
+    """Return the metadata with the request's key.
 
-    A value that gRPC cannot carry is no key: without it, the server refuses the call as with a
-    wrong one.
+    A value that gRPC cannot send is left out: the server then refuses the call.
     """
     value = header(scope, b"authorization")
     if value is None or _METADATA_VALUE.fullmatch(value) is None:
@@ -99,7 +97,7 @@ def key_metadata(scope: Scope) -> Metadata:
 
 
 def timeout_of(scope: Scope) -> float | None:
-    """Return the seconds that the request gives the call, if it does; of two deadlines, the nearer.
+    """Return the deadline in the headers, in seconds, if there is one; the nearer one of two.
 
     Raises:
         FieldError: `Grpc-Timeout` or `X-Server-Timeout` is malformed.
@@ -123,7 +121,7 @@ def _bad_header(name: str, text: str) -> FieldError:
 
 
 class Body:
-    """The body of a request, as far as it has been read; without `has_body` it is not read."""
+    """The body of a request, or the part read so far; without `has_body` it is not read."""
 
     def __init__(self, scope: Scope, receive: Receive, limits: Limits, *, has_body: bool) -> None:
         self._encoding = header(scope, b"content-encoding") or b"" if has_body else b""
@@ -138,18 +136,18 @@ class Body:
 
     @property
     def is_large(self) -> bool:
-        """Whether the request is too large to be converted at once."""
+        """True if the request is too large to be converted on the event loop."""
         return max(self._declared, self._size) + self._beside > SMALL
 
     def check_head(self) -> None:
-        """Raise RequestError if the head of the request shows that it cannot be accepted."""
+        """Raise RequestError if the headers show that the body cannot be accepted."""
         if max(self._declared, self._beside) > self._limits.max_bytes:
             raise RequestError(errors.TOO_LARGE, self._limits.max_bytes)
         if self._encoding.lower() not in _NO_ENCODING:
             raise RequestError(errors.COMPRESSED)
 
     async def read_until(self, enough: int) -> None:
-        """Read to the end, or until there is more than enough."""
+        """Read to the end, or until more than `enough` bytes have been read."""
         if self._is_complete:
             return
         try:
@@ -168,6 +166,6 @@ class Body:
             raise RequestError(errors.TOO_LARGE, self._limits.max_bytes)
 
     def content(self) -> bytes:
-        """Return what has been read, and forget it."""
+        """Return the part that has been read, and drop it."""
         chunks, self._chunks = self._chunks, []
         return b"".join(chunks)

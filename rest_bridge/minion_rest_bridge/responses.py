@@ -1,4 +1,4 @@
-"""Sending whole HTTP responses."""
+"""Send HTTP responses."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def send_no_content(send: Send, headers: Headers) -> None:
 
 
 async def send_options(send: Send, allowed: Iterable[str]) -> None:
-    """Send which methods a path has (RFC 9110, 9.3.7)."""
+    """Send the methods of a path (RFC 9110, 9.3.7)."""
     names = ", ".join(sorted({*allowed, "OPTIONS"}))
     await send_no_content(send, ((b"allow", names.encode()),))
 

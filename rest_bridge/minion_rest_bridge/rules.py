@@ -1,4 +1,4 @@
-"""The services that are served: those of the generated modules, by their rules and policies."""
+"""HTTP rules and policies of the services in the generated modules."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ BODY_ALL: Final = "*"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """How a method may be called."""
+    """The policy of a method, from its options."""
 
-    method: str  # as in `minion.v1.MinionService/GetJob`
-    is_open: bool  # to callers without a key
+    method: str  # such as `minion.v1.MinionService/GetJob`
+    is_open: bool  # needs no key
     is_stream: bool
     is_safe: bool  # a call has no side effects
-    is_idempotent: bool  # a second call changes nothing more
-    wait_field: str | None  # the request's Duration for which a call may wait for something
+    is_idempotent: bool  # a repeated call has no further effect
+    wait_field: str | None  # the Duration of the request for which a call can wait
 
     def timeout(self, request: Message, default: float | None) -> float | None:
-        """Return the seconds that a call may take when the HTTP request names no deadline.
+        """Return the limit of a call in seconds, for HTTP requests without a deadline.
 
-        A stream may take any time; other calls the default, and as long as they are asked to wait.
+        Streams have no limit; other calls have the default and, in addition, the wait.
         """
         if default is None or self.is_stream:
             return None
@@ -51,14 +51,14 @@ class Rule:
 
     method: MethodDescriptor
     policy: Policy
-    http_method: str  # as GET; `*` stands for all
+    http_method: str  # such as GET; `*` for all
     template: Template
-    body: str | None  # the name of the field that the body fills, or `*`
+    body: str | None  # name of the field that the body fills, or `*`
     response_body: FieldDescriptor | None  # the only field that is returned; None: all
 
 
 def load_services(package: str = PACKAGE) -> list[ServiceDescriptor]:
-    """Return the services of all generated modules of a package, by their names.
+    """Return the services of all generated modules of a package, sorted by name.
 
     Raises:
         ImportError: There is no such package.
@@ -74,10 +74,9 @@ def load_services(package: str = PACKAGE) -> list[ServiceDescriptor]:
 def read_rules(services: Sequence[ServiceDescriptor]) -> Iterator[Rule]:
     """Return the rules of the services' methods, in the order of the files.
 
-    Methods without a rule have none. A client's stream has no form in HTTP: its rule is an error.
-
     Raises:
-        ValueError: A rule is malformed, or names a field that does not exist.
+        ValueError: A rule is malformed, names a field that does not exist, or belongs to a method
+            with a stream of requests.
     """
     for method in (method for service in services for method in service.methods):
         options = method.GetOptions()
@@ -94,7 +93,7 @@ def policy_of(method: MethodDescriptor) -> Policy:
     """Return the policy of a method.
 
     Raises:
-        ValueError: The contract names a field to wait by that is not a Duration of the request.
+        ValueError: The wait field of the method is not a Duration of its request.
     """
     level = method.GetOptions().idempotency_level
     options = method.GetOptions().Extensions[options_pb2.policy]

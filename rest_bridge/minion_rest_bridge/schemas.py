@@ -21,7 +21,7 @@ JSON_VALUE: Final = "JsonValue"
 
 
 class Direction(StrEnum):
-    """Which way a message goes: requests may have more forms than responses have."""
+    """Directions of messages: requests can have more forms than responses."""
 
     REQUEST = "Request"
     RESPONSE = "Response"
@@ -58,7 +58,7 @@ _JSON_VALUE: Final[Schema] = {
 
 
 class SchemaBook:
-    """The schemas of messages by their names, collected as they are referred to."""
+    """The schemas of messages by name, collected when they are referred to."""
 
     def __init__(self, comments: Comments) -> None:
         self.schemas: dict[str, Schema] = {}
@@ -72,7 +72,7 @@ class SchemaBook:
             return special
         name = self._name(descriptor, direction)
         if name not in self.schemas:
-            # Entered before it is complete: a message may hold itself.
+            # Added before it is complete: a message type can contain itself.
             self.schemas[name] = {}
             self.schemas[name].update(self.object(descriptor, direction))
         return {"$ref": REF + name}
@@ -80,7 +80,7 @@ class SchemaBook:
     def object(
         self, descriptor: Descriptor, direction: Direction, without: Collection[str] = ()
     ) -> Schema:
-        """Return the schema of a message in full, without some of its fields."""
+        """Return the full schema of a message, without some of its fields."""
         kept = [field for field in descriptor.fields if field.name not in without]
         schema: Schema = {"type": "object"}
         if comment := self._comments.get(descriptor.full_name):
@@ -149,7 +149,7 @@ class SchemaBook:
 
 
 def parameter_schema(field: FieldDescriptor) -> Schema:
-    """Return the schema of a field as a parameter, which is text whatever its type."""
+    """Return the schema of a field as a parameter, which is always text."""
     if field.message_type is None:
         schema = _scalar(field)
     elif field.message_type.full_name in _TEXTS:
@@ -157,7 +157,7 @@ def parameter_schema(field: FieldDescriptor) -> Schema:
     else:
         schema = _scalar(field.message_type.fields_by_name["value"])
     bounded = _bounded(field, schema)
-    # As many parameters as an array may have items do not fit into the head of a request.
+    # The size of a request's head is a lower limit than that of an array.
     bounded.pop("maxItems", None)
     return bounded
 
@@ -165,7 +165,7 @@ def parameter_schema(field: FieldDescriptor) -> Schema:
 def _bounded(field: FieldDescriptor, schema: Schema) -> Schema:
     """Return the schema of a field with the bounds in its options."""
     bounds = field.GetOptions().Extensions[options_pb2.bounds]
-    # Most have the names of JSON Schema's keywords; it has none for sizes and Durations.
+    # Most bounds have the names of JSON Schema keywords; there are none for sizes and Durations.
     known = {bound.json_name: value for bound, value in bounds.ListFields()}
     keywords: Schema = {name: known[name] for name in _KEYWORDS if name in known}
     if bounds.one_of:
@@ -190,7 +190,7 @@ def _scalar(field: Any) -> Schema:
         case kind:
             values = fields.INTEGERS[kind]
             limits = {"minimum": values[0], "maximum": values[-1]}
-            # Swagger UI would fill in the minimum.
+            # Without an example, Swagger UI fills in the minimum.
             return {"type": "integer", "format": _FORMATS[kind], **limits, "examples": [1]}
 
 

@@ -1,4 +1,4 @@
-"""Streams of responses over HTTP: Server-Sent Events, or JSON line by line."""
+"""Send streams of responses over HTTP, as Server-Sent Events or JSON lines."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from minion_rest_bridge.request import accepts
 from minion_rest_bridge.responses import failure_to_json
 
 DEFAULT_KEEP_ALIVE: Final = 15.0
-"""Seconds without a message after which an event stream shows that it lives.
+"""Seconds without a message after which an event stream sends a comment.
 
-Proxies and browsers give up on silent connections after 30 to 60 seconds.
+Proxies and browsers close silent connections after 30 to 60 seconds.
 """
 
 Write = Callable[[Any], Awaitable[bytes]]
@@ -28,12 +28,12 @@ Write = Callable[[Any], Awaitable[bytes]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framing:
-    """How the messages of a stream are written: `%b` is where JSON stands."""
+    """The format of a stream's messages, with `%b` for the JSON."""
 
     content_type: bytes
     message: bytes
-    error: bytes  # with the `google.rpc.Status` that ends the stream
-    keep_alive: bytes  # shows only that the stream lives; empty: it cannot be shown
+    error: bytes  # for the `google.rpc.Status` that ends the stream
+    keep_alive: bytes  # sent in silence; may be empty
 
 
 EVENTS: Final = Framing(
@@ -55,13 +55,11 @@ LINES: Final = Framing(
 async def send_stream(
     call: Any, write: Write, scope: Scope, receive: Receive, send: Send, *, keep_alive: float
 ) -> None:
-    """Send the messages of a unary-stream call; cancel it when the client hangs up.
-
-    After `keep_alive` seconds without a message an event stream shows that it lives.
+    """Send the messages of a unary-stream call; cancel it when the client disconnects.
 
     Raises:
-        AioRpcError: The call failed before its first message: nothing is sent yet.
-        ClientGone: The client hung up before it.
+        AioRpcError: The call failed before its first message, and nothing was sent.
+        ClientGone: The client disconnected before the first message.
     """
     framing = EVENTS if accepts(scope, b"accept", EVENTS.content_type) else LINES
     headers = [
@@ -84,7 +82,7 @@ async def send_stream(
             chunk = framing.error % dumps(failure_to_json(failure_of(error)))
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
         except ClientGone:
-            # Nobody reads the rest.
+            # The rest has no reader.
             pass
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -116,7 +114,7 @@ async def _chunks(
             silence = keep_alive if framing.keep_alive else None
             yield framing.message % await write(message)
     finally:
-        # First the call: nothing may keep it from ending with the request.
+        # The call first: it must end with the request in any case.
         call.cancel()
         if coming is not None:
             coming.cancel()
@@ -129,7 +127,7 @@ async def _take(messages: AsyncIterator[Any]) -> Any:
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Take the exception of a message that nobody waits for any more."""
+    """Mark the exception of an abandoned task as retrieved."""
     if not task.cancelled():
         task.exception()
 

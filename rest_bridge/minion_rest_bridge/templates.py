@@ -1,4 +1,4 @@
-"""Path templates of google.api.http, and the table of those that a request path may match.
+"""Path templates of google.api.http, and a table to find those that match a request path.
 
 The grammar and the order of precedence are those of google/api/http.proto:
 
@@ -6,9 +6,9 @@ The grammar and the order of precedence are those of google/api/http.proto:
     Segment  = "*" | "**" | LITERAL | Variable ;
     Variable = "{" FieldPath [ "=" Segments ] "}" ;     Verb = ":" LITERAL ;
 
-A literal goes before `*`, and `*` before `**`. As in Envoy, the text after the last colon of a path
-is a verb only if some template has that verb; and slashes at the end of a path count for nothing,
-but what stands before them is no verb: `/v1/jobs/1:cancel/` is a job whose id is `1:cancel`.
+Literals are preferred to `*`, and `*` to `**`. As in Envoy, the text after the last colon of a path
+is a verb only if a template has that verb. Slashes at the end of a path are ignored, but the text
+before them is not a verb: `/v1/jobs/1:cancel/` is a job whose id is `1:cancel`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _SEGMENT: Final = r"(?:\*\*?|[^/{}*:?#\s]+)"
 _VARIABLE: Final = rf"\{{([A-Za-z_][\w.]*)(?:=({_SEGMENT}(?:/{_SEGMENT})*))?\}}"
 _PART: Final = re.compile(rf"/(?:{_VARIABLE}|({_SEGMENT})(?=/|$))", re.ASCII)
 _VERB: Final = re.compile(r":([^/{}*:?#\s]+)$", re.ASCII)
-# RFC 6570's reserved characters: in a value of several segments they stay as they were sent.
+# RFC 6570's reserved characters: not decoded in a value of several segments.
 _KEPT: Final = re.compile(r"(%(?:2[1346789ABCFabcf]|3[ABDFabdf]|40|5[BDbd]))")
 
 
@@ -41,8 +41,8 @@ class Template:
     text: str
     segments: tuple[str, ...]  # literals, `*` and `**`
     verb: str  # empty if there is none
-    variables: dict[Path, bool]  # in the order of the text; whether they may have several segments
-    pattern: re.Pattern[str]  # of paths without their verb, with a group for each variable
+    variables: dict[Path, bool]  # in the order of the text; whether they can have several segments
+    pattern: re.Pattern[str]  # matches paths without their verb, with a group for each variable
 
     @property
     def plain_text(self) -> str:
@@ -51,7 +51,7 @@ class Template:
 
     def bind(self, match: re.Match[str]) -> dict[Path, bytes]:
         """Return the values of the variables in a path that matches, percent-decoded."""
-        # `**` may stand for no segment at all.
+        # `**` can match no segment at all.
         return {
             path: _decode(text or "", several=several)
             for (path, several), text in zip(self.variables.items(), match.groups(), strict=True)
@@ -62,7 +62,7 @@ def parse(text: str) -> Template:
     """Parse a path template.
 
     Raises:
-        ValueError: It is not of the grammar, or has a variable twice.
+        ValueError: The template does not follow the grammar, or has a variable twice.
     """
     verb = _VERB.search(text)
     path = text if verb is None else text[: verb.start()]
@@ -83,7 +83,7 @@ def parse(text: str) -> Template:
     if not path or parsed != path:
         raise ValueError(f"path template {text!r}: expected segments and variables after slashes")
     if segments.count(REST) > 1:
-        raise ValueError(f"path template {text!r}: ** stands more than once")
+        raise ValueError(f"path template {text!r}: expected ** at most once")
     return Template(
         text=text,
         segments=tuple(segments),
@@ -94,10 +94,10 @@ def parse(text: str) -> Template:
 
 
 def _pattern(segments: list[str], *, captures: bool) -> str:
-    """Return the regular expression of adjacent segments, from the slash before them on."""
+    """Return the regular expression of adjacent segments, including the slash before them."""
     if segments == [REST]:
         return "(?:/(.*))?" if captures else "(?:/.*)?"
-    # A line break, which literals do not have, stands for `**`, which takes a slash along.
+    # A line break, which literals cannot contain, represents `**`, which includes one slash.
     body = "/".join({ONE: "[^/]*", REST: "\n"}.get(each, re.escape(each)) for each in segments)
     body = re.sub(r"^\n/", "(?:.*/)?", body).replace("/\n", "(?:/.*)?")
     return f"/({body})" if captures else f"/{body}"
@@ -106,7 +106,7 @@ def _pattern(segments: list[str], *, captures: bool) -> str:
 def _decode(text: str, *, several: bool) -> bytes:
     if not several:
         return unquote_to_bytes(text)
-    # Every second piece is one that is kept.
+    # Every second piece is not decoded.
     pieces = _KEPT.split(text)
     return b"".join(
         piece.encode() if index % 2 else unquote_to_bytes(piece)
@@ -115,17 +115,17 @@ def _decode(text: str, *, several: bool) -> bytes:
 
 
 class PathTable(Generic[T]):
-    """Finds what is registered for a path."""
+    """Finds the targets that are registered for a path."""
 
     def __init__(self) -> None:
-        # By verb, the most exact first.
+        # By verb, the most specific first.
         self._templates: dict[str, list[tuple[Template, dict[str, T]]]] = {}
 
     def add(self, method: str, template: Template, target: T) -> None:
         """Register a target for an HTTP method and a template.
 
         Raises:
-            ValueError: Another target has them already.
+            ValueError: Another target is registered for them.
         """
         known = self._templates.setdefault(template.verb, [])
         for other, targets in known:

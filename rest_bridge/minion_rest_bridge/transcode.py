@@ -1,4 +1,4 @@
-"""The transcoder: gRPC methods as JSON over HTTP, by their `google.api.http` rules."""
+"""Serve gRPC methods as JSON over HTTP, by their `google.api.http` rules."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Transcoder:
 def _choose(routes: Mapping[str, _Route], method: str) -> _Route | None:
     route = routes.get(method) or routes.get(ANY_METHOD)
     if route is None and method == "HEAD":
-        # HTTP has it wherever it has GET; but nobody would end a stream that shows nothing.
+        # HEAD works wherever GET does, except for streams, which would never end.
         get = routes.get("GET")
         return None if get is None or get.policy.is_stream else get
     return route

@@ -24,11 +24,13 @@ from minion_server.engine.source import LocalSource
 from minion_server.engine.stager import Stager
 from minion_server.engine.watchers import Watchers
 from minion_server.http import HttpServer, join
+from minion_server.rpc.local_client import LocalClient
 from minion_server.rpc.server import RpcServer
 from minion_server.settings import keys
 from minion_server.settings.options import TASK_OPTIONS, Settings
 from minion_server.stores import open_storage
 from minion_server.tasks import load_tasks
+from minion_server.watching import check_watch, make_watcher
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,7 @@ class Server:
         if not settings.no_scheduler:
             values = {option.name: getattr(settings, option.name) for option in TASK_OPTIONS}
             self._modules = load_tasks(**values)
+        check_watch(settings)
         self._storage = open_storage(settings)
         self._watchers = Watchers(self._storage)
         self._scheduler = Scheduler(self._storage)
@@ -159,6 +162,10 @@ class Server:
         stack.push_async_callback(rpc.drain)
         if not settings.no_scheduler:
             await self._start_worker()
+        if settings.watch is not None:
+            watcher = make_watcher(settings, LocalClient(rpc.channel, key=key))
+            watcher.start()
+            stack.push_async_callback(watcher.stop)
         addresses.write(grpc=self.grpc_address, http=self.http_address)
 
     async def _start_worker(self) -> None:

@@ -39,6 +39,11 @@ def open_storage(settings: Settings) -> Storage:
     return SqliteStorage(_sqlite_path(database), policy=policy)
 
 
+def is_shared(settings: Settings) -> bool:
+    """Return whether other servers may use the same store at the same time."""
+    return settings.database is not None and _is_postgresql(settings.database)
+
+
 def open_transfer(database: str) -> Transfer:
     """Return the operations on the whole database with this URL.
 

@@ -15,6 +15,11 @@ from minion_server.domain.errors import Invalid
 LIBRARY_MODULE: Final = "minion_server.library"
 
 
+def library_directory(data_dir: Path, library_dir: Path | None) -> Path:
+    """Return where the bundled tasks keep archives, given the settings of these names."""
+    return (library_dir or data_dir / "library").absolute()
+
+
 def load_tasks(
     *, data_dir: Path, tasks: Sequence[str], no_library: bool, library_dir: Path | None
 ) -> list[str]:
@@ -41,11 +46,6 @@ def load_tasks(
         except BaseException as error:
             raise Invalid("--tasks", f"cannot import {module}: {_describe(error)}") from error
     return modules
-
-
-def library_directory(data_dir: Path, library_dir: Path | None) -> Path:
-    """Return the directory of the bundled tasks' archives."""
-    return (library_dir or data_dir / "library").absolute()
 
 
 def _describe(error: BaseException) -> str:

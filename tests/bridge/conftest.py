@@ -1,4 +1,4 @@
-"""A real gRPC server with services that answer what a test tells them, and a bridge before it."""
+"""A gRPC server with services whose responses are set by a test, and a bridge for it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def echo(tmp_path_factory: pytest.TempPathFactory) -> ServiceDescriptor:
     """The service of echo.proto."""
     here = Path(__file__).parent
     target = tmp_path_factory.mktemp("echo") / "echo.binpb"
-    # The .proto files that are imported come with googleapis-common-protos and grpcio-tools.
+    # googleapis-common-protos and grpcio-tools contain the imported .proto files.
     common_protos = Path(google.api.http_pb2.__file__).parents[2]
     own_protos = Path(grpc_tools.__file__).parent / "_proto"
     status = protoc.main(
@@ -87,7 +87,7 @@ async def client(app: Starlette) -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture(params=["local", "wire"])
 async def address(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """The address of a bridge before a real server: of this process, or over the network."""
+    """The address of a bridge for a real server, in this process or over the network."""
     storage = SqliteStorage(tmp_path / "minion.db", clock=SettableClock())
     await storage.open()
     server = rpc_server(storage)

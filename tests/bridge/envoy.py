@@ -1,4 +1,4 @@
-"""Envoy with its grpc_json_transcoder, set up to answer as the contract says."""
+"""Envoy with its grpc_json_transcoder, configured to respond as the contract requires."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def configuration(
     """Return the configuration of an Envoy that serves services over a Unix socket.
 
     Args:
-        listen: Where the socket is to be.
+        listen: Path of the socket.
         descriptors: File with a FileDescriptorSet.
         services: Ports of the gRPC servers, by the full names of the services.
     """
@@ -51,7 +51,7 @@ def configuration(
             ],
             "clusters": [_cluster(port) for port in ports],
         },
-        # Said outright, or Envoy warns that it knows no limit.
+        # Set explicitly, or Envoy warns that there is no limit.
         "overload_manager": {
             "resource_monitors": [
                 {
@@ -68,7 +68,7 @@ def configuration(
 
 
 def _connection_manager(descriptors: Path, services: Mapping[str, int]) -> dict[str, Any]:
-    # The transcoder makes the path of a request that of gRPC, by which it is routed then.
+    # The transcoder replaces the path of a request by gRPC's, by which it is then routed.
     routes = [
         {"match": {"prefix": f"/{name}/"}, "route": {"cluster": str(port), "timeout": "20s"}}
         for name, port in services.items()
@@ -120,14 +120,14 @@ def _cluster(port: int) -> dict[str, Any]:
 async def envoy_serving(
     directory: Path, descriptors: bytes, services: Mapping[str, int]
 ) -> AsyncIterator[httpx.AsyncClient]:
-    """Run Envoy, and answer a client of it.
+    """Run Envoy, and yield a client of it.
 
     Args:
-        directory: Where its files are to be; short, since a socket's path must be.
+        directory: Directory of its files, with a short path because of the socket.
         descriptors: A serialized FileDescriptorSet.
         services: Ports of the gRPC servers, by the full names of the services.
     """
-    # Not to be had on every platform.
+    # Not available on every platform.
     import envoy  # type: ignore[import-untyped]  # noqa: PLC0415  # has no py.typed
 
     listen, protos, log = directory / "rest", directory / "protos.binpb", directory / "log"

@@ -1,4 +1,4 @@
-"""Requests that the bridge and Envoy have to answer alike, and those that they do not."""
+"""Requests with equal responses of the bridge and Envoy, and those with differences."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 from support.rpc_bench import KEY
 
 FORM = "application/x-www-form-urlencoded"
-"""What curl says of any body."""
+"""The Content-Type that curl sends with any body."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A request: the method that it is to reach, or to be kept from; body as JSON or as text."""
+    """A request to a method, or one that must not reach it; the body is JSON or text."""
 
     rpc: str
     method: str
@@ -27,8 +27,8 @@ class Ask:
         return f"{self.method} {self.target} {self.body if self.body is not None else ''}"[:120]
 
 
-# What the servers are asked, in this order: each from its first call to its errors. Both have the
-# same history, and clocks that stand still, so that every answer is the same to the letter.
+# The requests to the servers, in this order: each from its first call to its errors. Both have the
+# same history, and their clocks are stopped, so that responses are identical.
 STORY = [
     Ask("EnqueueJob", "POST", "/v1/jobs", {"task": "foo"}),
     Ask("EnqueueJob", "POST", "/v1/jobs", {
@@ -248,7 +248,7 @@ STORY = [
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What Envoy cannot be told to do: why, an example, and the status of either's answer."""
+    """A difference that Envoy's settings cannot avoid: the reason, an example, both statuses."""
 
     why: str
     ask: Ask
@@ -264,23 +264,23 @@ def _get(target: str, why: str, *, ours: int = 400, envoys: int = 200) -> Differ
     return Difference(why, Ask("Echo", "GET", target), ours, envoys)
 
 
-_UNKNOWN = "Envoy passes over unknown fields of bodies; the contract refuses them"
-_PAIR = "Envoy passes over parameters without an equals sign, and without a name"
-_PATH = "Envoy lets the query say again, otherwise, what the path has said"
-_QUERY = 'with `body: "*"` nothing is left for the query (google/api/http.proto)'
+_UNKNOWN = "Envoy ignores unknown fields of bodies; the contract refuses them"
+_PAIR = "Envoy ignores parameters without an equals sign, and without a name"
+_PATH = "Envoy lets the query override the path"
+_QUERY = 'with `body: "*"` no field is left for the query (google/api/http.proto)'
 _TEXT = "Envoy's JSON has trailing commas, single quotes and names without quotes"
-_TWICE = "Envoy takes the last of what stands twice"
-_KIND = "Envoy reads the text of a boolean or a number as one, and words like yes and t"
-_ONE = "Envoy takes one value for a list of one, and an empty object for an empty list"
-_NULL = "Envoy passes over nulls in lists, where proto JSON has none"
-_WELL = "Envoy sees fields within protobuf's own types; those have one JSON form"
-_ENUM = "Envoy has no unknown numbers of enums in URLs"
-_BODY = "Envoy reads the body of a GET or DELETE, which means nothing (RFC 9110, 9.3.1)"
-_UTF8 = "Envoy leaves it to the server to refuse what is no UTF-8, in other words"
+_TWICE = "Envoy uses the last of duplicate fields"
+_KIND = "Envoy accepts strings as booleans and numbers, also yes and t"
+_ONE = "Envoy accepts one value as a list of one, and an empty object as an empty list"
+_NULL = "Envoy ignores nulls in lists, which proto JSON does not allow"
+_WELL = "Envoy sets fields within protobuf's own types, which have one JSON form"
+_ENUM = "Envoy refuses unknown numbers of enums in URLs"
+_BODY = "Envoy reads the body of a GET or DELETE, which has no meaning (RFC 9110, 9.3.1)"
+_UTF8 = "Envoy leaves invalid UTF-8 to the server, which refuses it with another text"
 _FORM = "Envoy's numbers and times have more forms than proto JSON"
 
-_KEY = "Envoy reads the body before the server is asked for the key"
-_ENCODED = "Envoy takes a compressed body for JSON"
+_KEY = "Envoy reads the body before the server checks the key"
+_ENCODED = "Envoy reads a compressed body as JSON"
 
 DIFFERENCES = [
     Difference(_KEY, Ask("EnqueueJob", "POST", "/v1/jobs", "{bad", key=None), 401, 400),
@@ -329,7 +329,7 @@ DIFFERENCES = [
         Ask("Echo", "PUT", "/echo/all", '{"jsonValue": 9007199254740992}'), 400, 200,
     ),
     Difference(
-        "Envoy has one answer for an unknown path and for one that has other methods",
+        "Envoy has one response for an unknown path and for one that has other methods",
         Ask("GetStats", "POST", "/v1/stats", {}), 405, 404,
     ),
     Difference(
@@ -355,7 +355,7 @@ DIFFERENCES = [
     _put('{"time": "2026-01-31T23:59:60Z"}', _FORM),
 ]  # fmt: skip
 
-# Forms of values, which the methods of the contract do not all have.
+# Forms of values, not all of which occur in the methods of the contract.
 ECHO_QUERIES = [
     "int32Field=-1&double_field=1.5&boolField=true",
     "text=a+b%2Bc%26&data=-_8",

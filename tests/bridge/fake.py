@@ -1,4 +1,4 @@
-"""gRPC services that answer what a test tells them."""
+"""gRPC services whose responses are set by a test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEY = "s3cret"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
-    """What a method was called with."""
+    """A call of a method."""
 
     method: str
     request: Any
@@ -32,7 +32,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Abort:
-    """An error to answer."""
+    """An error to respond with."""
 
     code: grpc.StatusCode
     message: str = ""
@@ -42,17 +42,17 @@ class Abort:
 
 @dataclass(slots=True, kw_only=True)
 class FakeMinion:
-    """Records the calls of all methods, and answers what it is told to, by the method's name.
+    """Records the calls of all methods, and responds with what a test sets by the method's name.
 
-    Those of CheckAccess are kept apart.
+    Calls of CheckAccess are recorded separately.
 
-    An answer is a message, an `Abort`, a list of them for a stream, or a coroutine function that
-    answers one of them. Without one, a method answers its empty response.
+    A response is a message, an `Abort`, a list of them for a stream, or a coroutine function that
+    returns one of them. Without one, a method returns its empty response.
     """
 
     calls: list[Call] = field(default_factory=list)
     checks: list[Call] = field(default_factory=list)
-    answers: dict[str, Any] = field(default_factory=dict)
+    responses: dict[str, Any] = field(default_factory=dict)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     called: asyncio.Event = field(default_factory=asyncio.Event)
     needs_key: bool = False
@@ -63,11 +63,11 @@ class FakeMinion:
         assert len(self.calls) == 1
         return self.calls[0].request
 
-    async def answer(self, method: str, empty: Message, request: Any, context: Any) -> Any:
+    async def respond(self, method: str, empty: Message, request: Any, context: Any) -> Any:
         await self._record(method, request, context)
-        answer = self.answers.get(method, empty)
+        response = self.responses.get(method, empty)
         try:
-            return await self._resolve(answer, context)
+            return await self._resolve(response, context)
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
@@ -76,8 +76,8 @@ class FakeMinion:
         await self._record(method, request, context)
         ended = False
         try:
-            for answer in self.answers.get(method, []):
-                resolved = await self._resolve(answer, context)
+            for response in self.responses.get(method, []):
+                resolved = await self._resolve(response, context)
                 if resolved is not None:
                     yield resolved
             ended = True
@@ -101,23 +101,23 @@ class FakeMinion:
         if self.needs_key and method != "GetJob" and given != f"Bearer {KEY}":
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "no key")
 
-    async def _resolve(self, answer: Any, context: Any) -> Any:
-        if callable(answer):
-            answer = await answer()
-        if isinstance(answer, Abort):
-            await context.abort(answer.code, answer.message, _trailers(answer))
-        return answer
+    async def _resolve(self, response: Any, context: Any) -> Any:
+        if callable(response):
+            response = await response()
+        if isinstance(response, Abort):
+            await context.abort(response.code, response.message, _trailers(response))
+        return response
 
 
-def _trailers(answer: Abort) -> tuple[tuple[str, Any], ...]:
-    if not answer.details:
-        return answer.metadata
-    status = Status(code=answer.code.value[0], message=answer.message)
-    for detail in answer.details:
+def _trailers(response: Abort) -> tuple[tuple[str, Any], ...]:
+    if not response.details:
+        return response.metadata
+    status = Status(code=response.code.value[0], message=response.message)
+    for detail in response.details:
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
-    return (*answer.metadata, ("grpc-status-details-bin", status.SerializeToString()))
+    return (*response.metadata, ("grpc-status-details-bin", status.SerializeToString()))
 
 
 def handlers(service: ServiceDescriptor, fake: FakeMinion) -> grpc.GenericRpcHandler[Any, Any]:
@@ -130,7 +130,7 @@ def handlers(service: ServiceDescriptor, fake: FakeMinion) -> grpc.GenericRpcHan
 
         async def unary(request: Any, context: Any) -> Any:
             empty = request if service.name == "Echo" else response()
-            return await fake.answer(method.name, empty, request, context)
+            return await fake.respond(method.name, empty, request, context)
 
         async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
             async for message in fake.stream(method.name, request, context):
@@ -150,7 +150,7 @@ def client_of(app: Starlette) -> httpx.AsyncClient:
 
 
 def fields_of(response: httpx.Response) -> list[str]:
-    """Return the fields that an error blames."""
+    """Return the fields that an error names."""
     details: Iterable[dict[str, Any]] = response.json()["details"]
     return [
         violation["field"]

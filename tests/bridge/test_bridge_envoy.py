@@ -1,8 +1,8 @@
-"""The bridge answers as Envoy's grpc_json_transcoder does, over the same descriptors.
+"""The bridge responds like Envoy's grpc_json_transcoder with the same descriptors.
 
-Both stand in front of servers with the same history. Statuses are equal, and so is the JSON of
-every answer that comes from the gRPC server. Refusals of their own are the exception: Envoy's are
-plain text, the bridge's `google.rpc.Status` JSON; there the statuses have to be equal.
+Both are in front of servers with the same history. Statuses are equal, and so is the JSON of
+every response from the gRPC server. Their own refusals are the exception: Envoy's are
+plain text, the bridge's are `google.rpc.Status` JSON, and only the statuses must be equal.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ async def _send(client: httpx.AsyncClient, ask: Ask) -> httpx.Response:
             headers["content-type"] = ask.content_type
         if ask.encoding is not None:
             headers["content-encoding"] = ask.encoding
-    # The target goes out as it is written here.
+    # The target is sent as it is written here.
     return await client.request(
         ask.method,
         "/",
@@ -79,7 +79,7 @@ async def _send(client: httpx.AsyncClient, ask: Ask) -> httpx.Response:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def sides(echo: ServiceDescriptor) -> AsyncIterator[Sides]:
-    """Two servers with two stores, the bridge before the one, Envoy before the other."""
+    """Two servers with a store each, behind the bridge and behind Envoy."""
     if sys.platform != "linux":
         pytest.skip("Envoy is installed on Linux alone")
     services = [*load_services(), echo]
@@ -112,7 +112,7 @@ async def sides(echo: ServiceDescriptor) -> AsyncIterator[Sides]:
 
 
 class _Split(httpx.AsyncBaseTransport):
-    """Sends requests for Echo to its own bridge."""
+    """Sends requests for Echo to a separate bridge."""
 
     def __init__(
         self, bridge: httpx.AsyncBaseTransport, echo: httpx.AsyncBaseTransport, hosts: Sequence[str]
@@ -131,7 +131,7 @@ class _Split(httpx.AsyncBaseTransport):
 
 
 def _descriptors(echo: ServiceDescriptor) -> bytes:
-    """Return Envoy's descriptors: those of the contract, as they are, and Echo's."""
+    """Return Envoy's descriptors: those of the contract and of Echo."""
     files = FileDescriptorSet.FromString(MINION_DESCRIPTORS.read_bytes())
     known = {file.name for file in files.file}
 
@@ -145,14 +145,14 @@ def _descriptors(echo: ServiceDescriptor) -> bytes:
 
     add(echo.file)
     rule = files.file[-1].service[0].method[0].options.Extensions[annotations_pb2.http]
-    # Envoy has no variable after one of several segments, and says so at its start.
+    # Envoy supports no variable after one of several segments, and refuses to start.
     kept = [each for each in rule.additional_bindings if "**}/" not in each.get]
     del rule.additional_bindings[:]
     rule.additional_bindings.extend(kept)
     return files.SerializeToString()
 
 
-async def test_every_method_is_asked() -> None:
+async def test_every_method_is_called() -> None:
     unary = {
         binding.method.name
         for binding in read_rules(load_services())
@@ -161,7 +161,7 @@ async def test_every_method_is_asked() -> None:
     assert {ask.rpc for ask in STORY} == unary
 
 
-async def test_the_story_is_answered_alike(sides: Sides) -> None:
+async def test_the_story_gets_equal_responses(sides: Sides) -> None:
     successes: set[str] = set()
     refusals: set[str] = set()
     differing = []
@@ -185,18 +185,18 @@ async def test_values_are_read_and_written_alike(sides: Sides) -> None:
 
 
 @pytest.mark.parametrize("difference", DIFFERENCES, ids=lambda each: str(each.ask))
-async def test_what_envoy_cannot_be_told_is_known(sides: Sides, difference: Any) -> None:
+async def test_differences_from_envoy_are_as_listed(sides: Sides, difference: Any) -> None:
     ours, envoys = await sides.ask(difference.ask)
     assert (ours.status_code, envoys.status_code) == (difference.ours, difference.envoys)
 
 
 def _differences(ask: Ask, ours: httpx.Response, envoys: httpx.Response) -> list[Any]:
-    """Return both answers if they differ."""
+    """Return both responses if they differ."""
     shown = [(str(ask), *_shown(ours), *_shown(envoys))]
     if ours.status_code != envoys.status_code:
         return shown
     if envoys.headers.get("content-type") != "application/json":
-        # Refused before it came to the server.
+        # Refused before it reached the server.
         is_alike = ours.status_code in (400, 404) and ours.json()["code"] in (3, 5)
         return [] if is_alike else shown
     mine, theirs = _parsed(ours), _parsed(envoys)
@@ -217,7 +217,7 @@ def _parsed(response: httpx.Response) -> Any:
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 DOUBLES = st.floats(allow_nan=False, allow_infinity=False)
-# A whole number of this size is refused as an integer literal, as which json.dumps writes it.
+# json.dumps writes a whole number of this size as an integer literal, which is refused.
 NUMBERS = DOUBLES.filter(lambda number: not number.is_integer() or abs(number) < 2**53)
 STORABLE = TEXTS.filter(lambda text: "\0" not in text)
 VALUES = st.recursive(
@@ -247,7 +247,7 @@ OPTIONAL = {
 MESSAGES = st.fixed_dictionaries({}, optional=OPTIONAL)
 
 
-async def test_any_message_is_answered_alike(sides: Sides, echo: ServiceDescriptor) -> None:
+async def test_any_message_gets_equal_responses(sides: Sides, echo: ServiceDescriptor) -> None:
     messages: list[Any] = []
 
     @given(MESSAGES)
@@ -262,6 +262,6 @@ async def test_any_message_is_answered_alike(sides: Sides, echo: ServiceDescript
         ours, envoys = await sides.ask(Ask("Echo", "PUT", "/echo/all", body))
         assert (ours.status_code, envoys.status_code) == (200, 200), (body, ours.text, envoys.text)
         assert _differences(Ask("Echo", "PUT", "/echo/all", body), ours, envoys) == []
-        # What is answered means what was sent.
+        # The response has the meaning of the request.
         sent = json_format.ParseDict(message, everything())
         assert json_format.Parse(ours.text, everything()) == sent, body

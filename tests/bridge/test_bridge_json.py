@@ -1,4 +1,4 @@
-"""The JSON mapping, against protobuf's own and against hostile input."""
+"""The JSON mapping, compared with protobuf's own and with hostile input."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def build(new: Callable[..., Any], plain: dict[str, Any], special: dict[str, Any
 
 
 class TestAgainstProtobuf:
-    # The classes come from a session's fixture and hold no state.
+    # The classes come from a fixture of the session and have no state.
     @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
     @given(outer=scalars, inner=scalars, special=extras)
     def test_written_as_protobuf_writes(
@@ -148,7 +148,7 @@ class TestAgainstProtobuf:
         message.child.CopyFrom(build(everything, inner, special))
         message.by_bool[False].CopyFrom(message.child)
         written = json_format.MessageToJson(message, preserving_proto_field_name=original_names)
-        # Whole numbers that a double cannot hold are refused for good reason.
+        # Whole numbers that a double cannot hold are refused.
         if not any(len(word) > 15 and word.isdigit() for word in _numbers(written)):
             assert read(written) == message
 
@@ -294,8 +294,8 @@ def test_texts_that_are_not_json(read: Read, text: str | bytes) -> None:
 
 
 @pytest.mark.parametrize("form", ["list", "object", "message"])
-def test_whatever_is_read_survives_the_wire(read: Read, everything: Any, form: str) -> None:
-    """The deepest nesting that is accepted, in a message that is answered a little deeper."""
+def test_everything_that_is_read_survives_the_wire(read: Read, everything: Any, form: str) -> None:
+    """The deepest nesting that is accepted, in a response that is nested more deeply."""
     for depth in range(10, 120):
         try:
             message = read(_nested(form, depth))

@@ -54,34 +54,34 @@ def full_job() -> job_pb2.Job:
 async def test_status_has_the_documented_members_in_their_order(
     client: httpx.AsyncClient, fake: FakeMinion
 ) -> None:
-    response = pb.GetJobResponse(state="failed", task="thumbnail_task", error="oh no")
-    response.notes.update({"progress": 10, "list": [None, True, "x", {}]})
-    fake.answers["GetJob"] = response
-    answer = await client.get("/api/minion/9223372036854775807")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    assert list(answer.json()) == ["state", "task", "error", "notes"]
-    assert answer.json() == {
+    status = pb.GetJobResponse(state="failed", task="thumbnail_task", error="oh no")
+    status.notes.update({"progress": 10, "list": [None, True, "x", {}]})
+    fake.responses["GetJob"] = status
+    response = await client.get("/api/minion/9223372036854775807")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert list(response.json()) == ["state", "task", "error", "notes"]
+    assert response.json() == {
         "state": "failed",
         "task": "thumbnail_task",
         "error": "oh no",
         "notes": {"progress": 10, "list": [None, True, "x", {}]},
     }
-    assert b'"progress":10,' in answer.content or b'"progress":10}' in answer.content
+    assert b'"progress":10,' in response.content or b'"progress":10}' in response.content
     assert fake.request == pb.GetJobRequest(id=2**63 - 1)
 
 
 async def test_status_has_null_and_an_object_where_nothing_is_set(
     client: httpx.AsyncClient, fake: FakeMinion
 ) -> None:
-    fake.answers["GetJob"] = pb.GetJobResponse(state="inactive", task="t")
-    answer = await client.get("/api/minion/1")
-    assert answer.json() == {"state": "inactive", "task": "t", "error": None, "notes": {}}
+    fake.responses["GetJob"] = pb.GetJobResponse(state="inactive", task="t")
+    response = await client.get("/api/minion/1")
+    assert response.json() == {"state": "inactive", "task": "t", "error": None, "notes": {}}
 
 
 async def test_detail_is_lanraragis(client: httpx.AsyncClient, fake: FakeMinion) -> None:
-    fake.answers["GetJobDetail"] = pb.GetJobDetailResponse(job=full_job())
-    answer = await client.get("/api/minion/7/detail")
+    fake.responses["GetJobDetail"] = pb.GetJobDetailResponse(job=full_job())
+    response = await client.get("/api/minion/7/detail")
     expected = {
         "args": ["/tmp/QF3UCnKdMr/myfile.zip"],
         "attempts": 1,
@@ -105,10 +105,10 @@ async def test_detail_is_lanraragis(client: httpx.AsyncClient, fake: FakeMinion)
         "time": "1601145005",
         "worker": 1,
     }
-    assert answer.json() == expected
-    assert list(answer.json()) == list(expected)
-    assert isinstance(answer.json()["result"]["success"], int)
-    assert "\u00e4".encode() in answer.content
+    assert response.json() == expected
+    assert list(response.json()) == list(expected)
+    assert isinstance(response.json()["result"]["success"], int)
+    assert "\u00e4".encode() in response.content
 
 
 async def test_detail_of_a_job_that_has_not_begun(
@@ -118,7 +118,7 @@ async def test_detail_of_a_job_that_has_not_begun(
         id=2**62 + 1, lax=True, parents=[2**53 + 1], children=[3], priority=-5, state="inactive"
     )
     job.created.seconds = job.delayed.seconds = job.expires.seconds = 5
-    fake.answers["GetJobDetail"] = pb.GetJobDetailResponse(job=job)
+    fake.responses["GetJobDetail"] = pb.GetJobDetailResponse(job=job)
     detail = (await client.get("/api/minion/1/detail")).json()
     assert detail["id"] == 2**62 + 1
     assert detail["parents"] == [2**53 + 1]
@@ -131,13 +131,13 @@ async def test_detail_of_a_job_that_has_not_begun(
 @pytest.mark.parametrize(
     ("suffix", "operation"), [("", "minion_job_status"), ("/detail", "minion_job_detail")]
 )
-async def test_job_ids_that_are_none_are_refused(
+async def test_invalid_job_ids_are_refused(
     client: httpx.AsyncClient, fake: FakeMinion, job_id: str, suffix: str, operation: str
 ) -> None:
-    answer = await client.get(f"/api/minion/{job_id}{suffix}")
-    assert answer.status_code == 400
-    assert answer.json() == failure(operation, answer.json()["error"])
-    assert "jobid" in answer.json()["error"]
+    response = await client.get(f"/api/minion/{job_id}{suffix}")
+    assert response.status_code == 400
+    assert response.json() == failure(operation, response.json()["error"])
+    assert "jobid" in response.json()["error"]
     assert fake.calls == []
 
 
@@ -168,15 +168,15 @@ async def test_errors_have_lanraragis_shape(
     method: str,
     operation: str,
 ) -> None:
-    fake.answers[method] = Abort(code=code, message="said", details=(ErrorInfo(reason="X"),))
-    answer = await client.get(path)
-    assert answer.status_code == status
+    fake.responses[method] = Abort(code=code, message="said", details=(ErrorInfo(reason="X"),))
+    response = await client.get(path)
+    assert response.status_code == status
     text = "No job with this ID." if status == 404 else "said"
-    assert answer.json() == failure(operation, text)
-    assert CORS.items() <= dict(answer.headers).items()
+    assert response.json() == failure(operation, text)
+    assert CORS.items() <= dict(response.headers).items()
 
 
-async def test_a_missing_key_is_answered_as_lanraragi_does(
+async def test_a_missing_key_gets_the_response_of_lanraragi(
     client: httpx.AsyncClient, fake: FakeMinion
 ) -> None:
     fake.needs_key = True
@@ -186,11 +186,11 @@ async def test_a_missing_key_is_answered_as_lanraragi_does(
         client.get("/api/minion/5/detail", headers={b"authorization": b"Bearer \xff\xe4"}),
         client.get("/api/minion/5/detail", headers={b"authorization": b"Bearer \x01\x80"}),
     ):
-        answer = await request
-        assert answer.status_code == 401
-        assert answer.json() == UNAUTHORIZED
-        assert answer.headers["www-authenticate"] == "Bearer"
-        assert CORS.items() <= dict(answer.headers).items()
+        response = await request
+        assert response.status_code == 401
+        assert response.json() == UNAUTHORIZED
+        assert response.headers["www-authenticate"] == "Bearer"
+        assert CORS.items() <= dict(response.headers).items()
     assert (await client.get("/api/minion/5")).status_code == 200
 
 
@@ -206,17 +206,17 @@ async def test_the_key_reaches_the_server_as_it_was_sent(
 async def test_queue_takes_query_and_forms(
     client: httpx.AsyncClient, fake: FakeMinion, place: str
 ) -> None:
-    fake.answers["EnqueueJob"] = pb.EnqueueJobResponse(id=8)
+    fake.responses["EnqueueJob"] = pb.EnqueueJobResponse(id=8)
     parameters = {"args": '["a b+&\u00e4", 1, {"x": null}, 9007199254740991]', "priority": "-3"}
     options: dict[str, Any] = (
         {"files": {name: (None, value) for name, value in parameters.items()}}
         if place == "multipart"
         else {place: parameters}
     )
-    answer = await client.post("/api/minion/my_task/queue", **options)
-    assert answer.status_code == 200
-    assert answer.json() == {"operation": "queue_minion_job", "success": 1, "job": 8}
-    assert list(answer.json()) == ["operation", "success", "job"]
+    response = await client.post("/api/minion/my_task/queue", **options)
+    assert response.status_code == 200
+    assert response.json() == {"operation": "queue_minion_job", "success": 1, "job": 8}
+    assert list(response.json()) == ["operation", "success", "job"]
     assert fake.request.task == "my_task"
     assert list(fake.request.args) == ["a b+&\u00e4", 1, {"x": None}, 2**53 - 1]
     assert fake.request.priority == -3
@@ -226,8 +226,8 @@ async def test_queue_without_priority_leaves_it_to_the_server(
     client: httpx.AsyncClient, fake: FakeMinion
 ) -> None:
     name = quote("a/b \u00e4", safe="")
-    answer = await client.post(f"/api/minion/{name}/queue?args=[]&foo=1")
-    assert answer.status_code == 200
+    response = await client.post(f"/api/minion/{name}/queue?args=[]&foo=1")
+    assert response.status_code == 200
     assert fake.request.task == "a/b \u00e4"
     assert fake.request.HasField("args")
     assert not fake.request.HasField("priority")
@@ -262,19 +262,19 @@ async def test_queue_without_priority_leaves_it_to_the_server(
         ("args=[]&priority=%D9%A1", "priority"),
     ],
 )
-async def test_queue_refuses_and_says_why(
+async def test_queue_errors_have_the_reason(
     client: httpx.AsyncClient, fake: FakeMinion, query: str, blamed: str
 ) -> None:
-    answer = await client.post(f"/api/minion/t/queue?{query}")
-    assert answer.status_code == 400
-    assert answer.json() == failure("queue_minion_job", answer.json()["error"])
-    assert answer.json()["error"].startswith(blamed)
+    response = await client.post(f"/api/minion/t/queue?{query}")
+    assert response.status_code == 400
+    assert response.json() == failure("queue_minion_job", response.json()["error"])
+    assert response.json()["error"].startswith(blamed)
     assert fake.calls == []
 
 
-async def test_queue_tells_to_send_large_integers_as_strings(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/api/minion/t/queue?args=[9007199254740993]")
-    assert "as a string" in answer.json()["error"]
+async def test_queue_refuses_large_integers_with_a_hint(client: httpx.AsyncClient) -> None:
+    response = await client.post("/api/minion/t/queue?args=[9007199254740993]")
+    assert "as a string" in response.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -293,18 +293,18 @@ async def test_queue_tells_to_send_large_integers_as_strings(client: httpx.Async
 async def test_queue_refuses_other_bodies(
     client: httpx.AsyncClient, content_type: str, status: int
 ) -> None:
-    answer = await client.post(
+    response = await client.post(
         "/api/minion/t/queue",
         content=b"--x\r\nnonsense\xff\r\n\r\n--x",
         headers={b"content-type": content_type.encode("latin-1")},
     )
-    assert answer.status_code == status
-    assert answer.json()["operation"] == "queue_minion_job"
+    assert response.status_code == status
+    assert response.json()["operation"] == "queue_minion_job"
 
 
 async def test_queue_refuses_files(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/api/minion/t/queue", files={"args": ("name", b"[]")})
-    assert answer.status_code == 400
+    response = await client.post("/api/minion/t/queue", files={"args": ("name", b"[]")})
+    assert response.status_code == 400
 
 
 async def test_other_methods_and_paths(client: httpx.AsyncClient) -> None:
@@ -318,12 +318,14 @@ async def test_other_methods_and_paths(client: httpx.AsyncClient) -> None:
         ("GET", "/api/minion/1/", 200),
         ("HEAD", "/api/minion/1", 200),
     ]:
-        answer = await client.request(method, path)
-        assert answer.status_code == status, path
-        assert CORS["access-control-allow-origin"] == answer.headers["access-control-allow-origin"]
+        response = await client.request(method, path)
+        assert response.status_code == status, path
+        assert (
+            CORS["access-control-allow-origin"] == response.headers["access-control-allow-origin"]
+        )
 
 
 async def test_preflight(client: httpx.AsyncClient) -> None:
-    answer = await client.options("/api/minion/t/queue", headers={"Origin": "https://elsewhere"})
-    assert answer.status_code == 204
-    assert CORS.items() <= dict(answer.headers).items()
+    response = await client.options("/api/minion/t/queue", headers={"Origin": "https://elsewhere"})
+    assert response.status_code == 204
+    assert CORS.items() <= dict(response.headers).items()

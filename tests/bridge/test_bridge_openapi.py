@@ -24,9 +24,9 @@ from starlette.routing import Mount
 
 @pytest.fixture
 async def description(client: httpx.AsyncClient) -> Any:
-    answer = await client.get("/openapi.json")
-    assert answer.headers["content-type"] == "application/json"
-    return answer.json()
+    response = await client.get("/openapi.json")
+    assert response.headers["content-type"] == "application/json"
+    return response.json()
 
 
 def validator(description: Any, name: str) -> jsonschema.Draft202012Validator:
@@ -79,7 +79,7 @@ async def test_everything_of_ours_is_described_in_words(description: Any) -> Non
                 assert shape["description"], f"{name}.{field}"
 
 
-async def test_only_what_needs_no_key_says_so(description: Any) -> None:
+async def test_only_open_methods_are_described_as_open(description: Any) -> None:
     free = {
         operation["operationId"]
         for path in description["paths"].values()
@@ -87,7 +87,7 @@ async def test_only_what_needs_no_key_says_so(description: Any) -> None:
         if operation.get("security") == []
     }
     assert free == {"GetJob", "GetMinionJobStatus", "CheckHealth"}
-    # That description is kept by hand: it agrees with the policy of the methods that are called.
+    # This description is written by hand, and must agree with the policy of the called methods.
     for rest, operation in OPERATIONS.items():
         segment = "{jobname}" if rest == "queue" else "{jobid}"
         path = description["paths"][f"/api/minion/{segment}/{rest}".rstrip("/")]
@@ -97,15 +97,15 @@ async def test_only_what_needs_no_key_says_so(description: Any) -> None:
     assert description["security"] == [{"key": []}]
 
 
-async def test_schemas_take_what_is_answered(description: Any) -> None:
-    response = pb.ListJobsResponse(total=2**60)
-    job = response.jobs.add(id=1, state="finished", task="t", parents=[2**60], worker=1)
+async def test_schemas_match_responses(description: Any) -> None:
+    page = pb.ListJobsResponse(total=2**60)
+    job = page.jobs.add(id=1, state="finished", task="t", parents=[2**60], worker=1)
     job.created.seconds = 5
     job.args.append("x")
     job.result.string_value = "x"
     validate = validator(description, "ListJobsResponse")
-    validate.validate(message_to_json(response))
-    broken = message_to_json(response)
+    validate.validate(message_to_json(page))
+    broken = message_to_json(page)
     del broken["total"]
     assert not validate.is_valid(broken)
 
@@ -131,7 +131,7 @@ async def test_schemas_take_what_is_accepted(
     assert validator(description, "EnqueueJobRequest").is_valid(body) == valid
 
 
-async def test_bodies_leave_out_what_the_path_says(description: Any) -> None:
+async def test_bodies_have_no_fields_of_the_path(description: Any) -> None:
     operation = description["paths"]["/v1/jobs/{id}:retry"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert "id" not in schema["properties"]
@@ -200,7 +200,7 @@ def test_the_descriptor_set_is_that_of_the_generated_modules() -> None:
 
 
 def _plain(file: FileDescriptorProto) -> FileDescriptorProto:
-    """Return a file without what protoc leaves out of generated modules."""
+    """Return a file without the parts that protoc leaves out of generated modules."""
     file.ClearField("source_code_info")
     messages = list(file.message_type)
     while messages:
@@ -212,10 +212,10 @@ def _plain(file: FileDescriptorProto) -> FileDescriptorProto:
 
 
 async def test_the_page_needs_nothing_from_elsewhere(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/docs")
-    assert answer.headers["content-type"].startswith("text/html")
-    assert "default-src 'self'" in answer.headers["content-security-policy"]
-    linked = re.findall(r'(?:src|href)="([^"]*)"', answer.text)
+    response = await client.get("/docs")
+    assert response.headers["content-type"].startswith("text/html")
+    assert "default-src 'self'" in response.headers["content-security-policy"]
+    linked = re.findall(r'(?:src|href)="([^"]*)"', response.text)
     assert len(linked) >= 4
     for link in linked:
         assert (await client.get(f"/{link}")).status_code == 200, link
@@ -238,8 +238,8 @@ async def test_a_prefix_that_a_proxy_takes_away(
     client: httpx.AsyncClient, prefix: str | None, location: str, server: str
 ) -> None:
     headers = {} if prefix is None else {"X-Forwarded-Prefix": prefix}
-    answer = await client.get("/", headers=headers)
-    assert (answer.status_code, answer.headers["location"]) == (307, location)
+    response = await client.get("/", headers=headers)
+    assert (response.status_code, response.headers["location"]) == (307, location)
     described = (await client.get("/openapi.json", headers=headers)).json()
     assert described["servers"] == [{"url": server}]
 
@@ -253,8 +253,8 @@ async def test_a_prefix_that_the_server_knows(app: Starlette, by: str) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://bridge") as client:
         for path in ("/docs", "/healthz", "/v1/stats", "/v1/jobs/1", "/api/minion/1"):
             assert (await client.get(f"/minion{path}")).status_code == 200, path
-        answer = await client.get("/minion/")
-        assert answer.headers["location"] == "/minion/docs"
+        response = await client.get("/minion/")
+        assert response.headers["location"] == "/minion/docs"
         described = (await client.get("/minion/openapi.json")).json()
         assert described["servers"] == [{"url": "/minion"}]
 
@@ -267,13 +267,13 @@ async def test_the_policy_of_methods_is_described(description: Any) -> None:
     assert "60 seconds" in description["info"]["description"]
 
 
-async def test_answers_fit_their_schemas(
+async def test_responses_fit_their_schemas(
     client: httpx.AsyncClient, fake: FakeMinion, description: Any
 ) -> None:
     job = pb.GetJobDetailResponse()
     job.job.id, job.job.state = 1, "inactive"
-    fake.answers["GetJobDetail"] = job
-    fake.answers["GetJob"] = pb.GetJobResponse(state="failed", error="e")
+    fake.responses["GetJobDetail"] = job
+    fake.responses["GetJob"] = pb.GetJobResponse(state="failed", error="e")
     for path, schema in [
         ("/api/minion/1", "JobStatus"),
         ("/api/minion/1/detail", "JobDetail"),

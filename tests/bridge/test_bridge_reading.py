@@ -1,4 +1,4 @@
-"""In which order requests are read: the key before the body, and large ones beside the loop."""
+"""The order of reading requests: the key before the body, and large bodies in a thread."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def fake(fake: FakeMinion) -> FakeMinion:
 
 
 def paths_of(has_body: bool) -> list[tuple[str, str]]:
-    """Return method and path of every binding that needs a key."""
+    """Return the method and path of every binding that needs a key."""
     found = []
     for binding in read_rules(load_services()):
         if not binding.policy.is_open and (binding.body is not None) is has_body:
@@ -53,16 +53,16 @@ async def test_a_malformed_body_without_the_key_is_401(
     client: httpx.AsyncClient, fake: FakeMinion, method: str, path: str, key: str | None
 ) -> None:
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-    answer = await client.request(method, path, content=b"{bad", headers=headers)
-    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
-    assert answer.json()["code"] == 16
-    answer = await client.request(method, path, content=b"{bad", headers=AUTHORIZED)
-    assert answer.status_code == 400
+    response = await client.request(method, path, content=b"{bad", headers=headers)
+    assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
+    assert response.json()["code"] == 16
+    response = await client.request(method, path, content=b"{bad", headers=AUTHORIZED)
+    assert response.status_code == 400
     assert fake.calls == []
 
 
 @pytest.mark.parametrize(("method", "path"), [*paths_of(has_body=True), *paths_of(has_body=False)])
-async def test_whatever_else_is_malformed_without_the_key_is_401(
+async def test_malformed_requests_without_the_key_are_401(
     client: httpx.AsyncClient, fake: FakeMinion, method: str, path: str
 ) -> None:
     for url, headers in ((f"{path}?nope=1", {}), (path, {"Grpc-Timeout": "x"})):
@@ -85,7 +85,7 @@ async def test_whatever_else_is_malformed_without_the_key_is_401(
         ("POST", "/api/minion/t/queue", {"X-Server-Timeout": "x"}, b""),
     ],
 )
-async def test_the_documented_paths_ask_for_the_key_first(
+async def test_the_documented_paths_check_the_key_first(
     client: httpx.AsyncClient,
     fake: FakeMinion,
     method: str,
@@ -93,15 +93,15 @@ async def test_the_documented_paths_ask_for_the_key_first(
     headers: dict[str, str],
     body: bytes,
 ) -> None:
-    answer = await client.request(method, path, content=body, headers=headers)
-    assert answer.status_code == 401
-    assert answer.json() == {"error": "This API is protected and requires login or an API Key."}
+    response = await client.request(method, path, content=body, headers=headers)
+    assert response.status_code == 401
+    assert response.json() == {"error": "This API is protected and requires login or an API Key."}
     known = await client.request(method, path, content=body, headers=headers | AUTHORIZED)
     assert known.status_code in (400, 415)
     assert fake.calls == []
 
 
-async def test_open_methods_need_no_key_to_be_told_what_is_wrong(
+async def test_errors_of_open_methods_need_no_key(
     client: httpx.AsyncClient, fake: FakeMinion
 ) -> None:
     assert (await client.get("/api/minion/x")).status_code == 400
@@ -117,7 +117,7 @@ async def test_a_small_request_costs_one_call(client: httpx.AsyncClient, fake: F
 
 
 async def test_an_outage_is_no_missing_key(client: httpx.AsyncClient, fake: FakeMinion) -> None:
-    fake.answers["CheckAccess"] = Abort(code=grpc.StatusCode.UNAVAILABLE)
+    fake.responses["CheckAccess"] = Abort(code=grpc.StatusCode.UNAVAILABLE)
     malformed = await client.post("/v1/jobs", content=b"{bad", headers=AUTHORIZED)
     assert malformed.status_code == 400
     large = await client.post("/v1/jobs", content=b" " * (SMALL + 1), headers=AUTHORIZED)
@@ -125,10 +125,10 @@ async def test_an_outage_is_no_missing_key(client: httpx.AsyncClient, fake: Fake
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND])
-async def test_an_older_server_is_not_asked_in_vain(
+async def test_an_older_server_without_key_checks_works(
     client: httpx.AsyncClient, fake: FakeMinion, code: grpc.StatusCode
 ) -> None:
-    fake.answers["CheckAccess"] = Abort(code=code)
+    fake.responses["CheckAccess"] = Abort(code=code)
     body = b'{"task":"t"%b}' % (b" " * SMALL)
     assert (await client.post("/v1/jobs", content=body, headers=AUTHORIZED)).status_code == 200
     assert fake.request.task == "t"
@@ -138,7 +138,7 @@ async def test_an_older_server_is_not_asked_in_vain(
 async def test_a_large_query_counts_as_a_large_body(
     client: httpx.AsyncClient, fake: FakeMinion, path: str
 ) -> None:
-    # Half of it is in the query: httpx knows no longer ones.
+    # Half of it is in the query, the most that httpx can send.
     url, body = path + "y" * (SMALL // 2), b" " * (SMALL // 2)
     assert (await client.post(url, content=body)).status_code == 401
     assert (await client.post(url, content=body, headers=AUTHORIZED | FORM)).status_code == 400
@@ -147,8 +147,8 @@ async def test_a_large_query_counts_as_a_large_body(
 
 async def test_a_large_request_to_an_open_method_is_refused(client: httpx.AsyncClient) -> None:
     url = f"/v1/jobs/1/status?x={'y' * (SMALL // 2)}"
-    answer = await client.request("GET", url, content=b" " * (SMALL // 2))
-    assert answer.status_code == 413
+    response = await client.request("GET", url, content=b" " * (SMALL // 2))
+    assert response.status_code == 413
 
 
 async def status_of(reader: asyncio.StreamReader) -> int:
@@ -169,7 +169,9 @@ async def test_a_stranger_is_refused_before_the_body_comes(
 
 
 @pytest.mark.parametrize("path", ["/v1/jobs", "/api/minion/t/queue"])
-async def test_a_stranger_may_not_go_on_with_chunks(address: str, path: str) -> None:
+async def test_a_client_without_the_key_cannot_continue_with_chunks(
+    address: str, path: str
+) -> None:
     reader, writer = await asyncio.open_connection(*address.split(":"))
     writer.write(f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode())
     chunk = b"[" * 1_000
@@ -184,8 +186,8 @@ async def test_whoever_has_the_key_sends_4_mib(address: str) -> None:
     async with httpx.AsyncClient(
         base_url=f"http://{address}", headers={"Authorization": BEARER}, timeout=60
     ) as client:
-        answer = await client.post("/v1/jobs", json={"task": "t", "args": values})
-        assert answer.status_code == 200, answer.text
+        response = await client.post("/v1/jobs", json={"task": "t", "args": values})
+        assert response.status_code == 200, response.text
         for path in ("/api/minion/1/detail", "/v1/jobs/1"):
             job = (await client.get(path)).json()
             assert job.get("job", job)["args"] == values
@@ -196,7 +198,7 @@ async def test_whoever_has_the_key_sends_4_mib(address: str) -> None:
 
 
 async def turns_during(work: Any) -> tuple[int, Any]:
-    """Return how many turns the loop had before some work was done, and its result."""
+    """Return the number of turns of the loop during some work, and the result of the work."""
     task = asyncio.ensure_future(work)
     turns = 0
     while not task.done():
@@ -205,7 +207,7 @@ async def turns_during(work: Any) -> tuple[int, Any]:
     return turns, task.result()
 
 
-# Each is refused for its end, so that no call follows.
+# The end of each is refused, so that no call follows.
 BODIES = [
     ("/v1/jobs", b'{"task":"x","args":[%b,1e999]}', b"1"),
     ("/v1/jobs", b'{"task":"x","args":[%b,1e999]}', b"[]"),
@@ -227,20 +229,20 @@ async def test_the_loop_turns_while_a_large_body_is_read(
     assert refused.status_code == 400
     many, refused = await turns_during(local.post(path, content=large, headers=headers))
     assert refused.status_code == 400
-    # What is read on the loop takes no more turns than a small body.
+    # A body that is read on the loop takes as few turns as a small one.
     assert many > 10 * few
 
 
 @pytest.fixture
 async def local(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of a bridge in this process, where nothing waits for a network."""
+    """A client of a bridge in this process, without a network."""
     server = rpc_server(SqliteStorage(tmp_path / "never-opened.db"))
     async with client_of(create_app(server.channel)) as client:
         client.headers["Authorization"] = BEARER
         yield client
 
 
-async def test_the_loop_turns_while_a_large_answer_is_written() -> None:
+async def test_the_loop_turns_while_a_large_response_is_written() -> None:
     small, large = Job(), Job()
     small.args.append(1)
     large.args.extend([1] * 100_000)
@@ -272,7 +274,7 @@ async def test_a_body_has_to_arrive_in_time(channel: grpc.aio.Channel, fake: Fak
         await asyncio.Event().wait()
 
     async with client_of(create_app(channel, body_timeout=0.01)) as client:
-        answer = await client.post("/v1/jobs", content=begins(), headers=AUTHORIZED)
-        assert (answer.status_code, answer.headers["connection"]) == (408, "close")
+        response = await client.post("/v1/jobs", content=begins(), headers=AUTHORIZED)
+        assert (response.status_code, response.headers["connection"]) == (408, "close")
         assert (await client.post("/v1/jobs", content=begins())).status_code == 401
     assert fake.calls == []

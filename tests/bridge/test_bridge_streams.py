@@ -1,4 +1,4 @@
-"""Streams and hang-ups, over real sockets."""
+"""Streams and disconnects, over real sockets."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ NOT_FOUND = Abort(
 
 
 class Server(uvicorn.Server):
-    """Leaves the signals of the process to the tests."""
+    """A server that does not handle the signals of the process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -74,14 +74,14 @@ async def never() -> Any:
 
 
 async def test_lines(web: httpx.AsyncClient, fake: FakeMinion) -> None:
-    fake.answers["WatchJob"] = [changed("active"), changed("finished")]
-    answer = await web.get(WATCH)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/x-ndjson"
-    assert answer.headers["access-control-allow-origin"] == "*"
-    states = [json.loads(line)["job"]["state"] for line in answer.text.splitlines()]
+    fake.responses["WatchJob"] = [changed("active"), changed("finished")]
+    response = await web.get(WATCH)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/x-ndjson"
+    assert response.headers["access-control-allow-origin"] == "*"
+    states = [json.loads(line)["job"]["state"] for line in response.text.splitlines()]
     assert states == ["active", "finished"]
-    assert answer.text.endswith("\n")
+    assert response.text.endswith("\n")
     assert fake.request.id == 7
 
 
@@ -98,15 +98,15 @@ async def test_lines(web: httpx.AsyncClient, fake: FakeMinion) -> None:
 async def test_framings(
     web: httpx.AsyncClient, fake: FakeMinion, accept: str, content_type: str
 ) -> None:
-    fake.answers["WatchJob"] = [changed("finished")]
-    answer = await web.get(WATCH, headers={"Accept": accept})
-    assert answer.headers["content-type"] == content_type
+    fake.responses["WatchJob"] = [changed("finished")]
+    response = await web.get(WATCH, headers={"Accept": accept})
+    assert response.headers["content-type"] == content_type
 
 
 async def test_events(web: httpx.AsyncClient, fake: FakeMinion) -> None:
-    fake.answers["WatchJob"] = [changed("active"), changed("finished")]
-    answer = await web.get(WATCH, headers=EVENTS)
-    events = answer.text.split("\n\n")
+    fake.responses["WatchJob"] = [changed("active"), changed("finished")]
+    response = await web.get(WATCH, headers=EVENTS)
+    events = response.text.split("\n\n")
     assert events.pop() == ""
     assert [json.loads(event.removeprefix("data: "))["job"]["state"] for event in events] == [
         "active",
@@ -115,30 +115,30 @@ async def test_events(web: httpx.AsyncClient, fake: FakeMinion) -> None:
 
 
 async def test_a_stream_of_nothing(web: httpx.AsyncClient) -> None:
-    answer = await web.get(WATCH)
-    assert (answer.status_code, answer.content) == (200, b"")
+    response = await web.get(WATCH)
+    assert (response.status_code, response.content) == (200, b"")
 
 
 @pytest.mark.parametrize("headers", [{}, EVENTS])
 async def test_an_error_before_the_first_message_is_an_http_error(
     web: httpx.AsyncClient, fake: FakeMinion, headers: dict[str, str]
 ) -> None:
-    fake.answers["WatchJob"] = [NOT_FOUND]
-    answer = await web.get(WATCH, headers=headers)
-    assert answer.status_code == 404
-    assert answer.headers["content-type"] == "application/json"
-    assert answer.json()["details"][0]["reason"] == "JOB_NOT_FOUND"
+    fake.responses["WatchJob"] = [NOT_FOUND]
+    response = await web.get(WATCH, headers=headers)
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/json"
+    assert response.json()["details"][0]["reason"] == "JOB_NOT_FOUND"
 
 
 async def test_a_later_error_is_the_last_line(web: httpx.AsyncClient, fake: FakeMinion) -> None:
-    fake.answers["WatchJob"] = [changed("active"), NOT_FOUND]
-    answer = await web.get(WATCH)
-    first, last = (json.loads(line) for line in answer.text.splitlines())
+    fake.responses["WatchJob"] = [changed("active"), NOT_FOUND]
+    response = await web.get(WATCH)
+    first, last = (json.loads(line) for line in response.text.splitlines())
     assert first["job"]["state"] == "active"
     assert last["error"]["code"] == 5
     assert last["error"]["details"][0]["reason"] == "JOB_NOT_FOUND"
-    answer = await web.get(WATCH, headers=EVENTS)
-    name, data = answer.text.split("\n\n")[1].split("\n")
+    response = await web.get(WATCH, headers=EVENTS)
+    name, data = response.text.split("\n\n")[1].split("\n")
     assert name == "event: error"
     assert json.loads(data.removeprefix("data: ")) == last["error"]
 
@@ -146,10 +146,10 @@ async def test_a_later_error_is_the_last_line(web: httpx.AsyncClient, fake: Fake
 async def test_a_silent_event_stream_shows_that_it_lives(
     web: httpx.AsyncClient, fake: FakeMinion
 ) -> None:
-    fake.answers["WatchJob"] = [changed("active"), never]
+    fake.responses["WatchJob"] = [changed("active"), never]
     seen = []
-    async with asyncio.timeout(PATIENCE), web.stream("GET", WATCH, headers=EVENTS) as answer:
-        async for line in answer.aiter_lines():
+    async with asyncio.timeout(PATIENCE), web.stream("GET", WATCH, headers=EVENTS) as response:
+        async for line in response.aiter_lines():
             if line:
                 seen.append(line)
             if len(seen) == 4:
@@ -159,33 +159,33 @@ async def test_a_silent_event_stream_shows_that_it_lives(
 
 
 async def test_a_deadline_ends_a_stream(web: httpx.AsyncClient, fake: FakeMinion) -> None:
-    fake.answers["WatchJob"] = [changed("active"), never]
-    answer = await web.get(WATCH, headers={"Grpc-Timeout": "500m"})
-    last = json.loads(answer.text.splitlines()[-1])
-    # Where it passes before the first message, there is no stream that the error ends.
+    fake.responses["WatchJob"] = [changed("active"), never]
+    response = await web.get(WATCH, headers={"Grpc-Timeout": "500m"})
+    last = json.loads(response.text.splitlines()[-1])
+    # If it passes before the first message, the error is an ordinary response.
     assert last.get("error", last)["code"] == 4
     assert fake.calls[0].seconds_left is not None
-    fake.answers["WatchJob"] = []
+    fake.responses["WatchJob"] = []
     await web.get(WATCH)
     assert fake.calls[1].seconds_left is None
 
 
 @pytest.mark.parametrize("headers", [{}, EVENTS])
-@pytest.mark.parametrize("answers", [[never], [changed("active"), never]])
+@pytest.mark.parametrize("responses", [[never], [changed("active"), never]])
 async def test_hanging_up_cancels_an_idle_stream(
-    port: int, fake: FakeMinion, headers: dict[str, str], answers: list[Any]
+    port: int, fake: FakeMinion, headers: dict[str, str], responses: list[Any]
 ) -> None:
-    fake.answers["WatchJob"] = answers
+    fake.responses["WatchJob"] = responses
     await hang_up(port, fake, f"GET {WATCH}", headers)
 
 
 async def test_hanging_up_cancels_a_busy_stream(port: int, fake: FakeMinion) -> None:
-    fake.answers["WatchJob"] = [changed("x" * 10_000)] * 100_000
+    fake.responses["WatchJob"] = [changed("x" * 10_000)] * 100_000
     await hang_up(port, fake, f"GET {WATCH}", {})
 
 
 async def test_hanging_up_cancels_a_call_that_waits(port: int, fake: FakeMinion) -> None:
-    fake.answers["DequeueJobs"] = never
+    fake.responses["DequeueJobs"] = never
     await hang_up(port, fake, "POST /v1/workers/1:dequeue", {})
 
 
@@ -199,20 +199,20 @@ async def test_what_was_taken_for_a_client_that_hung_up_is_put_back(address: str
         body = b'{"wait": "60s"}'
         head = f"POST /v1/workers/1:dequeue HTTP/1.1\r\nHost: x\r\nAuthorization: {BEARER}\r\n"
         writer.write(head.encode() + b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
-        # Once this has been answered, what was sent before it is being waited for.
+        # After this response, the server is waiting for the call sent before.
         await client.get("/v1/stats")
         writer.close()
         await client.post("/v1/jobs", json={"task": "t"})
-        answer = await client.post("/v1/workers/2:dequeue", json={"wait": "5s"}, timeout=30)
-        assert [job["id"] for job in answer.json()["jobs"]] == ["1"]
+        response = await client.post("/v1/workers/2:dequeue", json={"wait": "5s"}, timeout=30)
+        assert [job["id"] for job in response.json()["jobs"]] == ["1"]
 
 
-async def test_a_client_that_closed_its_sending_side_has_its_answer(
+async def test_a_client_that_closed_its_sending_side_gets_its_response(
     app: Starlette, fake: FakeMinion
 ) -> None:
-    fake.answers["DequeueJobs"] = never
-    fake.answers["WatchJob"] = [never]
-    # It looks as if it had left, once its request is complete.
+    fake.responses["DequeueJobs"] = never
+    fake.responses["WatchJob"] = [never]
+    # After its request, it looks as if it had disconnected.
     bodies: list[Any] = []
 
     async def receive() -> Any:
@@ -239,7 +239,7 @@ async def test_a_client_that_closed_its_sending_side_has_its_answer(
         ("GET", "/api/minion/7", "GetJob", pb.GetJobResponse(state="finished", task="t")),
     ],
 )
-async def test_a_slow_call_is_answered_after_its_client_closed_its_sending_side(
+async def test_a_slow_call_completes_after_its_client_closed_its_sending_side(
     app: Starlette,
     fake: FakeMinion,
     monkeypatch: pytest.MonkeyPatch,
@@ -262,12 +262,12 @@ async def test_a_slow_call_is_answered_after_its_client_closed_its_sending_side(
     async def send(message: Any) -> None:
         sent.append(message)
 
-    fake.answers[rpc] = slow
+    fake.responses[rpc] = slow
     serving = asyncio.create_task(app(request_to(method, path), receive, send))
     await fake.called.wait()
     loop = asyncio.get_running_loop()
     clock = loop.time
-    # Whatever this process does after a time, it does now.
+    # Run everything that this process has scheduled for later.
     monkeypatch.setattr(loop, "time", lambda: clock() + 3_600)
     for _ in range(10):
         await asyncio.sleep(0)
@@ -291,7 +291,7 @@ def request_to(method: str, path: str) -> dict[str, Any]:
 async def test_a_stream_before_http_1_1_ends_with_its_connection(
     port: int, fake: FakeMinion
 ) -> None:
-    fake.answers["WatchJob"] = [changed("finished")]
+    fake.responses["WatchJob"] = [changed("finished")]
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET {WATCH} HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n".encode())
     async with asyncio.timeout(PATIENCE):
@@ -301,19 +301,19 @@ async def test_a_stream_before_http_1_1_ends_with_its_connection(
     assert b"finished" in body
 
 
-async def test_a_slow_call_is_answered(web: httpx.AsyncClient, fake: FakeMinion) -> None:
+async def test_a_slow_call_completes(web: httpx.AsyncClient, fake: FakeMinion) -> None:
     async def slow() -> pb.GetStatsResponse:
         for _ in range(100):
             await asyncio.sleep(0)
         return pb.GetStatsResponse(workers=3)
 
-    fake.answers["GetStats"] = slow
+    fake.responses["GetStats"] = slow
     for _ in range(2):
         assert (await web.get("/v1/stats")).json()["workers"] == "3"
 
 
 async def hang_up(port: int, fake: FakeMinion, request: str, headers: dict[str, str]) -> None:
-    """Send a request, wait for the call, hang up, and wait for the call's end."""
+    """Send a request, wait for the call, disconnect, and wait for the end of the call."""
     fake.called.clear()
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     lines = [f"{request} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in headers.items()), "", ""]
@@ -350,9 +350,9 @@ async def test_raw_noise_is_no_defect(
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(line + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
     async with asyncio.timeout(PATIENCE):
-        answer = await reader.read()
+        response = await reader.read()
     writer.close()
-    assert not answer.startswith(b"HTTP/1.1 5"), answer
+    assert not response.startswith(b"HTTP/1.1 5"), response
     assert "Traceback" not in caplog.text
 
 

@@ -41,20 +41,20 @@ ALL_CODES = [
 
 async def echoed(client: httpx.AsyncClient, method: str, url: str, **options: Any) -> Any:
     """Return the members of the echo that are not at their defaults."""
-    answer = await client.request(method, url, **options)
-    assert answer.status_code == 200, answer.text
+    response = await client.request(method, url, **options)
+    assert response.status_code == 200, response.text
     return {
         name: value
-        for name, value in answer.json().items()
+        for name, value in response.json().items()
         if value not in (0, "0", "", False, [], {}, None, "COLOUR_UNSPECIFIED")
     }
 
 
 async def blamed(client: httpx.AsyncClient, method: str, url: str, **options: Any) -> list[str]:
-    answer = await client.request(method, url, **options)
-    assert answer.status_code == 400, answer.text
-    assert answer.json()["code"] == 3
-    return fields_of(answer)
+    response = await client.request(method, url, **options)
+    assert response.status_code == 400, response.text
+    assert response.json()["code"] == 3
+    return fields_of(response)
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ async def test_paths_and_queries_are_bound(
 
 
 async def test_nested_fields_are_bound(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/echo/nested/5/deep?child.boolField=true&child.child.textList=a")
-    child = answer.json()["child"]
+    response = await client.get("/echo/nested/5/deep?child.boolField=true&child.child.textList=a")
+    child = response.json()["child"]
     assert (child["int32Field"], child["boolField"]) == (5, True)
     assert (child["child"]["text"], child["child"]["textList"]) == ("deep", ["a"])
 
@@ -155,13 +155,13 @@ async def test_what_cannot_be_bound_is_refused_and_blamed(
 async def test_bodies_are_bound(client: httpx.AsyncClient) -> None:
     assert await echoed(client, "PUT", "/echo/all", json={"text": "a"}) == {"text": "a"}
     assert await echoed(client, "PUT", "/echo/all") == {}
-    answer = await client.post("/echo/child/x?int32Field=3", json={"text": "inner"})
-    assert answer.json()["child"]["text"] == "inner"
-    assert (answer.json()["text"], answer.json()["int32Field"]) == ("x", 3)
+    response = await client.post("/echo/child/x?int32Field=3", json={"text": "inner"})
+    assert response.json()["child"]["text"] == "inner"
+    assert (response.json()["text"], response.json()["int32Field"]) == ("x", 3)
     assert "child" not in (await client.post("/echo/child/x")).json()
 
 
-async def test_a_field_can_be_the_body_and_the_answer(client: httpx.AsyncClient) -> None:
+async def test_a_field_can_be_the_body_and_the_response(client: httpx.AsyncClient) -> None:
     values = [1, "a", None, {"b": [True]}]
     assert (await client.post("/echo/list", json=values)).json() == values
     assert (await client.post("/echo/numbers", json=[1, "2"])).json() == [1, 2]
@@ -186,7 +186,7 @@ async def test_path_and_body_must_agree_on_a_oneof(client: httpx.AsyncClient) ->
     assert here == {"here": {"x": 1, "names": ["a"]}}
 
 
-async def test_a_body_for_all_fields_leaves_none_to_the_query(client: httpx.AsyncClient) -> None:
+async def test_with_a_body_for_all_fields_the_query_has_none(client: httpx.AsyncClient) -> None:
     assert await blamed(client, "PUT", "/echo/all?text=a", json={}) == ["text"]
 
 
@@ -196,10 +196,10 @@ async def test_a_body_for_all_fields_leaves_none_to_the_query(client: httpx.Asyn
 async def test_bad_bodies_are_refused(
     client: httpx.AsyncClient, fake: FakeMinion, body: bytes
 ) -> None:
-    answer = await client.put("/echo/all", content=body)
-    assert answer.status_code == 400
-    assert answer.json()["details"][0]["domain"] == "minion"
-    assert answer.json()["details"][0]["reason"].isupper()
+    response = await client.put("/echo/all", content=body)
+    assert response.status_code == 400
+    assert response.json()["details"][0]["domain"] == "minion"
+    assert response.json()["details"][0]["reason"].isupper()
     assert fake.calls == []
 
 
@@ -213,12 +213,12 @@ async def test_bad_bodies_are_refused(
         None,
     ],
 )
-async def test_bodies_are_json_whatever_they_are_called(
+async def test_bodies_are_json_with_any_content_type(
     client: httpx.AsyncClient, content_type: str | None
 ) -> None:
     headers = {} if content_type is None else {"content-type": content_type}
-    answer = await client.put("/echo/all", content=b'{"text": "a"}', headers=headers)
-    assert answer.json()["text"] == "a"
+    response = await client.put("/echo/all", content=b'{"text": "a"}', headers=headers)
+    assert response.json()["text"] == "a"
     refused = await client.put("/echo/all", content=b"text=a", headers=headers)
     assert refused.status_code == 400
 
@@ -235,9 +235,9 @@ async def test_large_requests_are_refused(client: httpx.AsyncClient, fake: FakeM
 
     grown = json.dumps({"jsonList": [1] * 500_000}).encode()
     for content in (b" " * (limit + 1), endless(), grown):
-        answer = await client.put("/echo/all", content=content)
-        assert answer.status_code == 413
-        assert answer.json()["code"] == 8
+        response = await client.put("/echo/all", content=content)
+        assert response.status_code == 413
+        assert response.json()["code"] == 8
     assert fake.calls == []
 
 
@@ -247,17 +247,17 @@ async def test_compressed_bodies_are_refused(
 ) -> None:
     headers = {b"content-encoding": encoding.encode("latin-1")}
     for path in ("/v1/jobs", "/api/minion/t/queue"):
-        answer = await client.post(path, content=gzip.compress(b"x" * 1_000), headers=headers)
-        assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "identity")
+        response = await client.post(path, content=gzip.compress(b"x" * 1_000), headers=headers)
+        assert (response.status_code, response.headers["accept-encoding"]) == (415, "identity")
     assert fake.calls == []
     assert (await client.get("/v1/stats", headers=headers)).status_code == 200
     plain = await client.put("/echo/all", json={}, headers={"content-encoding": "Identity"})
     assert plain.status_code == 200
 
 
-async def test_large_answers_are_compressed(client: httpx.AsyncClient, fake: FakeMinion) -> None:
-    fake.answers["ListJobs"] = pb.ListJobsResponse(next_page_token="x" * 2_000)
-    fake.answers["GetJob"] = pb.GetJobResponse(task="x" * 2_000)
+async def test_large_responses_are_compressed(client: httpx.AsyncClient, fake: FakeMinion) -> None:
+    fake.responses["ListJobs"] = pb.ListJobsResponse(next_page_token="x" * 2_000)
+    fake.responses["GetJob"] = pb.GetJobResponse(task="x" * 2_000)
     for accepted, path, encoding in [
         ("gzip", "/v1/jobs", "gzip"),
         ("br, gzip;q=0.5", "/v1/jobs", "gzip"),
@@ -266,12 +266,12 @@ async def test_large_answers_are_compressed(client: httpx.AsyncClient, fake: Fak
         ("gzip", "/v1/stats", None),
         ("gzip", "/openapi.json", "gzip"),
         ("gzip", "/docs/swagger/swagger-ui.css", "gzip"),
-        # Those of LANraragi are as they always were.
+        # LANraragi's headers are unchanged.
         ("gzip", "/api/minion/1", None),
     ]:
-        answer = await client.get(path, headers={"Accept-Encoding": accepted})
-        assert answer.status_code == 200
-        assert answer.headers.get("content-encoding") == encoding, (accepted, path)
+        response = await client.get(path, headers={"Accept-Encoding": accepted})
+        assert response.status_code == 200
+        assert response.headers.get("content-encoding") == encoding, (accepted, path)
     assert (await client.get("/v1/jobs")).json()["nextPageToken"] == "x" * 2_000
 
 
@@ -282,42 +282,42 @@ async def test_options_names_the_methods_of_a_path(client: httpx.AsyncClient) ->
         ("/openapi.json", "GET, HEAD, OPTIONS"),
         ("/healthz", "GET, HEAD, OPTIONS"),
     ]:
-        answer = await client.options(path, headers={"Origin": "https://elsewhere"})
-        assert (answer.status_code, answer.headers["allow"]) == (204, allowed)
-        assert "access-control-allow-methods" not in answer.headers
+        response = await client.options(path, headers={"Origin": "https://elsewhere"})
+        assert (response.status_code, response.headers["allow"]) == (204, allowed)
+        assert "access-control-allow-methods" not in response.headers
     assert (await client.options("/v1/nope")).status_code == 404
-    # A rule may have a kind of its own for it.
+    # A rule can use a custom method for it.
     assert (await client.options("/echo/every")).status_code == 200
 
 
 async def test_preflights(client: httpx.AsyncClient) -> None:
     asked = {"Origin": "https://elsewhere", "Access-Control-Request-Method": "PATCH"}
-    answer = await client.options("/v1/jobs", headers=asked)
-    assert (answer.status_code, answer.content) == (204, b"")
-    assert "PATCH" in answer.headers["access-control-allow-methods"]
-    assert "Authorization" in answer.headers["access-control-allow-headers"]
-    assert int(answer.headers["access-control-max-age"]) > 0
+    response = await client.options("/v1/jobs", headers=asked)
+    assert (response.status_code, response.content) == (204, b"")
+    assert "PATCH" in response.headers["access-control-allow-methods"]
+    assert "Authorization" in response.headers["access-control-allow-headers"]
+    assert int(response.headers["access-control-max-age"]) > 0
     plain = await client.get("/v1/stats", headers={"Origin": "https://elsewhere"})
     assert "WWW-Authenticate" in plain.headers["access-control-expose-headers"]
 
 
 async def test_methods_and_paths_that_are_not_served(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/echo/nope")
-    assert (answer.status_code, answer.json()["code"]) == (404, 5)
+    response = await client.get("/echo/nope")
+    assert (response.status_code, response.json()["code"]) == (404, 5)
     assert (await client.get("/bridge_test.Echo/Hidden")).status_code == 404
-    answer = await client.put("/echo/get")
-    assert answer.status_code == 405
-    assert answer.headers["allow"] == "GET, REPORT"
-    assert answer.json()["message"] == "method not allowed; allowed: GET, REPORT"
+    response = await client.put("/echo/get")
+    assert response.status_code == 405
+    assert response.headers["allow"] == "GET, REPORT"
+    assert response.json()["message"] == "method not allowed; allowed: GET, REPORT"
     assert (await client.request("REPORT", "/echo/get")).status_code == 200
     assert (await client.request("ANYTHING", "/echo/every")).status_code == 200
     assert (await client.head("/echo/get")).status_code == 200
     assert (await client.head("/v1/jobs/1:watch")).status_code == 405
     for path in ("/docs", "/openapi.json", "/", "/healthz"):
-        answer = await client.post(path)
-        assert answer.status_code == 405, path
-        assert "GET" in answer.headers["allow"]
-        assert answer.json()["code"] == 12
+        response = await client.post(path)
+        assert response.status_code == 405, path
+        assert "GET" in response.headers["allow"]
+        assert response.json()["code"] == 12
     assert (await client.get("/docs/swagger/nope.js")).status_code == 404
 
 
@@ -329,12 +329,12 @@ async def test_status_codes(
         ErrorInfo(reason="WHY", domain="minion"),
         BadRequest(field_violations=[BadRequest.FieldViolation(field="f", description="d")]),
     )
-    fake.answers["GetStats"] = Abort(code=code, message="s\u00e4id", details=details)
-    answer = await client.get("/v1/stats")
-    assert answer.status_code == status
-    assert list(answer.json()) == ["code", "message", "details"]
-    assert (answer.json()["code"], answer.json()["message"]) == (code.value[0], "s\u00e4id")
-    assert answer.json()["details"] == [
+    fake.responses["GetStats"] = Abort(code=code, message="s\u00e4id", details=details)
+    response = await client.get("/v1/stats")
+    assert response.status_code == status
+    assert list(response.json()) == ["code", "message", "details"]
+    assert (response.json()["code"], response.json()["message"]) == (code.value[0], "s\u00e4id")
+    assert response.json()["details"] == [
         {
             "@type": "type.googleapis.com/google.rpc.ErrorInfo",
             "reason": "WHY",
@@ -346,32 +346,32 @@ async def test_status_codes(
             "fieldViolations": [{"field": "f", "description": "d", "reason": ""}],
         },
     ]
-    assert (answer.headers.get("www-authenticate") == "Bearer") == (status == 401)
-    assert answer.headers["access-control-allow-origin"] == "*"
+    assert (response.headers.get("www-authenticate") == "Bearer") == (status == 401)
+    assert response.headers["access-control-allow-origin"] == "*"
 
 
-async def test_what_grpc_itself_says_is_not_told(
+async def test_texts_of_grpc_itself_are_not_returned(
     client: httpx.AsyncClient, fake: FakeMinion
 ) -> None:
     async def defect() -> None:
         raise RuntimeError("the password is 1234")
 
-    fake.answers["GetStats"] = defect
-    answer = await client.get("/v1/stats")
-    assert answer.status_code == 500
-    assert answer.json() == {"code": 2, "message": "internal error", "details": []}
+    fake.responses["GetStats"] = defect
+    response = await client.get("/v1/stats")
+    assert response.status_code == 500
+    assert response.json() == {"code": 2, "message": "internal error", "details": []}
 
 
 async def test_malformed_details_are_passed_over(
     client: httpx.AsyncClient, fake: FakeMinion
 ) -> None:
-    fake.answers["GetStats"] = Abort(
+    fake.responses["GetStats"] = Abort(
         code=grpc.StatusCode.NOT_FOUND,
         message="gone",
         metadata=(("grpc-status-details-bin", b"\xff\xff"),),
     )
-    answer = await client.get("/v1/stats")
-    assert answer.json() == {"code": 5, "message": "gone", "details": []}
+    response = await client.get("/v1/stats")
+    assert response.json() == {"code": 5, "message": "gone", "details": []}
 
 
 @pytest.mark.parametrize(
@@ -415,22 +415,22 @@ async def test_a_call_that_waits_has_longer(client: httpx.AsyncClient, fake: Fak
 )
 async def test_malformed_grpc_timeouts(client: httpx.AsyncClient, value: str) -> None:
     headers = {b"grpc-timeout": value.encode()}
-    answer = await client.get("/v1/stats", headers=headers)
-    assert answer.status_code == 400
-    assert fields_of(answer) == ["Grpc-Timeout"]
+    response = await client.get("/v1/stats", headers=headers)
+    assert response.status_code == 400
+    assert fields_of(response) == ["Grpc-Timeout"]
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "1e3", "", "x", "1.", ".5", "9" * 400])
 async def test_malformed_server_timeouts(client: httpx.AsyncClient, value: str) -> None:
-    answer = await client.get("/v1/stats", headers={"x-server-timeout": value})
-    assert answer.status_code == 400
-    assert fields_of(answer) == ["X-Server-Timeout"]
+    response = await client.get("/v1/stats", headers={"x-server-timeout": value})
+    assert response.status_code == 400
+    assert fields_of(response) == ["X-Server-Timeout"]
 
 
 async def test_a_deadline_that_passes(client: httpx.AsyncClient, fake: FakeMinion) -> None:
-    fake.answers["GetStats"] = asyncio.Event().wait
-    answer = await client.get("/v1/stats", headers={"grpc-timeout": "30m"})
-    assert (answer.status_code, answer.json()["code"]) == (504, 4)
+    fake.responses["GetStats"] = asyncio.Event().wait
+    response = await client.get("/v1/stats", headers={"grpc-timeout": "30m"})
+    assert (response.status_code, response.json()["code"]) == (504, 4)
     assert (await client.get("/v1/stats", headers={"grpc-timeout": "0n"})).status_code == 504
 
 
@@ -442,14 +442,14 @@ async def test_keys_are_passed_on(client: httpx.AsyncClient, fake: FakeMinion) -
 
 
 async def test_enqueueing(client: httpx.AsyncClient, fake: FakeMinion) -> None:
-    fake.answers["EnqueueJob"] = pb.EnqueueJobResponse(id=2**53 + 1)
+    fake.responses["EnqueueJob"] = pb.EnqueueJobResponse(id=2**53 + 1)
     body = {
         "task": "t", "args": [1, "x", None], "priority": 0, "delay": "1.5s", "lax": False,
         "notes": {"a": {"b": 1}}, "parents": [9007199254740993, "9007199254740995"],
         "request_id": "r",
     }  # fmt: skip
-    answer = await client.post("/v1/jobs", json=body)
-    assert answer.json() == {"id": "9007199254740993", "duplicate": False}
+    response = await client.post("/v1/jobs", json=body)
+    assert response.json() == {"id": "9007199254740993", "duplicate": False}
     request = fake.request
     assert list(request.parents) == [2**53 + 1, 2**53 + 3]
     assert (request.HasField("priority"), request.HasField("attempts")) == (True, False)
@@ -474,17 +474,17 @@ async def test_a_defect_of_the_bridge_is_logged_and_hidden(
         raise RuntimeError("secret")
 
     monkeypatch.setattr("minion_rest_bridge.calls.key_metadata", break_down)
-    answer = await client.get("/v1/stats")
-    assert answer.status_code == 500
-    assert answer.json()["message"] == "internal error"
-    assert answer.json()["details"][0]["reason"] == "INTERNAL"
+    response = await client.get("/v1/stats")
+    assert response.status_code == 500
+    assert response.json()["message"] == "internal error"
+    assert response.json()["details"][0]["reason"] == "INTERNAL"
     assert "secret" in caplog.text
-    assert answer.headers["access-control-allow-origin"] == "*"
+    assert response.headers["access-control-allow-origin"] == "*"
 
 
 async def test_health(client: httpx.AsyncClient) -> None:
-    answer = await client.get("/healthz")
-    assert (answer.status_code, answer.json()) == (200, {"status": "SERVING"})
+    response = await client.get("/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "SERVING"})
 
 
 def test_every_method_of_ours_has_a_route() -> None:
@@ -563,10 +563,10 @@ async def test_noise_is_no_defect(
     headers = {b"content-type": content_type, b"authorization": key}
     request = client.build_request(method, "/", content=content, headers=headers)
     request.url = request.url.copy_with(raw_path=f"{path}{tail}".encode())
-    answer = await client.send(request)
-    assert answer.status_code < 500
+    response = await client.send(request)
+    assert response.status_code < 500
 
 
 async def test_the_largest_float_is_read_as_it_is_written(client: httpx.AsyncClient) -> None:
-    answer = await client.put("/echo/all", content=b'{"floatField": 3.4028235e38}')
-    assert answer.json()["floatField"] == 3.4028235e38
+    response = await client.put("/echo/all", content=b'{"floatField": 3.4028235e38}')
+    assert response.json()["floatField"] == 3.4028235e38

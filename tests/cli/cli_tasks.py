@@ -1,4 +1,4 @@
-"""Tasks of the server that the command line's tests call."""
+"""Tasks for the tests of the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server in a process of its own, and the command line in this one."""
+"""Run a server in a process of its own, and the command line in this one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from minion_server.cli.main import main
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command did."""
+    """The result of a command."""
 
     status: int
     out: str
@@ -30,7 +30,7 @@ class Ran:
 
     @property
     def rows(self) -> list[list[str]]:
-        """The cells of a table, without its head."""
+        """The cells of a table, without its headers."""
         return [re.split(r"  +", line) for line in self.out.splitlines()[1:]]
 
     @property
@@ -44,7 +44,7 @@ Run = Callable[..., Ran]
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The data directory of a server that runs."""
+    """The data directory of a running server."""
     directory = tmp_path_factory.mktemp("data")
     command = ["minion_server.cli.main", "serve", "--data-dir", str(directory), "--no-http"]
     command += [

@@ -6,7 +6,7 @@ from pathlib import Path
 from support.processes import BIN, environment, minion
 
 
-def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
+def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     assert minion("db", "upgrade", "--data-dir", str(tmp_path), home=tmp_path).returncode == 0
     process = subprocess.Popen(
         [BIN / "minion", "db", "status", "--data-dir", str(tmp_path)],

@@ -4,14 +4,16 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 from cli.conftest import Run
+from minion_server.cli.holding import Signals
 
 
-def test_a_schedule_is_put_shown_steered_and_deleted(run: Run) -> None:
+def test_a_schedule_is_put_shown_paused_and_deleted(run: Run) -> None:
     schedule_id = run(
         "schedule", "put", "nightly", "0 4 * * *", "nobody", "[1]", "-E", "1h", "-q", "q", "-p", 3
     ).id
@@ -99,7 +101,7 @@ def test_a_lock_is_renewed_while_the_command_runs(run: Run) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_lock_is_released_when_its_holder_is_told_to_stop(
+def test_a_lock_is_released_when_its_holder_gets_a_signal(
     run: Run, data_dir: Path, number: signal.Signals
 ) -> None:
     command = ["-m", "minion_server.cli.main", "lock", "run", "s", "--", "sleep", "60"]
@@ -114,6 +116,15 @@ def test_a_lock_is_released_when_its_holder_is_told_to_stop(
     assert run("lock", "list", "s").rows == []
 
 
+def test_a_signal_to_any_thread_is_passed_on_to_the_command() -> None:
+    def end() -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    with Signals() as signals, subprocess.Popen(["sleep", "60"]) as process:
+        threading.Timer(0.1, end).start()
+        assert signals.wait(process) == -signal.SIGTERM
+
+
 def test_everything_is_counted(run: Run) -> None:
     counts = dict(line.split() for line in run("stats").out.splitlines() if line)
     assert counts["workers"] == "1"
@@ -123,7 +134,7 @@ def test_everything_is_counted(run: Run) -> None:
     assert len(run("stats", "-H", "--json").json["daily"]) == 24
 
 
-def test_workers_and_their_tasks_are_listed_and_told(run: Run) -> None:
+def test_workers_and_their_tasks_are_listed_and_commanded(run: Run) -> None:
     (row,) = run("admin", "workers").rows
     worker_id = row[0]
     assert row[4] == "default"
@@ -141,11 +152,11 @@ def test_the_queue_is_repaired(run: Run) -> None:
     assert run("admin", "repair", "--json").json["expiredJobs"] == "0"
 
 
-def test_nothing_is_reset_unless_it_is_meant(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_reset_without_a_confirmation(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("lock", "acquire", "l").status == 0
     monkeypatch.setattr(sys, "stdin", open(os.devnull))  # noqa: SIM115, PTH123 - closed below
-    asked_nobody = run("admin", "reset", "--locks")
-    assert (asked_nobody.status, "--yes" in asked_nobody.err) == (2, True)
+    unasked = run("admin", "reset", "--locks")
+    assert (unasked.status, "--yes" in unasked.err) == (2, True)
     sys.stdin.close()
     assert run("admin", "reset").status == 2
     for answer, left in (("n\n", 1), ("y\n", 0)):

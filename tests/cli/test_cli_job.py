@@ -12,7 +12,7 @@ import pytest
 from cli.conftest import Run
 from minion.v1.job_pb2 import Job
 from minion_client import Client
-from minion_server.cli.progress import Progress, describe
+from minion_server.cli.progress import describe, progress_line
 from support.relay import Relay
 
 
@@ -54,7 +54,7 @@ def test_every_option_of_a_job_arrives(run: Run) -> None:
     assert run("job", "remove", job_id, parent).status == 0
 
 
-def test_what_real_workers_tell_explains_jobs(run: Run) -> None:
+def test_the_status_of_real_workers_explains_jobs(run: Run) -> None:
     unknown = run("job", "enqueue", "nobody").id
     assert "knows the task 'nobody'" in run("job", "explain", unknown).out
     jobs = [run("job", "enqueue", "slow", "[60]").id for _ in range(5)]
@@ -82,7 +82,7 @@ def test_jobs_are_listed_filtered_and_paged(run: Run) -> None:
     assert len(run("job", "list", "-t", "listed", "-l", 0, "--json").json["jobs"]) == 3
 
 
-def test_a_list_has_as_many_pages_as_it_takes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_may_take_several_pages(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minion_server.cli.verbs.MAX_PAGE_SIZE", 2)
     ids = [run("job", "enqueue", "paged").id for _ in range(5)][::-1]
 
@@ -126,7 +126,7 @@ def test_failed_jobs_that_moved_on_are_left_alone(run: Run, data_dir: Path, verb
         assert client.remove(job_id, retries=1) is True
 
 
-def test_what_does_not_exist_keeps_no_other_from_being_steered(run: Run) -> None:
+def test_a_missing_job_does_not_stop_the_others(run: Run) -> None:
     job_id = run("job", "enqueue", "nobody").id
     removed = run("job", "remove", 999_999, job_id)
     assert (removed.status, removed.err) == (2, "minion: NOT_FOUND: no job with id 999999\n")
@@ -171,8 +171,8 @@ def test_progress_is_shown_on_a_terminal_only(capsys: pytest.CaptureFixture[str]
     assert describe(job) == "job 5 (crunch)  active  [##########..........] 50%"
     job.notes.update({"progress": None, "step": "one"})
     assert describe(job).endswith('"step": "one"}')
-    with Progress() as progress:
-        progress.show(job)
+    with progress_line() as show:
+        show(job)
     assert capsys.readouterr().err == ""
 
 
@@ -180,8 +180,8 @@ def test_progress_is_drawn_and_wiped(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with Progress() as progress:
-        progress.show(Job(id=5, task="crunch", state="active"))
+    with progress_line() as show:
+        show(Job(id=5, task="crunch", state="active"))
     written = capsys.readouterr().err
     assert written.startswith("\r\x1b[K")
     assert written.endswith("\r\x1b[K")
@@ -214,14 +214,14 @@ def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
-def lose_answer() -> None:
+def lose_response() -> None:
     raise RuntimeError
 
 
 @pytest.mark.parametrize("method", ["MinionService/RetryJob", "WorkerService/DequeueJobs"])
-@pytest.mark.parametrize(("what", "status"), [(interrupt, 130), (lose_answer, 2)])
+@pytest.mark.parametrize(("what", "status"), [(interrupt, 130), (lose_response, 2)])
 @pytest.mark.parametrize("ended", [False, True])
-def test_a_job_that_does_not_get_to_run_in_the_foreground_is_put_back(
+def test_a_job_that_did_not_run_in_the_foreground_is_put_back(
     run: Run,
     data_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -266,23 +266,26 @@ def test_a_job_that_does_not_get_to_run_in_the_foreground_is_put_back(
         (["job", "retry", "1", "--failed"], "ID: expected either ids or --failed"),
     ],
 )
-def test_what_is_asked_for_wrongly_is_named(run: Run, arguments: list[str], named: str) -> None:
+def test_invalid_arguments_are_named(run: Run, arguments: list[str], named: str) -> None:
     refused = run(*arguments)
     assert refused.status == 2
     assert named in refused.err
 
 
-def test_what_the_server_refuses_is_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusals_of_the_server_are_printed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     unknown = run("job", "show", 999_999)
     assert unknown.status == 2
     assert "NOT_FOUND" in unknown.err
     assert "attempts" in run("job", "enqueue", "echo", "-A", 0).err
     monkeypatch.setenv("MINION_API_KEY", "wrong")
     assert "UNAUTHENTICATED" in run("job", "list").err
-    assert "no server answers at 127.0.0.1:1" in run("job", "list", "--target", "127.0.0.1:1").err
+    assert (
+        "cannot reach the server at 127.0.0.1:1"
+        in run("job", "list", "--target", "127.0.0.1:1").err
+    )
 
 
-def test_a_list_has_as_many_as_asked_for_however_large_they_are(run: Run) -> None:
+def test_a_list_has_as_many_jobs_as_requested_even_large_ones(run: Run) -> None:
     ids = [
         run("job", "enqueue", "huge", json.dumps(["x" * 1_400_000]), "-q", "huge").id
         for _ in range(5)
@@ -291,8 +294,9 @@ def test_a_list_has_as_many_as_asked_for_however_large_they_are(run: Run) -> Non
     assert [row[0] for row in listed[:4]] == ids[:0:-1]
 
 
-def test_the_file_in_the_data_directory_is_heeded(run: Run, tmp_path: Path) -> None:
+def test_the_file_in_the_data_directory_is_read(run: Run, tmp_path: Path) -> None:
     (tmp_path / "minion.toml").write_text('target = "127.0.0.1:1"\ntimeout = 1\njobs = 7\n')
     assert (
-        "no server answers at 127.0.0.1:1 in time" in run("job", "list", "--data-dir", tmp_path).err
+        "no response from the server at 127.0.0.1:1 in time"
+        in run("job", "list", "--data-dir", tmp_path).err
     )

@@ -7,7 +7,7 @@ import pytest
 from minion_server.settings.keys import make_key, read_key
 
 
-def test_a_key_is_made_once_by_however_many_at_the_same_time(tmp_path: Path) -> None:
+def test_a_key_is_made_once_by_many_at_the_same_time(tmp_path: Path) -> None:
     path = tmp_path / "data" / "api-key"
     with ThreadPoolExecutor(8) as pool:
         made = set(pool.map(lambda _: make_key(path), range(8)))

@@ -1,4 +1,4 @@
-"""Calls whose answers are lost: repeated only where that does no harm."""
+"""Calls whose responses are lost: repeated only where that is safe."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from support.processes import MinionProcess
 
 
 class Forgetful:
-    """A server of all methods that loses answers.
+    """A server of all methods that loses responses.
 
     Attributes:
-        requests: What was asked, by method.
-        lost: Which answers to each are lost.
+        requests: The requests, by method.
+        lost: Which responses of each method are lost.
         target: Its address.
     """
 
@@ -49,7 +49,7 @@ class Forgetful:
             taken = self.requests.setdefault(method.name, [])
             taken.append(request)
             if len(taken) in self.lost:
-                context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
+                context.abort(grpc.StatusCode.UNAVAILABLE, "the response is lost")
             return response_type()
 
         return grpc.unary_unary_rpc_method_handler(
@@ -76,7 +76,7 @@ def run(forgetful: Forgetful, capfd: pytest.CaptureFixture[str], *arguments: str
 
 
 @pytest.mark.parametrize("given", [[], ["--request-id", "mine"]])
-def test_a_job_whose_answer_is_lost_is_enqueued_by_the_same_request(
+def test_a_job_whose_response_is_lost_is_enqueued_by_the_same_request(
     forgetful: Forgetful, capfd: pytest.CaptureFixture[str], given: list[str]
 ) -> None:
     assert run(forgetful, capfd, "job", "enqueue", "echo", *given).status == 0
@@ -107,17 +107,17 @@ def test_a_call_that_may_have_been_carried_out_is_not_repeated(
 ) -> None:
     refused = run(forgetful, capfd, *arguments)
     assert refused.status == 2
-    assert "the answer is lost" in refused.err
+    assert "the response is lost" in refused.err
     assert len(forgetful.requests[method]) == 1
 
 
-def test_a_lock_that_was_perhaps_acquired_is_not_waited_for(
+def test_a_lock_that_may_have_been_acquired_is_not_waited_for(
     forgetful: Forgetful, capfd: pytest.CaptureFixture[str]
 ) -> None:
     forgetful.lost = {2}
     refused = run(forgetful, capfd, "lock", "acquire", "l", "--wait", "1m")
     assert refused.status == 2
-    assert "the answer is lost" in refused.err
+    assert "the response is lost" in refused.err
     assert len(forgetful.requests["AcquireLock"]) == 2
 
 
@@ -131,7 +131,7 @@ def test_a_bridge_repeats_no_request_of_a_client_that_gave_it_no_id(
         assert bridge.post("/v1/jobs", json={"task": "echo"}).status_code == 503
         assert bridge.post("/api/minion/echo/queue?args=[]").status_code == 200
         assert len(forgetful.requests["EnqueueJob"]) == 2
-        # What does no harm is repeated still.
+        # Safe calls are still repeated.
         assert bridge.get("/v1/stats").status_code == 200
         assert len(forgetful.requests["GetStats"]) == 2
     finally:

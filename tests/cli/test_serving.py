@@ -1,4 +1,4 @@
-"""The loop of the commands that serve: what runs in it besides does not end it."""
+"""The event loop of the commands that serve: no callback ends it."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ def test_the_main_coroutine_may_exit() -> None:
         run_loop(main())
 
 
-def test_a_signal_is_heeded_after_a_callback_that_exits() -> None:
+def test_a_signal_stops_the_loop_after_a_callback_that_exits() -> None:
     async def main() -> int:
-        told = stop_event(lambda: None)
+        stopped = stop_event(lambda: None)
         loop = asyncio.get_running_loop()
         loop.call_soon(sys.exit, 3)
         loop.call_soon(signal.raise_signal, signal.SIGTERM)
-        await told.wait()
+        await stopped.wait()
         return 7
 
     assert run_loop(main()) == 7

@@ -1,4 +1,4 @@
-"""What the log of a server leaves out."""
+"""Records that a server does not log."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ DURATIONS = {
     "36525d": MAX_SPAN,
     "3155760000": MAX_SPAN,
 }
-NO_DURATIONS = [
+INVALID_DURATIONS = [
     "",
     "soon",
     "-1",
@@ -69,8 +69,8 @@ def test_durations_are_read_alike_everywhere(text: str, tmp_path: Path) -> None:
     assert enqueue.delay == wanted
 
 
-@pytest.mark.parametrize("text", NO_DURATIONS)
-def test_what_is_no_duration_is_refused_and_never_overflows(
+@pytest.mark.parametrize("text", INVALID_DURATIONS)
+def test_invalid_durations_are_refused_and_never_overflow(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ValueError, match=r"^expected "):
@@ -120,14 +120,12 @@ def test_what_is_no_size_is_refused(text: str) -> None:
         (json_arguments.parse_object, "[]"),
     ],
 )
-def test_what_a_reader_refuses_it_says_what_it_expected(
-    parse: Callable[[str], Any], text: str
-) -> None:
+def test_readers_name_what_they_expected(parse: Callable[[str], Any], text: str) -> None:
     with pytest.raises(ValueError, match=r"^expected "):
         parse(text)
 
 
-def test_json_that_is_not_valid_is_told_in_a_line() -> None:
+def test_invalid_json_is_explained_in_one_line() -> None:
     for text in ("[", "[NaN]", "[1]x", "\udcff"):
         with pytest.raises(ValueError, match=r"^not valid JSON: .{5,120}$"):
             json_arguments.parse_array(text)

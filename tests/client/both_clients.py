@@ -1,4 +1,4 @@
-"""Both clients in one form, so that one test holds both to the same meaning."""
+"""Both clients behind one interface, so that one test covers both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from minion_client import AsyncClient, Client
 
 
 class Loop:
-    """An event loop in a thread of its own."""
+    """An event loop in its own thread."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -30,7 +30,7 @@ class Loop:
 
 
 class Blocking:
-    """An `AsyncClient` whose methods wait, as those of `Client` do."""
+    """An `AsyncClient` with blocking methods, like those of `Client`."""
 
     def __init__(self, client: AsyncClient, loop: Loop) -> None:
         self._client = client
@@ -40,13 +40,13 @@ class Blocking:
         method = getattr(self._client, name)
 
         def call(*args: Any, **options: Any) -> Any:
-            answer = method(*args, **options)
-            if isinstance(answer, AbstractAsyncContextManager):
-                return self._within(answer)
-            if isinstance(answer, AsyncIterator):
-                return self._iterate(answer)
-            assert inspect.iscoroutine(answer)
-            return self._loop.run(answer)
+            returned = method(*args, **options)
+            if isinstance(returned, AbstractAsyncContextManager):
+                return self._within(returned)
+            if isinstance(returned, AsyncIterator):
+                return self._iterate(returned)
+            assert inspect.iscoroutine(returned)
+            return self._loop.run(returned)
 
         return call
 

@@ -12,7 +12,7 @@ from client.worker_bench import WorkerBench
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Test what starts processes on both loops: each has its own way to do that."""
+    """Run tests that start processes on both loops, which do so differently."""
     loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
     if item.path.name.startswith(("test_process_", "test_hostile_")):
         loops["uvloop"] = uvloop.new_event_loop

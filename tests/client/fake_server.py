@@ -1,4 +1,4 @@
-"""A WorkerService whose every answer the test gives itself."""
+"""A WorkerService whose responses are written by the test."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class FakeCall:
         self.send(jobs=[pb.WorkResponse.Jobs(serial=demand.serial, jobs=jobs)])
 
     def accept(self, report: pb.WorkRequest.Report, *, accepted: bool = True) -> None:
-        answer = [accepted] * len(report.outcomes)
-        self.send(receipts=[pb.WorkResponse.Receipt(serial=report.serial, accepted=answer)])
+        outcomes = [accepted] * len(report.outcomes)
+        self.send(receipts=[pb.WorkResponse.Receipt(serial=report.serial, accepted=outcomes)])
 
     def refuse(self, report: pb.WorkRequest.Report, why: str) -> None:
         self.send(receipts=[pb.WorkResponse.Receipt(serial=report.serial, refusal=why)])
@@ -51,7 +51,7 @@ class FakeCall:
             return await self.requests.get()
 
     async def until(self, wanted: Callable[[pb.WorkRequest], object]) -> pb.WorkRequest:
-        """Take requests until one is as wanted."""
+        """Read requests until one matches."""
         while (request := await self.request()) is not None:
             if wanted(request):
                 return request
@@ -87,7 +87,7 @@ class FakeCall:
 
 
 class FakeServer:
-    """Serves Work calls as they come; the test takes each of them."""
+    """Accepts Work calls and passes them to the test."""
 
     def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
         self._calls: asyncio.Queue[FakeCall] = asyncio.Queue()

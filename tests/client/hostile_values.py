@@ -1,6 +1,6 @@
-"""Exceptions and values that raise when they are looked at, and how jobs end with them.
+"""Exceptions and values whose methods raise, and the expected results of their jobs.
 
-Apart from the tests, since pytest looks at all that is in a test module.
+Not in a test module, since pytest inspects all objects there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Servers and workers in processes of their own, and what may go wrong between them."""
+"""Servers and workers in their own processes, with a proxy that can break their connections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MISSING_AFTER = 5.0
 
 
 class RemoteBench:
-    """One server's data, and all that runs on it."""
+    """The data of a server, and the processes that use it."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
@@ -27,7 +27,7 @@ class RemoteBench:
         self.address = ""
 
     def server(self, *flags: str, missing_after: float = MISSING_AFTER) -> MinionProcess:
-        """Start the server; the second time, at the same address."""
+        """Start the server, or restart it at the same address."""
         arguments = serve_arguments(self.home, ("--no-scheduler", "--no-http", *flags))
         arguments += ["--missing-after", str(missing_after), "--repair-interval", "0.5"]
         if self.address:
@@ -53,7 +53,7 @@ class RemoteBench:
         return client
 
     def executions(self) -> Counter[int]:
-        """Answer how often each job was performed."""
+        """Return the number of runs of each job."""
         text = self.performed.read_text() if self.performed.exists() else ""
         return Counter(int(line.split()[0]) for line in text.splitlines())
 
@@ -67,7 +67,7 @@ class RemoteBench:
 
 
 def finished(client: Client, ids: Iterable[int]) -> list[JobInfo]:
-    """Wait until jobs have ended, and answer them."""
+    """Wait until jobs have ended, and return them."""
     wanted = list(ids)
 
     def all_ended() -> bool:
@@ -81,12 +81,12 @@ def finished(client: Client, ids: Iterable[int]) -> list[JobInfo]:
 
 
 class Proxy:
-    """Passes TCP on to a server, until it is told to do worse.
+    """A TCP proxy to a server, which can break connections.
 
     Attributes:
-        address: Where it listens.
-        connections: How many connections it has had.
-        refusals: How many more connections it ends at once.
+        address: Its address.
+        connections: Number of connections so far.
+        refusals: Number of further connections that it closes immediately.
     """
 
     def __init__(self, target: str) -> None:
@@ -106,11 +106,11 @@ class Proxy:
             _shut(one)
 
     def deafen(self, direction: str) -> None:
-        """Let what the last connection carries `up` or `down` vanish; new ones are heard."""
+        """Drop the data of the last connection `up` or `down`; new connections work."""
         self._deaf.add((self.connections, direction))
 
     def close(self) -> None:
-        # Closed alone, it would leave the thread in `accept`.
+        # close() alone would leave the thread in `accept`.
         _shut(self._listener)
         self._listener.close()
         self.drop()

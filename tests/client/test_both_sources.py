@@ -1,7 +1,7 @@
 """One suite over both sources of jobs: the queue in the worker's process, and a server over gRPC.
 
-What a task may do, how its job ends, and what a worker makes of an answer must not differ between
-them, nor between the stores behind them.
+Tasks, outcomes of jobs and the worker's reactions to responses must not differ between
+the sources, nor between the stores behind them.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class SourceBench:
         return await self.ended(await self.enqueue(name, *args, **options))
 
     async def refused(self) -> str:
-        """Wait for the worker, which the source refuses, and return why."""
+        """Wait until the source refuses the worker, and return the reason."""
         run = self.runs.pop()
         with pytest.raises(SourceRefused) as caught:
             async with asyncio.timeout(SECONDS):
@@ -138,7 +138,7 @@ async def bench(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 
 
 @pytest.mark.parametrize(("jobs", "spare"), [(1_001, 0), (10_000, 10_000)])
-async def test_more_slots_than_a_claim_may_ask_for(
+async def test_more_slots_than_the_limit_of_a_claim(
     bench: SourceBench, jobs: int, spare: int
 ) -> None:
     bench.worker(jobs=jobs, spare=spare)
@@ -177,7 +177,7 @@ async def test_a_claim_of_too_many_is_refused(bench: SourceBench, max_jobs: int)
         ({"queues": ["a\0"]}, "must not contain a NUL character"),
     ],
 )
-async def test_a_worker_that_asks_for_what_cannot_be_ends(
+async def test_a_worker_with_an_invalid_claim_ends(
     bench: SourceBench, options: dict[str, Any], field: str
 ) -> None:
     bench.worker(**options)
@@ -287,7 +287,7 @@ async def test_large_results_at_once(bench: SourceBench) -> None:
         assert len((await bench.ended(job_id)).result) == 1_000_000
 
 
-async def test_a_report_says_what_was_accepted(bench: SourceBench) -> None:
+async def test_a_report_returns_whether_outcomes_were_accepted(bench: SourceBench) -> None:
     await bench.source.register({})
     first, second = [await bench.enqueue("ping") for _ in range(2)]
     taken = await bench.dequeue(max_jobs=2, wait=SECONDS)
@@ -353,11 +353,11 @@ async def test_a_worker_that_is_stopped_leaves_nothing(bench: SourceBench) -> No
     assert page.total == 0
 
 
-# What the store does
+# Failures of the store
 
 
 class Failing:
-    """Lets a method of a store fail for some outcomes, as a defect or a refusal of one would."""
+    """Makes a method of a store fail for some outcomes, by a defect or a refusal."""
 
     def __init__(
         self, storage: Storage, fails: Callable[[Any], bool], make: Callable[[], Exception]
@@ -371,7 +371,7 @@ class Failing:
                 raise make()
             return await end_jobs(outcomes)
 
-        storage.end_jobs = failing  # type: ignore[method-assign]  # as a defect in it would
+        storage.end_jobs = failing  # type: ignore[method-assign]  # a simulated defect
 
 
 @pytest.mark.parametrize("make", [lambda: OverflowError("too large"), lambda: ValueError("odd")])
@@ -412,7 +412,7 @@ async def test_an_outcome_that_is_never_taken_keeps_back_no_other(
     assert (await bench.run_job("ping")).result == "pong"
     await reached(lambda: "could not deliver 1 result(s)" in caplog.text)
     assert failing.calls > 1
-    # It does not keep the worker from ending either.
+    # The worker can still end.
     worker.stop()
     async with asyncio.timeout(SECONDS):
         await bench.runs.pop()

@@ -1,4 +1,4 @@
-"""The program of the child processes, by itself: this test is the other side of its socket."""
+"""The program of child processes, with the test at the other end of its socket."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Child:
 
 
 def test_what_its_tasks_left_running_ends_with_it(tmp_path: Path) -> None:
-    # When the worker was killed, nobody else sees to it.
+    # Nothing else does this after the worker was killed.
     child = Child(tmp_path)
     assert child.receive() == {"kind": "ready"}
     job = {"id": 1, "task": "leaves", "args": [], "retries": 0, "attempts": 1, "priority": 0}

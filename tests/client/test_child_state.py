@@ -1,4 +1,4 @@
-"""What a job changes in its process: undone, or the process is replaced; the next job sees none."""
+"""State that a job changes in its process is restored, or the process is replaced."""
 
 from __future__ import annotations
 

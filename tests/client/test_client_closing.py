@@ -1,4 +1,4 @@
-"""Calls that get no answer: for lack of time, or because the client is closed."""
+"""Calls without a response: after a deadline, or because the client is closed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minion_client import AsyncClient, Client, MinionError
 
 
 class Silent:
-    """A server that never says a word."""
+    """A server that never sends anything."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.address = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -22,7 +22,7 @@ class Silent:
         self._connections: list[socket.socket] = []
 
     def called(self) -> None:
-        """Wait until a client has connected, as it does for its first call."""
+        """Wait until a client has connected for its first call."""
         connection, _ = self._listener.accept()
         self._connections.append(connection)
         assert connection.recv(1)
@@ -59,7 +59,7 @@ def test_closing_ends_the_calls_of_other_threads(silent: Silent) -> None:
     assert [type(error) for error in errors] == [MinionError]
 
 
-async def test_closing_ends_the_calls_of_other_coroutines_but_cancels_nobody(
+async def test_closing_ends_the_calls_of_other_coroutines_without_cancelling_them(
     silent: Silent,
 ) -> None:
     client = AsyncClient(silent.address)

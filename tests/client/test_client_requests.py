@@ -1,4 +1,4 @@
-"""What the clients refuse before they send it, and what they leave unsent."""
+"""Values that the clients refuse or leave out before sending."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from client.both_clients import connect
 from minion_client import AsyncClient, Client, InvalidError, NewJob
+from minion_client._api import calls
 
 BIG = 2**70
 
 
 @pytest.fixture(params=["sync", "async"])
 def client(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A client of no server."""
+    """A client without a server."""
     with connect(request.param, "127.0.0.1:1", timeout=5) as made:
         yield made
 
@@ -71,6 +72,15 @@ def test_a_filter_without_values_selects_nothing(client: Client) -> None:
     assert list(client.list_workers(ids=[])) == []
     assert list(client.list_locks(names=[])) == []
     assert list(client.list_schedules(names=[])) == []
+
+
+def test_the_defaults_of_a_task_are_left_to_the_server() -> None:
+    request = calls.enqueue(NewJob(task="x")).request
+    assert not request.HasField("priority")
+    assert not request.HasField("attempts")
+    request = calls.enqueue(NewJob(task="x", priority=0, attempts=1)).request
+    assert request.HasField("priority")
+    assert request.HasField("attempts")
 
 
 def test_both_clients_have_the_same_methods() -> None:

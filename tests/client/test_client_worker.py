@@ -17,7 +17,7 @@ from minion_client.worker import Worker
 
 
 class Gate:
-    """Jobs of the task `held` that run until they are let go."""
+    """Jobs of the task `held`, which run until they are released."""
 
     def __init__(self, bench: WorkerBench, *tasks: str) -> None:
         self.running: Counter[str] = Counter()
@@ -47,7 +47,7 @@ class Gate:
 
 
 async def settle() -> None:
-    """Let everything happen that needs no more than turns of the loop."""
+    """Run everything that is ready on the loop."""
     for _ in range(50):
         await asyncio.sleep(0)
 
@@ -67,7 +67,7 @@ async def test_one_slot_keeps_the_order(bench: WorkerBench) -> None:
     assert {dequeue["max_jobs"] for dequeue in bench.source.dequeues} == {1}
 
 
-async def test_a_claim_asks_for_what_is_free(bench: WorkerBench) -> None:
+async def test_a_claim_is_for_the_free_slots(bench: WorkerBench) -> None:
     gate = Gate(bench)
     jobs = [await bench.source.enqueue("held") for _ in range(6)]
     bench.worker(jobs=4, spare=0)
@@ -89,7 +89,7 @@ async def test_spare_slots_take_high_priority_only(bench: WorkerBench) -> None:
     await gate.holds(urgent)
     assert gate.order == [jobs[0].id, urgent.id]
     assert bench.source.dequeues[-1]["min_priority"] == 5
-    # The urgent job counts as the ordinary one now.
+    # The urgent job now takes an ordinary slot.
     gate.let_go(jobs[0])
     await bench.source.ended(jobs[0])
     await settle()
@@ -211,7 +211,7 @@ async def test_a_refused_result_fails_its_job_alone(bench: WorkerBench) -> None:
 
 
 class LateSource(MemorySource):
-    """Answers, as it may, what it took for a call that was cancelled."""
+    """Returns the jobs that it claimed for a cancelled call."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -229,7 +229,7 @@ class LateSource(MemorySource):
             return late
 
 
-async def test_jobs_that_are_answered_late_are_performed(bench: WorkerBench) -> None:
+async def test_jobs_that_arrive_late_run(bench: WorkerBench) -> None:
     source = bench.source = LateSource()
     gate = Gate(bench)
     worker = bench.worker()
@@ -243,7 +243,7 @@ async def test_jobs_that_are_answered_late_are_performed(bench: WorkerBench) -> 
     assert (job.state, job.result) == ("finished", "let go")
 
 
-async def test_jobs_that_are_answered_too_late_fail(bench: WorkerBench) -> None:
+async def test_jobs_that_arrive_too_late_fail(bench: WorkerBench) -> None:
     source = bench.source = LateSource()
     Gate(bench)
     worker = bench.worker()
@@ -257,19 +257,19 @@ async def test_jobs_that_are_answered_too_late_fail(bench: WorkerBench) -> None:
 
 
 class SlowSource(MemorySource):
-    """Takes its time between taking jobs and answering them."""
+    """Waits between claiming jobs and returning them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.answer = asyncio.Event()
+        self.release = asyncio.Event()
 
     async def dequeue(self, **options: Any) -> Sequence[MemoryJob]:
         jobs = await super().dequeue(**options)
-        await self.answer.wait()
+        await self.release.wait()
         return jobs
 
 
-async def test_a_job_revoked_before_it_arrives_is_not_performed(bench: WorkerBench) -> None:
+async def test_a_job_revoked_before_it_arrives_does_not_run(bench: WorkerBench) -> None:
     source = bench.source = SlowSource()
     gate = Gate(bench)
     bench.worker()
@@ -277,7 +277,7 @@ async def test_a_job_revoked_before_it_arrives_is_not_performed(bench: WorkerBen
     await source.until(lambda: other.state == "active")
     await source.cancel(revoked)
     await settle()
-    source.answer.set()
+    source.release.set()
     await gate.holds(other)
     assert gate.order == [other.id]
 
@@ -333,7 +333,7 @@ async def test_stopping_twice_does_not_wait(bench: WorkerBench) -> None:
     assert (job.state, job.result) == ("failed", "Worker went away")
 
 
-async def test_stopping_waits_for_the_source_until_told_twice(
+async def test_stopping_waits_for_the_source_until_the_second_stop(
     bench: WorkerBench, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = Gate(bench)
@@ -365,7 +365,7 @@ async def test_stopping_waits_for_the_source_no_longer_than_the_grace(
     assert "could not deliver 1 result(s)" in caplog.text
 
 
-async def test_stopping_before_the_source_answers_ends(bench: WorkerBench) -> None:
+async def test_stopping_before_the_source_responds_ends(bench: WorkerBench) -> None:
     class Mute(MemorySource):
         async def register(self, status: Any) -> int:
             self.statuses.append(status)
@@ -388,7 +388,7 @@ async def test_a_stop_before_the_start_is_kept(bench: WorkerBench) -> None:
     assert bench.source.dequeues == []
 
 
-async def test_heartbeats_tell_the_status(bench: WorkerBench) -> None:
+async def test_heartbeats_contain_the_status(bench: WorkerBench) -> None:
     gate = Gate(bench)
     worker = bench.worker(
         jobs=3, limits={"held": 2}, heartbeat_interval=0.01, status={"host": "here"}
@@ -492,7 +492,7 @@ async def test_jobs_are_stopped_from_afar(bench: WorkerBench) -> None:
     assert [job.result for job in jobs[1:]] == [text.format(n) for n in (2, 15, 9)]
 
 
-async def test_a_worker_can_have_commands_of_its_own(
+async def test_a_worker_can_have_custom_commands(
     bench: WorkerBench, caplog: pytest.LogCaptureFixture
 ) -> None:
     received: list[Any] = []
@@ -507,7 +507,9 @@ async def test_a_worker_can_have_commands_of_its_own(
     worker = bench.worker()
     worker.add_command("own", slow)
     worker.add_command("broken", broken)
-    with pytest.raises(ValueError, match="every worker has a command 'stop'"):
+    with pytest.raises(
+        ValueError, match="name: expected none of the built-in commands, got 'stop'"
+    ):
         worker.add_command("stop", slow)
     await bench.source.command("broken")
     await bench.source.command("unknown", 1)

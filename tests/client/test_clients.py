@@ -57,7 +57,7 @@ def close_to(time: datetime | None, seconds: float = 0) -> bool:
 VALUES = [None, True, 1, -(2**53) + 1, 0.5, "ä\n", [1, [2]], {"a": {"b": [None]}}, 1e300]
 
 
-def test_a_job_is_enqueued_performed_and_told_of(client: Client) -> None:
+def test_a_job_is_enqueued_and_run_and_its_result_returned(client: Client) -> None:
     job_id = client.enqueue("echo", VALUES, priority=7, notes={"a": 1, "none": None})
     assert client.wait(job_id, timeout=10) == VALUES
     job = client.get(job_id)
@@ -72,7 +72,7 @@ def test_a_job_is_enqueued_performed_and_told_of(client: Client) -> None:
     assert status.notes == {"a": 1}
 
 
-def test_all_that_a_job_can_be_told(client: Client) -> None:
+def test_all_operations_on_a_job(client: Client) -> None:
     parent = client.enqueue("unknown", delay=timedelta(minutes=1))
     job_id = client.enqueue(
         "unknown",
@@ -98,7 +98,7 @@ def test_a_request_id_enqueues_once(client: Client) -> None:
     assert client.enqueue("unknown") != client.enqueue("unknown")
 
 
-def test_many_jobs_are_enqueued_all_or_none(client: Client) -> None:
+def test_many_jobs_are_enqueued_atomically(client: Client) -> None:
     ids = client.enqueue_many(NewJob(task="unknown", args=[n]) for n in range(5))
     assert [client.get(job_id).args for job_id in ids] == [[n] for n in range(5)]
     jobs = [NewJob(task="unknown"), NewJob(task="unknown", args=[{"id": 2**53}])]
@@ -148,7 +148,7 @@ def test_lists_are_iterated_over_page_by_page(
     assert [job.id for job in client.list_jobs(notes=["x"])] == ids[:1]
 
 
-def test_a_watch_tells_each_change(client: Client, tmp_path: Path) -> None:
+def test_a_watch_yields_each_change(client: Client, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     job_id = client.enqueue("hold", [str(gate)])
     seen: list[tuple[str, Any]] = []
@@ -261,7 +261,7 @@ def test_workers_are_listed_and_commanded(client: Client, server: MinionProcess)
     with grpc.insecure_channel(server.grpc) as channel:
         workers = WorkerServiceStub(channel)
         key = (("authorization", f"Bearer {KEY}"),)
-        # Far from the id of the server's own worker, which ids would reach again after the reset.
+        # Far from the id of the server's own worker, since ids start again after the reset.
         one, other = 501, 502
         for worker_id in (one, other):
             registration = pb.RegisterWorkerRequest(id=worker_id, host="h", pid=7)

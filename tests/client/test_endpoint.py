@@ -1,4 +1,4 @@
-"""How servers are reached: past proxies on this machine, and with a warning for keys in clear."""
+"""Connections to servers: no proxies on this machine, and a warning for unencrypted keys."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ ELSEWHERE = [
 
 
 class ForwardProxy:
-    """An HTTP proxy that connects nobody.
+    """An HTTP proxy that refuses all connections.
 
     Attributes:
-        asked: What it was asked for.
+        asked: The requests that it received.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> Iterator[ForwardProxy]:
 
 @pytest.mark.parametrize("kind", ["sync", "async"])
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-def test_no_proxy_stands_between_a_client_and_its_own_machine(
+def test_a_client_uses_no_proxy_for_its_own_machine(
     proxy: ForwardProxy, kind: str, host: str
 ) -> None:
     server = grpc.server(ThreadPoolExecutor(1))

@@ -1,4 +1,4 @@
-"""The worker's side of the Work stream, against a server that does what the test wants."""
+"""The worker's side of the Work stream, against a server controlled by the test."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def source(server: FakeServer) -> AsyncIterator[GrpcSource]:
 
 @pytest.fixture
 async def call(server: FakeServer, source: GrpcSource) -> FakeCall:
-    """The first call, welcomed."""
+    """The first call, after its welcome."""
     return await welcomed(server, source)
 
 
@@ -88,13 +88,13 @@ def ids(jobs: Any) -> list[int]:
 
 
 async def hold(source: GrpcSource, call: FakeCall, *job_ids: int) -> None:
-    """Have the worker take jobs."""
+    """Let the worker claim jobs."""
     taking = dequeue(source, len(job_ids))
     call.hand_over(await call.demand(), *job_ids)
     assert ids(await soon(taking)) == list(job_ids)
 
 
-async def test_a_worker_says_who_it_is(server: FakeServer, source: GrpcSource) -> None:
+async def test_hello_identifies_the_worker(server: FakeServer, source: GrpcSource) -> None:
     registering = asyncio.create_task(source.register({"a": [1]}))
     call = await server.call()
     hello = await call.hello()
@@ -127,9 +127,7 @@ async def test_jobs_are_taken_as_they_are(source: GrpcSource, call: FakeCall) ->
     taking.cancel()
 
 
-async def test_a_demand_that_is_taken_back_may_be_answered_nevertheless(
-    source: GrpcSource, call: FakeCall
-) -> None:
+async def test_jobs_of_a_withdrawn_demand_are_returned(source: GrpcSource, call: FakeCall) -> None:
     taking = dequeue(source)
     demand = await call.demand()
     taking.cancel()
@@ -141,7 +139,7 @@ async def test_a_demand_that_is_taken_back_may_be_answered_nevertheless(
     await hold(source, call, 2)
 
 
-async def test_a_demand_that_is_taken_back_in_vain_is_cancelled(
+async def test_a_withdrawn_demand_without_jobs_is_cancelled(
     source: GrpcSource, call: FakeCall
 ) -> None:
     taking = dequeue(source)
@@ -161,7 +159,7 @@ async def test_a_demand_lasts_as_long_as_it_may(source: GrpcSource, call: FakeCa
     assert ids(await soon(taking)) == [1]
 
 
-async def test_what_nobody_waits_for_is_not_held(
+async def test_jobs_without_a_waiting_caller_are_not_held(
     server: FakeServer, source: GrpcSource, call: FakeCall
 ) -> None:
     taking = dequeue(source)
@@ -172,7 +170,7 @@ async def test_what_nobody_waits_for_is_not_held(
     with pytest.raises(asyncio.CancelledError):
         await soon(taking)
     call.hand_over(demand, 1)
-    # What is answered after it has been read, it has been too.
+    # The worker has read these jobs when it reads the receipt.
     reporting = report(source, 9)
     call.accept(await call.report())
     await soon(reporting)
@@ -182,9 +180,7 @@ async def test_what_nobody_waits_for_is_not_held(
     assert keys(hello.holds) == [(2, 0)]
 
 
-async def test_what_comes_up_together_goes_in_one_request(
-    source: GrpcSource, call: FakeCall
-) -> None:
+async def test_simultaneous_changes_go_in_one_request(source: GrpcSource, call: FakeCall) -> None:
     reporting = report(source, 1, 2)
     noting = asyncio.create_task(source.note(3, {"a": None}))
     taking = dequeue(source)
@@ -211,7 +207,7 @@ async def test_a_call_that_breaks_is_followed_by_one_that_names_what_is_held(
     call.end(grpc.StatusCode.UNAVAILABLE)
     again, hello = await next_call(server)
     assert hello.id == 1
-    # The outcome that is not answered counts as held.
+    # The job of an outcome without a receipt is still held.
     assert keys(hello.holds) == [(1, 0), (2, 0), (3, 0)]
     request = await again.until(lambda request: request.HasField("report"))
     assert request.report.outcomes == first.outcomes
@@ -224,7 +220,7 @@ async def test_a_call_that_breaks_is_followed_by_one_that_names_what_is_held(
     assert keys(hello.holds) == [(2, 0), (3, 0), (4, 0)]
 
 
-async def test_a_demand_taken_back_in_a_call_that_breaks_is_over(
+async def test_a_demand_withdrawn_in_a_broken_call_has_ended(
     server: FakeServer, source: GrpcSource, call: FakeCall
 ) -> None:
     taking = dequeue(source)
@@ -272,7 +268,7 @@ async def test_reports_are_no_larger_than_servers_take(source: GrpcSource, call:
         await soon(report(source, 4, result="x" * MAX_PART_BYTES))
 
 
-async def test_heartbeats_tell_what_is_held_and_ask_for_an_answer(
+async def test_heartbeats_have_the_held_jobs_and_get_receipts(
     server: FakeServer, source: GrpcSource
 ) -> None:
     call = await welcomed(server, source, missing_after=0.3)
@@ -284,17 +280,15 @@ async def test_heartbeats_tell_what_is_held_and_ask_for_an_answer(
         call.accept(request.report)
 
 
-async def test_a_server_that_says_nothing_is_called_again(
-    server: FakeServer, source: GrpcSource
-) -> None:
+async def test_a_silent_server_is_called_again(server: FakeServer, source: GrpcSource) -> None:
     call = await welcomed(server, source, missing_after=0.3)
     await hold(source, call, 1)
-    # Not one heartbeat is answered.
+    # No heartbeat gets a receipt.
     _, hello = await next_call(server)
     assert keys(hello.holds) == [(1, 0)]
 
 
-async def test_a_server_that_goes_down_is_left_when_all_is_reported(
+async def test_a_call_to_a_draining_server_ends_when_all_is_reported(
     server: FakeServer, source: GrpcSource, call: FakeCall
 ) -> None:
     await hold(source, call, 1, 2)
@@ -317,7 +311,7 @@ async def test_a_server_that_goes_down_is_left_when_all_is_reported(
     assert ids(await soon(taking)) == [3]
 
 
-async def test_a_server_that_goes_down_and_does_not_end_is_left(
+async def test_a_call_that_a_draining_server_does_not_end_is_left(
     server: FakeServer, source: GrpcSource
 ) -> None:
     call = await welcomed(server, source, missing_after=0.3)
@@ -325,7 +319,7 @@ async def test_a_server_that_goes_down_and_does_not_end_is_left(
     await next_call(server)
 
 
-async def test_what_is_told_to_a_worker_arrives(
+async def test_revocations_and_commands_arrive(
     server: FakeServer, source: GrpcSource, call: FakeCall
 ) -> None:
     await hold(source, call, 1, 2)
@@ -340,7 +334,7 @@ async def test_what_is_told_to_a_worker_arrives(
     assert keys(hello.holds) == [(2, 0)]
 
 
-async def test_jobs_that_were_not_asked_for_are_not_kept(
+async def test_jobs_that_were_not_requested_are_not_kept(
     server: FakeServer, source: GrpcSource, call: FakeCall
 ) -> None:
     call.hand_over(pb.WorkRequest.Demand(serial=5), 1)
@@ -452,7 +446,7 @@ async def test_a_server_that_does_not_welcome_is_called_again(
     assert await soon(registering) == 3
 
 
-async def test_closing_lets_nobody_wait(source: GrpcSource, call: FakeCall) -> None:
+async def test_closing_ends_all_waits(source: GrpcSource, call: FakeCall) -> None:
     waiting = [dequeue(source), report(source, 1), asyncio.create_task(source.note(1, {}))]
     await call.report()
     await source.close()

@@ -1,4 +1,4 @@
-"""Tasks that do their worst: each ends its own job, clearly, and the next job runs unharmed."""
+"""Hostile tasks: each fails only its own job, with a clear result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from client import hostile_values
 
 
 async def unharmed(bench: WorkerBench) -> None:
-    """Perform a job that does nothing, by the same worker."""
+    """Check that the same worker still runs jobs."""
     job = await bench.run_job("ping")
     assert (job.state, job.result) == ("finished", "pong")
 
@@ -52,7 +52,7 @@ def raising(make: Callable[[], BaseException]) -> Callable[[], None]:
 
 @pytest.mark.parametrize("thread", [False, True], ids=["coroutine", "thread"])
 @pytest.mark.parametrize("index", range(len(hostile_values.RAISED)))
-async def test_whatever_a_task_raises_fails_its_job(
+async def test_any_exception_of_a_task_fails_its_job(
     bench: WorkerBench, index: int, thread: bool
 ) -> None:
     make, result = hostile_values.RAISED[index]
@@ -66,7 +66,7 @@ async def test_whatever_a_task_raises_fails_its_job(
 
 @pytest.mark.parametrize("thread", [False, True], ids=["coroutine", "thread"])
 @pytest.mark.parametrize("index", range(len(hostile_values.RETURNED)))
-async def test_whatever_a_task_returns_is_judged(
+async def test_any_result_of_a_task_has_a_verdict(
     bench: WorkerBench, index: int, thread: bool
 ) -> None:
     make, result = hostile_values.RETURNED[index]
@@ -235,7 +235,7 @@ async def test_the_loop_is_as_it_was_after_the_worker(bench: WorkerBench) -> Non
 @pytest.mark.parametrize("thread", [False, True], ids=["coroutine", "thread"])
 async def test_what_a_task_forks_does_not_go_on(bench: WorkerBench, thread: bool) -> None:
     def forks() -> Any:
-        # Python 3.12 and later warn of it where there are threads.
+        # Python 3.12 and later warn about forks of processes with threads.
         with contextlib.suppress(DeprecationWarning):
             pid = os.fork()
             return pid if thread else slowly(pid)
@@ -271,7 +271,7 @@ async def test_what_a_task_changes_in_the_worker_is_set_back(
     mask = os.umask(0o022)
     os.umask(mask)
     assert (Path.cwd(), mask) == before
-    text = "task 'hostile' changed the worker's working directory and umask; set back"
+    text = "task 'hostile' changed the worker's working directory and umask: restored"
     assert text in caplog.text
     await unharmed(bench)
 
@@ -377,7 +377,9 @@ async def processes(bench: WorkerBench) -> WorkerBench:
 
 
 @pytest.mark.program
-async def test_whatever_a_process_raises_or_returns_fails_its_job(processes: WorkerBench) -> None:
+async def test_hostile_errors_and_results_in_processes_fail_their_jobs(
+    processes: WorkerBench,
+) -> None:
     jobs: list[tuple[MemoryJob, str]] = []
     values = hostile_values
     for name, cases in (("raises", values.RAISED), ("returns", values.RETURNED)):

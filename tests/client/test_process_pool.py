@@ -106,7 +106,7 @@ async def test_processes_that_break_later_fail_their_jobs_clearly(
     bench.worker(pool=bench.process_pool("tasks", recycle_after=1), jobs=1, spare=0)
     await bench.run_job("pid")
     (bench.modules / "tasks.py").write_text("import no_such_module")
-    # The process that was ready before knows nothing of it.
+    # The process that was ready before has not loaded it.
     await bench.run_job("pid")
     job = await bench.run_job("pid")
     assert job.state == "failed"
@@ -120,7 +120,7 @@ async def test_processes_that_break_later_fail_their_jobs_clearly(
     pytest.fail("the pool did not recover")
 
 
-async def test_a_process_performs_so_many_jobs(bench: WorkerBench) -> None:
+async def test_a_process_is_replaced_after_its_number_of_jobs(bench: WorkerBench) -> None:
     bench.module("tasks", PID, "pid")
     bench.worker(pool=bench.process_pool("tasks", recycle_after=3), jobs=1, spare=0)
     pids = [(await bench.run_job("pid")).result for _ in range(7)]
@@ -144,19 +144,19 @@ async def test_an_idle_process_that_dies_is_replaced(bench: WorkerBench) -> None
     bench.worker(pool=pool, jobs=1, spare=0)
     before = (await bench.run_job("pid")).result
     os.kill(before, signal.SIGKILL)
-    # Whether or not it is known that it is dead.
+    # Whether or not the pool has noticed its death.
     assert (await bench.run_job("pid")).result != before
 
 
 async def test_a_job_is_not_lost_with_a_process_that_had_not_begun_with_it(
     bench: WorkerBench,
 ) -> None:
-    """Neither while nobody knows yet that the process is dead, nor when it dies with the job."""
+    """Neither before the pool notices the death of the process, nor if it dies with the job."""
     bench.module("tasks", PID, "pid")
     bench.worker(pool=bench.process_pool("tasks"), jobs=1, spare=0)
     before = (await bench.run_job("pid")).result
     stopped = await bench.source.enqueue("pid", queue="later")
-    # It takes the job and does not begin with it.
+    # It receives the job and does not start it.
     os.kill(before, signal.SIGSTOP)
     stopped.queue = "default"
     job = await bench.source.enqueue("pid")
@@ -180,13 +180,13 @@ async def test_idle_processes_that_are_killed_cost_no_job(bench: WorkerBench) ->
 
 
 async def test_a_job_that_no_process_survives_fails(bench: WorkerBench) -> None:
-    # Dies when it has read the job, before it begins with it.
+    # Dies after it has read the job, before it starts it.
     bench.module("deadly", PID + DEADLY, "pid", "deadly")
     bench.worker(pool=bench.process_pool("deadly"), jobs=1, spare=0)
     job = await bench.run_job("deadly", "die")
     assert job.state == "failed"
     assert job.result == (
-        "Job could not be started: 3 worker processes ended before it began,"
+        "Job could not be started: 3 worker processes ended before it started,"
         " the last one with exit code: 7, signal: 0"
     )
     assert (await bench.run_job("pid")).state == "finished"
@@ -207,7 +207,7 @@ async def test_a_job_that_its_process_has_not_begun_can_be_cancelled(bench: Work
 async def test_processes_have_the_interpreter_s_flags_and_path(
     bench: WorkerBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Where the worker finds a module last, its processes do, too.
+    # A module found last by the worker is found last by its processes, too.
     (bench.modules / "colorsys.py").write_text("raise ImportError('the wrong one')")
     monkeypatch.syspath_prepend("/a/first/one")
     monkeypatch.setattr(sys, "path", [*sys.path, str(bench.modules)])
@@ -218,7 +218,7 @@ async def test_processes_have_the_interpreter_s_flags_and_path(
     path, flags, options = (await bench.run_job("flags")).result
     assert path == [os.path.abspath(entry) for entry in sys.path]  # noqa: PTH100, ASYNC240 - as text
     expected = list(sys.flags)
-    # The one that a child always has: it is run as a module.
+    # A name that every child has, since it is run as a module.
     expected[-2] = flags[-2]
     assert (flags, options) == (expected, sys.warnoptions)
 
@@ -231,7 +231,7 @@ async def test_a_pool_grows_and_shrinks(bench: WorkerBench) -> None:
     await bench.source.until(lambda: jobs[0].state == "active")
     worker.resize(jobs=3)
     await bench.source.until(lambda: jobs[1].state == "active")
-    # The third, ready for what may come.
+    # The third process, kept ready.
     await bench.until(lambda: pool.busy == 2 and pool.idle == 1)
     worker.resize(jobs=2)
     await bench.until(lambda: not pool.idle)
@@ -258,7 +258,7 @@ async def test_what_waits_for_a_process_can_be_cancelled(bench: WorkerBench) -> 
 
 
 class OneProcess(ProcessPool):
-    """A pool that has fewer processes than its worker has slots."""
+    """A pool with fewer processes than its worker has slots."""
 
     def __init__(self, pool: ProcessPool) -> None:
         self.__dict__ = pool.__dict__
@@ -324,6 +324,6 @@ async def test_no_process_is_started_for_coroutines_alone() -> None:
     await runner.stop()
 
 
-def test_a_process_must_perform_a_job() -> None:
+def test_a_process_must_run_at_least_one_job() -> None:
     with pytest.raises(ValueError, match="recycle_after: expected at least 1"):
         ProcessPool(ChildSettings(), recycle_after=0)

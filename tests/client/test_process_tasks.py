@@ -134,7 +134,7 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-async def test_a_process_gets_the_job_and_answers(tasks: WorkerBench) -> None:
+async def test_a_process_gets_the_job_and_returns_its_result(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool)
     job = await tasks.run_job("echo", "x", [1], priority=3, attempts=2, notes={"n": 1})
     assert job.state == "finished"
@@ -187,7 +187,7 @@ async def test_a_huge_result_fails_the_job(tasks: WorkerBench) -> None:
     assert job.result == f"Result too large: 50000000 bytes, at most {MAX_JOB_BYTES} are allowed"
     job = await tasks.run_job("returns", "'x' * 4_000_000")
     assert job.result == "x" * 4_000_000
-    # Its text is six times as long.
+    # Six times as long as JSON text.
     job = await tasks.run_job("returns", "'\\x01' * 4_000_000")
     assert job.result == "\x01" * 4_000_000
 
@@ -256,7 +256,7 @@ async def test_a_task_leaves_no_trace_for_the_next(tasks: WorkerBench, tmp_path:
         assert job.result == str(here)
 
 
-async def test_a_fork_of_a_task_does_not_answer(tasks: WorkerBench) -> None:
+async def test_a_fork_of_a_task_returns_no_result(tasks: WorkerBench) -> None:
     tasks.worker(pool=tasks.pool, jobs=1, spare=0)
     assert [(await tasks.run_job("forks")).result for _ in range(3)] == ["parent"] * 3
 
@@ -282,13 +282,13 @@ async def test_stopping_kills_after_the_grace(tasks: WorkerBench, tmp_path: Path
     worker.stop()
     await tasks.finish()
     assert (job.state, job.result) == ("failed", "Worker went away")
-    # It is killed, too, but nobody waits for its end.
+    # It is killed, too, but the worker does not wait for its end.
     pid = int((tmp_path / "job.pids").read_text())
     await tasks.until(lambda: not alive(pid))
 
 
 async def test_processes_and_descriptors_do_not_leak(tasks: WorkerBench) -> None:
-    # A loop keeps what it opened for its first process and its first stream.
+    # A loop keeps open what it needed for its first process and its first stream.
     first = await asyncio.create_subprocess_exec("true", stdout=asyncio.subprocess.PIPE)
     await first.communicate()
     descriptors = open_descriptors()
@@ -332,5 +332,5 @@ async def test_a_function_that_processes_would_not_find_is_refused() -> None:
     def lonely(job: Job) -> None:
         pass
 
-    with pytest.raises(ValueError, match="'lonely' is in a registry of its own"):
+    with pytest.raises(ValueError, match="'lonely' is not in the default registry"):
         await Runner(registry).start(1)

@@ -1,4 +1,4 @@
-"""Workers elsewhere, and everything that may befall them: no result is lost, none counts twice."""
+"""Remote workers through failures of all kinds: no result is lost, and none counts twice."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def state_is(client: Client, job_id: int, state: JobState) -> None:
     until(lambda: client.get(job_id).state is state, (job_id, state))
 
 
-def performed_more_than(bench: RemoteBench, count: int) -> None:
+def ran_more_than(bench: RemoteBench, count: int) -> None:
     until(lambda: len(bench.executions()) > count)
 
 
@@ -46,7 +46,7 @@ def noted(client: Client, job_id: int, name: str, value: object) -> None:
     until(lambda: client.get(job_id).notes.get(name) == value, name)
 
 
-def test_two_workers_perform_2000_jobs_once_each(bench: RemoteBench, client: Client) -> None:
+def test_two_workers_run_2000_jobs_once_each(bench: RemoteBench, client: Client) -> None:
     ids = client.enqueue_many(mark(bench, 2_000))
     workers = [bench.worker("--jobs", "20") for _ in range(2)]
     jobs = finished(client, ids)
@@ -57,7 +57,7 @@ def test_two_workers_perform_2000_jobs_once_each(bench: RemoteBench, client: Cli
     assert list(client.list_workers()) == []
 
 
-def test_a_worker_tells_of_itself(bench: RemoteBench, client: Client) -> None:
+def test_a_worker_reports_its_status(bench: RemoteBench, client: Client) -> None:
     bench.worker("--jobs", "3", "--queues", "a,b", "--limit", "mark=2", "--spare", "2")
     (worker,) = client.list_workers()
     assert worker.status == {
@@ -107,7 +107,7 @@ def test_a_frozen_worker_is_replaced_and_its_late_result_refused(
     other = bench.worker("--queues", "default")
     state_is(client, job_id, JobState.ACTIVE)
     gate.touch()
-    # The generation that runs elsewhere is the one that counts.
+    # Only the generation that runs elsewhere counts.
     assert client.wait(job_id, timeout=20) == 2
     frozen.signal(signal.SIGCONT)
     other.stop()
@@ -135,7 +135,7 @@ def test_a_server_that_was_stopped_takes_no_jobs_from_workers_that_live(
     for job_id in ids:
         state_is(client, job_id, JobState.ACTIVE)
     server.signal(signal.SIGSTOP)
-    # It must have been deaf for longer than workers may be silent.
+    # The connection must be dead for longer than workers may be silent.
     time.sleep(3)
     server.signal(signal.SIGCONT)
     continued = datetime.now(UTC)
@@ -159,7 +159,7 @@ def test_no_result_is_lost_when_the_server_restarts(bench: RemoteBench, how: int
     ids = client.enqueue_many(mark(bench, 2_000, 0.005))
     workers = [bench.worker("--jobs", "10") for _ in range(2)]
     for part in (300, 1_000):
-        performed_more_than(bench, part)
+        ran_more_than(bench, part)
         server.signal(how)
         server.ended()
         server = bench.server()
@@ -190,7 +190,7 @@ def test_connections_that_break_lose_nothing(bench: RemoteBench, client: Client)
     ids = client.enqueue_many(mark(bench, 2_000, 0.005))
     worker = bench.worker("--jobs", "10", target=proxy.address)
     for part in range(100, 2_000, 200):
-        performed_more_than(bench, part)
+        ran_more_than(bench, part)
         proxy.drop()
     jobs = finished(client, ids)
     assert {job.state for job in jobs} == {JobState.FINISHED}
@@ -208,12 +208,12 @@ def test_a_worker_that_is_not_heard_or_does_not_hear_connects_again(
     gate = bench.home / "gate"
     worker = bench.worker(target=proxy.address)
     job_id = client.enqueue("until_there", [str(gate)])
-    # Active is not enough: the worker must have it, too.
+    # An active job is not enough: the worker must have received it.
     until(lambda: client.get(job_id).notes)
     connections = proxy.connections
     proxy.deafen(direction)
     gate.touch()
-    # In time: the job is not given up, its result arrives.
+    # In time: the job is not retried, and its result arrives.
     assert client.wait(job_id, timeout=20) == 0
     until(lambda: proxy.connections > connections)
     assert client.wait(client.enqueue("mark", [str(bench.performed)]), timeout=20)
@@ -222,9 +222,7 @@ def test_a_worker_that_is_not_heard_or_does_not_hear_connects_again(
     proxy.close()
 
 
-def test_a_worker_that_is_told_to_stop_finishes_what_runs(
-    bench: RemoteBench, client: Client
-) -> None:
+def test_a_stopped_worker_finishes_its_running_jobs(bench: RemoteBench, client: Client) -> None:
     gate = bench.home / "gate"
     worker = bench.worker("--jobs", "1", "--spare", "0")
     running, waiting = [client.enqueue("until_there", [str(gate)]) for _ in range(2)]
@@ -305,16 +303,16 @@ def test_cancelled_jobs_are_stopped_where_they_run(bench: RemoteBench, client: C
     assert client.get(job_id).result == "Job cancelled"
 
 
-def test_a_worker_without_the_key_says_so(bench: RemoteBench) -> None:
+def test_a_worker_without_the_key_fails_with_an_error(bench: RemoteBench) -> None:
     bench.server()
-    answer = run_minion(
+    ran = run_minion(
         *("worker", "--target", bench.address, "--api-key", "wrong", "--no-library"),
         *("--tasks", "client.worker_tasks"),
         home=bench.home,
     )
-    assert answer.returncode == 2
-    assert answer.stdout == ""
-    assert "this method needs a key" in answer.stderr
+    assert ran.returncode == 2
+    assert ran.stdout == ""
+    assert "this method needs a key" in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -328,6 +326,6 @@ def test_a_worker_without_the_key_says_so(bench: RemoteBench) -> None:
 def test_bad_settings_of_a_worker_are_refused(
     tmp_path: Path, flags: tuple[str, ...], text: str
 ) -> None:
-    answer = run_minion("worker", "--api-key", KEY, "--no-library", *flags, home=tmp_path)
-    assert answer.returncode == 2
-    assert text in answer.stderr
+    ran = run_minion("worker", "--api-key", KEY, "--no-library", *flags, home=tmp_path)
+    assert ran.returncode == 2
+    assert text in ran.stderr

@@ -53,7 +53,7 @@ def test_limits_that_say_nothing_cost_nothing() -> None:
     assert slots(a=5, unknown=1).next_claim() == slots().next_claim()
 
 
-def test_a_limit_of_none_leaves_a_task_out_for_good() -> None:
+def test_a_limit_of_zero_excludes_a_task() -> None:
     made = slots(a=0)
     claim = made.next_claim()
     assert claim == Claim(tasks=("b", "c"), min_priority=None, max_jobs=4)
@@ -82,7 +82,7 @@ def test_slots_can_be_changed_while_jobs_run() -> None:
     assert made.next_claim() is None
     made.resize(jobs=3, spare=1)
     assert (made.jobs, made.spare, made.total) == (3, 1, 4)
-    # The limit, which no one slot could exceed, counts what ran before.
+    # The limit, which one slot could not exceed, counts jobs that ran before.
     assert made.next_claim() == Claim(tasks=TASKS, min_priority=None, max_jobs=1)
     made.take("a")
     assert made.next_claim() == Claim(tasks=("b", "c"), min_priority=None, max_jobs=1)
@@ -98,7 +98,7 @@ def test_slots_can_be_changed_while_jobs_run() -> None:
 
 
 class SlotsMachine(RuleBasedStateMachine):
-    """Any source, answering any jobs that a claim allows, and jobs ending in any order."""
+    """Sources that return any jobs that a claim allows, and jobs that end in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,8 +110,8 @@ class SlotsMachine(RuleBasedStateMachine):
         claim = self.slots.next_claim()
         if claim is None:
             return
-        answered = data.draw(st.lists(st.sampled_from(claim.tasks), max_size=claim.max_jobs))
-        for task in answered:
+        claimed = data.draw(st.lists(st.sampled_from(claim.tasks), max_size=claim.max_jobs))
+        for task in claimed:
             self.slots.take(task)
             self.running.append((task, claim.min_priority is None))
 

@@ -53,6 +53,8 @@ def test_two_functions_must_not_share_a_name() -> None:
         ("x", {"timeout": 0}, "timeout: expected a positive number of seconds, got 0"),
         ("x", {"timeout": math.nan}, "timeout: expected a positive number"),
         ("x", {"timeout": math.inf}, "timeout: expected a positive number"),
+        ("x", {"attempts": 0}, "attempts: expected a whole number in 1..2147483647, got 0"),
+        ("x", {"priority": 2**31}, "priority: expected a whole number in -2147483648..2147483647"),
     ],
 )
 def test_bad_arguments_are_refused(name: str, options: dict[str, Any], text: str) -> None:
@@ -101,11 +103,13 @@ def plain_function(job: Job, word: str = "") -> str:
         (Caller(), TaskKind.COROUTINE),
         (Caller().method, TaskKind.COROUTINE),
         (Plain(), TaskKind.PROCESS),
-        # Called, it may run the coroutine itself.
+        # A call may run the coroutine.
         (functools.wraps(coroutine_function)(lambda job: "x"), TaskKind.PROCESS),
     ],
 )
-def test_whatever_makes_a_coroutine_is_a_coroutine_function(function: Any, kind: TaskKind) -> None:
+def test_functions_that_return_coroutines_are_coroutine_functions(
+    function: Any, kind: TaskKind
+) -> None:
     registry = Registry()
     task("x", registry=registry)(function)
     assert registry["x"].kind is kind
@@ -164,7 +168,7 @@ def test_what_a_task_adds_to_a_line_of_its_log_is_kept(caplog: pytest.LogCapture
 def test_defining_tasks_imports_neither_grpc_nor_asyncio() -> None:
     heavy = {"grpc", "google.protobuf", "minion", "minion_server", "asyncio", "starlette"}
     code = f"import minion_client._run.child, sys; print(sorted({heavy} & set(sys.modules)))"
-    # The interpreter's own path only: nothing that pytest added.
+    # Only the interpreter's own path, without additions of pytest.
     run = subprocess.run(
         [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
     )

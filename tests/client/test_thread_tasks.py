@@ -9,7 +9,7 @@ from client.worker_bench import DEADLINE, WorkerBench
 from minion_client import Job, JobCancelled, task
 
 
-async def test_a_thread_performs_and_notes(bench: WorkerBench) -> None:
+async def test_a_thread_runs_a_job_and_sends_notes(bench: WorkerBench) -> None:
     @task("threaded", thread=True, registry=bench.registry)
     def threaded(job: Job, text: str) -> list[Any]:
         job.note(step=1)

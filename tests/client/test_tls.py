@@ -14,7 +14,7 @@ from minion_client.endpoint import Endpoint, Tls
 from minion_server.cli.connection import make_endpoint
 from minion_server.domain.errors import Invalid
 
-# Made for localhost, valid for a hundred years, trusted by nobody.
+# For localhost, valid for a hundred years, not trusted.
 KEY = b"""-----BEGIN PRIVATE KEY-----
 MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgzpNBZzBbT6PHIW+h
 bW207kOT2ufBkUzs0EDv/juFs/qhRANCAATIVKFrpAeQpH7t94jZ065W/F8UneTf
@@ -45,7 +45,7 @@ async def server() -> AsyncIterator[FakeServer]:
 @pytest.mark.parametrize(
     "tls", [CERTIFICATE, grpc.ssl_channel_credentials(CERTIFICATE)], ids=["bytes", "credentials"]
 )
-async def test_a_worker_trusts_whom_it_is_told_to(server: FakeServer, tls: Tls) -> None:
+async def test_a_worker_trusts_a_given_authority(server: FakeServer, tls: Tls) -> None:
     source = GrpcSource(Endpoint(target=server.address, key="k", tls=tls))
     registering = asyncio.create_task(source.register({}))
     call = await server.call()
@@ -56,7 +56,7 @@ async def test_a_worker_trusts_whom_it_is_told_to(server: FakeServer, tls: Tls) 
 
 
 @pytest.mark.parametrize("tls", [False, True])
-async def test_a_worker_trusts_nobody_else(server: FakeServer, tls: bool) -> None:
+async def test_a_worker_trusts_no_other_authority(server: FakeServer, tls: bool) -> None:
     source = GrpcSource(Endpoint(target=server.address, key="k", tls=tls))
     registering = asyncio.create_task(source.register({}))
     await asyncio.wait([registering], timeout=0.3)

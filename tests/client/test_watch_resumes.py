@@ -1,4 +1,4 @@
-"""Watches whose streams end before the job does: by a proxy, or by the server's own word."""
+"""Watches whose streams are ended before the job, by a proxy or by the server."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ BROKEN = [
 
 
 class Watched:
-    """A server of one job; its first streams end with an error after they told that it is active.
+    """A server of one job, whose first streams send the active job and then an error.
 
     Attributes:
-        code: How they end.
-        details: Whether the error has details, as those of a Minion server.
-        breaks: How many of them there are.
-        streams: How many streams there were.
+        code: Code of the error.
+        details: Whether the error has details, like those of a Minion server.
+        breaks: Number of these streams.
+        streams: Number of all streams so far.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ def test_a_stream_that_broke_on_its_way_is_followed_by_another(
 
 
 @pytest.mark.parametrize("code", [*BROKEN[:-1], grpc.StatusCode.NOT_FOUND])
-def test_what_the_server_says_itself_ends_the_watch(
+def test_an_error_of_the_server_itself_ends_the_watch(
     watched: Watched, client: Client, code: grpc.StatusCode
 ) -> None:
     watched.code, watched.details = code, True

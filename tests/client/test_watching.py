@@ -1,19 +1,15 @@
-"""How long a watch goes on when its server is out of reach."""
+"""Duration of a watch while its server cannot be reached."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any
-
 import pytest
-from minion_client import JobInfo, JobState, UnavailableError
-from minion_client._api.watching import WatchSession
+from google.protobuf.timestamp_pb2 import Timestamp
+from minion.v1.job_pb2 import Job
+from minion_client import UnavailableError
 from minion_client.backoff import Backoff
+from minion_client.watching import WatchSession
 
-NOW = datetime.now(UTC)
-FIELDS: dict[str, Any] = dict.fromkeys(JobInfo.__dataclass_fields__)
-JOB = replace(JobInfo(**FIELDS), state=JobState.ACTIVE, time=NOW)
+JOB = Job(id=1, state="active", time=Timestamp(seconds=1))
 
 
 class Clock:
@@ -43,7 +39,7 @@ def test_what_is_heard_ends_an_outage() -> None:
     following.take(JOB)
     following.failed(None)
     clock.now = 50.0
-    assert not following.take(replace(JOB, time=NOW))
+    assert not following.take(Job(id=1, state="active", time=Timestamp(seconds=2)))
     clock.now = 100.0
     assert following.failed(None) == 0.1
 

@@ -1,4 +1,4 @@
-"""A worker on a bench: a tiny queue in memory, tasks, and workers that run on them."""
+"""A test bench for workers: a small queue in memory, tasks, and workers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEADLINE = 20.0
 
 @dataclass(slots=True, kw_only=True)
 class MemoryJob:
-    """A job of the tiny queue; it is the claimed job too."""
+    """A job of the queue in memory, also used as the claimed job."""
 
     id: int
     task: str
@@ -41,11 +41,11 @@ class MemoryJob:
 
 
 class Unreachable(ConnectionError):
-    """The queue was told to be out of reach."""
+    """The queue simulates an outage."""
 
 
 class MemorySource:
-    """A queue in memory, right in all that a worker may rely on."""
+    """A queue in memory that follows the whole contract of `JobSource`."""
 
     def __init__(self) -> None:
         self.jobs: dict[int, MemoryJob] = {}
@@ -183,7 +183,7 @@ class MemorySource:
 
 
 class WorkerBench:
-    """A source, a registry and the workers that run on them."""
+    """A source, a registry and their workers."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.source = MemorySource()
@@ -194,7 +194,7 @@ class WorkerBench:
         self.runs: list[asyncio.Task[None]] = []
 
     def module(self, name: str, text: str, *tasks: str, timeout: float | None = None) -> None:
-        """Write a module for child processes and register its tasks here by name."""
+        """Write a module for child processes, and register its tasks in this process by name."""
         (self.modules / f"{name}.py").write_text(text)
         for task in tasks:
             self.registry.add(
@@ -226,13 +226,13 @@ class WorkerBench:
         return worker
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Wait until something outside of the source is so."""
+        """Wait for a condition outside of the source."""
         async with asyncio.timeout(DEADLINE):
             while not condition():  # noqa: ASYNC110 - no event tells of other processes
                 await asyncio.sleep(0.005)
 
     async def finish(self) -> None:
-        """Wait for the workers, which were stopped."""
+        """Wait for the end of stopped workers."""
         async with asyncio.timeout(DEADLINE):
             await asyncio.gather(*self.runs)
         self.runs.clear()

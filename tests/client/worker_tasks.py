@@ -1,4 +1,4 @@
-"""Tasks of workers in processes of their own; they write down what is performed."""
+"""Tasks of workers in their own processes; they record each run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_down(path: str, job: Job) -> None:
 
 @task
 async def mark(job: Job, path: str, seconds: float = 0) -> int:
-    """Write down that the job runs."""
+    """Record that the job runs."""
     write_down(path, job)
     await asyncio.sleep(seconds)
     return job.id
@@ -27,7 +27,7 @@ async def mark(job: Job, path: str, seconds: float = 0) -> int:
 
 @task
 async def until_there(job: Job, path: str) -> int:
-    """Run until a file is there, and answer the generation."""
+    """Run until a file exists, and return the generation."""
     job.note(pid=os.getpid())
     while not Path(path).exists():  # noqa: ASYNC110, ASYNC240 - a file has no events
         await asyncio.sleep(0.01)

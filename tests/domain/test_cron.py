@@ -81,7 +81,7 @@ _FIELDS = [
 
 
 def _values(field: str, low: int, high: int) -> set[int]:
-    """Read a field in the plainest way."""
+    """Parse a field in the simplest way."""
     found: set[int] = set()
     for part in field.split(","):
         span, _, step = part.partition("/")

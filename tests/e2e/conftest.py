@@ -1,4 +1,4 @@
-"""Servers as users start them, each in a folder of its own."""
+"""Servers as users start them, each in its own folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def start(home: Path) -> Iterator[Serve]:
 
 @pytest.fixture
 def serve(home: Path, start: Serve) -> Serve:
-    """Start `minion serve` on the data in the home."""
+    """Start `minion serve` on the data in the home directory."""
 
     def run(*flags: str, **env: str) -> MinionProcess:
         return start(*serve_arguments(home, flags), **env)
@@ -35,7 +35,7 @@ def serve(home: Path, start: Serve) -> Serve:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MinionProcess]:
-    """One server for all tests of a module, which leave each other's jobs alone."""
+    """One server for all tests of a module, which do not touch each other's jobs."""
     home = tmp_path_factory.mktemp("server")
     one = MinionProcess(home, *serve_arguments(home, ()))
     yield one

@@ -1,4 +1,4 @@
-"""Tasks that crash, hang, raise or answer nonsense: each fails alone, with a clear result."""
+"""Tasks that crash, hang, raise or return invalid values: each fails alone, clearly."""
 
 from __future__ import annotations
 
@@ -73,15 +73,15 @@ def test_bad_tasks_fail_clearly_and_alone(serve: Callable[..., MinionProcess], h
 def test_a_cancelled_job_is_stopped_where_it_runs(
     serve: Callable[..., MinionProcess], task: str
 ) -> None:
-    # One slot, so that it is seen that it is free again.
+    # One slot, to show that it becomes free again.
     server = serve("--jobs", "1", "--spare", "0")
     job = server.enqueue(task, attempts=5)
     server.wait(job, "active")
     pid = None
     if task == "forever":
         pid = int(until(lambda: server.detail(job)["notes"].get("pid")))
-    answer = server.post(f"/v1/jobs/{job}:cancel", json={"reason": "enough"})
-    assert answer.json() == {"accepted": True}
+    response = server.post(f"/v1/jobs/{job}:cancel", json={"reason": "enough"})
+    assert response.json() == {"accepted": True}
     detail = server.detail(job)
     assert (detail["state"], detail["result"]) == ("failed", "Job cancelled: enough")
     assert server.wait(server.enqueue("add", 1, 2))["result"] == 3

@@ -1,4 +1,4 @@
-"""`minion bridge` over the network answers as the one inside the server, and outlives it."""
+"""`minion bridge` over the network responds like the bridge in the server, and outlives it."""
 
 from __future__ import annotations
 
@@ -74,19 +74,19 @@ def requests(job: int) -> list[tuple[str, str, dict[str, Any]]]:
     ]
 
 
-def answer(one: MinionProcess, method: str, path: str, options: dict[str, Any]) -> Any:
-    # Compressed, a response would be as long as its times make it.
+def response(one: MinionProcess, method: str, path: str, options: dict[str, Any]) -> Any:
+    # The length of a compressed response depends on the times in it.
     headers = AUTHORIZED | {"Accept-Encoding": "identity"}
     response = httpx.request(method, one.url + path, timeout=30, **{"headers": headers} | options)
     kept = {name: value for name, value in response.headers.items() if name not in {"date", "etag"}}
     return response.status_code, kept, TIMES.sub(b"T", response.content)
 
 
-def test_both_bridges_give_the_same_answers(server: MinionProcess, bridge: MinionProcess) -> None:
+def test_both_bridges_give_the_same_responses(server: MinionProcess, bridge: MinionProcess) -> None:
     job = server.enqueue("echo", {"b": 1, "a": [None, "ä", -0.5]}, notes={"z": 1, "y": 2})
     server.wait(job)
     for method, path, options in requests(job):
-        ours, theirs = (answer(one, method, path, options) for one in (server, bridge))
+        ours, theirs = (response(one, method, path, options) for one in (server, bridge))
         assert ours == theirs, (method, path)
         assert ours[0] < 500, (method, path)
 
@@ -94,16 +94,16 @@ def test_both_bridges_give_the_same_answers(server: MinionProcess, bridge: Minio
 def test_both_bridges_show_jobs_that_are_as_large_as_can_be(
     server: MinionProcess, bridge: MinionProcess
 ) -> None:
-    # As its result, the argument comes once more.
+    # The argument is also the result.
     job = server.enqueue("echo", "x" * 1_950_000, notes={"n": "y" * 150_000})
     server.wait(job)
     for path in (f"/api/minion/{job}/detail", f"/v1/jobs/{job}", f"/v1/jobs?ids={job}"):
-        ours, theirs = (answer(one, "GET", path, {}) for one in (server, bridge))
+        ours, theirs = (response(one, "GET", path, {}) for one in (server, bridge))
         assert ours[0] == 200
         assert ours == theirs
 
 
-def test_a_stream_is_told_of_changes_through_both(
+def test_a_stream_has_changes_made_through_both(
     server: MinionProcess, bridge: MinionProcess
 ) -> None:
     for one in (server, bridge):

@@ -1,7 +1,7 @@
 """Four nodes on one PostgreSQL while nodes, sessions, networks and PostgreSQL itself break.
 
-MINION_CHAOS=JOBS,SECONDS,SEED runs at another size, and from another seed; with `--log-cli-level
-info` it tells what it breaks.
+MINION_CHAOS=JOBS,SECONDS,SEED sets the size and the seed; with `--log-cli-level
+info` it logs what it breaks.
 """
 
 from __future__ import annotations

@@ -135,12 +135,15 @@ def test_a_job_is_watched_to_its_end(job: Command) -> None:
         (("note", "99999999999999999999", "{}"), "ID"),
         (("watch", "0"), "ID"),
         (("watch", "999999999"), "no job with id 999999999"),
-        (("list", "--target", "127.0.0.1:1", "--timeout", "5"), "no server answers at 127.0.0.1:1"),
+        (
+            ("list", "--target", "127.0.0.1:1", "--timeout", "5"),
+            "cannot reach the server at 127.0.0.1:1",
+        ),
         (("list", "--api-key", "wrong"), "UNAUTHENTICATED"),
         (("list", "--timeout", "0"), "--timeout: expected more than 0 seconds"),
     ],
 )
-def test_what_cannot_be_done_is_told(
+def test_impossible_operations_are_reported(
     server: MinionProcess,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

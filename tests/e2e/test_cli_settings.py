@@ -1,4 +1,4 @@
-"""Settings: where they come from, how they fail, and what the help says."""
+"""Settings: their sources, their errors, and the help."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ BAD = [
 def refused(
     home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> Refused:
-    """Start a server that is refused, and answer why, which must be one line."""
+    """Start a server with invalid settings, and return its error, which must be one line."""
     monkeypatch.chdir(home)
     monkeypatch.setenv("HOME", str(home))
 
@@ -65,11 +65,11 @@ def test_a_bad_setting_is_named_wherever_it_comes_from(
     named = refused(**{variable: value})
     file.write_text(f'{name} = "{value}"\n')
     in_file = refused("--config", str(file))
-    # What is found out later, when it is used, is named by its flag.
+    # Errors that occur when a setting is used name its flag, too.
     if name not in {"database", "tasks"}:
         assert named.startswith(f"{variable}: ")
         assert in_file.startswith(f"{name}: ")
-    # A database's URL may hold a password.
+    # The URL of a database can contain a password.
     shown = "mysql" if name == "database" else value
     assert shown in named
     assert shown in in_file
@@ -115,7 +115,7 @@ def test_a_module_that_cannot_be_imported_is_named(
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
-def test_a_module_may_run_a_loop_of_its_own_while_it_is_imported(
+def test_a_module_can_run_its_own_loop_during_its_import(
     home: Path,
     start: Callable[..., MinionProcess],
     serve: Callable[..., MinionProcess],
@@ -165,7 +165,7 @@ def test_flags_come_before_variables_before_the_file(home: Path) -> None:
 def test_tasks_are_found_in_the_working_directory(
     home: Path, start: Callable[..., MinionProcess]
 ) -> None:
-    # Its neighbour has a name of the standard library's, which it must not hide.
+    # The module beside it has the name of one of the standard library, and must not hide that.
     (home / "random.py").write_text("raise ImportError('the wrong one')\n")
     (home / "mytasks.py").write_text(
         "import random\n"
@@ -194,7 +194,7 @@ def test_every_command_has_help(home: Path, command: tuple[str, ...]) -> None:
     assert result.stdout.startswith("usage: minion")
 
 
-def test_the_version_is_told(home: Path) -> None:
+def test_the_version_is_printed(home: Path) -> None:
     assert minion("--version", home=home).stdout.startswith("minion 0.")
     assert minion(home=home).returncode == 2
 

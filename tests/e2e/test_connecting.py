@@ -1,4 +1,4 @@
-"""How each command reaches a server: past proxies, by TLS, and what it says where it cannot."""
+"""Connections of commands to a server: proxies, TLS, and errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Serve = Callable[..., MinionProcess]
 def tls(
     server: MinionProcess, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[str, Path]]:
-    """The address of a proxy that speaks TLS, and the certificate that it shows."""
+    """The address of a TLS proxy, and its certificate."""
     directory = tmp_path_factory.mktemp("tls")
     (directory / "both.pem").write_bytes(PRIVATE_KEY + CERTIFICATE)
     (directory / "ca.pem").write_bytes(CERTIFICATE)
@@ -39,7 +39,7 @@ def bridged(start: Serve, *arguments: str, **env: str) -> httpx.Response:
     return httpx.get(f"{bridge.url}/v1/stats", headers=AUTHORIZED, trust_env=False)
 
 
-def test_no_proxy_stands_between_commands_and_this_machine(
+def test_commands_use_no_proxy_for_this_machine(
     server: MinionProcess, home: Path, start: Serve
 ) -> None:
     where = {"MINION_TARGET": server.grpc, "MINION_API_KEY": KEY} | PROXIES
@@ -118,7 +118,7 @@ def test_a_commands_status_is_kept_when_the_server_is_away_at_the_end(
         MINION_API_KEY=KEY,
     )
     assert ran.returncode == 5
-    assert "minion: the lock 'backup' is left to expire: no server answers at" in ran.stderr
+    assert "minion: the lock 'backup' is left to expire: cannot reach the server at" in ran.stderr
     server.ended()
 
 

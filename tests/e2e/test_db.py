@@ -37,7 +37,7 @@ def database(postgresql: PostgresServer) -> Iterator[str]:
 
 
 class Load:
-    """Enqueues jobs until it is refused, and keeps what was acknowledged."""
+    """Enqueues jobs until it is refused, and records the acknowledged ones."""
 
     def __init__(self, server: MinionProcess, trace: Path) -> None:
         self.acknowledged: list[int] = []
@@ -50,11 +50,11 @@ class Load:
     def _run(self) -> None:
         while True:
             job = {"task": "traced", "args": [str(self._trace), 0.01]}
-            answer = self._server.post("/v1/jobs", json=job)
-            if answer.status_code != 200:
-                assert answer.status_code == 503
+            response = self._server.post("/v1/jobs", json=job)
+            if response.status_code != 200:
+                assert response.status_code == 503
                 return
-            self.acknowledged.append(int(answer.json()["id"]))
+            self.acknowledged.append(int(response.json()["id"]))
 
     def refused(self) -> list[int]:
         self._thread.join(30)
@@ -69,10 +69,10 @@ def done(*arguments: str, home: Path) -> str:
 
 
 def status(database: str, home: Path) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(
+    response: dict[str, Any] = json.loads(
         done("db", "status", "--json", "--database", database, home=home)
     )
-    return answer
+    return response
 
 
 def test_a_queue_moves_there_and_back_and_every_job_runs_once(
@@ -118,7 +118,7 @@ def test_a_backup_of_a_server_that_runs_is_restored_elsewhere(
     assert status(f"sqlite:///{home}/again.db", home)["jobs"]["inactive"] == 5
 
 
-def test_what_is_asked_for_wrongly_is_told(home: Path) -> None:
+def test_invalid_arguments_are_reported(home: Path) -> None:
     (home / "text").write_text("no database\n" * 100)
     for arguments, text in (
         (("status", "--database", "sqlite:///none.db"), "there is no database at none.db"),
@@ -129,13 +129,14 @@ def test_what_is_asked_for_wrongly_is_told(home: Path) -> None:
         (("status", "--database", "sqlite:///text"), "text is not a database"),
         (("restore", "text", "--database", "sqlite:///a.db"), "text is not a database"),
         (("copy", "sqlite:///a.db", "--database", "sqlite:///text"), "text is not a database"),
-        (("copy", "sqlite:///b.db", "--wait", "x", "--database", "sqlite:///a.db"), "--wait"),
     ):
         result = minion("db", *arguments, home=home)
         assert result.returncode == 2, (arguments, result.stderr)
         assert text in result.stderr
         assert "secret" not in result.stderr
         assert result.stderr.count("\n") == 1
+    result = minion("db", "copy", "x", "--wait", "soon", "--database", "sqlite:///a.db", home=home)
+    assert (result.returncode, "--wait: expected seconds" in result.stderr) == (2, True)
     assert not list(home.glob("*.db"))
 
 
@@ -183,7 +184,7 @@ def start_move(home: Path, source: str, target: str, *flags: str) -> subprocess.
     )
 
 
-def test_a_queue_that_could_not_be_reopened_says_how_to(home: Path) -> None:
+def test_the_error_of_a_failed_reopening_says_how_to_repeat_it(home: Path) -> None:
     path = home / "a.db"
     asyncio.run(leave_active_job(path))
     moving = start_move(home, f"sqlite:///{path}", f"sqlite:///{home}/b.db")
@@ -212,7 +213,7 @@ def test_a_move_that_is_stopped_leaves_the_queue_where_it_was(
 
 
 class SlowToHold(SqliteTransfer):
-    """Gets a signal as soon as the queue is held."""
+    """A command that receives a signal as soon as the queue is held."""
 
     async def hold(self) -> None:
         await super().hold()

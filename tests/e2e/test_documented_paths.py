@@ -43,13 +43,13 @@ def error(operation: str, text: str) -> bytes:
     )
 
 
-def check_error(answer: httpx.Response, status: int, operation: str, text: str) -> None:
-    assert (answer.status_code, answer.content) == (status, error(operation, text))
-    assert answer.headers["content-type"] == "application/json"
+def check_error(response: httpx.Response, status: int, operation: str, text: str) -> None:
+    assert (response.status_code, response.content) == (status, error(operation, text))
+    assert response.headers["content-type"] == "application/json"
 
 
 def without_times(text: str) -> str:
-    """Replace the times, each of which must be near to now."""
+    """Replace the times, each of which must be close to the current time."""
     for _, seconds in EPOCH.findall(text):
         assert abs(time.time() - int(seconds)) < 600
     return EPOCH.sub(r'"\1":"T"', text)
@@ -92,7 +92,7 @@ def test_a_job_that_waits_shows_nulls(server: MinionProcess) -> None:
     assert server.detail(parent)["children"] == [job]
 
 
-def test_a_failed_job_says_why(server: MinionProcess) -> None:
+def test_a_failed_job_has_its_error(server: MinionProcess) -> None:
     job = server.enqueue("boom", "oh no")
     server.wait(job)
     status = server.get(f"/api/minion/{job}", headers={})
@@ -104,17 +104,17 @@ def test_the_form_may_carry_the_parameters(server: MinionProcess) -> None:
         {"data": {"args": '["f"]', "priority": "-2"}},
         {"files": {"args": (None, '["f"]'), "priority": (None, "-2")}},
     ):
-        answer = server.post("/api/minion/nobody_knows/queue", **options)
-        detail = server.detail(answer.json()["job"])
+        response = server.post("/api/minion/nobody_knows/queue", **options)
+        detail = server.detail(response.json()["job"])
         assert (detail["args"], detail["priority"]) == (["f"], -2)
 
 
 def test_a_first_job_by_curl(server: MinionProcess) -> None:
-    # What `curl -d` says of its body, unless it is told otherwise.
+    # The default Content-Type of `curl -d`.
     headers = AUTHORIZED | {"Content-Type": "application/x-www-form-urlencoded"}
-    answer = server.post("/v1/jobs", content=b'{"task": "echo"}', headers=headers)
-    job = answer.json()["id"]
-    assert (answer.status_code, answer.text) == (200, f'{{"id":"{job}","duplicate":false}}')
+    response = server.post("/v1/jobs", content=b'{"task": "echo"}', headers=headers)
+    job = response.json()["id"]
+    assert (response.status_code, response.text) == (200, f'{{"id":"{job}","duplicate":false}}')
 
 
 @pytest.mark.parametrize("headers", [AUTHORIZED, BASE64, {"Authorization": f"bearer {KEY}"}])
@@ -125,20 +125,20 @@ def test_the_key_is_taken_in_both_forms(server: MinionProcess, headers: dict[str
 @pytest.mark.parametrize(
     "headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {KEY}"}]
 )
-def test_without_the_key_nothing_is_told_or_done(
+def test_without_the_key_nothing_is_returned_or_done(
     server: MinionProcess, headers: dict[str, str]
 ) -> None:
     job = server.enqueue("nobody_knows")
-    for answer in (
+    for response in (
         server.get(f"/api/minion/{job}/detail", headers=headers),
         server.get("/api/minion/999999/detail", headers=headers),
         server.post("/api/minion/echo/queue?args=%5B%5D", headers=headers),
     ):
-        assert answer.status_code == 401
-        assert answer.content == (
+        assert response.status_code == 401
+        assert response.content == (
             b'{"error":"This API is protected and requires login or an API Key."}'
         )
-        assert answer.headers["www-authenticate"] == "Bearer"
+        assert response.headers["www-authenticate"] == "Bearer"
     assert server.enqueue("nobody_knows") == job + 1
 
 
@@ -152,7 +152,7 @@ def test_a_job_that_is_not_there(server: MinionProcess) -> None:
 
 
 @pytest.mark.parametrize("job_id", BAD_IDS)
-def test_an_id_that_is_none(server: MinionProcess, job_id: str) -> None:
+def test_an_invalid_id(server: MinionProcess, job_id: str) -> None:
     text = "jobid: must be an integer in 1..2^63-1"
     status = server.get(f"/api/minion/{job_id}", headers={})
     check_error(status, 400, "minion_job_status", text)
@@ -172,9 +172,9 @@ def test_an_id_that_is_none(server: MinionProcess, job_id: str) -> None:
 def test_parameters_that_cannot_be_accepted(
     server: MinionProcess, parameters: dict[str, str]
 ) -> None:
-    answer = server.post("/api/minion/echo/queue", params=parameters)
-    body: dict[str, Any] = answer.json()
-    assert answer.status_code == 400
+    response = server.post("/api/minion/echo/queue", params=parameters)
+    body: dict[str, Any] = response.json()
+    assert response.status_code == 400
     assert list(body) == ["operation", "error", "success", "successMessage"]
     assert (body["operation"], body["success"], body["successMessage"]) == (
         "queue_minion_job",
@@ -195,11 +195,11 @@ def test_any_origin_may_call(server: MinionProcess, path: str) -> None:
         },
     )
     assert (preflight.status_code, preflight.content) == (204, b"")
-    for answer in (preflight, server.get(path), server.get(path, headers={})):
-        assert {name: answer.headers[name] for name in CORS} == CORS
+    for response in (preflight, server.get(path), server.get(path, headers={})):
+        assert {name: response.headers[name] for name in CORS} == CORS
 
 
-def test_a_server_that_does_not_answer_in_time(serve: Any, start: Any) -> None:
+def test_a_server_that_does_not_respond_in_time(serve: Any, start: Any) -> None:
     server: MinionProcess = serve("--no-scheduler")
     job = server.enqueue("echo")
     bridge: MinionProcess = start(
@@ -208,7 +208,7 @@ def test_a_server_that_does_not_answer_in_time(serve: Any, start: Any) -> None:
     assert bridge.get(f"/api/minion/{job}", headers={}).status_code == 200
 
     server.signal(signal.SIGSTOP)
-    text = "the deadline passed before the answer came"
+    text = "the gRPC server did not respond before the deadline"
     headers = AUTHORIZED | {"X-Server-Timeout": "0.3"}
     status = bridge.get(f"/api/minion/{job}", headers=headers)
     check_error(status, 504, "minion_job_status", text)
@@ -220,7 +220,7 @@ def test_a_server_that_does_not_answer_in_time(serve: Any, start: Any) -> None:
     assert bridge.get(f"/api/minion/{job}", headers={}).status_code == 200
 
     server.kill()
-    text = "the gRPC server is out of reach"
+    text = "the gRPC server cannot be reached"
     check_error(bridge.get(f"/api/minion/{job}"), 503, "minion_job_status", text)
     check_error(bridge.get(f"/api/minion/{job}/detail"), 503, "minion_job_detail", text)
     queued = bridge.post("/api/minion/echo/queue?args=%5B%5D")

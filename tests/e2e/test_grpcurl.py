@@ -1,4 +1,4 @@
-"""grpcurl, which knows nothing of the contract but what reflection tells it."""
+"""grpcurl, which knows only what reflection returns."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def command(address: str, *words: str, data: object = None, key: bool = True) ->
         flags += ["-H", f"authorization: Bearer {KEY}"]
     if data is not None:
         flags += ["-d", json.dumps(data)]
-    # Verbs come after the address, methods too.
+    # Verbs and methods come after the address.
     return [BIN / "grpcurl", *flags, address, *words]
 
 
@@ -39,7 +39,7 @@ def grpcurl(server: MinionProcess) -> Grpcurl:
     return run
 
 
-def answer(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def response(result: subprocess.CompletedProcess[str]) -> dict[str, Any]:
     assert (result.returncode, result.stderr) == (0, "")
     message: dict[str, Any] = json.loads(result.stdout)
     return message
@@ -77,7 +77,7 @@ def test_a_job_is_enqueued_watched_and_shown(
 ) -> None:
     gate = tmp_path / "gate"
     request = {"task": "hold", "args": [str(gate)], "priority": 5, "notes": {"a": [1, None]}}
-    job = answer(grpcurl(f"{SERVICE}/EnqueueJob", data=request))["id"]
+    job = response(grpcurl(f"{SERVICE}/EnqueueJob", data=request))["id"]
     watch = command(server.grpc, f"{SERVICE}/WatchJob", data={"id": job})
     with subprocess.Popen(watch, stdout=subprocess.PIPE, text=True) as watching:
         assert watching.stdout is not None
@@ -86,18 +86,18 @@ def test_a_job_is_enqueued_watched_and_shown(
             name, _, value = line.strip().rstrip(",").partition(": ")
             if name == '"state"':
                 states.append(json.loads(value))
-                # It is held until it has been seen.
+                # The lock is held until the test has seen it.
                 gate.touch()
     assert watching.returncode == 0
     assert len(states) > 1
     assert states[-1] == "finished"
 
-    status = answer(grpcurl(f"{SERVICE}/GetJob", data={"id": job}, key=False))
+    status = response(grpcurl(f"{SERVICE}/GetJob", data={"id": job}, key=False))
     notes = {"a": [1, None], "holding": True}
     assert status == {"state": "finished", "task": "hold", "notes": notes}
-    detail = answer(grpcurl(f"{SERVICE}/GetJobDetail", data={"id": job}))["job"]
+    detail = response(grpcurl(f"{SERVICE}/GetJobDetail", data={"id": job}))["job"]
     assert (detail["result"], detail["priority"]) == ("released", 5)
-    listed = answer(grpcurl(f"{SERVICE}/ListJobs", data={"ids": [job], "page_size": 10}))
+    listed = response(grpcurl(f"{SERVICE}/ListJobs", data={"ids": [job], "page_size": 10}))
     assert [one["id"] for one in listed["jobs"]] == [job]
     assert listed["total"] == "1"
 
@@ -113,7 +113,7 @@ def test_without_the_key_all_but_the_state_is_refused(grpcurl: Grpcurl) -> None:
     assert '"reason":"JOB_NOT_FOUND"' in missing.stderr
 
 
-def test_health_is_asked_and_watched(grpcurl: Grpcurl) -> None:
+def test_health_is_checked_and_watched(grpcurl: Grpcurl) -> None:
     service = "grpc.health.v1.Health"
-    asked = answer(grpcurl(f"{service}/Check", data={"service": SERVICE}, key=False))
+    asked = response(grpcurl(f"{service}/Check", data={"service": SERVICE}, key=False))
     assert asked == {"status": "SERVING"}

@@ -1,4 +1,4 @@
-"""The HTTP server itself, before an application that does as it is told, and before the bridge."""
+"""The HTTP server, with a simple application and with the bridge."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 
 
-def test_answers_are_not_held_back() -> None:
+def test_responses_are_not_held_back() -> None:
     with bind(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
         accepted, _ = listener.accept()
         with accepted:
@@ -26,7 +26,7 @@ def test_answers_are_not_held_back() -> None:
 
 
 class App:
-    """Sends the parts of a response as they are given to it."""
+    """Sends the parts of a response that a test gives it."""
 
     def __init__(self) -> None:
         self.parts: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -74,7 +74,7 @@ async def test_a_client_of_http_1_0_reads_what_comes_until_the_close() -> None:
         assert b"connection: close" in head.lower()
         for part in (b"one", b"", b"three"):
             app.parts.put_nowait(part)
-        # At once, not at the end.
+        # Immediately, not at the end.
         assert await reader.readexactly(8) == b"onethree"
         app.parts.put_nowait(None)
         assert await reader.read() == b""
@@ -106,7 +106,7 @@ async def test_a_length_that_is_known_is_kept_to_for_http_1_0() -> None:
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-async def test_a_client_that_sends_no_more_is_told_to_have_left_and_answered(
+async def test_a_client_that_half_closes_gets_its_response(
     version: bytes,
 ) -> None:
     app = App()
@@ -116,11 +116,11 @@ async def test_a_client_that_sends_no_more_is_told_to_have_left_and_answered(
         await app.left.wait()
         app.parts.put_nowait(b"four")
         app.parts.put_nowait(None)
-        # Nothing can follow on this connection.
+        # The connection cannot be used any more.
         assert (await reader.read()).endswith(b"\r\n\r\nfour")
 
 
-async def test_a_client_that_leaves_within_its_request_is_not_answered() -> None:
+async def test_a_client_that_disconnects_within_its_request_gets_no_response() -> None:
     app = App()
     async with serving(app) as (reader, writer):
         writer.write(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab")
@@ -130,7 +130,7 @@ async def test_a_client_that_leaves_within_its_request_is_not_answered() -> None
         await app.left.wait()
 
 
-async def test_a_client_that_asks_nothing_and_half_closes_is_let_go() -> None:
+async def test_a_client_that_half_closes_without_a_request_is_closed() -> None:
     async with serving(App()) as (reader, writer):
         writer.write_eof()
         assert await reader.read() == b""
@@ -142,22 +142,22 @@ async def exchange(url: str, request: bytes) -> bytes:
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(request)
         writer.write_eof()
-        answer = await reader.read()
+        response = await reader.read()
         writer.close()
-        return answer
+        return response
 
 
-async def test_a_job_whose_client_half_closes_is_enqueued_and_answered(
+async def test_a_job_whose_client_half_closes_is_enqueued_and_gets_its_response(
     server: MinionProcess,
 ) -> None:
     body = b'{"task": "echo"}'
-    answer = await exchange(
+    response = await exchange(
         server.url,
         b"POST /v1/jobs HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
         b"Authorization: Bearer " + KEY.encode() + b"\r\n"
         b"Content-Length: %d\r\n\r\n%b" % (len(body), body),
     )
-    head, _, text = answer.partition(b"\r\n\r\n")
+    head, _, text = response.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200")
     job_id = int(json.loads(text)["id"])
     assert server.detail(job_id)["task"] == "echo"

@@ -1,4 +1,4 @@
-"""What a server may inherit from whatever starts it: broken streams, and odd signals."""
+"""Servers that inherit broken streams and ignored signals from their parent process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAYING = ("say", "say_in_thread", "say_in_process")
 
 
 class Inheritor:
-    """A server whose streams are of no use, so that its address stands in its data alone."""
+    """A server without usable streams, whose address is only in its data directory."""
 
     def __init__(self, home: Path, shell: str, **options: Any) -> None:
         arguments = [str(BIN / "minion"), *serve_arguments(home, ("--grace", "1"))]

@@ -24,18 +24,18 @@ FLAGS = ("--jobs", "8", "--spare", "2")
 
 @dataclass
 class Load:
-    """What clients did, and what they were told, over all rounds."""
+    """The requests of clients and the responses, over all rounds."""
 
     trace: Path
     acknowledged: set[int] = field(default_factory=set)
     finished: dict[int, int] = field(default_factory=dict)
-    unanswered: list[dict[str, Any]] = field(default_factory=list)
+    unconfirmed: list[dict[str, Any]] = field(default_factory=list)
     batches: list[str] = field(default_factory=list)
     requests: int = 0
     refused: list[str] = field(default_factory=list)
 
     def run(self, url: str, seed: int) -> list[threading.Thread]:
-        """Begin to send requests, until the server is gone."""
+        """Send requests until the server is gone."""
         threads = [
             threading.Thread(target=self._until_gone, args=(url, random.Random(seed + n), work))
             for n, work in enumerate(
@@ -55,39 +55,39 @@ class Load:
                 return
 
     def _enqueue(self, client: httpx.Client, rng: random.Random) -> None:
-        request = self.unanswered.pop() if self.unanswered else self._job(rng, request_id=True)
+        request = self.unconfirmed.pop() if self.unconfirmed else self._job(rng, request_id=True)
         try:
-            answer = client.post("/v1/jobs", json=request)
+            response = client.post("/v1/jobs", json=request)
         except httpx.TransportError:
-            # To be sent again in a later round.
-            self.unanswered.append(request)
+            # Sent again in a later round.
+            self.unconfirmed.append(request)
             raise
-        if answer.status_code != 200:
-            self.refused.append(answer.text)
+        if response.status_code != 200:
+            self.refused.append(response.text)
             return
-        self.acknowledged.add(int(answer.json()["id"]))
+        self.acknowledged.add(int(response.json()["id"]))
 
     def _enqueue_batch(self, client: httpx.Client, rng: random.Random) -> None:
         name = f"batch{rng.getrandbits(64)}"
         self.batches.append(name)
         jobs = [self._job(rng) | {"notes": {name: True}} for _ in range(BATCH)]
-        answer = client.post("/v1/jobs:batchEnqueue", json={"requests": jobs})
-        if answer.status_code != 200:
-            self.refused.append(answer.text)
+        response = client.post("/v1/jobs:batchEnqueue", json={"requests": jobs})
+        if response.status_code != 200:
+            self.refused.append(response.text)
             return
-        self.acknowledged.update(int(job_id) for job_id in answer.json()["ids"])
+        self.acknowledged.update(int(job_id) for job_id in response.json()["ids"])
         time.sleep(0.05)
 
     def _look(self, client: httpx.Client, rng: random.Random) -> None:
         known = list(self.acknowledged - self.finished.keys())
         if not known:
-            # Asked nothing, it would not learn that the server is gone.
+            # Without a request, it would not notice that the server is gone.
             client.get("/healthz")
             return
         job_id = rng.choice(known)
-        answer = client.get(f"/api/minion/{job_id}")
-        assert answer.status_code == 200, (job_id, answer.text)
-        if answer.json()["state"] == "finished":
+        response = client.get(f"/api/minion/{job_id}")
+        assert response.status_code == 200, (job_id, response.text)
+        if response.json()["state"] == "finished":
             self.finished[job_id] = runs(self.trace)[job_id]
 
     def _job(self, rng: random.Random, *, request_id: bool = False) -> dict[str, Any]:
@@ -108,7 +108,7 @@ def runs(trace: Path) -> Counter[int]:
 
 
 def check_integrity(data: Path, copy: Path) -> None:
-    """Check the database as the crash left it: opening the original would repair it."""
+    """Check a copy of the database, since opening the original would repair it."""
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(data, copy)
     connection = apsw.Connection(str(copy / "minion.db"))
@@ -135,7 +135,7 @@ def test_what_was_acknowledged_outlives_every_crash(
 
     server = serve(*FLAGS)
     while page := server.get("/v1/jobs?states=inactive&pageSize=1000").json()["jobs"]:
-        # What is to be tried again after a pause is tried now.
+        # Retry delayed jobs now.
         for job in page:
             if job["retries"]:
                 server.post(f"/v1/jobs/{job['id']}:retry")

@@ -18,7 +18,7 @@ Node = Callable[..., MinionProcess]
 
 @pytest.fixture
 def node(postgresql: PostgresServer, tmp_path: Path) -> Iterator[Node]:
-    """Start a server of the one database; each is a machine of its own, but for its host's name."""
+    """Start a server on the database, as if on its own machine except for the host name."""
     name = asyncio.run(postgresql.make_database())
     started: list[MinionProcess] = []
 
@@ -37,7 +37,7 @@ def node(postgresql: PostgresServer, tmp_path: Path) -> Iterator[Node]:
     asyncio.run(postgresql.drop_database(name))
 
 
-def test_a_job_enqueued_on_one_is_performed_on_another(node: Node) -> None:
+def test_a_job_enqueued_on_one_runs_on_another(node: Node) -> None:
     performer = node()
     api = node("--no-scheduler")
     ids = [api.enqueue("echo", n) for n in range(20)]
@@ -47,7 +47,7 @@ def test_a_job_enqueued_on_one_is_performed_on_another(node: Node) -> None:
     assert performer.detail(ids[0])["state"] == "finished"
 
 
-def test_a_watcher_on_one_sees_what_another_performs(node: Node, tmp_path: Path) -> None:
+def test_a_watcher_on_one_sees_the_jobs_of_another(node: Node, tmp_path: Path) -> None:
     node()
     api = node("--no-scheduler")
     gate = tmp_path / "gate"
@@ -58,8 +58,8 @@ def test_a_watcher_on_one_sees_what_another_performs(node: Node, tmp_path: Path)
     def watch() -> None:
         with api.client.stream(
             "GET", f"{api.url}/v1/jobs/{job_id}:watch", headers={"Authorization": "Bearer the-key"}
-        ) as answer:
-            seen.extend(json.loads(line) for line in answer.iter_lines() if line)
+        ) as response:
+            seen.extend(json.loads(line) for line in response.iter_lines() if line)
 
     watching = threading.Thread(target=watch)
     watching.start()

@@ -1,4 +1,4 @@
-"""Who runs when: the order of a backlog, those who must wait, and the spare slots."""
+"""The order of jobs: backlogs, jobs that must wait, and spare slots."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def test_a_backlog_runs_in_order_of_priority_then_id(serve: Serve, home: Path) -
         for index, priority in enumerate(priorities)
     ]
     batch, single = requests[: JOBS // 2], requests[JOBS // 2 :]
-    answer = closed.post("/v1/jobs:batchEnqueue", json={"requests": batch})
-    ids = [int(job_id) for job_id in answer.json()["ids"]]
+    response = closed.post("/v1/jobs:batchEnqueue", json={"requests": batch})
+    ids = [int(job_id) for job_id in response.json()["ids"]]
     ids += [closed.enqueue(r["task"], *r["args"], priority=r["priority"]) for r in single]
-    # Above all others, but not to run yet.
+    # Of the highest priority, but not due yet.
     delayed = closed.enqueue("append", record, "delayed", priority=2**31 - 1, delay="3600s")
     parent = closed.enqueue("nobody_knows", priority=2**31 - 1)
     child = closed.enqueue(
@@ -45,7 +45,7 @@ def test_a_backlog_runs_in_order_of_priority_then_id(serve: Serve, home: Path) -
     started = [times(server, ids[index])[0] for index in expected]
     assert started == sorted(started)
 
-    # What waited, runs when what it waited for has come.
+    # Waiting jobs run when their condition is met.
     states = [server.detail(job_id)["state"] for job_id in (delayed, parent, child)]
     assert states == ["inactive"] * 3
     assert server.post(f"/v1/jobs/{delayed}:retry", json={"delay": "0.2s"}).status_code == 200
@@ -99,7 +99,7 @@ def test_an_urgent_job_starts_at_once_while_ordinary_slots_are_busy(
     assert time.monotonic() - begun < 5
     assert [server.detail(job)["state"] for job in waiting] == ["inactive"] * 2
 
-    # The spare slot is one: a second urgent job waits for it.
+    # There is one spare slot: a second urgent job waits for it.
     blocking = server.enqueue("hold", str(gate), priority=6)
     server.wait(blocking, "active")
     last = server.enqueue("echo", priority=7)
@@ -130,6 +130,6 @@ def test_only_jobs_of_the_servers_queues_run(serve: Serve) -> None:
 
 
 def times(server: MinionProcess, job_id: int) -> tuple[datetime, datetime]:
-    """Answer when a job started and finished."""
+    """Return the times at which a job started and finished."""
     job = server.get(f"/v1/jobs/{job_id}").json()["job"]
     return datetime.fromisoformat(job["started"]), datetime.fromisoformat(job["finished"])

@@ -16,7 +16,7 @@ from support.processes import AUTHORIZED, MinionProcess, minion, serve_arguments
 Serve = Callable[..., MinionProcess]
 
 
-def test_a_server_that_is_told_to_stop_finishes_what_runs(serve: Serve, home: Path) -> None:
+def test_a_stopped_server_finishes_its_running_jobs(serve: Serve, home: Path) -> None:
     server = serve("--grace", "20", "--jobs", "1", "--spare", "0")
     gate = home / "gate"
     running = server.enqueue("hold", str(gate))
@@ -24,7 +24,7 @@ def test_a_server_that_is_told_to_stop_finishes_what_runs(serve: Serve, home: Pa
     waiting = server.enqueue("echo")
     server.signal(signal.SIGTERM)
     until(lambda: "stopping" in server.log.read_text())
-    # It answers still, and takes jobs in, but starts none.
+    # It still responds and enqueues jobs, but starts none.
     later = server.enqueue("echo")
     assert server.detail(running)["state"] == "active"
     gate.touch()
@@ -85,7 +85,7 @@ def test_open_streams_do_not_keep_a_server_from_stopping(serve: Serve) -> None:
 def test_a_signal_at_any_moment_of_the_start_stops_the_server(home: Path, serve: Serve) -> None:
     for _ in range(3):
         server = serve()
-        # The very moment that the address is printed.
+        # As soon as the address is printed.
         server.signal(signal.SIGTERM)
         assert server.ended() == 0
 
@@ -96,7 +96,7 @@ def test_a_second_server_on_one_database_is_refused(serve: Serve, home: Path) ->
     assert second.returncode == 2
     assert "in use by another server" in second.stderr
     assert "Traceback" not in second.stderr
-    # The first is unharmed, and found by commands on this machine.
+    # The first still runs, and commands on this machine find it.
     assert first.get("/v1/stats").status_code == 200
     addresses = json.loads((home / "data" / "server.json").read_text())
     assert addresses == {"grpc": first.grpc, "http": first.url.removeprefix("http://")}
@@ -105,7 +105,7 @@ def test_a_second_server_on_one_database_is_refused(serve: Serve, home: Path) ->
 
 
 @pytest.mark.parametrize("flag", ["--grpc-listen", "--http-listen"])
-def test_an_address_in_use_is_told(home: Path, flag: str) -> None:
+def test_an_address_in_use_is_reported(home: Path, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         result = minion(*serve_arguments(home, (flag, address)), home=home)
@@ -118,7 +118,7 @@ def test_two_first_starts_at_once_agree_on_the_key(home: Path, start: Serve) -> 
     flags = ("--data-dir", "data", "--grpc-listen", "127.0.0.1:0", "--http-listen", "127.0.0.1:0")
     server = start("serve", *flags, "--no-scheduler")
     key_file = home / "data" / "api-key"
-    # As if the other had looked for a key just before this one made it.
+    # As if the other server had looked for a key just before this one created it.
     key = key_file.read_text()
     key_file.unlink()
     assert minion("serve", *flags, home=home).returncode == 2

@@ -145,7 +145,7 @@ async def test_who_leaves_passes_the_word_on(desk: Desk) -> None:
     def leave(_: Changes) -> None:
         first.cancel()
 
-    # Called after the scheduler has told the first, which has not looked yet.
+    # Called after the scheduler has woken the first, which has not looked yet.
     desk.bench.storage.subscribe(leave)
     job_id = await desk.bench.enqueue()
     assert await taken(second) == [job_id]
@@ -249,7 +249,7 @@ async def test_what_a_worker_is_told_while_it_claims_adds_up(desk: Desk) -> None
     urgent = await bench.enqueue(priority=10)
     await bench.enqueue(priority=0)
     desk.gate.set()
-    # It is full, and passes on all that it was told, the urgent job too.
+    # It is full, and passes on all its notifications, that of the urgent job too.
     assert await taken(ordinary) == [first]
     assert await taken(spare) == [urgent]
 

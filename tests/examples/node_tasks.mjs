@@ -3,7 +3,7 @@
 import { appendFileSync, existsSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Leaves a line for each time that it is performed. */
+/** Appends a line for each run. */
 export function record(job, path) {
   appendFileSync(path, `${job.id} node\n`);
   return 'node';
@@ -51,7 +51,7 @@ const values = {
 
 let gathered = [];
 
-/** Ends with one of the values, at the same moment as others. */
+/** Returns one of the values, at the same time as other jobs. */
 export async function gather(job, others, value) {
   await new Promise((resolve) => {
     gathered.push(resolve);
@@ -62,7 +62,7 @@ export async function gather(job, others, value) {
   return values[value](job);
 }
 
-/** Ends once there is a file, and leaves a line in a log just before. */
+/** Ends when a file exists, after appending a line to a log. */
 export async function await_file(job, path, log, value) {
   job.note({ waiting: true });
   while (!existsSync(path)) await sleep(5);

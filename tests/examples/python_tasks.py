@@ -1,4 +1,4 @@
-"""The task that the Python worker has in common with the one in Node.js."""
+"""The task that both the Python worker and the one in Node.js have."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from minion_client import Job, task
 
 @task(thread=True)
 def record(job: Job, path: str) -> str:
-    """Leave a line for each time that it is performed."""
+    """Append a line for each run."""
     with Path(path).open("a", encoding="utf-8") as log:
         log.write(f"{job.id} python\n")
     return "python"

@@ -1,4 +1,4 @@
-"""The example in Node.js, installed and run as its readers would."""
+"""The Node.js example, installed and run as documented."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture(scope="module")
 def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The example, with what it needs installed."""
+    """The example, with its dependencies installed."""
     if shutil.which("npm") is None:
         if os.environ.get("CI") == "true":
             pytest.fail("there is no npm")
@@ -50,7 +50,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(node: Path, tmp_path: Path) -> Iterator[Start]:
-    """Start a process in the example's folder; it ends with the test."""
+    """Start a process in the example's folder, and stop it after the test."""
     started: list[subprocess.Popen[str]] = []
 
     def run(target: str, *command: str, **more: str) -> subprocess.Popen[str]:
@@ -91,7 +91,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., MinionProcess]]:
 
 
 class Line:
-    """A proxy on a loop of its own, which tests that block do not stop."""
+    """A proxy on its own loop, which continues while a test blocks."""
 
     def __init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -120,7 +120,7 @@ class Line:
 
 @pytest.fixture
 def line() -> Iterator[Line]:
-    """A way to a server that outlives it, and that can be cut."""
+    """A connection to a server that outlives the server and can be cut."""
     made = Line()
     yield made
     made.close()
@@ -135,17 +135,17 @@ def test_two_languages_share_a_queue(
     serve: Callable[..., MinionProcess], start: Start, tmp_path: Path
 ) -> None:
     server = serve()
-    log = tmp_path / "performed"
+    log = tmp_path / "runs"
     request = {"task": "record", "args": [str(log)]}
-    answer = server.post("/v1/jobs:batchEnqueue", json={"requests": [request] * JOBS})
-    ids = answer.json()["ids"]
+    response = server.post("/v1/jobs:batchEnqueue", json={"requests": [request] * JOBS})
+    ids = response.json()["ids"]
     start(server.grpc, "node", "worker.mjs", TASKS, "20")
     python = (str(BIN / "minion"), "worker", "--no-library", "--jobs", "20")
     start(server.grpc, *python, "--tasks", "examples.python_tasks")
     until(lambda: stats(server)["finishedJobs"] == str(JOBS), "all jobs have finished", seconds=60)
-    performed = [line.split() for line in log.read_text().splitlines()]
-    assert sorted(int(job) for job, _ in performed) == sorted(map(int, ids))
-    by = Counter(language for _, language in performed)
+    runs = [line.split() for line in log.read_text().splitlines()]
+    assert sorted(int(job) for job, _ in runs) == sorted(map(int, ids))
+    by = Counter(language for _, language in runs)
     assert min(by["node"], by["python"]) > JOBS / 50, by
     page = server.get("/v1/jobs?pageSize=1000&states=finished").json()["jobs"]
     assert {job["retries"] for job in page} == {0}
@@ -174,7 +174,7 @@ def test_jobs_fail_are_stopped_and_noted(serve: Callable[..., MinionProcess], st
     endless = server.enqueue("hold", 600_000)
     until(lambda: server.detail(endless)["notes"] == {"holding": True})
     server.post(f"/v1/jobs/{endless}:cancel", json={})
-    # It has room for four: the one that was cancelled does not run on.
+    # It has four slots: the cancelled job does not continue.
     jobs = [server.enqueue("hold", 300) for _ in range(4)]
     assert {server.wait(job)["state"] for job in jobs} == {"finished"}
 
@@ -204,7 +204,7 @@ def test_a_worker_obeys(serve: Callable[..., MinionProcess], start: Start) -> No
     [
         ("nul", "failed", "the result was refused: "),
         ("whole", "failed", "the result was refused: "),
-        ("half", "failed", "expected text, got half of a surrogate pair"),
+        ("half", "failed", "expected text without lone surrogates"),
         ("bigint", "failed", "expected JSON, got bigint"),
         ("circle", "failed", "nested more than 30 deep"),
         ("huge", "failed", "too large: "),
@@ -251,10 +251,10 @@ def test_large_results_are_reported_apart(
 
 
 def await_files(server: MinionProcess, folder: Path, values: list[str]) -> list[int]:
-    """Enqueue jobs that end when `let_end` says so, and wait until the worker runs them."""
+    """Enqueue jobs that run until `let_end` is called, and wait until the worker runs them."""
     wanted, log = str(folder / "wanted"), str(folder / "ended")
     jobs = [server.enqueue("await_file", wanted, log, value) for value in values]
-    # A job that the worker has not read yet when its server dies is put back, rightly.
+    # A job that the worker has not read when its server dies is put back.
     until(lambda: all(server.detail(job)["notes"] == {"waiting": True} for job in jobs), jobs)
     return jobs
 

@@ -1,4 +1,4 @@
-"""The example in Python, run as its readers would."""
+"""The Python example, run as documented."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def server(tmp_path: Path) -> Iterator[MinionProcess]:
 
 def test_the_example(server: MinionProcess, tmp_path: Path) -> None:
     env = environment(tmp_path, MINION_TARGET=server.grpc, MINION_API_KEY=KEY)
-    # Anywhere but in its folder: the worker's processes must find what the script finds.
+    # Not in its folder: the worker's processes must find the modules that the script finds.
     worker = subprocess.Popen(
         [sys.executable, EXAMPLE / "worker.py"],
         cwd=tmp_path,

@@ -1,4 +1,4 @@
-"""One server for all that is thrown at the APIs; its log must stay clean."""
+"""One server for all fuzzing of the APIs; its log must have no errors."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Requests of hostile size and shape, and how long others wait meanwhile.
+"""Requests of hostile size and shape, and the time that other clients wait meanwhile.
 
-A wait is held against the time that the hostile request takes: a server that did the work where it
-serves others would let them wait for nearly all of it.
+A wait is compared with the time that the hostile request takes: a server that did the work on its
+event loop would make other clients wait for nearly all of it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ SMALL = 64 * 1024
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=x"}
 NOTICEABLE = 0.5
-"""Seconds that nothing is held against: a busy machine lets a client wait so long by itself."""
+"""Seconds that are always allowed, since a client can wait this long on a busy machine."""
 QUEUE = "/api/minion/foo/queue"
 
 
@@ -34,7 +34,7 @@ def filled(head: bytes, unit: bytes, tail: bytes, size: int = LIMIT) -> bytes:
     return head + b",".join([unit] * count) + tail
 
 
-# Bodies are made when they are sent: each process that runs tests would hold them all.
+# Bodies are made when they are sent: otherwise every test process would hold them all.
 HOSTILE: list[tuple[str, str, dict[str, str], Callable[[], bytes]]] = [
     ("numbers", "/v1/jobs", {}, lambda: filled(b'{"task":"x","args":[', b"1", b"]}")),
     ("lists", "/v1/jobs", {}, lambda: filled(b'{"task":"x","args":[', b"[]", b"]}")),
@@ -58,7 +58,7 @@ HOSTILE: list[tuple[str, str, dict[str, str], Callable[[], bytes]]] = [
 
 
 class Waits:
-    """Asks for health, again and again, and notes the longest wait."""
+    """Requests the health repeatedly, and records the longest wait."""
 
     def __init__(self, server: MinionProcess) -> None:
         self._address = urlsplit(server.url).netloc
@@ -99,8 +99,8 @@ def test_large_bodies_let_others_through(
     body = make_body()
     with Waits(server).watched():
         for _ in range(3):
-            answer = server.client.post(server.url + path, content=body, headers=headers)
-            assert answer.status_code == 401
+            response = server.client.post(server.url + path, content=body, headers=headers)
+            assert response.status_code == 401
         known = server.client.post(server.url + path, content=body, headers=headers | AUTHORIZED)
         assert known.status_code in (200, 400, 413, 415), known.text
 
@@ -135,7 +135,7 @@ def status_of(connection: socket.socket) -> int:
 
 
 def flood(connection: socket.socket, piece: bytes, size: int) -> None:
-    """Send pieces until there is an answer, or enough has been sent."""
+    """Send pieces until there is a response, or enough has been sent."""
     sent = 0
     connection.settimeout(0)
     while sent < size:
@@ -168,7 +168,7 @@ def test_floods_of_chunks(server: MinionProcess, path: str, chunk: bytes) -> Non
         assert status_of(connection) in (401, 404)
 
 
-def test_slow_bodies_hold_nobody_up(server: MinionProcess) -> None:
+def test_slow_bodies_delay_no_other_client(server: MinionProcess) -> None:
     head = "POST {} HTTP/1.1\r\nHost: x\r\n{}Content-Length: {}\r\n\r\n"
     key = f"Authorization: {AUTHORIZED['Authorization']}\r\n"
     with Waits(server).watched():
@@ -180,7 +180,7 @@ def test_slow_bodies_hold_nobody_up(server: MinionProcess) -> None:
                     connection = manager.__enter__()
                     connection.sendall(head.format(path, key, size).encode() + b"{")
                     connections.append(manager)
-        # While all of them wait for more, another large body is read.
+        # While all of these wait for more data, another large body is read.
         body = b'{"task":"foo","args":["%b"]}' % (b"y" * MIB)
         assert server.post("/v1/jobs", content=body).status_code == 200
         for manager in connections:

@@ -1,4 +1,4 @@
-"""Random bytes wherever a client can send some: no 5xx, and nothing in the log."""
+"""Random bytes wherever a client can send any: no 5xx, and nothing in the log."""
 
 from __future__ import annotations
 
@@ -48,23 +48,23 @@ JSON_PIECES = [
 
 
 def send(server: MinionProcess, data: bytes) -> bytes:
-    """Send bytes as they are, and return what comes back until the server closes."""
+    """Send bytes unchanged, and return all data until the server closes the connection."""
     host, _, port = server.url.removeprefix("http://").rpartition(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
-        answer = b""
+        response = b""
         try:
             while part := connection.recv(65_536):
-                answer += part
+                response += part
         except ConnectionResetError:
             pass
-        return answer
+        return response
 
 
-def status_of(answer: bytes) -> int:
-    """Return the status of an HTTP answer, 0 if there is none."""
-    return int(answer.split(b" ", 2)[1]) if answer.startswith(b"HTTP/1.1 ") else 0
+def status_of(response: bytes) -> int:
+    """Return the status of an HTTP response, 0 if there is none."""
+    return int(response.split(b" ", 2)[1]) if response.startswith(b"HTTP/1.1 ") else 0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -84,15 +84,15 @@ def test_random_bodies(server: MinionProcess, seed: int) -> None:
     for _ in range(250):
         method, path = rng.choice(PATHS)
         headers = AUTHORIZED | {"Content-Type": rng.choice(TYPES)}
-        answer = server.client.request(
+        response = server.client.request(
             method,
             server.url + path,
             headers=[(name.encode(), value.encode("latin-1")) for name, value in headers.items()],
             content=rng.choice(makers)(),
         )
-        assert answer.status_code < 500, (method, path, answer.request.content)
-        if answer.headers["content-type"] == "application/json":
-            answer.json()
+        assert response.status_code < 500, (method, path, response.request.content)
+        if response.headers["content-type"] == "application/json":
+            response.json()
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -116,8 +116,8 @@ def test_random_paths_and_queries(server: MinionProcess, seed: int) -> None:
             "Connection: close",
             "Content-Length: 0",
         ]
-        answer = send(server, "\r\n".join([*lines, "", ""]).encode("latin-1"))
-        assert status_of(answer) < 500, (method, target, answer[:300])
+        response = send(server, "\r\n".join([*lines, "", ""]).encode("latin-1"))
+        assert status_of(response) < 500, (method, target, response[:300])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -140,20 +140,20 @@ def test_random_headers(server: MinionProcess, seed: int) -> None:
             value = rng.choice([rng.choice(values), rng.randbytes(rng.randrange(12))])
             request += rng.choice(names).encode() + b": " + value + b"\r\n"
         request += b"Connection: close\r\n\r\n" + rng.randbytes(rng.randrange(20))
-        answer = send(server, request)
-        # A deadline that was asked for may pass.
-        assert status_of(answer) < 500 or status_of(answer) == 504, (request, answer[:300])
+        response = send(server, request)
+        # A requested deadline may pass.
+        assert status_of(response) < 500 or status_of(response) == 504, (request, response[:300])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_bytes_instead_of_http(server: MinionProcess, seed: int) -> None:
     rng = random.Random(seed)
     for _ in range(60):
-        answer = send(server, rng.randbytes(rng.randrange(1, 400)))
-        assert status_of(answer) in {0, 400}
+        response = send(server, rng.randbytes(rng.randrange(1, 400)))
+        assert status_of(response) in {0, 400}
     for target in ("*", "http://x/v1/stats", "x", "/a b", "http://[::1", "/\u00ff", "?", "#"):
-        answer = send(server, f"OPTIONS {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode("latin-1"))
-        assert status_of(answer) < 500
+        response = send(server, f"OPTIONS {target} HTTP/1.1\r\nHost: x\r\n\r\n".encode("latin-1"))
+        assert status_of(response) < 500
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -168,7 +168,7 @@ def test_random_bytes_as_protobuf(server: MinionProcess, seed: int) -> None:
             for _ in range(rng.randrange(4)):
                 data.insert(rng.randrange(len(data) + 1), rng.randrange(256))
             code = _code_of(channel, method, bytes(data))
-            # A job that waits is watched until the deadline.
+            # A waiting job is watched until the deadline.
             allowed = {"OK", "INVALID_ARGUMENT", "NOT_FOUND"}
             if method.server_streaming:
                 allowed.add("DEADLINE_EXCEEDED")
@@ -191,7 +191,7 @@ def _code_of(channel: Any, method: Any, data: bytes) -> str:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_random_bytes_as_metadata(server: MinionProcess, seed: int) -> None:
-    # By hand, since a client of gRPC refuses to send them.
+    # Written as bytes, since gRPC clients refuse to send them.
     rng = random.Random(seed)
     names = [b"authorization", b"grpc-timeout", b"content-type", b"te", b"x", b"x-bin", b"\xff"]
     values = [b"Bearer \xff\xfe", b"\xc3\xa4", b"Bearer \xc3\xa4", b"", b"1S", b"=", b"99999999H"]

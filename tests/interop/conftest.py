@@ -1,4 +1,4 @@
-"""Servers of ours, and Perl Minions that share their queues."""
+"""Our servers, and Perl Minions that share their queues."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 @pytest.fixture
 def perl() -> Iterator[Perl]:
-    """Make a Perl Minion, of a backend and its address."""
+    """Create a Perl Minion for a backend and its address."""
     made: list[PerlMinion] = []
 
     def make(backend: str, address: str) -> PerlMinion:
@@ -37,7 +37,7 @@ def perl() -> Iterator[Perl]:
 
 @pytest.fixture
 def perl_worker(tmp_path: Path) -> Iterator[PerlWork]:
-    """Start a Perl worker, of a backend and its address."""
+    """Start a Perl worker for a backend and its address."""
     started: list[PerlWorker] = []
 
     def start(backend: str, address: str) -> PerlWorker:

@@ -1,7 +1,7 @@
-"""Perl Minion's own tests, with a server of ours where they expect Minion's PostgreSQL backend.
+"""Perl Minion's own tests, with our server in place of Minion's PostgreSQL backend.
 
-They are not part of any package: MINION_PERL_SOURCE names a checkout of Minion 12, whose modules
-have to find theirs (PERL5LIB).
+They are in no package: MINION_PERL_SOURCE names a checkout of Minion 12, whose modules
+must find their dependencies (PERL5LIB).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ async def test_on_postgresql(
     postgresql: PostgresServer,
     tmp_path: Path,
 ) -> None:
-    """Through REST, or on the database that the server made and serves."""
+    """Over REST, or on the database of the server."""
     database = postgresql.url(await postgresql.make_database(), tcp=True)
     server = serve("--no-scheduler", "--database", database)
     run(

@@ -1,4 +1,4 @@
-"""The same verbs, at random, to Perl's own backend and ours: answers, and what is kept, agree."""
+"""The same random calls of Perl's own backend and ours: results and stored data agree."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ TIMES = {
     "created", "delayed", "expires", "finished", "notified", "retried", "started", "time", "uptime",
     "epoch",
 }  # fmt: skip
-# Different on purpose (see docs/perl.md), or by nature.
+# Different on purpose (see docs/perl.md), or inherently.
 DIFFERENT = {"delayed_jobs", "inactive_workers", "inactive_schedules", "pid", "schedules"}
-# Whether they did is what these answer, in one form or another.
+# These return whether they had an effect, in different forms.
 DID = {
     "broadcast", "fail_job", "finish_job", "lock", "note", "remove_job", "repair", "retry_job",
     "unlock", "unregister_worker",
@@ -31,7 +31,7 @@ Call = tuple[str, list[Any]]
 
 
 class Caller:
-    """Thinks of verbs to call."""
+    """Chooses verbs to call."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -40,7 +40,7 @@ class Caller:
         self.workers: list[int] = []
 
     def call(self) -> Call:
-        """Answer a verb and its arguments."""
+        """Return a verb and its arguments."""
         choices: dict[str, tuple[int, Callable[[], list[Any]]]] = {
             "enqueue": (12, self._enqueue),
             "register_worker": (
@@ -152,7 +152,7 @@ class Caller:
 
 
 def _plain(value: Any, name: str = "") -> Any:
-    """Answer what matters: times roughly, and no difference between a number and its text."""
+    """Return a comparable value, with rounded times, and numbers equal to their text."""
     if name in TIMES and value is not None:
         ahead = float(value) - time.time()
         return "past" if ahead < 100 else round(ahead / 400)
@@ -175,22 +175,22 @@ def _are_ids(values: list[Any]) -> bool:
     return not any(isinstance(value, dict) for value in values)
 
 
-def _answer(minion: PerlMinion, verb: str, args: list[Any]) -> Any:
+def _result(minion: PerlMinion, verb: str, args: list[Any]) -> Any:
     try:
-        answer = minion(verb, *args)
+        result = minion(verb, *args)
     except PerlError:
         return "died"
     if verb in DID:
-        return verb in {"repair", "unregister_worker"} or bool(answer)
+        return verb in {"repair", "unregister_worker"} or bool(result)
     if verb == "list_locks":
-        _without_ids(answer["locks"])
-    if verb.startswith("list_") and not answer[verb.removeprefix("list_")]:
+        _without_ids(result["locks"])
+    if verb.startswith("list_") and not result[verb.removeprefix("list_")]:
         return "nothing"
-    return _plain(answer)
+    return _plain(result)
 
 
 def _without_ids(locks: list[dict[str, Any]]) -> None:
-    # Perl Minion before version 10.29 does not tell them.
+    # Perl Minion before version 10.29 does not return them.
     for lock in locks:
         lock.pop("id", None)
 
@@ -222,7 +222,7 @@ async def test_backends_agree(
     for _ in range(STEPS):
         verb, args = caller.call()
         calls.append((verb, args))
-        assert _answer(ours, verb, args) == _answer(theirs, verb, args), calls[-5:]
+        assert _result(ours, verb, args) == _result(theirs, verb, args), calls[-5:]
         kept = dict(_kept(theirs))
         assert _plain(dict(_kept(ours))) == _plain(kept), calls[-5:]
         caller.active = [

@@ -1,4 +1,4 @@
-"""One PostgreSQL database, which Perl's Minion made, as the machine has it, and both work on."""
+"""One PostgreSQL database, created by the machine's Perl Minion, and used by both."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def database(postgresql: PostgresServer) -> str:
 
 @pytest.fixture
 def minion(database: str, perl: Callable[[str, str], PerlMinion]) -> PerlMinion:
-    """Perl's Minion, which has made the database."""
+    """Perl's Minion, which has created the database."""
     minion = perl("Pg", database)
     assert minion("stats")["enqueued_jobs"] == 0
     return minion
@@ -63,7 +63,7 @@ def test_jobs_of_perls_in_every_state_are_the_same_here(
     for job_id in (parent, waiting, finished, failed, retried, active):
         theirs, ours = minion.job(job_id), server.detail(job_id)
         states.add(theirs["state"])
-        # Of an array of numbers, Perl has only their text.
+        # Perl sees an array of numbers as text.
         for name in ("parents", "children"):
             theirs[name] = [int(other) for other in theirs[name]]
         for name, value in ours.items():
@@ -75,7 +75,7 @@ def test_jobs_of_perls_in_every_state_are_the_same_here(
     assert states == {"inactive", "active", "finished", "failed"}
 
 
-def test_perl_enqueues_and_we_perform(
+def test_perl_enqueues_and_we_run(
     minion: PerlMinion, serve_it: Callable[..., MinionProcess]
 ) -> None:
     first = minion("enqueue", "add", [1, 2])
@@ -93,7 +93,7 @@ def test_perl_enqueues_and_we_perform(
     assert server.detail(failed)["queue"] == "other"
 
 
-def test_we_enqueue_and_perl_performs(
+def test_we_enqueue_and_perl_runs(
     minion: PerlMinion,
     serve_it: Callable[..., MinionProcess],
     perl_worker: Callable[[str, str], PerlWorker],
@@ -107,7 +107,7 @@ def test_we_enqueue_and_perl_performs(
     failed = server.enqueue("boom", "no", attempts=2)
     assert [server.wait(job_id)["result"] for job_id in (first, second)] == [3, 7]
     assert server.wait(delayed)["result"] == ["ü", None]
-    # Perl's own backoff: it is retried, with a delay.
+    # Perl's own backoff: the job is retried with a delay.
     detail = server.wait(failed, "inactive")
     until(lambda: server.detail(failed)["retries"] == 1)
     detail = server.detail(failed)
@@ -118,7 +118,7 @@ def test_we_enqueue_and_perl_performs(
     assert minion("list_workers", 0, 10)["workers"] == []
 
 
-def test_both_perform_at_once_each_job_once(
+def test_both_run_jobs_concurrently_each_once(
     minion: PerlMinion,
     serve_it: Callable[..., MinionProcess],
     perl_worker: Callable[[str, str], PerlWorker],
@@ -191,10 +191,10 @@ def test_commands_cross(
         jobs: int = one["status"]["jobs"]
         return jobs
 
-    answer = server.post(
+    response = server.post(
         "/v1/workers:broadcast", json={"command": "jobs", "args": [2], "ids": [str(theirs)]}
     )
-    assert answer.json() == {"accepted": True}
+    assert response.json() == {"accepted": True}
     until(lambda: slots() == 2)
     assert minion("broadcast", "jobs", [3, {"ü": None}], [])
     until(lambda: slots() == 3)
@@ -206,8 +206,10 @@ def test_locks_and_notes_cross(minion: PerlMinion, serve_it: Callable[..., Minio
     server = serve_it("--no-scheduler")
 
     def acquire(**fields: Any) -> bool:
-        answer = server.post("/v1/locks:acquire", json={"name": "foo", "duration": "60s"} | fields)
-        acquired: bool = answer.json()["acquired"]
+        response = server.post(
+            "/v1/locks:acquire", json={"name": "foo", "duration": "60s"} | fields
+        )
+        acquired: bool = response.json()["acquired"]
         return acquired
 
     assert minion("lock", "foo", 60, {"limit": 2})
@@ -246,7 +248,7 @@ def test_each_rescues_the_jobs_of_the_others_dead_worker(
     held = server.enqueue("hold", str(tmp_path / "never"))
     await_hold(server, held)
     worker.kill()
-    # It is missing when six of its own heartbeats are.
+    # A worker is missing after six of its own heartbeat intervals.
     server.post("/v1/admin:repair", json={"missingAfter": "0s"})
     assert server.detail(held)["state"] == "active"
     until(
@@ -272,7 +274,7 @@ def await_hold(server: MinionProcess, job_id: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """Answer JSON without what Perl makes no difference of: 1, 1.0 and true."""
+    """Return JSON without differences that Perl does not make: 1, 1.0 and true."""
     match value:
         case dict():
             return {key: _plain(item) for key, item in value.items()}

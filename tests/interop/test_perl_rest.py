@@ -1,4 +1,4 @@
-"""A Perl Minion whose backend is our REST API: every verb of it, as Perl programs see it."""
+"""A Perl Minion with our REST API as its backend: every verb, as Perl programs use it."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_upkeep(minion: PerlMinion) -> None:
     assert minion("enqueue", "add") == 1
 
 
-def test_a_worker_of_perls_performs_what_comes(
+def test_a_perl_worker_runs_jobs(
     server: MinionProcess,
     tmp_path: Path,
     perl_worker: Callable[[str, str], PerlWorker],

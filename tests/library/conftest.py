@@ -21,7 +21,7 @@ Zip = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty library that the settings point to; no test may touch the user's."""
+    """An empty library in the settings, instead of the user's."""
     directory = tmp_path / "library"
     for name in ("MINION_DATA_DIR", "MINION_THUMB_DIR"):
         monkeypatch.delenv(name, raising=False)
@@ -31,7 +31,7 @@ def library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def visible(library: Path) -> Callable[[], list[str]]:
-    """What anyone who lists the library sees."""
+    """The files in the library."""
 
     def names() -> list[str]:
         if not library.exists():
@@ -43,7 +43,7 @@ def visible(library: Path) -> Callable[[], list[str]]:
 
 @pytest.fixture
 def noted() -> list[dict[str, Any]]:
-    """What the jobs of `job` noted, in order."""
+    """The notes of the jobs of `job`, in order."""
     return []
 
 
@@ -67,7 +67,7 @@ def job(noted: list[dict[str, Any]]) -> Job:
 
 @pytest.fixture
 def draw() -> Draw:
-    """Draw a page that tells its number by its bars."""
+    """Draw a page whose bars show its number."""
 
     def page(
         number: int = 1,

@@ -1,4 +1,4 @@
-"""What the tests of downloads share."""
+"""Servers, archives and settings for tests of downloads."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Client:
 
 
 def good(request: Request, connection: socket.socket) -> None:
-    """Serve the archive as well as can be."""
+    """Serve the archive as a good server does."""
     start = request.start
     if start and request.headers.get("if-range") == ETAG:
         lines = head(
@@ -110,7 +110,7 @@ def broken(number: int = 0, **headers: str) -> Callable[[Request, socket.socket]
 
 
 def refused(client: Client, url: object) -> str:
-    """Return the text of a refusal; nothing is left then."""
+    """Return the text of a refusal, after which no file is left."""
     with pytest.raises(RefusedError) as caught:
         client(url)
     assert client.kept() == []

@@ -55,7 +55,7 @@ def test_archives_are_added_listed_and_shown(
     assert one["tags"] == ["artist:a", "b"]
     status, out, _ = run("list")
     header, *rows = out.splitlines()
-    assert header.split() == ["id", "pages", "bytes", "title", "tags"]
+    assert header.split() == ["ID", "PAGES", "BYTES", "TITLE", "TAGS"]
     assert len(rows) == 2
     assert "\x1b" not in out
     assert run("list", "--tag", "b")[1].count("\n") == 2
@@ -65,6 +65,24 @@ def test_archives_are_added_listed_and_shown(
     assert f"path   {library / 'one.zip'}\n" in out
     assert "tags   artist:a, b\n" in out
     assert json.loads(run("show", one["id"], "--json")[1]) == one
+
+
+def test_metadata_is_backed_up_and_restored(
+    run: Run, library: Path, draw: Draw, make_zip: Zip, tmp_path: Path
+) -> None:
+    info = json.dumps({"tags": "b", "title": "Bände"}).encode()
+    path = make_zip("one.zip", {"1.jpg": draw(1), "info.json": info})
+    assert run("add", str(path))[0] == 0
+    backup = tmp_path / "backup.json"
+    assert run("backup", str(backup)) == (0, "", "")
+    (library / ".minion" / "index.sqlite3").unlink()
+    assert run("rebuild")[0] == 0
+    assert json.loads(run("list", "--json")[1])[0]["title"] == "one"
+    assert run("restore", str(backup)) == (0, "", "")
+    (record,) = json.loads(run("list", "--json")[1])
+    assert (record["title"], record["tags"]) == ("Bände", ["b"])
+    status, _, error = run("restore", str(path))
+    assert (status, error[:31]) == (1, "minion: json: expected a backup")
 
 
 def test_files_that_are_refused_are_named(

@@ -1,4 +1,4 @@
-"""Downloads from a real server on loopback, which misbehaves in every way that it can."""
+"""Downloads from a server on loopback that misbehaves in many ways."""
 
 from __future__ import annotations
 
@@ -271,7 +271,7 @@ def test_headers_are_limited(client: Client, serve: Serve) -> None:
 
 
 def drip(before: bytes) -> Callable[[Request, socket.socket], None]:
-    """Return a function that sends a byte each hundredth of a second."""
+    """Return a function that sends one byte every hundredth of a second."""
 
     def function(request: Request, connection: socket.socket) -> None:
         connection.sendall(before)

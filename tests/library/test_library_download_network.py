@@ -1,4 +1,4 @@
-"""Where downloads connect to, and where not."""
+"""Addresses that downloads connect to, and those that they refuse."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Downloads that go on where they stopped, or begin anew."""
+"""Downloads that resume, or start again."""
 
 from __future__ import annotations
 

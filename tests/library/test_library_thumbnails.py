@@ -75,8 +75,8 @@ def test_page_out_of_range_fails(
     assert not (tmp_path / "thumbs").exists()
 
 
-@pytest.mark.parametrize("page", ["1", None, 1.0, True, [1]])
-def test_page_must_be_an_int(
+@pytest.mark.parametrize("page", ["x", "1.0", None, 1.0, True, [1]])
+def test_page_must_be_a_whole_number(
     page: Any, job: Job, comic: Path, tmp_path: Path, library: Path
 ) -> None:
     archive_id = _add(job, comic)

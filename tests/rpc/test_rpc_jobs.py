@@ -237,3 +237,24 @@ async def test_a_job_that_is_not_there_is_not_found(rpc: RpcBench, method: str) 
 async def test_an_id_that_is_none_is_invalid(rpc: RpcBench, method: str, job_id: int) -> None:
     refused = await rpc.refusal(method, getattr(pb, f"{method}Request")(id=job_id))
     assert (refused.code, refused.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ("id",))
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "priority", "attempts"),
+    [
+        ("urgent", {}, 7, 3),
+        ("urgent", {"priority": 0}, 0, 3),
+        ("urgent", {"attempts": 1}, 7, 1),
+        ("patient", {}, 0, 5),
+        ("other", {}, 0, 1),
+    ],
+)
+async def test_a_task_decides_what_the_caller_leaves_open(
+    rpc: RpcBench, task: str, options: dict[str, Any], priority: int, attempts: int
+) -> None:
+    one = await rpc.enqueue(task, **options)
+    request = pb.EnqueueJobRequest(task=task, **options)
+    many = await rpc.call("EnqueueJobs", pb.EnqueueJobsRequest(requests=[request]))
+    for job_id in (one, *many.ids):
+        job = await rpc.job(job_id)
+        assert (job.priority, job.attempts) == (priority, attempts)

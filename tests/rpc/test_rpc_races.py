@@ -27,7 +27,7 @@ CALL = {"metadata": metadata(BEARER), "timeout": 30}
 @pytest.fixture
 async def channels(wire: RpcBench) -> AsyncIterator[list[grpc.aio.Channel]]:
     async with AsyncExitStack() as stack:
-        # Channels of one address share a connection unless they are told not to.
+        # Channels of one address share a connection by default.
         options = [("grpc.use_local_subchannel_pool", 1)]
         yield [
             await stack.enter_async_context(

@@ -47,7 +47,7 @@ class Service:
 
 @dataclass
 class Call:
-    """One call of Work, as a worker sees it."""
+    """One call of Work, from a worker's side."""
 
     stub: Any
     requests: asyncio.Queue[pb.WorkRequest | None] = field(default_factory=asyncio.Queue)

@@ -52,7 +52,7 @@ PERL_RETRY = """
 
 
 class Node:
-    """A store, and the changes that it notified its listener of."""
+    """A store, and the changes that its listener was notified of."""
 
     def __init__(self, url: str, **settings: Any) -> None:
         self.storage = PostgresStorage(url, **settings)

@@ -54,7 +54,7 @@ def other_name(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def other_server(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Another process that has the database open."""
+    """Another process, which has opened the database."""
     with subprocess.Popen(
         [sys.executable, "-c", SERVER, str(tmp_path / "minion.db")],
         stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """Random sequences of calls on both stores, at the same times, have the same results.
 
-It is also the model's, as long as there are only verbs that the model has.
+The results are also those of the model, while the sequence has only verbs of the model.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A store on a bench: what tests of stores and of the engine do all the time, in short forms."""
+"""A store for tests of stores and of the engine, with short forms of its verbs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SettableClock:
 
 @dataclass
 class Bench:
-    """A store at work: the store, its clock, and short forms of what tests do all the time."""
+    """A store, its clock, and short forms of its verbs."""
 
     storage: Storage
     clock: SettableClock
@@ -65,7 +65,7 @@ class Bench:
         return [job.id for job in page.entries]
 
     def commanded(self) -> set[int]:
-        """Return the workers that listeners were told have commands."""
+        """Return the workers that listeners were notified of commands for."""
         return {worker for changes in self.changes for worker in changes.commanded}
 
     async def _end(self, job_id: int, retries: int, result: object, *, failed: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Commands that are refused, in this process: most tests need no other to see that."""
+"""Run commands that are refused, in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def told(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     try:
         status: object = main(arguments)
     except SystemExit as error:
-        # A text is what the interpreter would print.
+        # A text, which the interpreter would print.
         status = error.code
     captured = capsys.readouterr()
     assert captured.out == ""

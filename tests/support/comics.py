@@ -1,4 +1,4 @@
-"""A folder of comic archives as people have them: good ones of every kind, and bad ones."""
+"""Comic archives as people have them: valid ones of every kind, and invalid ones."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Comic:
 
     Attributes:
         name: File name.
-        pages: How many it has.
+        pages: Its number of pages.
         cover: Number of the picture on its cover: comics with the same one look alike.
     """
 
@@ -36,7 +36,7 @@ class Comic:
 
 
 def draw(picture: int, kind: str = "JPEG", size: tuple[int, int] = _SIZE) -> bytes:
-    """Draw a picture that is like no other of another number."""
+    """Draw a picture that differs from those of other numbers."""
     chance = random.Random(picture)
 
     def color() -> tuple[int, ...]:
@@ -93,7 +93,7 @@ def make_bad(folder: Path) -> dict[str, str]:
         "outside.zip": (_zip(good | {"../../outside.jpg": draw(5)}), "points outside"),
         "outside.tar": (_tar(good | {"/tmp/outside.jpg": draw(5)}), "points outside"),
         "link.cbt": (_linked_tar(good), "is a link"),
-        "bomb.zip": (_bomb(10_240), "unpacks to more than"),
+        "bomb.zip": (_bomb(10_240), "is larger than"),
     }
     for name, (content, _) in files.items():
         (folder / name).write_bytes(content)

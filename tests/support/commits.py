@@ -1,4 +1,4 @@
-"""A PostgreSQL database whose commits wait until a test lets them go on."""
+"""A PostgreSQL database whose commits wait for a test."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WAITING = """
 
 @asynccontextmanager
 async def waiting_commits(url: str) -> AsyncIterator[Session]:
-    """Let no transaction that wrote jobs be committed; yield a session that can allow it."""
+    """Block commits of transactions that wrote jobs; yield a session that can allow them."""
     session = await asyncpg.connect(url)
     await session.execute(
         """CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS

@@ -1,4 +1,4 @@
-"""Calls of gRPC written by hand: its own clients refuse to send what tests want to."""
+"""Send calls that clients of gRPC refuse to send."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 
 def send_call(address: str, path: bytes, fields: Iterable[tuple[bytes, bytes]] = ()) -> None:
-    """Send a call that asks for job 1, and read until the server closes the connection."""
+    """Send a call for job 1, and read until the server closes the connection."""
     host, _, port = address.rpartition(":")
     headers = [
         *((b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"x"), (b":path", path)),
@@ -27,7 +27,7 @@ def send_call(address: str, path: bytes, fields: Iterable[tuple[bytes, bytes]] =
             while connection.recv(65_536):
                 pass
         except OSError:
-            # It may hang up at any time.
+            # The server may close the connection at any time.
             return
 
 

@@ -1,4 +1,4 @@
-"""A folder in memory, for what tests write all the time."""
+"""A folder in memory, for files of tests."""
 
 from __future__ import annotations
 

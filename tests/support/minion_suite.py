@@ -1,7 +1,7 @@
-"""Runs the tests of Perl's Minion against a server of ours: through REST, or on its database.
+"""Run the tests of Perl's Minion against this server: over REST, or on its database.
 
-Minion's tests make a schema of their own, a Minion on it, and reach behind the backend into the
-database, to let time pass. A copy of each is made to use what is there already.
+Minion's tests make a schema of their own and a Minion on it, and change the database directly, to
+let time pass. A copy of each test uses the existing schema and Minion instead.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _BLOCKER = re.compile(r"^  my \$blocker .*?^  undef \$blocker;\n", re.MULTILINE 
 
 
 def adapt(source: str, *, rest: bool, postgresql: bool, tests: Path) -> str:
-    """Return a test of Minion's that works on what is there.
+    """Return a test of Minion's, adapted to an existing queue.
 
     Args:
         source: The test.
-        rest: Whether it is to go through REST; else it goes to the database.
+        rest: Whether it uses REST; else it uses the database.
         postgresql: Whether the database is PostgreSQL.
-        tests: The folder it is from.
+        tests: Its folder.
     """
     backend = "MinionJudge->backend" if rest else "Pg => $ENV{TEST_ONLINE}"
 

@@ -1,4 +1,4 @@
-"""A Perl Minion beside ours: of the machine, or of a checkout that PERL5LIB names."""
+"""Run Perl's Minion, installed or from a checkout in PERL5LIB."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCRIPT = PERL / "minion.pl"
 
 
 def require_perl(*modules: str) -> None:
-    """Skip the test where Perl has not these modules; CI has them."""
+    """Skip the test if Perl does not have these modules; CI has them."""
     uses = [f"-M{module}" for module in modules]
     try:
         tried = subprocess.run(
@@ -44,7 +44,7 @@ def command(backend: str, address: str, *arguments: str) -> list[str]:
 
 
 class PerlError(Exception):
-    """What a verb died of."""
+    """The error that a verb died of."""
 
 
 class PerlMinion:
@@ -71,7 +71,7 @@ class PerlMinion:
         return answer
 
     def job(self, job_id: int) -> dict[str, Any]:
-        """Return a job as its backend tells it."""
+        """Return a job as its backend returns it."""
         (job,) = self("list_jobs", 0, 1, {"ids": [job_id]})["jobs"]
         found: dict[str, Any] = job
         return found
@@ -94,7 +94,7 @@ class PerlWorker:
             )
 
     def stop(self) -> None:
-        """Let it finish what it runs, and end."""
+        """Stop it after its running jobs."""
         self.process.send_signal(signal.SIGINT)
         assert self.process.wait(DEADLINE) == 0
 
@@ -106,7 +106,7 @@ class PerlWorker:
 
 
 def run_test(test: Path, libraries: Sequence[Path], seconds: float, **env: str) -> None:
-    """Run a test of Perl's, and fail with what it said."""
+    """Run a test of Perl's Minion, and fail with its output."""
     includes = [f"-I{folder}" for folder in (*libraries, PERL / "lib")]
     done = subprocess.run(
         ["perl", *includes, str(test)],

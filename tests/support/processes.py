@@ -25,13 +25,13 @@ POLL_SECONDS = 0.01
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
-    """Return an environment without settings of whoever runs the tests."""
+    """Return an environment without settings of the user."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("MINION_")}
     return kept | {"HOME": str(home), "PYTHONPATH": str(TESTS), "PYTHONUNBUFFERED": "1"} | more
 
 
 def until(condition: Callable[[], Any], what: object = "", *, seconds: float = DEADLINE) -> Any:
-    """Poll until something is so, and return it."""
+    """Poll until a condition is true, and return its value."""
     deadline = time.monotonic() + seconds
     while True:
         found = condition()
@@ -42,7 +42,7 @@ def until(condition: Callable[[], Any], what: object = "", *, seconds: float = D
 
 
 def minion(*arguments: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run a command of `minion` to its end."""
+    """Run a command of `minion`, and return its result."""
     return subprocess.run(
         [BIN / "minion", *arguments],
         cwd=home,
@@ -64,7 +64,7 @@ class MinionProcess:
 
     def __init__(self, home: Path, *arguments: str, ready: str = "REST", **env: str) -> None:
         self.grpc = self.url = ""
-        # Without certificates, which would take long to load and are not used.
+        # Loading certificates takes long, and they are not used.
         self.client = httpx.Client(timeout=DEADLINE, verify=False)
         self.log = home / f"log-{len(list(home.glob('log-*')))}"
         output = home / f"{self.log.name}.out"
@@ -137,7 +137,7 @@ class MinionProcess:
         self.ended()
 
     def tracebacks(self) -> list[str]:
-        """Return what the log tells of defects; tasks that fail leave theirs in it, too."""
+        """Return the defects in the log, without the tracebacks of failed tasks."""
         log = self.log.read_text(errors="replace")
         parts = re.split(r"^(?=\d{4}-\d\d-\d\d )", log, flags=re.MULTILINE)
         return [part for part in parts if "Traceback" in part and " minion.task." not in part]
@@ -148,7 +148,7 @@ Start = Callable[..., MinionProcess]
 
 @contextmanager
 def starting(home: Path) -> Iterator[Start]:
-    """Start `minion` commands that serve until the end, and expect no defects in their logs."""
+    """Start `minion` commands that serve, and expect no defects in their logs at the end."""
     started: list[MinionProcess] = []
 
     def start(*arguments: str, **env: str) -> MinionProcess:

@@ -1,4 +1,4 @@
-"""A proxy of TCP that can be cut, as networks are: with a word or without."""
+"""A TCP proxy that breaks connections, with or without closing them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ class Proxy:
     """Passes bytes on to a port on loopback.
 
     Attributes:
-        target: That port, for connections from now on.
+        target: That port; a change applies to new connections.
         port: Its own.
     """
 
@@ -45,7 +45,7 @@ class Proxy:
         self._back.clear()
 
     def mute(self) -> None:
-        """Let no answers through from now on: what is asked for is done."""
+        """Pass requests on from now on, but no responses."""
         self._back.clear()
 
     def mend(self) -> None:
@@ -58,7 +58,7 @@ class Proxy:
             writer.transport.abort()
 
     def strand(self) -> None:
-        """Let nothing through on the connections that are there; nobody is told."""
+        """Pass nothing on over existing connections, without closing them."""
         self._stranded |= self._writers
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

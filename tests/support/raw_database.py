@@ -1,4 +1,4 @@
-"""The database under a store, for rows that no verb makes."""
+"""The database of a store, for rows that no verb makes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """A database, and what it calls its table of jobs."""
+    """A database, and the name of its table of jobs."""
 
     execute: Callable[[str], Awaitable[object]]
     jobs: str

@@ -1,4 +1,4 @@
-"""A relay of gRPC calls, which does something between two of them."""
+"""A relay of gRPC calls that runs a function between two of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Relay(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in its 
 
     Args:
         target: The server.
-        path: The method after which something is done, as `/minion.v1.MinionService/ListJobs`.
-        then: What is done before the caller has its answer.
+        path: The method after which `then` is called, as `/minion.v1.MinionService/ListJobs`.
+        then: Called before the caller gets the response.
     """
 
     def __init__(self, target: str, path: str, then: Callable[[], object]) -> None:
@@ -40,14 +40,14 @@ class Relay(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in its 
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         path = handler_call_details.method
-        # Those that start with a colon or "grpc-" are gRPC's own.
+        # gRPC sets those that start with a colon or "grpc-" itself.
         metadata = tuple(
             (key, value)
             for key, value in handler_call_details.invocation_metadata
             if key == "authorization"
         )
 
-        # Its stubs demand serializers, of which bytes need none.
+        # The type stubs demand serializers, which bytes do not need.
         channel: Any = self._channel
 
         def call(request: bytes, context: grpc.ServicerContext) -> bytes:

@@ -1,4 +1,4 @@
-"""A real gRPC server before a real store: what tests of the API do all the time, in short forms."""
+"""A real gRPC server over a real store, with short forms of its calls."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ from support.bench import Bench
 
 KEY = "s3cret-key"
 BEARER = f"Bearer {KEY}"
+DEFAULTS = {"urgent": {"priority": 7, "attempts": 3}, "patient": {"attempts": 5}}
+"""Defaults of tasks that the server knows."""
 
 
 def rpc_server(
     storage: Storage, *, watchers: Watchers | None = None, missing_after: float = 60
 ) -> RpcServer:
-    """Return a server of a store, with all that belongs to it, not started yet."""
+    """Return a server of a store and all its parts, not started."""
     retention = Retention(missing_after=timedelta(seconds=missing_after))
     storage.policy = Policy(retention=retention)
     return RpcServer(
@@ -36,12 +38,13 @@ def rpc_server(
         scheduler=Scheduler(storage),
         watchers=watchers or Watchers(storage),
         key=KEY,
+        defaults=DEFAULTS,
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """How a call was refused: its status, and what the details say."""
+    """The status and the details of a refused call."""
 
     code: grpc.StatusCode
     text: str
@@ -52,7 +55,7 @@ class Refusal:
 
 @dataclass
 class RpcBench:
-    """A server and one of the two ways to it."""
+    """A server, over TCP or the local channel."""
 
     bench: Bench
     server: RpcServer
@@ -112,7 +115,7 @@ async def refusal(call: Awaitable[Any]) -> Refusal:
 
 
 async def stream_refusal(stream: AsyncIterator[Any]) -> Refusal:
-    """Take the first answer of a stream that must be refused."""
+    """Read the first response of a stream that must be refused."""
     return await refusal(anext(aiter(stream)))
 
 
@@ -137,7 +140,7 @@ def refusal_of(error: grpc.aio.AioRpcError) -> Refusal:
 
 
 def raw(bench: RpcBench, kind: str, path: str) -> Any:
-    """Return a callable that sends bytes as they are, and answers bytes."""
+    """Return a callable that sends bytes and returns bytes."""
     return getattr(bench.channel, kind)(path)
 
 

@@ -1,4 +1,4 @@
-"""A gRPC server over a store with a settable clock, without any loop beside it."""
+"""A gRPC server over a store with a settable clock, without background loops."""
 
 from __future__ import annotations
 

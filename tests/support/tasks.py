@@ -20,7 +20,7 @@ async def echo(job: Job, *args: Any) -> Any:
 
 @task
 async def hold(job: Job, path: str) -> str:
-    """Run until the file is there."""
+    """Run until the file exists."""
     job.note(holding=True)
     while not os.path.exists(path):  # noqa: ASYNC110, ASYNC240, PTH110 - a file has no events
         await asyncio.sleep(0.01)
@@ -29,7 +29,7 @@ async def hold(job: Job, path: str) -> str:
 
 @task
 async def append(job: Job, path: str, text: str | int) -> None:
-    """Leave a line in a file, as a trace that does not depend on the queue."""
+    """Append a line to a file, as a trace that does not depend on the queue."""
     trace = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(trace, f"{text}\n".encode())
     os.close(trace)
@@ -37,7 +37,7 @@ async def append(job: Job, path: str, text: str | int) -> None:
 
 @task
 async def traced(job: Job, path: str, seconds: float) -> None:
-    """Leave a trace of the run, and take a while."""
+    """Append a trace of the run, and sleep."""
     await append(job, path, f"{job.id} {job.retries}")
     await asyncio.sleep(seconds)
 
@@ -134,7 +134,7 @@ def progress(job: Job, steps: int) -> int:
 
 
 def mark(path: str, text: str) -> None:
-    """Leave a line in a file, in one write."""
+    """Append a line to a file, in one write."""
     trace = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.write(trace, f"{text}\n".encode())
     os.close(trace)
@@ -142,7 +142,7 @@ def mark(path: str, text: str) -> None:
 
 @task
 async def tell(job: Job, path: str, seconds: float, failures: int, notes: int) -> int:
-    """Leave traces of the beginning and the end, and fail in the first generations."""
+    """Append traces of the start and the end, and fail in the first generations."""
     _begin(job, path, notes)
     await asyncio.sleep(seconds)
     return _end(job, path, failures)

@@ -1,4 +1,4 @@
-"""A proxy that speaks TLS in front of a server that does not, as operators are told to have one."""
+"""A TLS proxy in front of a server, as the documentation recommends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Self
 
 
 class TlsProxy:
-    """Passes what it decrypts on to a port on loopback.
+    """Decrypts connections, and passes them on to a port on loopback.
 
     Args:
         target: `HOST:PORT` to pass on to.

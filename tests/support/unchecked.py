@@ -1,4 +1,4 @@
-"""Values that this server would refuse, as other programs put them into its database."""
+"""Values that this server refuses, but other programs store in its database."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from minion_server.storage.base import Storage
 
 
 async def enqueue_unchecked(storage: Storage, task: str = "foo", **values: Any) -> int:
-    """Put a job into a store whose arguments or notes are beyond the limits."""
+    """Store a job whose arguments or notes exceed the limits."""
     job = NewJob(task=task)
     for name, value in values.items():
         object.__setattr__(job, name, value)

@@ -1,4 +1,4 @@
-"""Waiting for what happens in the same event loop, by polling with a deadline."""
+"""Wait for events of the same event loop by polling, with a deadline."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ async def reached(condition: Callable[[], object], seconds: float = DEADLINE) ->
 
 
 async def settle() -> None:
-    """Let what is ready run, and what that makes ready."""
+    """Run all callbacks that are ready, and those that they schedule."""
     for _ in range(5):
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""A web server that does whatever a test writes: raw bytes, at any speed, in any number."""
+"""A web server that sends the raw bytes of a test, at any speed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """A request: its target, its headers by names in lower case, and how many came before.
+    """A request: its target, its headers by names in lower case, and the number of earlier ones.
 
     Functions that wait must wait for `stopping` too, which is set when the server stops.
     """
@@ -26,12 +26,12 @@ class Request:
 
     @property
     def start(self) -> int:
-        """Where the range begins that is asked for, or 0."""
+        """Start of the requested range, or 0."""
         return int(self.headers.get("range", "bytes=0-").removeprefix("bytes=").rstrip("-"))
 
 
 class WebServer:
-    """Passes each request to a function, with its connection, which is closed afterwards.
+    """Passes each request and its connection to a function, and closes the connection.
 
     Attributes:
         requests: All requests.
@@ -61,7 +61,7 @@ class WebServer:
         at: TracebackType | None,
     ) -> None:
         self._stopping.set()
-        # Ends `accept`, which closing would not.
+        # Closing alone would not end `accept`.
         self._listener.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join(10)
@@ -111,5 +111,5 @@ def head(status: int = 200, *lines: str, **headers: object) -> bytes:
 
 
 def reset(connection: socket.socket) -> None:
-    """Make the end of a connection one that fails at the other side."""
+    """Let the end of a connection be an error at the other side."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -1,1 +1,1 @@
-"""What both clients share: calls as data, how responses are read, how long calls go on."""
+"""Shared by both clients: calls as data, reading of responses, and the state of watches."""

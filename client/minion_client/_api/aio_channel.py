@@ -1,4 +1,4 @@
-"""The connection of an `AsyncClient`: makes calls on an event loop."""
+"""The connection of an `AsyncClient`, for calls on an event loop."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 class AioChannel:
-    """A connection to a server, for the event loop that it is first used on (see `Channel`)."""
+    """A connection to a server, for use on one event loop (see `Channel`)."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
@@ -62,7 +62,7 @@ class AioChannel:
         return start(call.request, timeout=timeout, metadata=self._metadata)
 
     def _cancellation(self) -> BaseException:
-        """Return what to raise for a cancelled call: its own task need not be cancelled."""
+        """Return the exception of a cancelled call; its task may not be the one cancelled."""
         task = asyncio.current_task()
         if self._closed and (task is None or not task.cancelling()):
             return MinionError("the client was closed", code=grpc.StatusCode.CANCELLED)

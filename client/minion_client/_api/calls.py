@@ -1,4 +1,4 @@
-"""The calls that both clients make, as data: a method, its request, how its response is read."""
+"""The calls of both clients as data: a method, its request, and a reader of its response."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _PAGE_SIZE = 500
 class Method(Generic[_T]):
     """A method of a service; called with the fields of its request, it returns a `Call`.
 
-    None leaves a field unset; a value that does not fit into its field is an `InvalidError`.
+    None leaves a field unset; a value that does not fit its field raises `InvalidError`.
     """
 
     def __init__(self, descriptor: MethodDescriptor, read: Callable[[Any], _T]) -> None:
@@ -76,7 +76,7 @@ class Method(Generic[_T]):
         return Call(self, request)
 
     def on(self, channel: grpc.Channel | grpc.aio.Channel) -> Any:
-        """Return a function that starts calls on a channel, as gRPC's stubs have them."""
+        """Return gRPC's callable for the method on a channel."""
         make = getattr(channel, self._kind)
         serialize, parse = self._request.SerializeToString, self._response.FromString
         return make(self._path, request_serializer=serialize, response_deserializer=parse)
@@ -94,7 +94,7 @@ def listing(method: Method[Page[_T]], filters: Mapping[str, Any]) -> Call[Page[_
     """Return the call for a first page; None if a filter without values selects nothing."""
     call = method(**filters, page_size=_PAGE_SIZE)
     for name, values in filters.items():
-        # To the server, no value is no filter.
+        # The server reads an empty list as no filter.
         if values is not None and not isinstance(values, int) and not getattr(call.request, name):
             return None
     return call
@@ -126,7 +126,7 @@ def broadcast(command: str, args: Sequence[JsonValue], ids: Sequence[int] | None
 
 
 def put_schedule(**fields: Any) -> Call[int]:
-    """Return the call that creates or replaces a schedule: what is not given has its default."""
+    """Return the call that creates or replaces a schedule, with defaults for missing fields."""
     notes = fields.pop("notes", None) or {}
     return _PUT_SCHEDULE(**{**_SCHEDULE_DEFAULTS, **fields}, notes=notes)
 
@@ -141,7 +141,7 @@ GET_JOB: Method[JobStatus] = Method(
 )
 GET_JOB_DETAIL: Method[JobInfo] = Method(_jobs["GetJobDetail"], lambda r: to_job(r.job))
 LIST_JOBS: Method[Page[JobInfo]] = Method(_jobs["ListJobs"], to_page("jobs", to_job))
-WATCH_JOB: Method[JobInfo] = Method(_jobs["WatchJob"], lambda r: to_job(r.job))
+WATCH_JOB: Method[job_pb2.Job] = Method(_jobs["WatchJob"], attrgetter("job"))
 RETRY_JOB: Method[bool] = Method(_jobs["RetryJob"], attrgetter("accepted"))
 CANCEL_JOB: Method[bool] = Method(_jobs["CancelJob"], attrgetter("accepted"))
 REMOVE_JOB: Method[bool] = Method(_jobs["RemoveJob"], attrgetter("removed"))

@@ -1,4 +1,4 @@
-"""The connection of a `Client`: makes calls that block their thread."""
+"""The connection of a `Client`, for blocking calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _T = TypeVar("_T")
 
 
 class Channel:
-    """A connection to a server, which threads may share."""
+    """A connection to a server that threads can share."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self._metadata = endpoint.metadata
@@ -23,7 +23,7 @@ class Channel:
         self._closed = False
 
     def close(self) -> None:
-        """End the calls under way, and refuse later ones."""
+        """Cancel open calls and refuse later ones."""
         self._closed = True
         self._channel.close()
 
@@ -45,7 +45,7 @@ class Channel:
 
         Raises:
             grpc.RpcError: The stream broke.
-            MinionError: The channel was closed meanwhile.
+            MinionError: The channel was closed during the call.
             RuntimeError: The channel is closed.
         """
         stream = self._start(call, timeout)

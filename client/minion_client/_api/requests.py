@@ -22,7 +22,7 @@ _MAX_SECONDS = 315_576_000_000  # google/protobuf/duration.proto
 
 
 def make_setters(message: type[Message]) -> dict[str, Callable[[Any, Any], None]]:
-    """Return functions that set the fields of a type of requests, by their names."""
+    """Return functions that set the fields of a message type, by field name."""
     return {field.name: _setter(field) for field in message.DESCRIPTOR.fields}
 
 
@@ -36,11 +36,7 @@ def job_fields(job: NewJob) -> dict[str, Any]:
 
 
 def positive(span: Seconds, field: str) -> Duration:
-    """Return a span of time as a message.
-
-    Raises:
-        InvalidError: It is not positive, to the microsecond.
-    """
+    """Convert a duration that must be at least a microsecond, or raise InvalidError."""
     duration = _duration(span, field)
     if (duration.seconds, duration.nanos) <= (0, 0):
         raise InvalidError(f"expected more than 0 seconds, got {span}", field=field)
@@ -84,14 +80,13 @@ def _items(values: Iterable[Any], field: str) -> list[Any]:
 
 def _checked(value: object, field: str) -> JsonValue:
     try:
-        # No message holds more; the server limits the job as a whole.
+        # The limit of any message; the server checks the limit of the whole job.
         return plain_json(value, limit=MAX_MESSAGE_BYTES)
     except NotJsonError as error:
         raise InvalidError(error.description, field=field + error.path) from None
 
 
 def _duration(span: Seconds, field: str) -> Duration:
-    """Return a span of time, to the microsecond."""
     seconds = span.total_seconds() if isinstance(span, timedelta) else span
     if not isfinite(seconds) or abs(seconds) > _MAX_SECONDS:
         raise InvalidError(f"expected a number of seconds, got {span}", field=field)

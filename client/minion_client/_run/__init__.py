@@ -1,1 +1,1 @@
-"""How jobs run: on the event loop, in threads, and in child processes."""
+"""Runs of jobs: on the event loop, in threads, and in child processes."""

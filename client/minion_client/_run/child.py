@@ -30,39 +30,40 @@ from typing import NoReturn
 from minion_wire.json_value import JsonValue
 
 from minion_client._run.frames import FrameDecoder, Message, encode_frame
-from minion_client._run.output import guard_output
 from minion_client._run.state import ProcessState
+from minion_client._run.state_items import file_identity
 from minion_client._run.verdict import (
     Verdict,
     is_job_failed,
     log_failure,
     run_task,
 )
+from minion_client.output import guard_output
 from minion_client.tasks import REGISTRY, Job
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _TASK_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
-"""Signals that do nothing until a task has a use for them."""
+"""Signals that have no effect unless a task handles them."""
 LOST_CONNECTION = 76  # EX_PROTOCOL of sysexits.h
-"""Exit code of a process that cannot send what its job ended with."""
+"""Exit code of a process that cannot send the outcome of its job."""
 _EXIT_SECONDS = 2.0
 _LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s [job %(job)s]: %(message)s"
 
 
 class LostChannelError(ConnectionError):
-    """The descriptor of the socket is closed, or another file's by now."""
+    """The socket was closed, or its descriptor now belongs to another file."""
 
 
 class Channel:
     """The child's end of the socket."""
 
     def __init__(self, fd: int) -> None:
-        # What a task starts must not keep the socket open, nor write to it.
+        # Programs that a task starts must not inherit the socket.
         os.set_inheritable(fd, False)  # noqa: FBT003 - the signature is os's
         self._socket = socket.socket(fileno=fd)
-        self._identity = _identity(fd)
+        self._identity = file_identity(fd)
         self._lock = threading.Lock()
-        # The worker is trusted: it decides how large a job may be.
+        # No limit: the worker decides how large a job can be.
         self._decoder = FrameDecoder(sys.maxsize)
         self._received: deque[Message] = deque()
         os.register_at_fork(after_in_child=self._socket.close)
@@ -78,13 +79,13 @@ class Channel:
         """
         frame = encode_frame(message)
         with self._lock:
-            # What a task opened since must not be written to.
-            if _identity(self._socket.fileno()) != self._identity:
+            # The descriptor may belong to a file that a task opened.
+            if file_identity(self._socket.fileno()) != self._identity:
                 raise LostChannelError("the connection to the worker was closed")
             self._socket.sendall(frame)
 
     def receive(self) -> Message | None:
-        """Wait for a message; None: the other side is closed."""
+        """Wait for a message and return it; None if the other side has closed."""
         while not self._received:
             try:
                 data = self._socket.recv(2**18)
@@ -97,7 +98,7 @@ class Channel:
 
 
 class ChildRunner:
-    """Runs jobs, one after the other."""
+    """Runs jobs one at a time."""
 
     def __init__(self, channel: Channel, *, max_json_bytes: int) -> None:
         self._channel = channel
@@ -105,25 +106,25 @@ class ChildRunner:
         self.job: Job | None = None
 
     def serve(self) -> None:
-        """Run the jobs that arrive, until the other side closes or the process is spoilt."""
+        """Run the jobs that arrive, until the other side closes or state cannot be restored."""
         for number in _TASK_SIGNALS:
             # Not SIG_IGN, which the programs that tasks start would inherit.
             signal.signal(number, _do_nothing)
         state = ProcessState()
         process = os.getpid()
-        spoilt = ""
-        while not spoilt and (message := self._channel.receive()) is not None:
+        unrestored = ""
+        while not unrestored and (message := self._channel.receive()) is not None:
             verdict = self._run(message)
             _flush()
             if os.getpid() != process:
-                # The task forked, and this is the copy: the connection is not its own.
+                # The task forked, and this is the child: the connection is its parent's.
                 os._exit(int(verdict.failed))
-            spoilt = state.restore()
-            self._channel.send({"kind": "end", **verdict._asdict(), "spoilt": spoilt})
+            unrestored = state.restore()
+            self._channel.send({"kind": "end", **verdict._asdict(), "unrestored": unrestored})
 
     def _run(self, message: Message) -> Verdict:
         def note(notes: Mapping[str, JsonValue]) -> None:
-            # With the id, for a thread of the task may note when the next job runs already.
+            # With the id, since a thread of the task may send notes during the next job.
             self._channel.send({"kind": "note", "job_id": job.id, "notes": notes})
 
         def failed(error: BaseException) -> None:
@@ -132,10 +133,10 @@ class ChildRunner:
 
         job = Job(**message, _note=note, _max_json_bytes=self._max_json_bytes)
         self.job = job
-        # From here on the job is lost with the process.
+        # After this message, the job fails if the process dies.
         self._channel.send({"kind": "started", "job_id": job.id})
         function = REGISTRY[job.task].function if job.task in REGISTRY else _unknown_task
-        # What the task sets in its context, the decimal context included, ends with it.
+        # A copy: context variables and the decimal context that the task sets end with it.
         context = contextvars.copy_context()
         try:
             limit = self._max_json_bytes
@@ -146,11 +147,10 @@ class ChildRunner:
 
 def main() -> None:
     """Run the program."""
-    # Registered first, it runs last: what tasks left running ends with this process, even when
-    # the worker is gone.
+    # Registered first, it runs last: it kills what tasks left running, even if the worker is gone.
     atexit.register(_end_group)
     with contextlib.suppress(Exception):
-        # It needs a standard error stream.
+        # Fails without a standard error stream.
         faulthandler.enable()
     _reset_signals()
     channel = Channel(int(sys.argv[1]))
@@ -175,7 +175,7 @@ def main() -> None:
     except LostChannelError:
         _leave(LOST_CONNECTION)
     except ConnectionError:
-        # The other side may close at any time.
+        # The worker may close the connection at any time.
         return
 
 
@@ -185,7 +185,7 @@ def _configure_output(runner: ChildRunner, log_level: int) -> None:
             record.job = runner.job.id if runner.job is not None else "-"
         return True
 
-    # Lines must not wait for more output, nor mix with those of other processes.
+    # Write line by line, without mixing lines of several processes.
     guard_output()
     handler = logging.StreamHandler()
     handler.addFilter(name_job)
@@ -193,10 +193,10 @@ def _configure_output(runner: ChildRunner, log_level: int) -> None:
 
 
 def _die_with_parent(channel: Channel, runner: ChildRunner, parent: int) -> None:
-    """End this process when the parent dies, however it dies.
+    """Make this process end when its parent dies, even if the parent is killed.
 
-    The kernel does so where it can, and the worker's guard (see `guard`) ends what the process
-    started. A thread that watches the socket is the fallback.
+    Linux does this, and the worker's guard (see `guard`) kills what the process started. A thread
+    that watches the socket is the fallback.
     """
     poll = select.poll()
     poll.register(channel.fileno(), 0)
@@ -204,7 +204,7 @@ def _die_with_parent(channel: Channel, runner: ChildRunner, parent: int) -> None
     def watch() -> None:
         poll.poll()
         if runner.job is None:
-            # The main thread has seen it too and is ending.
+            # The main thread is ending for the same reason.
             time.sleep(_EXIT_SECONDS)
         _kill_group()
 
@@ -212,12 +212,12 @@ def _die_with_parent(channel: Channel, runner: ChildRunner, parent: int) -> None
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != parent:
-            # It died before the call.
+            # The parent died before the call.
             _kill_group()
 
 
 def _reset_signals() -> None:
-    """Make signals end this process, whatever the worker does with them."""
+    """Make signals end this process, even those that the worker handles or blocks."""
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD, signal.SIGALRM):
@@ -240,28 +240,20 @@ def _kill_group() -> NoReturn:
 
 def _end_group() -> None:
     _flush()
-    # Not in what a task has forked.
+    # Not in a process that a task forked.
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
 
 
-def _identity(fd: int) -> tuple[int, int] | None:
-    try:
-        status = os.fstat(fd)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
-
-
 def _leave(code: int) -> NoReturn:
     _flush()
-    # At once: what a task left behind may keep the process from ending.
+    # Not sys.exit: threads and exit handlers of a task could keep the process from ending.
     os._exit(code)
 
 
 def _flush() -> None:
     for stream in (sys.stdout, sys.stderr):
-        # A closed or broken stream is no reason to lose the job.
+        # A closed or broken stream must not fail the job.
         with contextlib.suppress(Exception):
             stream.flush()
 

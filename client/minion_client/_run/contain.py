@@ -1,4 +1,4 @@
-"""Confines to its job what a coroutine task does to the event loop."""
+"""Keep coroutine tasks from stopping the event loop of their worker."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _in_job: ContextVar[bool] = ContextVar("minion_in_job", default=False)
-"""Whether the current code belongs to a job: to its coroutine, or a subtask that it creates."""
+"""True in the coroutine of a job and in its subtasks."""
 
 
 async def contained(coroutine: Coroutine[Any, Any, _T]) -> _T:
     """Run the coroutine of a job.
 
-    A process that it forks ends where the coroutine next waits or ends: it must not go on with the
-    event loop.
+    A process that the coroutine forks ends at its next `await`, or with the coroutine: it must not
+    continue the event loop.
     """
     token = _in_job.set(True)
     try:
@@ -36,10 +36,10 @@ async def contained(coroutine: Coroutine[Any, Any, _T]) -> _T:
 
 @contextlib.contextmanager
 def containing(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """Contain the subtasks of jobs in a loop, and let no job stop it.
+    """Keep jobs, and exits in their subtasks, from stopping a loop.
 
-    SystemExit and KeyboardInterrupt of an asyncio task end the whole loop, even if its creator
-    would handle them: in subtasks they become `ExitInSubtask`.
+    SystemExit and KeyboardInterrupt in an asyncio task end the whole loop, even if the task's
+    creator handles them. In subtasks of jobs they become `ExitInSubtask`.
     """
     with _factory(loop), _unstoppable(loop):
         yield
@@ -62,7 +62,7 @@ def _factory(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     try:
         yield
     finally:
-        # Another factory may have been set since, on top of this one.
+        # Another factory may have been set since.
         if loop.get_task_factory() is make:
             loop.set_task_factory(before)
 
@@ -77,9 +77,9 @@ def _unstoppable(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         stop()
 
     try:
-        loop.stop = guarded  # type: ignore[method-assign]  # for what runs in jobs alone
+        loop.stop = guarded  # type: ignore[method-assign]  # refuses only calls of jobs
     except AttributeError:
-        # A loop of another kind, whose methods cannot be replaced.
+        # The methods of other kinds of loops cannot be replaced.
         yield
         return
     try:
@@ -105,7 +105,7 @@ def _renamed(wrapper: Coroutine[Any, Any, _T], of: Any) -> Coroutine[Any, Any, _
 
 @types.coroutine
 def _steps(coroutine: Coroutine[Any, Any, _T]) -> Generator[Any, Any, _T]:
-    """Await a coroutine; end the process at each step that returns in a fork of it."""
+    """Await a coroutine; end a forked process after the step that forked it."""
     process = os.getpid()
     error: BaseException | None = None
     sent: Any = None
@@ -117,7 +117,7 @@ def _steps(coroutine: Coroutine[Any, Any, _T]) -> Generator[Any, Any, _T]:
             return value
         finally:
             if os.getpid() != process:
-                # Nothing may be flushed or closed twice.
+                # Not sys.exit: the parent flushes and closes files.
                 os._exit(0)
         sent, error = None, None
         try:
@@ -125,5 +125,5 @@ def _steps(coroutine: Coroutine[Any, Any, _T]) -> Generator[Any, Any, _T]:
         except GeneratorExit:
             coroutine.close()
             raise
-        except BaseException as thrown:  # noqa: BLE001 - it is the coroutine's to deal with
+        except BaseException as thrown:  # noqa: BLE001 - passed on to the coroutine
             error = thrown

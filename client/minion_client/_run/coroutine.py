@@ -1,4 +1,4 @@
-"""Runs jobs whose task is a coroutine function, on the event loop."""
+"""Run jobs of coroutine functions on the event loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minion_client._run.verdict import judge_error, judge_return
 
 _log = logging.getLogger(__name__)
 
-# Abandoned ones are held here until they end: the loop refers to its tasks only weakly.
+# References to stopped tasks until they end: those of the loop are weak.
 _stopping: set[asyncio.Task[None]] = set()
 
 
@@ -31,7 +31,7 @@ class CoroutineRun(JobRun):
         limit = self._limits.max_json_bytes
         try:
             verdict = judge_return(await contained(self._call()), limit=limit)
-        # SystemExit and KeyboardInterrupt would end the event loop; a job must not.
+        # Also SystemExit and KeyboardInterrupt, which would end the event loop.
         except BaseException as error:  # noqa: BLE001
             self._log_failure(error)
             verdict = judge_error(error, limit=limit)
@@ -52,10 +52,10 @@ class CoroutineRun(JobRun):
 
     def _stopped(self, running: asyncio.Task[None]) -> None:
         _stopping.discard(running)
-        # A coroutine that is cancelled before its first step never reaches `_end`.
+        # A coroutine that is cancelled before its first step does not end the run itself.
         self.fail(self._reason)
 
     def _give_up(self) -> None:
         job = self.job
-        _log.warning("Job %d (%s) ignores that it was cancelled: abandoned", job.id, job.task)
+        _log.warning("Job %d (%s) ignored its cancellation and is abandoned", job.id, job.task)
         self.fail(self._reason)

@@ -1,6 +1,6 @@
-"""Messages between a worker and its child processes: JSON objects, each after its length.
+"""Messages between a worker and its child processes: JSON objects, each prefixed by its length.
 
-The length is an unsigned 32-bit big-endian number of bytes.
+The length in bytes is an unsigned 32-bit big-endian number.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Message = dict[str, Any]
 
 
 class FrameError(ValueError):
-    """The bytes are no message, or one that is too large."""
+    """The bytes are not a message, or the message is too large."""
 
 
 def encode_frame(message: Mapping[str, object]) -> bytes:
@@ -27,14 +27,14 @@ def encode_frame(message: Mapping[str, object]) -> bytes:
 
 
 class FrameDecoder:
-    """Cuts a stream of bytes into messages of at most `limit` bytes each."""
+    """Splits a stream of bytes into messages of at most `limit` bytes each."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Message]:
-        """Yield the messages that these bytes complete; after a FrameError, nothing makes sense."""
+        """Yield the messages that these bytes complete; do not call it again after a FrameError."""
         buffer = self._buffer
         buffer += data
         while len(buffer) >= HEADER.size:

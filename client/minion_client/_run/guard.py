@@ -1,7 +1,7 @@
-"""A process that ends a worker's child processes, and what they started, when the worker dies.
+"""A process that kills a worker's child processes, and what they started, when the worker dies.
 
-A child cannot always end itself: a task may hold the interpreter's lock in C code. And a child
-that the kernel ends leaves behind what it started. The process runs `guard_program`.
+A child cannot always end itself: C code of a task may hold the interpreter's lock. And a child
+that the kernel kills leaves running what it started. The process runs `guard_program`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _guards: weakref.WeakSet[Guard] = weakref.WeakSet()
 
 
 class Guard:
-    """The guard: it reads process groups from a pipe, and kills those left when that closes."""
+    """The guard: it reads process groups from a pipe, and kills them when the pipe closes."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -29,32 +29,32 @@ class Guard:
         _guards.add(self)
 
     def start(self) -> None:
-        """Start the guard, unless it runs."""
+        """Start the guard, unless it is running."""
         if self._process is None:
             self._spawn()
 
     def stop(self) -> None:
-        """End the guard; groups that are left are killed."""
+        """Stop the guard; it kills the groups that are left."""
         process, self._process = self._process, None
         if process is not None:
             _close(process)
             process.wait()
 
     def add(self, group: int) -> None:
-        """Have a process group killed when this process dies."""
+        """Add a process group to kill when this process dies."""
         self._groups.add(group)
         self._send(f"+{group}\n")
 
     def remove(self, group: int) -> None:
-        """Forget a process group; to be called before its leader is reaped."""
+        """Remove a process group; call this before its leader is reaped."""
         self._groups.discard(group)
         self._send(f"-{group}\n")
 
     def close_in_fork(self) -> None:
-        """Close the pipe in a forked process: it must close with this one."""
+        """Close the pipe in a forked process, which would keep it open."""
         if self._process is not None:
             _close(self._process)
-            # Not this process's child.
+            # The guard is not a child of the forked process.
             self._process.returncode = 0
 
     def _send(self, line: str) -> None:
@@ -63,7 +63,7 @@ class Guard:
         try:
             os.write(self._process.stdin.fileno(), line.encode())
         except BlockingIOError:
-            # It is stopped, and has not read thousands of lines.
+            # The pipe is full: the guard is suspended.
             pass
         except OSError:
             _log.warning("the guard of the worker processes has died; it is replaced")
@@ -88,7 +88,7 @@ class Guard:
             return
         assert self._process.stdin is not None, "it is a pipe"
         os.set_blocking(self._process.stdin.fileno(), False)
-        # One that has died already is replaced by the next `_send`.
+        # If it has died already, the next `_send` replaces it.
         with contextlib.suppress(OSError):
             lines = "".join(f"+{group}\n" for group in self._groups)
             os.write(self._process.stdin.fileno(), lines.encode())

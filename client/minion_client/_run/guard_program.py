@@ -1,6 +1,6 @@
 """The program of a worker's guard: `python -I -S guard_program.py` (see `guard`).
 
-It imports nothing that it does not need: it runs beside every worker with child processes.
+It imports only what it needs, since it runs beside every worker with child processes.
 """
 
 import os
@@ -9,7 +9,7 @@ import sys
 
 
 def main() -> None:
-    """Read which process groups there are until stdin is closed, then kill those that are left."""
+    """Read the process groups from stdin until it is closed, then kill those that are left."""
     groups: set[int] = set()
     for line in sys.stdin.buffer:
         group = int(line[1:])
@@ -21,7 +21,7 @@ def main() -> None:
         try:
             os.killpg(group, signal.SIGKILL)
         except OSError:
-            # It has ended.
+            # The group has ended.
             continue
 
 

@@ -1,4 +1,4 @@
-"""One run of a job: what all kinds of tasks have in common."""
+"""The base class of runs of jobs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class TaskLimits:
     """Limits of every task.
 
     Attributes:
-        max_json_bytes: Bytes that a result, or one call's notes, may have as encoded.
-        cancel_grace: Seconds in which a stopped coroutine must end; after them it is abandoned.
+        max_json_bytes: Maximum size of a result, or of one call's notes, as encoded.
+        cancel_grace: Seconds after which a stopped coroutine that has not ended is abandoned.
     """
 
     max_json_bytes: int = MAX_JOB_BYTES
@@ -33,13 +33,13 @@ class TaskLimits:
 
 
 class JobObserver(Protocol):
-    """Receives what a job notes and how it ends, on the event loop."""
+    """Receives the notes and the outcome of a job, on the event loop."""
 
     def noted(self, run: JobRun, notes: Mapping[str, JsonValue]) -> None:
         """Receive notes, which are plain JSON."""
 
     def ended(self, run: JobRun, outcome: Outcome) -> None:
-        """Receive the outcome, once; the job uses nothing any more."""
+        """Receive the outcome, once; the run has released its resources."""
 
 
 class JobRun(ABC):
@@ -48,7 +48,7 @@ class JobRun(ABC):
     Attributes:
         job: The job.
         key: Its id and its generation.
-        revoked: Whether the job has moved on, so that the outcome does not matter.
+        revoked: Whether the job was revoked, so that its outcome is not reported.
     """
 
     def __init__(
@@ -66,16 +66,17 @@ class JobRun(ABC):
 
     @abstractmethod
     def start(self) -> None:
-        """Start. The run may end before this returns."""
+        """Start the run, which may end before this returns."""
 
     @abstractmethod
     def _interrupt(self) -> None:
-        """Stop the task, as far as its kind can be stopped."""
+        """Stop the task, as far as its kind allows."""
 
     def stop(self, reason: str) -> None:
-        """Stop the job where it runs; it fails with the first reason given as its result.
+        """Stop the job; it fails with the reason of the first call as its result.
 
-        A process ends at once, a coroutine within the grace, a thread when it checks or returns.
+        A process ends immediately, a coroutine within the grace, a thread when it checks or
+        returns.
         """
         if self._reason is None and not self._ended:
             self._reason = reason
@@ -84,13 +85,13 @@ class JobRun(ABC):
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the job's process.
 
-        A job without a process of its own is stopped by INT, TERM and KILL, and ignores others.
+        Jobs without their own process are stopped by INT, TERM and KILL, and ignore others.
         """
         if number in _STOP_SIGNALS:
             self.stop(exit_text(-number))
 
     def abandon(self, reason: str) -> None:
-        """Stop the job and end the run at once, whether or not the task has stopped."""
+        """Stop the job and end the run immediately, even if the task has not stopped."""
         self.stop(reason)
         self.fail(reason)
 
@@ -117,12 +118,12 @@ class JobRun(ABC):
         )
 
     def note(self, notes: Mapping[str, JsonValue]) -> None:
-        """Pass on what the task noted, unless the run has ended."""
+        """Pass on notes of the task, unless the run has ended."""
         if not self._ended:
             self._observer.noted(self, notes)
 
     def _log_failure(self, error: BaseException) -> None:
-        # The traceback goes to the log alone, and JobFailed to the result alone.
+        # JobFailed is not logged: its value is the result.
         if self._reason is None and not is_job_failed(error):
             log_failure(self.job.id, self.job.task, error)
 
@@ -131,7 +132,7 @@ class JobRun(ABC):
         self.end(Verdict(failed=True, result=result))
 
     def end(self, verdict: Verdict) -> None:
-        """End the run, unless it has ended; the reason it was stopped for outweighs the verdict."""
+        """End the run, unless it has ended; the reason of a stop replaces the verdict."""
         if self._ended:
             return
         self._ended = True

@@ -21,19 +21,18 @@ from minion_client.tasks import Task, job_fields
 _log = logging.getLogger(__name__)
 
 _MAX_STARTS = 3
-"""Processes that a job is given to, at most, when they end before it begins."""
+"""Maximum number of processes that a job is given to, if they end before it starts."""
 
 
 class ProcessPool:
     """Child processes, each of which runs one job at a time.
 
-    One more process than is busy is kept ready, up to the size. A process is replaced after
-    `recycle_after` jobs.
+    Besides the busy processes, one idle process is kept ready, up to the size.
 
     Args:
-        settings: What each process is started with.
-        recycle_after: Maximum number of jobs that a process runs.
-        backoff: How long to wait before the next start, when processes keep dying.
+        settings: Settings of each process.
+        recycle_after: Number of jobs after which a process is replaced.
+        backoff: Delays between starts while processes keep dying.
 
     Raises:
         ValueError: `recycle_after` is less than 1.
@@ -63,17 +62,17 @@ class ProcessPool:
 
     @property
     def idle(self) -> int:
-        """How many processes are ready for a job."""
+        """Number of processes that are ready for a job."""
         return len(self._usable())
 
     @property
     def busy(self) -> int:
-        """How many processes have a job."""
+        """Number of processes that have a job."""
         return len(self._busy)
 
     @property
     def waiting(self) -> int:
-        """How many jobs wait for a process."""
+        """Number of jobs that wait for a process."""
         return len(self._waiting)
 
     async def start(self, size: int) -> None:
@@ -93,12 +92,12 @@ class ProcessPool:
 
     def resize(self, size: int) -> None:
         """Change the number of processes; surplus ones end when they are idle."""
-        # One at least: a job may be waiting for it.
+        # At least one: a job may be waiting for it.
         self._size = max(size, 1)
         self._dispatch()
 
     async def stop(self) -> None:
-        """End all processes, the busy ones at once, and wait until they have ended."""
+        """Stop all processes, kill the busy ones, and wait until all have ended."""
         self._stopping = True
         for starter in self._starters:
             starter.cancel()
@@ -112,26 +111,26 @@ class ProcessPool:
         self._guard.stop()
 
     def acquire(self, run: ProcessRun) -> None:
-        """Begin a run in a process as soon as one is free."""
+        """Start a run in a process as soon as one is free."""
         self._waiting.append(run)
         self._dispatch()
 
     def put_back(self, run: ProcessRun) -> None:
-        """Begin a run before all that wait: its process ended before it began."""
+        """Start a run before all waiting ones: its process ended before the job started."""
         self._waiting.appendleft(run)
         if self._stopping:
             self._fail_waiting(WORKER_WENT_AWAY)
         self._dispatch()
 
     def withdraw(self, run: ProcessRun) -> None:
-        """Forget a run that waits for a process."""
+        """Remove a run that waits for a process."""
         if run in self._waiting:
             self._waiting.remove(run)
 
     def _dispatch(self) -> None:
-        """Give waiting jobs to idle processes, and start processes until one more is idle."""
+        """Give waiting jobs to idle processes, and start processes until one is idle."""
         while self._waiting and (idle := self._usable()):
-            # The one that was last busy: its memory is warm.
+            # The most recently used one: its memory is warm.
             child = idle[-1]
             self._idle.remove(child)
             self._busy.add(child)
@@ -150,7 +149,7 @@ class ProcessPool:
             self._idle.pop(0).close()
 
     def _usable(self) -> list[ChildProcess]:
-        # A process that has died is among the idle ones until it is reaped.
+        # A dead process stays in the list until it is reaped.
         return [child for child in self._idle if child.usable]
 
     def _started(self, starter: asyncio.Task[None]) -> None:
@@ -162,13 +161,13 @@ class ProcessPool:
             await asyncio.sleep(self._backoff.delay(self._failures))
         try:
             child = await ChildProcess.start(self._settings, self._release, self._guard)
-        # A defect too: were it not counted, the next start would follow at once.
+        # Defects too: without a count, the next start would follow without a delay.
         except Exception as error:  # noqa: BLE001
             self._failures += 1
             shown = None if isinstance(error, ChildStartError) else error
             _log.error("a worker process did not start: %s", error, exc_info=shown)
             if not self._idle and not self._busy:
-                # No process will come for these jobs: they must not hold their slots.
+                # These jobs must not hold their slots while there is no process.
                 first, _, _ = str(error).partition("\n")
                 last = str(error).rstrip().rpartition("\n")[2]
                 text = first if last == first else f"{first} {last}"
@@ -188,7 +187,7 @@ class ProcessPool:
         self._dispatch()
 
     def _release(self, child: ChildProcess) -> None:
-        """Take back a process whose job has ended."""
+        """Return a process to the pool after its job has ended."""
         self._failures = 0
         self._busy.discard(child)
         if child.usable and child.runs < self._recycle_after and not self._stopping:
@@ -200,7 +199,7 @@ class ProcessPool:
     async def _reap(self, child: ChildProcess) -> None:
         returncode = await child.exited
         self._busy.discard(child)
-        if not child.began:
+        if not child.job_started:
             self._failures += 1
         if child in self._idle:
             self._idle.remove(child)
@@ -238,7 +237,7 @@ class ProcessRun(JobRun):
             self._pool.acquire(self)
 
     def begin(self, child: ChildProcess) -> None:
-        """Run in a process, which is this job's until it ends."""
+        """Run in a process."""
         self._child = child
         self._starts += 1
         self._start_timer()
@@ -251,7 +250,7 @@ class ProcessRun(JobRun):
             self._child.send_signal(number)
 
     def started(self) -> None:
-        # It will not be sent again.
+        # The job will not be sent again.
         self._frame = b""
 
     def lost(self, returncode: int) -> None:
@@ -263,7 +262,7 @@ class ProcessRun(JobRun):
             self._pool.put_back(self)
         else:
             self.fail(
-                f"Job could not be started: {_MAX_STARTS} worker processes ended before it began,"
+                f"Job could not be started: {_MAX_STARTS} worker processes ended before it started,"
                 f" the last one with {exit_words(returncode)}"
             )
 

@@ -22,6 +22,7 @@ from minion_client._run.child import LOST_CONNECTION
 from minion_client._run.frames import FrameDecoder, FrameError, Message, encode_frame
 from minion_client._run.guard import Guard
 from minion_client._run.spawn import exited, spawn
+from minion_client._run.state_items import DIRECTORY
 from minion_client._run.verdict import Verdict, exit_text
 from minion_client.source import ClaimedJob
 
@@ -35,45 +36,37 @@ _GARBLED = "Job wrote to the connection of its worker process"
 
 
 class ChildStartError(RuntimeError):
-    """A child process did not become ready; the text says why."""
+    """A child process did not become ready; the text has the reason."""
 
 
 def _own_path() -> list[str]:
-    # Not the path that the child's interpreter would make: the folder of a script is not in it.
+    # The child's own path would not contain the folder of the worker's script.
     return [str(Path(entry).absolute()) for entry in sys.path]
-
-
-def _own_directory() -> str | None:
-    try:
-        return os.getcwd()  # noqa: PTH109 - given back as it is
-    except FileNotFoundError:
-        return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChildSettings:
-    """What a child process is started with.
+    """Settings of a child process.
 
     Attributes:
         modules: Names of the modules that define the tasks.
-        import_path: Its `sys.path`; by default the worker's own, so that a module is not another
-            one in a child process.
-        env: Its environment; by default the worker's own when this was made: a task may change it.
-        directory: The working directory; the worker's own, for the same reason.
-        max_json_bytes: Bytes that a result, or one call's notes, may have as encoded.
-        start_timeout: Seconds in which it must have imported the modules.
+        import_path: Its `sys.path`; by default the worker's, so that both import the same modules.
+        env: Its environment; by default the worker's at this moment, since a task may change it.
+        directory: Its working directory, with the same default; empty if that has been removed.
+        max_json_bytes: Maximum size of a result, or of one call's notes, as encoded.
+        start_timeout: Seconds within which it must import the modules.
     """
 
     modules: Sequence[str] = ()
     import_path: Sequence[str] = field(default_factory=_own_path)
     env: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
-    directory: str | None = field(default_factory=_own_directory)
+    directory: str = field(default_factory=DIRECTORY.read)
     max_json_bytes: int = MAX_JOB_BYTES
     start_timeout: float = 60.0
 
 
 class ChildJob(Protocol):
-    """A run of a job, as far as its child process is concerned."""
+    """The methods of a run that its child process calls."""
 
     job: ClaimedJob
 
@@ -82,17 +75,17 @@ class ChildJob(Protocol):
     def end(self, verdict: Verdict) -> None: ...
 
     def lost(self, returncode: int) -> None:
-        """Begin again: the process has ended before the job began."""
+        """Handle the end of the process before the job started."""
 
 
 class ChildProcess(asyncio.Protocol):
-    """A child process, as its worker sees it; made by `start`.
+    """The worker's side of a child process, created by `start`.
 
     Attributes:
-        runs: How many jobs it was given.
-        began: Whether the last of them began.
-        usable: Whether it may be given another job: not once it was killed or closed.
-        exited: Ends when the process has; its result is the return code.
+        runs: Number of jobs it was given.
+        job_started: Whether the last job has started.
+        usable: Whether it can be given another job; false after `close` and `kill`.
+        exited: A task that ends with the process; its result is the return code.
     """
 
     exited: asyncio.Task[int]
@@ -101,7 +94,7 @@ class ChildProcess(asyncio.Protocol):
         self, settings: ChildSettings, released: Callable[[ChildProcess], None], guard: Guard
     ) -> None:
         self.runs = 0
-        self.began = True
+        self.job_started = True
         self.usable = True
         self._settings = settings
         self._released = released
@@ -117,7 +110,7 @@ class ChildProcess(asyncio.Protocol):
 
     @property
     def pid(self) -> int:
-        """Process id, which is that of its process group too."""
+        """Process id, also that of its process group."""
         return self._running.pid
 
     @property
@@ -132,12 +125,12 @@ class ChildProcess(asyncio.Protocol):
         """Start a process and wait until it has imported the tasks.
 
         Args:
-            settings: What to start it with.
-            released: Called with the process whenever its job has ended and it has not.
-            guard: Ends the process when this one dies.
+            settings: Its settings.
+            released: Called with the process after each job that it survives.
+            guard: Kills the process when the worker dies.
 
         Raises:
-            ChildStartError: It did not get that far.
+            ChildStartError: The process did not become ready.
         """
         child = cls(settings, released, guard)
         try:
@@ -163,7 +156,7 @@ class ChildProcess(asyncio.Protocol):
             with theirs:
                 command = (
                     sys.executable,
-                    # As multiprocessing does; there is no public way to ask.
+                    # As in multiprocessing; there is no public function for it.
                     *subprocess._args_from_interpreter_flags(),  # type: ignore[attr-defined]  # noqa: SLF001
                     *("-P", "-m", "minion_client._run.child"),
                     *(str(theirs.fileno()), str(os.getpid())),
@@ -195,14 +188,14 @@ class ChildProcess(asyncio.Protocol):
         self.exited = loop.create_task(self._wait())
 
     def run(self, job: ChildJob, frame: bytes) -> None:
-        """Run a job, which is encoded in the frame."""
+        """Run a job, encoded as a frame."""
         self.runs += 1
-        self.began = False
+        self.job_started = False
         self._job = job
         self._send(frame)
 
     def close(self) -> None:
-        """Let the idle process end, and make sure that it does."""
+        """Let the idle process end, and kill it if it does not."""
         self.usable = False
         if self._transport is not None:
             self._transport.close()
@@ -217,7 +210,7 @@ class ChildProcess(asyncio.Protocol):
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to the process alone."""
-        # Not by Popen, which may reap it.
+        # Not with Popen, which may reap the process.
         if self._running.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
@@ -227,12 +220,11 @@ class ChildProcess(asyncio.Protocol):
         self.usable = False
         if self._killer is not None:
             self._killer.cancel()
-        # What a task left running in the background ends with the process it belongs to. Before
-        # the process is reaped, whose id may be another's afterwards.
+        # Kill what tasks left running, before the process is reaped and its id can be reused.
         self._kill_group()
         self._guard.remove(self.pid)
         returncode = self._running.wait()
-        # What the process sent before it died may still be on its way.
+        # Messages from before its death may still arrive.
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await self._closed.wait()
@@ -243,7 +235,7 @@ class ChildProcess(asyncio.Protocol):
             self._ready.set_exception(ChildStartError(text))
         job, self._job = self._job, None
         if job is not None:
-            if self.began:
+            if self.job_started:
                 job.end(Verdict(failed=True, result=self._exit_text(returncode)))
             else:
                 job.lost(returncode)
@@ -263,17 +255,17 @@ class ChildProcess(asyncio.Protocol):
             for message in self._decoder.feed(data):
                 self._take(message)
         except (FrameError, KeyError) as error:
-            # A task wrote to the descriptor, or worse: nothing the process sends can be trusted.
-            _log.error("worker process %d sent what is no message: %s", self.pid, error)
+            # A task may have written to the descriptor: do not trust the process any more.
+            _log.error("worker process %d sent an invalid message: %s", self.pid, error)
             self._fault = _GARBLED
             self.kill()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the base's name
-        # Without the connection the process is of no use.
+        # The process cannot be used without the connection.
         self._closed.set()
         self.usable = False
         if self._killer is None:
-            # Mostly it is ending already, with a return code of its own.
+            # Usually the process is ending already, with its own return code.
             self._killer = asyncio.get_running_loop().call_later(_DRAIN_SECONDS, self._cut_off)
 
     def _cut_off(self) -> None:
@@ -288,19 +280,19 @@ class ChildProcess(asyncio.Protocol):
             case "error" if not self._ready.done():
                 self._ready.set_exception(ChildStartError(message["text"]))
             case "started" if job is not None and job.job.id == message["job_id"]:
-                self.began = True
+                self.job_started = True
                 job.started()
             case "note" if job is not None and job.job.id == message["job_id"]:
                 job.note(message["notes"])
             case "end" if job is not None:
                 self._job = None
-                if message["spoilt"]:
-                    _log.debug("worker process %d is replaced: %s", self.pid, message["spoilt"])
+                if message["unrestored"]:
+                    _log.debug("worker process %d is replaced: %s", self.pid, message["unrestored"])
                     self.usable = False
                 job.end(Verdict(failed=message["failed"], result=message["result"]))
                 self._released(self)
             case _:
-                # Notes of a job that has ended.
+                # For example notes of a job that has ended.
                 pass
 
     def _send(self, frame: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Runs claimed jobs where their tasks belong: on the event loop, in a process, in a thread."""
+"""Run claimed jobs by the kind of their task: on the event loop, in a process or in a thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Runner:
         limits: Limits of every task.
         modules: Names of the modules that child processes import; by default, those in which the
             registry's plain functions are defined.
-        pool: The child processes, if not new ones.
+        pool: The child processes; by default, a new pool.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class Runner:
         self._state: SharedState | None = None
 
     async def start(self, slots: int) -> None:
-        """Start what jobs run in, for this many at a time.
+        """Start child processes for this many jobs at a time, if tasks need them.
 
         Raises:
             ChildStartError: A child process could not import the tasks.
-            ValueError: A plain function is one that no child process finds: it is defined in the
-                main program, or not registered where `task` registers by itself.
+            ValueError: Child processes cannot find a plain function, since it is defined in the
+                main program or not in the default registry.
         """
         tasks = [task for task in self.registry if task.kind is TaskKind.PROCESS]
         if tasks and slots:
@@ -64,12 +64,12 @@ class Runner:
         self._state = SharedState()
 
     def resize(self, slots: int) -> None:
-        """Change how many jobs run at a time."""
+        """Change the maximum number of running jobs."""
         if self._started_pool is not None:
             self._started_pool.resize(slots)
 
     async def stop(self) -> None:
-        """Stop what `start` started; jobs that still run in processes fail."""
+        """Stop the child processes; jobs that still run in them fail."""
         if self._started_pool is not None:
             await self._started_pool.stop()
 
@@ -78,7 +78,7 @@ class Runner:
         if task not in self.registry or self.registry[task].kind is TaskKind.PROCESS:
             return
         if self._state is not None and (changed := self._state.restore()):
-            _log.warning("task %r changed the worker's %s; set back", task, " and ".join(changed))
+            _log.warning("task %r changed the worker's %s: restored", task, " and ".join(changed))
 
     def make_run(self, job: ClaimedJob, observer: JobObserver) -> JobRun:
         """Return the run of a job, not yet started."""
@@ -107,7 +107,7 @@ class Runner:
 
 
 def _modules(tasks: Iterable[Task]) -> Sequence[str]:
-    """Return the modules that define tasks, if child processes can find the tasks there."""
+    """Return the modules that define tasks; raise ValueError as described in `Runner.start`."""
     modules = {unwrapped(task.function).__module__: task for task in tasks}
     if "__main__" in modules:
         raise ValueError(
@@ -117,7 +117,7 @@ def _modules(tasks: Iterable[Task]) -> Sequence[str]:
     for task in tasks:
         if task.name not in REGISTRY or REGISTRY[task.name].function is not task.function:
             raise ValueError(
-                f"task {task.name!r} is in a registry of its own, which worker processes don't"
-                " know: register it without one, or let it run in a thread"
+                f"task {task.name!r} is not in the default registry, the only one that worker"
+                " processes know: register it there, or let it run in a thread"
             )
     return sorted(modules)

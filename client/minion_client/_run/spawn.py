@@ -1,7 +1,7 @@
 """Start processes, and wait for their end, without running Python between fork and exec.
 
-Event loops may fork: uvloop does, and runs Python in the child before it execs. A lock that another
-thread held at that moment is never released there, and parent and child wait for ever.
+The subprocess functions of event loops may do so, as uvloop's: a lock that another thread holds at
+the fork is never released in the child, and parent and child wait forever.
 """
 
 from __future__ import annotations
@@ -18,25 +18,22 @@ from pathlib import Path
 
 
 def spawn(
-    command: Sequence[str], *, env: Mapping[str, str], fd: int, directory: str | None
+    command: Sequence[str], *, env: Mapping[str, str], fd: int, directory: str
 ) -> subprocess.Popen[bytes]:
-    """Start a process in a session of its own, without standard input; it inherits `fd`.
-
-    Its environment is `env`, its working directory `directory`, or this process's own.
-    """
+    """Start a process in a new session, without standard input, that inherits `fd`."""
     return subprocess.Popen(  # noqa: S603 - not user input
         command,
         stdin=subprocess.DEVNULL,
         pass_fds=(fd,),
         env=env,
-        # One that has been removed must not keep a process from starting.
-        cwd=directory if directory is not None and Path(directory).is_dir() else None,
+        # A removed directory must not keep the process from starting.
+        cwd=directory if directory and Path(directory).is_dir() else None,
         start_new_session=True,
     )
 
 
 async def exited(process: subprocess.Popen[bytes]) -> None:
-    """Wait for the end of a process without reaping it: until then its id is its own."""
+    """Wait for the end of a process without reaping it, so that its id is not reused."""
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
     if hasattr(os, "pidfd_open"):
@@ -51,7 +48,7 @@ async def exited(process: subprocess.Popen[bytes]) -> None:
 
     def wait() -> None:
         _wait_without_reaping(process.pid)
-        # The loop may have been closed meanwhile.
+        # The loop may have been closed.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(over.set)
 
@@ -63,7 +60,7 @@ def _wait_without_reaping(pid: int) -> None:
     if hasattr(os, "waitid"):
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     elif sys.platform != "linux":
-        # macOS before Python 3.13; that there is no such process means that it has ended.
+        # macOS before Python 3.13. A process that is not found has ended.
         with contextlib.closing(select.kqueue()) as queue, contextlib.suppress(ProcessLookupError):
             queue.control(
                 [

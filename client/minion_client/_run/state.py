@@ -1,4 +1,4 @@
-"""The state of a process that jobs share, restored after each of them."""
+"""Restore the state of a process after each job."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from minion_client._run.state_items import DIRECTORY, ITEMS, UMASK, Item
 
 _TIMERS = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _CODE = (FunctionType, BuiltinFunctionType, type)
-# Without numbers, of which there are thousands, and None, which often stands for what comes later.
+# Not numbers, of which there are thousands, and not None, which is often replaced later.
 _CONSTANTS = (str, bytes, tuple, frozenset)
 _NEW_LOGGER: tuple[Any, ...] = (logging.NOTSET, True, False, [], [])
 
 
 class ProcessState:
-    """The state of the process when this is made."""
+    """The state of the process at the creation of this object."""
 
     def __init__(self) -> None:
         self._items = [(item, item.read()) for item in ITEMS]
@@ -39,11 +39,11 @@ class ProcessState:
         self._exit_handlers = _count_exit_handlers()
 
     def restore(self) -> str:
-        """Undo what a job changed; return what cannot be undone, or "".
+        """Undo what a job changed; return the names of what cannot be undone, or "".
 
-        To be called in the main thread.
+        Call this in the main thread.
         """
-        # First, what runs at every line or at any moment.
+        # First, code that runs at every line or at any time.
         sys.settrace(None)
         sys.setprofile(None)
         for timer in _TIMERS:
@@ -53,7 +53,7 @@ class ProcessState:
             faulthandler.cancel_dump_traceback_later()
         try:
             return ", ".join(self._restore_all())
-        # What a job has put in the place of something may raise anything.
+        # Objects of the job that replace others may raise anything.
         except Exception as error:  # noqa: BLE001
             return f"{type(error).__name__} while restoring"
 
@@ -63,7 +63,7 @@ class ProcessState:
                 yield item.name
         self._restore_loggers()
         decimal.setcontext(self._decimal.copy())
-        # A number: by itself it reads far more random bytes than matter here.
+        # Without an argument, it reads far more random bytes than needed.
         random.seed(int.from_bytes(os.urandom(16)))
         if set(threading.enumerate()) - self._threads:
             yield "a thread left running"
@@ -77,7 +77,7 @@ class ProcessState:
         for logger in _loggers():
             state, before = _logger_state(logger), self._loggers.get(logger)
             if before is None:
-                # A module that the job imported, and that stays, may have set up its loggers.
+                # A module that the job imported may have set up its loggers.
                 package = logger.name.partition(".")[0]
                 before = state if self._modules.is_new(package) else _NEW_LOGGER
                 self._loggers[logger] = before
@@ -88,29 +88,29 @@ class ProcessState:
         hooks = _import_hooks()
         if hooks == self._import_hooks:
             return False
-        # What a module adds when it is imported stays needed by it.
+        # A module still needs what it adds when it is imported.
         known = [one for one in hooks if not self._modules.is_new(getattr(one, "__module__", ""))]
         before, self._import_hooks = self._import_hooks, hooks
         return known != before
 
     def _has_new_exit_handlers(self) -> bool:
         before, self._exit_handlers = self._exit_handlers, _count_exit_handlers()
-        # Many modules register one when they are imported, once for all jobs.
+        # Many modules register one when they are imported, once per process.
         return self._exit_handlers != before and not self._modules.any_new()
 
 
 class SharedState:
-    """The state that jobs share with a worker in whose process they run.
+    """The state of a worker's own process that is restored after jobs in it.
 
-    The rest, such as the environment and signal handlers, may be changed by the worker too, and
-    stays as a task leaves it.
+    Other state, such as the environment and signal handlers, is not restored: the worker may have
+    changed it too.
     """
 
     def __init__(self) -> None:
         self._items = [(item, item.read()) for item in (DIRECTORY, UMASK)]
 
     def restore(self) -> list[str]:
-        """Undo what a job changed, and return the names of that."""
+        """Undo what a job changed, and return its names."""
         changed = [(item, value) for item, value in self._items if item.read() != value]
         for item, value in changed:
             _restored(item, value)
@@ -118,7 +118,7 @@ class SharedState:
 
 
 class _Modules:
-    """The modules that are loaded, and what those of the standard library define."""
+    """The loaded modules, and the definitions of those of the standard library."""
 
     def __init__(self) -> None:
         self._known: dict[str, Any] = {}
@@ -126,15 +126,15 @@ class _Modules:
         self._add_new()
 
     def any_new(self) -> bool:
-        """Return whether there are modules that were not loaded at the last check."""
+        """Return whether modules were loaded since the last check."""
         return len(sys.modules) != len(self._known)
 
     def is_new(self, name: object) -> bool:
-        """Return whether a module was not loaded at the last check."""
+        """Return whether a module was loaded since the last check."""
         return name not in self._known and name in sys.modules
 
     def check(self) -> Iterator[str]:
-        """Yield what has changed since the last check; modules that are new are none of that."""
+        """Yield the names of what has changed since the last check, except for new modules."""
         if not self._modules.are_unchanged():
             yield "sys.modules"
         if not all(definitions.are_unchanged() for definitions in self._definitions):
@@ -155,11 +155,11 @@ class _Modules:
 
 
 class _Values:
-    """Some of the values of a dictionary, which a job may have replaced."""
+    """Some values of a dictionary, to check whether a job has replaced them."""
 
     def __init__(self, values: Any, names: list[str]) -> None:
         self._all = values
-        # All at once, for there are thousands. The first one twice: one alone would make no tuple.
+        # One call for thousands of names. The first one twice: with one name there is no tuple.
         self._find = itemgetter(*names, *names[:1]) if names else None
         self._values = self._find(values) if self._find is not None else None
 
@@ -173,7 +173,7 @@ class _Values:
 
 
 def _is_fixed(name: str, value: object) -> bool:
-    """Return whether a module does not change a variable of its own."""
+    """Return whether modules are not expected to change such a variable of their own."""
     return type(value) in _CODE or (type(value) in _CONSTANTS and not name.startswith("_"))
 
 

@@ -1,4 +1,4 @@
-"""What a job may change in its process, one by one: how each is read and set back."""
+"""Items of the state of a process: how each is read and restored."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HOOKS = ("excepthook", "unraisablehook", "displayhook", "breakpointhook", "dont
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One thing that a job may change; `write` is None if it cannot be set back."""
+    """A part of the state that a job may change; `write` is None if it cannot be restored."""
 
     name: str
     read: Callable[[], Any]
@@ -43,20 +43,20 @@ class Item:
 
 def _directory() -> str:
     try:
-        return os.getcwd()  # noqa: PTH109 - compared and given back as it is
+        return os.getcwd()  # noqa: PTH109 - compared and restored as text
     except FileNotFoundError:
         return ""
 
 
 def _umask() -> int:
-    # There is no other way to read it; others must not create files with fewer bits meanwhile.
+    # Reading it means setting it: to a strict value, since other threads may create files.
     mask = os.umask(0o077)
     os.umask(mask)
     return mask
 
 
 def _environment() -> tuple[Any, Any, dict[bytes, bytes]]:
-    # `posix.environ` is where os.environ keeps the variables: they need not be decoded.
+    # `posix.environ` has the variables of os.environ undecoded.
     return os.environ, os.environb, dict(posix.environ)
 
 
@@ -70,7 +70,7 @@ def _set_environment(state: tuple[Any, Any, dict[bytes, bytes]]) -> None:
 
 
 def _handlers() -> list[Any]:
-    # The function of the C module: to make an enum of each handler takes twenty times as long.
+    # The C function is twenty times as fast: it makes no enum of each handler.
     return list(map(_signal.getsignal, _SIGNALS))
 
 
@@ -80,38 +80,34 @@ def _set_handlers(handlers: list[Any]) -> None:
             signal.signal(number, handler)
 
 
+def file_identity(descriptor: int) -> tuple[int, int] | None:
+    """Return a value that identifies the file of a descriptor; None if it is closed."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _descriptors() -> list[tuple[int, int] | None]:
-    found: list[tuple[int, int] | None] = []
-    for descriptor in _STDIO:
-        try:
-            status = os.fstat(descriptor)
-        except OSError:
-            found.append(None)
-        else:
-            found.append((status.st_dev, status.st_ino))
-    return found
+    return [file_identity(descriptor) for descriptor in _STDIO]
+
+
+def _open_descriptors() -> list[int]:
+    return [descriptor for descriptor in _STDIO if file_identity(descriptor) is not None]
 
 
 def _blocking() -> list[bool]:
-    return [os.get_blocking(descriptor) for descriptor in _STDIO if _is_open(descriptor)]
+    return [os.get_blocking(descriptor) for descriptor in _open_descriptors()]
 
 
 def _set_blocking(values: list[bool]) -> None:
-    opened = [descriptor for descriptor in _STDIO if _is_open(descriptor)]
-    for descriptor, value in zip(opened, values, strict=True):
+    for descriptor, value in zip(_open_descriptors(), values, strict=True):
         os.set_blocking(descriptor, value)
 
 
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
-
-
 def _has_descriptors() -> bool:
-    """Return whether less than half of the descriptors is used, and less than a thousand."""
+    """Return whether fewer than half of the descriptors, and fewer than 1,000, are in use."""
     try:
         lowest = os.open(os.devnull, os.O_RDONLY)
     except OSError:
@@ -126,7 +122,7 @@ def _has_children() -> bool:
         if hasattr(os, "waitid"):
             os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         else:
-            # macOS before Python 3.13. It reaps one, but then this process is replaced.
+            # macOS before Python 3.13. This reaps a child, but then this process is replaced.
             os.waitpid(-1, os.WNOHANG)
     except ChildProcessError:
         return False
@@ -159,7 +155,7 @@ def _set_limits(limits: list[tuple[int, int]]) -> None:
 
 def _set_filters(filters: list[Any]) -> None:
     warnings.filters[:] = filters  # type: ignore[index]  # it is a list
-    # Makes the module look at them again.
+    # Makes the module read them again.
     with warnings.catch_warnings():
         pass
 
@@ -185,7 +181,7 @@ def _set_collector(state: list[Any]) -> None:
 
 
 def _event_loop() -> dict[str, Any] | None:
-    """Return what the policy keeps for this thread, such as the current event loop."""
+    """Return the policy's state of this thread, such as the current event loop."""
     policy = getattr(sys.modules.get("asyncio.events"), "_event_loop_policy", None)
     kept = getattr(policy, "_local", None)
     return None if kept is None else dict(vars(kept))
@@ -203,7 +199,7 @@ def _monitoring() -> list[str | None]:
 
 
 def _identity() -> list[Any]:
-    root = os.stat("/")  # noqa: PTH116 - the numbers alone count
+    root = os.stat("/")  # noqa: PTH116 - only the numbers are used
     user = (os.getuid(), os.geteuid(), os.getgid(), os.getegid(), os.getgroups())
     return [user, os.getpgrp(), os.getsid(0), (root.st_dev, root.st_ino)]
 
@@ -228,7 +224,7 @@ def _start_method() -> str | None:
 
 
 def _loaded(module: str, name: str) -> Item:
-    """Return an attribute that is None as long as its module is not loaded."""
+    """Return the item of an attribute, which is None while its module is not loaded."""
     return Item(
         name=f"{module}.{name}",
         read=lambda: getattr(sys.modules.get(module), name, None),
@@ -270,7 +266,7 @@ ITEMS: tuple[Item, ...] = (
     Item(name="a standard descriptor", read=_descriptors),
     Item(name="blocking of a descriptor", read=_blocking, write=_set_blocking),
     Item(name="resource limits", read=_limits, write=_set_limits),
-    # After the limits, which say how many there are.
+    # After the limits, which it depends on.
     Item(name="descriptors used up", read=_has_descriptors),
     Item(name="a program or process left behind", read=_has_children),
     Item(name="identity of the process", read=_identity),
@@ -285,13 +281,13 @@ ITEMS: tuple[Item, ...] = (
         read=lambda: locale.setlocale(locale.LC_ALL),
         write=lambda value: locale.setlocale(locale.LC_ALL, value),
     ),
-    # After the environment, which names it.
+    # After the environment, which defines it.
     Item(
         name="time zone",
         read=lambda: (time.tzname, time.timezone),
         write=lambda _value: time.tzset(),
     ),
-    # What a module changes when it is imported stays needed by it: these are not set back.
+    # Not restored: modules still need what they add when they are imported.
     Item(name="sys.path", read=lambda: list(sys.path)),
     Item(name="sys.argv", read=lambda: list(sys.argv), write=lambda v: setattr(sys, "argv", v)),
     Item(name="warning filters", read=lambda: list(warnings.filters), write=_set_filters),
@@ -321,7 +317,7 @@ ITEMS: tuple[Item, ...] = (
     ),
     Item(name="sys.monitoring", read=_monitoring),
     Item(name="tracemalloc", read=_is_tracing_memory),
-    # As a whole: what is added is seen by all modules, too.
+    # All of it: every module sees additions, too.
     Item(name="builtins", read=lambda: dict(vars(builtins))),
     _attribute(threading, "excepthook"),
     Item(name="threading.settrace", read=threading.gettrace, write=threading.settrace),
@@ -347,7 +343,7 @@ ITEMS: tuple[Item, ...] = (
         write=lambda value: sys.modules["multiprocessing"].set_start_method(value, force=True),
     ),
     _loaded("asyncio.events", "_event_loop_policy"),
-    # After the policy, which keeps it.
+    # After the policy, which holds it.
     Item(name="event loop", read=_event_loop, write=_set_event_loop),
     Item(name="decimal's default", read=lambda: repr(decimal.DefaultContext)),
     Item(

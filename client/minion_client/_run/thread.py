@@ -1,4 +1,4 @@
-"""Runs jobs whose task is a plain function that must share the worker's process, in threads."""
+"""Run jobs of plain functions in threads of the worker's process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minion_client.tasks import JobCancelled
 
 
 class ThreadRun(JobRun):
-    """A job that runs in a thread of its own; it can only be asked to stop."""
+    """A job that runs in its own thread, which cannot be stopped."""
 
     _loop: asyncio.AbstractEventLoop
 
@@ -39,7 +39,7 @@ class ThreadRun(JobRun):
             failed=self._log_failure,
         )
         if os.getpid() != process:
-            # The task forked, and this is the copy: the worker is not its to go on with.
+            # The task forked, and this is the child: it must not continue the worker.
             os._exit(int(verdict.failed))
         self._call(lambda: self.end(verdict))
 
@@ -48,7 +48,7 @@ class ThreadRun(JobRun):
             raise JobCancelled("the worker has ended")
 
     def _call(self, callback: Callable[[], None]) -> bool:
-        """Call back on the loop, in order; false if the loop has ended."""
+        """Schedule a callback on the loop; return false if the loop has ended."""
         try:
             self._loop.call_soon_threadsafe(callback)
         except RuntimeError:
@@ -56,5 +56,5 @@ class ThreadRun(JobRun):
         return True
 
     def _interrupt(self) -> None:
-        # Nothing but the flag, which is set already, reaches a thread.
+        # A thread can only check the flag, which is set already.
         pass

@@ -1,4 +1,4 @@
-"""Verdicts: whether a job finished or failed, and with which result."""
+"""Verdicts on jobs: finished or failed, and the result."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MAX_TEXT_LENGTH = 10_000
 MAX_NAME_LENGTH = 200
 """Maximum length of the name of an exception's class in a result."""
 _MAX_NAMED = 5
-"""Exceptions of a group that its text names."""
+"""Maximum number of exceptions in the text of a group."""
 
 
 class Verdict(NamedTuple):
-    """How a job ended: with a result, which is plain JSON."""
+    """The end of a job; its result is plain JSON."""
 
     failed: bool
     result: JsonValue
@@ -37,20 +37,20 @@ class Verdict(NamedTuple):
 def run_task(
     function: TaskFunction, job: Job, *, limit: int, failed: Callable[[BaseException], None]
 ) -> Verdict:
-    """Call the function of a task where no event loop runs, and return the verdict.
+    """Call the function of a task outside of an event loop, and return the verdict.
 
-    The result may have `limit` bytes as encoded; `failed` is called with what the function raises.
+    `failed` is called with an exception of the function.
     """
     try:
         return judge_return(call(function, job), limit=limit)
-    # SystemExit too: the job ends here, not its thread or process.
+    # SystemExit too: it must end the job, not the thread or process.
     except BaseException as error:  # noqa: BLE001
         failed(error)
         return judge_error(error, limit=limit)
 
 
 def judge_return(value: object, *, limit: int) -> Verdict:
-    """Return the verdict on what a task returned: it must be JSON of at most `limit` bytes."""
+    """Return the verdict on a returned value, which must be JSON of at most `limit` bytes."""
     try:
         return Verdict(failed=False, result=plain_json(value, limit=limit))
     except TooLargeError as refusal:
@@ -64,7 +64,7 @@ def judge_return(value: object, *, limit: int) -> Verdict:
 
 
 def judge_error(error: BaseException, *, limit: int) -> Verdict:
-    """Return the verdict on a task that raised: the error's text, or the value in a JobFailed."""
+    """Return the verdict on an exception: its text, or the value of a JobFailed."""
     if is_job_failed(error):
         try:
             return Verdict(failed=True, result=plain_json(error.result, limit=limit))  # type: ignore[attr-defined]  # it is a JobFailed
@@ -81,32 +81,32 @@ def judge_error(error: BaseException, *, limit: int) -> Verdict:
 
 def is_job_failed(error: BaseException) -> bool:
     """Return whether this is a JobFailed."""
-    # Not isinstance, which asks an object that may raise for its class.
+    # Not isinstance: the error's `__class__` may raise.
     return issubclass(type(error), JobFailed)
 
 
 def timeout_text(seconds: float) -> str:
-    """Return the result of a job that ran out of time."""
+    """Return the result of a job that timed out."""
     return f"Job timed out after {seconds:.15g} {'second' if seconds == 1 else 'seconds'}"
 
 
 def exit_text(returncode: int) -> str:
-    """Return the result of a job whose process died with a return code as of `subprocess`."""
+    """Return the result of a job whose process died with this `subprocess` return code."""
     return f"Job terminated unexpectedly ({exit_words(returncode)})"
 
 
 def exit_words(returncode: int) -> str:
-    """Return a return code as of `subprocess`, negative for a signal, in words."""
+    """Return the text of a `subprocess` return code, which is negative for a signal."""
     code, signal = (0, -returncode) if returncode < 0 else (returncode, 0)
     return f"exit code: {code}, signal: {signal}"
 
 
 def log_failure(job_id: int, task: str, error: BaseException) -> None:
-    """Log the traceback of a task that raised; never raises, whatever the exception does."""
+    """Log the traceback of a task's exception, without raising even if the exception does."""
     log = logging.getLogger(f"minion.task.{task}")
     try:
         log.warning("Job %d (%s) failed", job_id, task, exc_info=error, extra={"job": job_id})
-    except BaseException:  # noqa: BLE001 - the exception, or a handler of the log, is the task's own
+    except BaseException:  # noqa: BLE001 - the exception and log handlers may be the task's
         with contextlib.suppress(BaseException):
             log.warning("Job %d (%s) failed, and its traceback cannot be shown", job_id, task)
 
@@ -116,20 +116,20 @@ class ExitInSubtask(BaseException):
 
 
 def _describe(error: BaseException) -> str:
-    """Return the text of an exception; never raises, whatever the exception does."""
+    """Return the text of an exception, without raising even if the exception does."""
     if issubclass(type(error), ExitInSubtask) and error.__cause__ is not None:
         error = error.__cause__
     name, text = _words(error)
     if issubclass(type(error), BaseExceptionGroup):
         text = f"{text}: {'; '.join(_leaves(error))}"
     if not issubclass(type(error), Exception):
-        # The text of SystemExit and the like means nothing without the name.
+        # The text of SystemExit and others is meaningless without the name.
         text = f"{name}: {text}" if text else name
     return storable_text(text or name, limit=MAX_TEXT_LENGTH)
 
 
 def _leaves(group: BaseException) -> list[str]:
-    """Return the words of a group's first exceptions, however deep they are in it."""
+    """Return the texts of the first exceptions of a group and its subgroups."""
     found: list[str] = []
     waiting: deque[BaseException] = deque([group])
     while waiting and len(found) < _MAX_NAMED:
@@ -147,7 +147,7 @@ def _leaves(group: BaseException) -> list[str]:
 def _words(error: BaseException) -> tuple[str, str]:
     name = _name(type(error))
     try:
-        # An instance of str itself: a subclass may do anything when it is used.
+        # A plain str: methods of a subclass may raise.
         return name, str.__str__(str(error))
     except BaseException:  # noqa: BLE001 - the exception class is the task's own
         return name, ""

@@ -1,1 +1,1 @@
-"""Between a worker and its source: claims, reports, commands, and a server's stream."""
+"""Claims, reports and commands of a worker, and the Work stream."""

@@ -24,13 +24,13 @@ class Claimer:
 
     Attributes:
         source: Where the jobs come from.
-        slots: What may be claimed.
-        reporter: Nothing is claimed while it has too many outcomes to deliver.
+        slots: The worker's slots.
+        reporter: Claims pause while it has too many outcomes to deliver.
         queues: Queues to claim from.
         wait: Seconds that one claim waits for jobs.
-        backoff: How long to wait after a claim that failed.
+        backoff: Delays after failed claims.
         claimed: Called with the jobs.
-        failed: Called after each claim that failed.
+        failed: Called after each failed claim.
     """
 
     source: JobSource
@@ -47,23 +47,23 @@ class Claimer:
 
     @property
     def claiming(self) -> bool:
-        """Whether a claim is under way, whose jobs are not known yet."""
+        """True while a claim is in progress."""
         return self._claim is not None
 
     def stop(self) -> None:
-        """Claim no more; a claim under way may still bring jobs."""
+        """Stop claiming; a claim in progress may still return jobs."""
         self._stopping.set()
         self.renew()
 
     def renew(self) -> None:
-        """Replace the claim under way by one with the slots of now."""
+        """Replace the claim in progress by one for the current slots."""
         self._changed.set()
-        # Once: cancelled again, the call would not wait for what the source has taken.
+        # Only once: a second cancellation would not wait for jobs that the source has claimed.
         if self._claim is not None and not self._claim[1].cancelling():
             self._claim[1].cancel()
 
     def slot_freed(self) -> None:
-        """Claim for a slot that is free now."""
+        """Claim for a slot that has become free."""
         self._changed.set()
         if self._claim is not None and self.slots.outdates(self._claim[0]):
             self.renew()
@@ -78,7 +78,7 @@ class Claimer:
         while not self._stopping.is_set():
             claim = self.slots.next_claim()
             if claim is not None and claim.min_priority is not None:
-                # Short jobs end in one turn of the loop and free ordinary slots.
+                # Short jobs may end in one turn of the loop, and free ordinary slots.
                 await asyncio.sleep(0)
                 if self._stopping.is_set():
                     return
@@ -94,7 +94,7 @@ class Claimer:
                 jobs = await self._dequeue(claim)
             except ValueError as error:
                 raise SourceRefused.of(error) from error
-            except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
+            except Exception as error:  # noqa: BLE001 - the worker continues after any error
                 failures += 1
                 if failures == 1:
                     _log.warning(
@@ -120,7 +120,7 @@ class Claimer:
         )
         self._claim = (claim, call)
         try:
-            # Not awaited itself: being withdrawn must not look as if the loop were cancelled.
+            # Not awaited directly: `renew` must not look like a cancellation of this task.
             await asyncio.wait((call,))
         except asyncio.CancelledError:
             call.cancel()
@@ -130,6 +130,6 @@ class Claimer:
         if not call.cancelled():
             return call.result()
         if not call.cancelling():
-            # Not by `renew`; asked again at once, the source might do the same for ever.
+            # Not by `renew`. Without an error, the next call would follow without a delay.
             raise ConnectionError("the source cancelled the call")
         return ()

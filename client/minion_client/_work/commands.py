@@ -1,4 +1,4 @@
-"""The commands of a worker, which are broadcast to it."""
+"""Commands that clients broadcast to workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CommandHandler = Callable[..., Awaitable[None] | None]
 """Called with the arguments of a command, on the worker's event loop."""
 
 MAX_SLOTS = 10_000
-"""Slots that a command can give to a worker."""
+"""Maximum number of slots that a command can set."""
 _SIGNALS = {
     number.name.removeprefix("SIG"): number
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGUSR1, signal.SIGUSR2)
@@ -62,11 +62,11 @@ class Commander:
     def add(self, name: str, handler: CommandHandler) -> None:
         """Add a command, or replace one that was added (see `Worker.add_command`)."""
         if name in self._own:
-            raise ValueError(f"every worker has a command {name!r} already")
+            raise ValueError(f"name: expected none of the built-in commands, got {name!r}")
         self._handlers[name] = handler
 
     async def run(self) -> None:
-        """Carry out commands, one after the other."""
+        """Carry out commands one at a time."""
         commands = endless(self._source.commanded, "receive commands", self._backoff)
         async for command in commands:
             await self._carry_out(command)
@@ -83,7 +83,7 @@ class Commander:
                 await result
         except (TypeError, ValueError) as error:
             _log.warning("Ignored %r with %s: %s", command.command, shown, error)
-        # SystemExit too: a handler may raise anything; the worker goes on.
+        # SystemExit too: the worker continues after any error of a handler.
         except BaseException as error:
             running = asyncio.current_task()
             if running is not None and running.cancelling():
@@ -97,18 +97,18 @@ class Commander:
 def _count(value: JsonValue) -> int:
     number = _whole(value)
     if number > MAX_SLOTS:
-        raise ValueError(f"more than {MAX_SLOTS} slots")
+        raise ValueError(f"expected at most {MAX_SLOTS} slots, got {number}")
     return number
 
 
 def _signal(value: JsonValue) -> signal.Signals:
     if value not in _SIGNALS:
-        raise ValueError(f"must be one of {', '.join(_SIGNALS)}, not {value!r}")
+        raise ValueError(f"expected one of {', '.join(_SIGNALS)}, got {value!r}")
     return _SIGNALS[value]
 
 
 def _whole(value: JsonValue) -> int:
-    """Return a whole number, which may be given as a string."""
+    """Return a whole number, from an integer or a string."""
     if re.fullmatch("[0-9]{1,19}", str(value)) is None or isinstance(value, bool):
-        raise ValueError(f"must be a whole number, not {value!r}")
+        raise ValueError(f"expected a whole number, got {value!r}")
     return int(value)

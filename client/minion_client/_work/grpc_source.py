@@ -24,8 +24,8 @@ from minion_client.source import MAX_CLAIM, JobKey, Outcome, SourceRefused
 _log = logging.getLogger(__name__)
 
 _CONNECT_SECONDS = 20.0
-# At first these mean that it will never work. A worker that was welcome may have jobs to deliver,
-# and what refuses it may be temporary: a key that is being changed, or a proxy without a server.
+# Permanent before the first welcome. Later they can be temporary (a key that is being changed, a
+# proxy without a server), and the worker may have results to deliver.
 _FATAL_AT_FIRST = frozenset(
     {
         grpc.StatusCode.PERMISSION_DENIED,
@@ -36,16 +36,15 @@ _FATAL_AT_FIRST = frozenset(
 
 
 class GrpcSource:
-    """A server as a job source, in one `WorkerService.Work` call after the other (see `JobSource`).
+    """A server as a job source, over `WorkerService.Work` (see `JobSource`).
 
-    A call that breaks is followed by another, until `close`: demands, outcomes and notes wait
-    meanwhile, and what was sent and not acknowledged is sent again. All on one event loop.
+    A broken call is replaced by a new one, until `close`. Demands, outcomes and notes wait for it,
+    and are sent again if they were not acknowledged. For use on one event loop.
 
     Args:
         endpoint: The server.
-        backoff: How long to wait before the next call; never longer than a quarter of the time
-            after which the server takes a silent worker for gone.
-        clock: Returns the seconds of a steady clock.
+        backoff: Delays between calls, limited to a quarter of the server's `missing_after`.
+        clock: Returns the seconds of a monotonic clock.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class GrpcSource:
         self._failures = 0
 
     async def register(self, status: Mapping[str, JsonValue]) -> int:
-        """Register the worker, or send its status; wait for the server, however long it takes."""
+        """Register the worker, or send its status; wait for the server without a limit."""
         if self._refusal is not None:
             raise self._refusal
         state = self._state
@@ -93,7 +92,7 @@ class GrpcSource:
             await asyncio.wait((self._calling,))
 
     async def close(self) -> None:
-        """End the call, if there is one; the server waits for the worker to come back."""
+        """End the call, if there is one; for the server, the worker may reconnect."""
         if self._calling is not None:
             self._calling.cancel()
             await asyncio.wait((self._calling,))
@@ -125,7 +124,7 @@ class GrpcSource:
             self._withdraw(demand)
             await asyncio.wait((demand.jobs,))
         except asyncio.CancelledError:
-            # The server may have handed over some meanwhile.
+            # The server may have sent jobs already.
             if jobs := await self._late_jobs(demand):
                 return jobs
             raise
@@ -169,7 +168,7 @@ class GrpcSource:
         return [one for some in accepted for one in some]
 
     def _withdraw(self, demand: Demand) -> None:
-        """Take a demand back, if no jobs have come for it."""
+        """Withdraw a demand, unless its jobs have arrived."""
         if demand.jobs.done():
             return
         demand.withdrawn = True
@@ -179,12 +178,12 @@ class GrpcSource:
             self._state.end_demand()
 
     async def _late_jobs(self, demand: Demand) -> Sequence[TakenJob]:
-        """Take a demand back, and return the jobs that have come for it nevertheless."""
+        """Withdraw a demand, and return jobs that the server sent before it knew."""
         self._withdraw(demand)
         try:
             await asyncio.wait((demand.jobs,))
         except asyncio.CancelledError:
-            # Nobody will know of the jobs: they must not be held.
+            # The jobs have no receiver and must not be held.
             demand.jobs.cancel()
             raise
         return demand.jobs.result()
@@ -192,10 +191,10 @@ class GrpcSource:
     # Calls
 
     async def _keep_calling(self) -> None:
-        """Make one call after the other, until the worker has disconnected.
+        """Replace broken calls, until the worker has disconnected.
 
         Raises:
-            SourceRefused: The server refuses the worker, or what it asks for.
+            SourceRefused: The server refuses the worker or its claim.
         """
         warned = ""
         while True:
@@ -207,24 +206,24 @@ class GrpcSource:
                 if not is_outage(error):
                     raise
                 problem = f"cannot reach the server at {self._endpoint.target}: "
-                problem += str(error) or "no answer"
+                problem += str(error) or "no response"
             else:
                 if self._state.closing:
                     return
-                problem = f"the server at {self._endpoint.target} is going down"
+                problem = f"the server at {self._endpoint.target} is shutting down"
             self._failures += 1
             if self._failures == 1 or problem != warned:
                 _log.warning("%s; trying again", problem)
                 warned = problem
-            # Soon enough for the server not to take the worker for gone.
+            # Soon enough that the server does not consider the worker missing.
             longest = self._state.missing_after / 4
             await asyncio.sleep(min(self._backoff.delay(self._failures), longest))
 
     def _problem(self, error: grpc.aio.AioRpcError) -> str:
-        """Return why a call failed.
+        """Return the reason why a call failed.
 
         Raises:
-            SourceRefused: The next one would fail too.
+            SourceRefused: The next call would fail too.
         """
         meaning = from_rpc_error(error)
         target = self._endpoint.target
@@ -241,7 +240,7 @@ class GrpcSource:
 
     async def _call(self) -> None:
         state = self._state
-        # A new channel is a new connection: the old one may be what does not work.
+        # A new channel has a new connection: the old one may be broken.
         channel = self._endpoint.open_aio()
         work = WorkerServiceStub(channel).Work(None, metadata=self._endpoint.metadata)
         call = WorkCall(work, state, self._clock)
@@ -254,20 +253,20 @@ class GrpcSource:
             await call.run()
         finally:
             if call.useful:
-                # A call that ends right after its welcome is a failure like any other.
+                # A call that ends right after its welcome counts as a failure.
                 self._failures = 0
             self._connected.clear()
             state.call_ended()
             await channel.close(None)
 
     def _stopped_calling(self, calling: asyncio.Task[None]) -> None:
-        """End all waits: no call will follow."""
+        """Fail everything that waits for a response: there will be no other call."""
         reason = None if calling.cancelled() else calling.exception()
         if calling.cancelled():
             error = ConnectionError("the source is closed")
         else:
             error = ConnectionError(str(reason or "the worker has disconnected"))
-        # It is not the outcomes that are refused.
+        # Not a SourceRefused: the outcomes themselves are not refused.
         self._state.outbox.fail(error)
         if isinstance(reason, SourceRefused):
             self._refusal = reason

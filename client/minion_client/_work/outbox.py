@@ -1,4 +1,4 @@
-"""What a worker has to report to a server, until the server has acknowledged it."""
+"""Notes and outcomes of a worker, until the server has acknowledged them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from minion_client.source import JobKey
 MAX_REPORT_BYTES = 1024 * 1024
 """Maximum size of a report, unless a single outcome is larger."""
 
-# Path of what is refused in a report of one: it means nothing to the worker's user.
+# The path of a field in a report of one delivery, which means nothing to users.
 _REPORT_PATH = re.compile(r"^report\.(outcomes|notes)\[0\]\.")
 
 
@@ -27,9 +27,9 @@ class Delivery:
     Attributes:
         notes: The notes.
         outcomes: The outcomes.
-        size: Bytes of all that.
+        size: Size of its messages in bytes.
         accepted: For each outcome, whether it was accepted; ValueError if the server refuses.
-        alone: Whether it needs a report of its own, so that a refusal shows what is refused.
+        alone: Whether it needs a report of its own, so that a refusal applies to it alone.
     """
 
     notes: Sequence[pb.WorkRequest.Notes] = ()
@@ -41,7 +41,7 @@ class Delivery:
     alone: bool = False
 
     def refuse(self, error: Exception) -> None:
-        """End the wait for it with an error."""
+        """Fail the delivery, unless it is acknowledged."""
         if not self.accepted.done():
             self.accepted.set_exception(error)
 
@@ -55,7 +55,7 @@ class _Report:
 
 
 class Outbox:
-    """Packs deliveries into reports, and takes the receipts; `clock` returns steady seconds."""
+    """Packs deliveries into reports, and reads the receipts; `clock` is a monotonic clock."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -65,23 +65,23 @@ class Outbox:
 
     @property
     def empty(self) -> bool:
-        """Whether everything is acknowledged."""
+        """True if everything is acknowledged."""
         return not self._waiting and not any(r.deliveries for r in self._reports.values())
 
     @property
     def oldest(self) -> float | None:
-        """When the first report without a receipt was sent."""
+        """Time at which the first report without a receipt was sent."""
         return next((report.sent for report in self._reports.values()), None)
 
     def post(self, delivery: Delivery) -> None:
-        """Add a delivery; raise ValueError if it is too large for any server."""
+        """Add a delivery; raise ValueError if it is too large for a message."""
         check_size("", delivery.size)
         self._waiting.append(delivery)
 
     def next_report(self, *, even_empty: bool) -> pb.WorkRequest.Report | None:
-        """Return the next report, which counts as sent.
+        """Return the next report, which then counts as sent.
 
-        An empty report, if asked for, gets a receipt, which shows that the server is alive.
+        The receipt of an empty report shows that the server is alive.
         """
         if not self._waiting and not even_empty:
             return None
@@ -101,7 +101,7 @@ class Outbox:
         return report
 
     def take(self, receipt: pb.WorkResponse.Receipt) -> list[JobKey]:
-        """Take the receipt of a report, and return the jobs that it settles."""
+        """Process the receipt of a report, and return the keys of the jobs that it settles."""
         report = self._reports.pop(receipt.serial, None)
         if report is None:
             return []
@@ -119,13 +119,13 @@ class Outbox:
         return settled
 
     def requeue(self) -> None:
-        """Send what is not acknowledged again: its call is over."""
+        """Queue everything that is not acknowledged again, after its call has ended."""
         unanswered = [d for report in self._reports.values() for d in report.deliveries]
         self._reports.clear()
         self._waiting.extendleft(reversed(unanswered))
 
     def fail(self, error: Exception) -> None:
-        """Give up on everything."""
+        """Fail all deliveries."""
         self.requeue()
         while self._waiting:
             self._waiting.popleft().refuse(error)
@@ -140,7 +140,7 @@ class Outbox:
 
 
 def check_size(what: str, size: int) -> None:
-    """Raise ValueError if a part of a request is larger than gRPC servers take by default."""
+    """Raise ValueError if a part of a request is larger than gRPC's default limit."""
     if size > MAX_PART_BYTES:
         raise ValueError(
             f"{what}too large: {size} bytes in a message, {MAX_PART_BYTES} are allowed"

@@ -1,4 +1,4 @@
-"""Delivers what jobs note and how they end to a source: notes first, then outcomes."""
+"""Deliver the notes and outcomes of jobs to a source."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _MAX_DEFECTS = 8
-"""How often in a row a source may fail on one outcome, otherwise than by an outage."""
+"""Number of attempts with one outcome on which a source fails, outages not counted."""
 _MAX_NAMED = 10
-"""Jobs whose results are named in the log when they are lost together."""
+"""Maximum number of jobs in the log when results are lost together."""
 _MAX_REFUSAL_LENGTH = 1_000
 
 
 class GaveUp(Exception):
-    """The source was out of reach when the worker had to end."""
+    """The source could not be reached before the worker had to end."""
 
 
 class Reporter:
     """Delivers notes and outcomes.
 
-    Outcomes go in batches: all that came up while the last batch was under way. The notes of a job
-    are delivered in order, merged while they wait, and before its outcome.
+    Outcomes are delivered in batches of all that arrived during the previous batch. The notes of a
+    job are delivered in order, merged while they wait, and before its outcome.
 
     Args:
-        source: Where they go.
-        backoff: How long to wait before the next attempt when the source is out of reach.
-        max_note_bytes: Bytes of JSON up to which waiting notes of a job are merged.
+        source: Receives them.
+        backoff: Delays between attempts while the source cannot be reached.
+        max_note_bytes: Maximum size of merged notes as JSON, in bytes.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class Reporter:
 
     @property
     def undelivered(self) -> int:
-        """How many outcomes are neither acknowledged nor lost."""
+        """Number of outcomes that are neither acknowledged nor lost."""
         return self._undelivered
 
     def note(self, key: JobKey, notes: Mapping[str, JsonValue]) -> None:
-        """Deliver notes, which must not be changed any more."""
+        """Deliver notes, which the caller must not change afterwards."""
         waiting = self._notes.get(key)
         if waiting is None:
             self._notes[key] = deque((notes,))
@@ -91,12 +91,12 @@ class Reporter:
             self._wake.set()
 
     def forget(self, key: JobKey) -> None:
-        """Drop the notes of a job that has moved on."""
+        """Drop the notes of a revoked job."""
         if key in self._notes:
             self._notes[key].clear()
 
     def end_retries(self) -> None:
-        """Try once more to deliver what is left, then drop it."""
+        """Make one last attempt to deliver the rest, then drop it."""
         self._no_retries.set()
 
     async def delivered(self) -> None:
@@ -116,18 +116,18 @@ class Reporter:
                 sender.cancel()
 
     async def _report(self, batch: Sequence[Outcome], *, max_defects: int = 1) -> None:
-        """Report outcomes; those that the source does not take are found and settled alone."""
+        """Report outcomes; find and settle those on which the source fails, each alone."""
         try:
             accepted = await self._persist(
                 "report results", lambda: self._source.report(batch), max_defects=max_defects
             )
         except GaveUp as error:
             self._drop(batch, error)
-        except Exception as error:  # noqa: BLE001 - one outcome must not keep the others back
+        except Exception as error:  # noqa: BLE001 - one outcome must not delay the others
             if max_defects > 1:
                 await self._replace(batch[0], error)
             elif len(batch) == 1:
-                # Beside the others: a defect is given some time to go away.
+                # In a task of its own: attempts after a defect take some time.
                 self._spawn(self._settle(batch[0], error))
             else:
                 middle = len(batch) // 2
@@ -137,14 +137,14 @@ class Reporter:
             self._settled(batch, accepted)
 
     async def _settle(self, outcome: Outcome, error: Exception) -> None:
-        """Report an outcome that was not taken again if that may help, else fail its job."""
+        """Fail the job of a refused outcome; report the outcome again after a defect."""
         if isinstance(error, ValueError):
             await self._replace(outcome, error)
         else:
             await self._report([outcome], max_defects=_MAX_DEFECTS)
 
     async def _replace(self, outcome: Outcome, error: Exception) -> None:
-        """Fail a job whose outcome the source does not take."""
+        """Fail a job whose outcome the source does not accept."""
         _log.warning("the result of job %d was refused: %s", outcome.job_id, error)
         failed = replace(outcome, failed=True, result=_refusal_text(error))
         try:
@@ -198,7 +198,7 @@ class Reporter:
             )
         except ValueError as error:
             if len(notes) > 1:
-                # They may have been merged: the others are not to blame.
+                # They may have been merged, and only some of them are refused.
                 for name, value in notes.items():
                     await self._send_note(job_id, {name: value})
                 return
@@ -206,18 +206,18 @@ class Reporter:
             _log.error("could not deliver the note %.100r of job %d: %s", name, job_id, error)
         except GaveUp as error:
             _log.error("could not deliver notes of job %d: %s", job_id, error)
-        except Exception:  # noqa: BLE001 - it must not keep the outcome back for ever
+        except Exception:  # noqa: BLE001 - the outcome must still be delivered
             _log.exception("could not deliver notes of job %d", job_id)
 
     async def _persist(
         self, what: str, call: Callable[[], Awaitable[_T]], *, max_defects: int
     ) -> _T:
-        """Repeat a call until the source is in reach.
+        """Repeat a call until it succeeds.
 
         Raises:
-            GaveUp: It was not, and there is no more time.
-            ValueError: It refused.
-            Exception: A defect of the source, `max_defects` times.
+            GaveUp: The source cannot be reached, and the worker has to end.
+            ValueError: The source refused.
+            Exception: The source failed `max_defects` times.
         """
         outages = defects = 0
         while True:
@@ -244,6 +244,6 @@ class Reporter:
 
 
 def _refusal_text(error: Exception) -> str:
-    # ASCII: what was refused may be a character that the database cannot store.
+    # ASCII: the reason may be a character that the database cannot store.
     text = f"Result was refused: {error}".encode("ascii", "backslashreplace").decode()
     return storable_text(text, limit=_MAX_REFUSAL_LENGTH).replace("\N{HORIZONTAL ELLIPSIS}", "...")

@@ -11,7 +11,7 @@ from minion_client.source import MAX_CLAIM
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """What to claim: up to `max_jobs` jobs of these tasks, and of this priority or a higher one."""
+    """A claim of up to `max_jobs` jobs of these tasks, and of at least this priority."""
 
     tasks: tuple[str, ...]
     min_priority: int | None
@@ -19,14 +19,7 @@ class Claim:
 
 
 class Slots:
-    """Counts the jobs that a worker runs.
-
-    Args:
-        tasks: Names of the tasks it knows.
-        jobs: How many jobs of any priority it may run.
-        spare: How many more of high priority it may run.
-        spare_min_priority: The lowest priority that is high.
-        limits: How many jobs of a task it may run at a time, for tasks that have a limit.
+    """Counts the running jobs of a worker (see `Worker` for the arguments).
 
     Raises:
         ValueError: A number is negative, or there is no slot.
@@ -57,11 +50,11 @@ class Slots:
 
     @property
     def total(self) -> int:
-        """How many jobs it may run in all."""
+        """Maximum number of running jobs."""
         return self.jobs + self.spare
 
     def resize(self, *, jobs: int | None = None, spare: int | None = None) -> None:
-        """Change the number of slots; a negative one is a ValueError."""
+        """Change the number of slots; raise ValueError if it is negative."""
         changed = {"jobs": self.jobs if jobs is None else jobs}
         changed["spare"] = self.spare if spare is None else spare
         _check_counts(changed)
@@ -81,14 +74,14 @@ class Slots:
             self._limited[task] -= 1
 
     def next_claim(self) -> Claim | None:
-        """Return what to claim now; None if no slot is free for any task."""
+        """Return the next claim; None if no slot is free for any task."""
         ordinary = self.jobs - self.running
         max_jobs = ordinary if ordinary > 0 else self.total - self.running
         tasks = self._tasks
         if self._limits:
             tasks = tuple(task for task in tasks if self._room(task) > 0)
-            # All jobs may be of one task. Claiming the limited tasks separately would
-            # allow larger batches, but take a job before one of another task and higher priority.
+            # All jobs may be of one task. Separate claims for limited tasks could be larger, but
+            # would claim jobs before others of higher priority.
             max_jobs = min([max_jobs, *(self._room(task) for task in tasks)])
         if max_jobs <= 0 or not tasks:
             return None
@@ -96,7 +89,7 @@ class Slots:
         return Claim(tasks=tasks, min_priority=min_priority, max_jobs=min(max_jobs, MAX_CLAIM))
 
     def outdates(self, claim: Claim) -> bool:
-        """Return whether a claim made now would reach jobs that an earlier one does not."""
+        """Return whether a new claim would match jobs that this earlier one does not."""
         if claim.min_priority is not None and self.running < self.jobs:
             return True
         return any(self._room(task) > 0 for task in self._limits if task not in claim.tasks)

@@ -1,4 +1,4 @@
-"""Wait for the first of several events, or for one again and again."""
+"""Wait for the first of several events, or for one repeatedly."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 async def first(*waits: Coroutine[Any, Any, object], timeout: float | None = None) -> None:  # noqa: ASYNC109 - the timeout is no failure here
-    """Wait until one of them ends, or the seconds have passed; cancel the others."""
+    """Wait until one of the waits ends, or for `timeout` seconds; cancel the others."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
         await asyncio.wait(tasks, timeout=timeout, return_when=FIRST_COMPLETED)
@@ -38,24 +38,24 @@ async def end_all(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 def is_outage(error: BaseException) -> bool:
-    """Return whether an error means that the other side is out of reach for now."""
+    """Return whether an error means that the other side cannot be reached for now."""
     return isinstance(error, (ConnectionError, TimeoutError))
 
 
 def defect(error: Exception) -> Exception | None:
-    """Return an error if its traceback is worth logging: not that of an outage."""
+    """Return an error, or None for an outage, whose traceback is not worth logging."""
     return None if is_outage(error) else error
 
 
 async def endless(
     receive: Callable[[], Awaitable[_T]], what: str, backoff: Backoff
 ) -> AsyncIterator[_T]:
-    """Yield what is received, without end; after a failure to do `what`, log it and wait."""
+    """Yield received items forever; after a failure, log that it cannot do `what`, and wait."""
     failures = 0
     while True:
         try:
             item = await receive()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the worker goes on
+        except Exception as error:  # noqa: BLE001 - the worker continues after any error
             failures += 1
             if failures == 1:
                 _log.warning("cannot %s: %s; trying again", what, error, exc_info=defect(error))

@@ -1,4 +1,4 @@
-"""One `WorkerService.Work` call, and the state that a worker keeps from one to the next."""
+"""One `WorkerService.Work` call, and the state that a worker keeps between calls."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class DeadCall(ConnectionError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenJob:
-    """A job that the server has handed over (see `ClaimedJob`)."""
+    """A job from the server (see `ClaimedJob`)."""
 
     id: int
     task: str
@@ -51,7 +51,7 @@ class TakenJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SentCommand:
-    """A command that the server has passed on (see `Command`)."""
+    """A command from the server (see `Command`)."""
 
     command: str
     args: list[JsonValue]
@@ -63,14 +63,14 @@ _to_command = to_record(SentCommand, worker_pb2.Command)
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Demand:
-    """A demand for jobs, which may outlast calls.
+    """A demand for jobs, which can outlast calls.
 
     Attributes:
         message: The request; its serial is set when it is sent.
-        jobs: The jobs that the server hands over.
-        sent: Whether the present call has it.
-        withdrawn: Whether it is to be taken back.
-        withdrawal: Serial and time of the demand that takes it back, once sent.
+        jobs: The jobs that the server sends.
+        sent: Whether it was sent in the current call.
+        withdrawn: Whether the worker no longer needs it.
+        withdrawal: Serial and time of the demand that withdraws it, once sent.
     """
 
     message: pb.WorkRequest.Demand
@@ -82,17 +82,17 @@ class Demand:
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class WorkState:
-    """The state that a worker keeps from one call to the next.
+    """The state that a worker keeps between calls.
 
     Attributes:
-        outbox: What it has to report.
+        outbox: Its notes and outcomes.
         worker_id: Its id, once it has one.
         status: Its status.
-        missing_after: Seconds of silence after which the server takes it for gone.
-        status_due: Whether the status is to be sent.
-        held: The jobs that were handed over and are not settled, in order.
+        missing_after: Seconds of silence after which the server considers it missing.
+        status_due: Whether the status has to be sent.
+        held: Keys of the received jobs that are not settled, in order.
         demand: The demand for jobs.
-        revoked: Jobs to stop.
+        revoked: Keys of jobs to stop.
         commands: Commands to carry out.
         wake: Set when there is something to send.
         closing: Whether it disconnects when everything is acknowledged.
@@ -122,28 +122,28 @@ class WorkState:
         return hello
 
     def end_demand(self, jobs: Sequence[TakenJob] = ()) -> None:
-        """End the demand with the jobs that were handed over for it."""
+        """End the demand with the jobs that were received for it."""
         demand, self.demand = self.demand, None
         if demand is not None and not demand.jobs.done():
             demand.jobs.set_result(jobs)
 
     def call_ended(self) -> None:
-        """Keep what was not acknowledged for the next call."""
+        """Keep everything that is not acknowledged for the next call."""
         self.outbox.requeue()
         if self.demand is not None:
             self.demand.sent = False
             if self.demand.withdrawn:
-                # What the server took for it, it gives back: the next hello does not name it.
+                # The server puts back the jobs claimed for it: the next hello does not hold them.
                 self.end_demand()
 
 
 class WorkCall:
-    """One call: sends hello, then everything there is to send, and takes the responses.
+    """One call: sends hello and then the other requests, and processes the responses.
 
     Args:
-        call: The call, as the stub returns it.
+        call: The call, from the stub.
         state: The worker's state.
-        clock: Returns the seconds of a steady clock.
+        clock: Returns the seconds of a monotonic clock.
     """
 
     def __init__(self, call: Any, state: WorkState, clock: Callable[[], float]) -> None:
@@ -158,25 +158,25 @@ class WorkCall:
         self.useful = False
 
     async def greet(self) -> None:
-        """Send hello and take the welcome.
+        """Send hello and process the welcome.
 
         Raises:
             AioRpcError: The call failed.
-            DeadCall: The server responds with something else.
+            DeadCall: The first response is not a welcome.
         """
         state = self._state
         state.status_due = False
         await self._call.write(pb.WorkRequest(hello=state.hello()))
         response = await self._call.read()
         if response is _EOF or not response.HasField("welcome"):
-            raise DeadCall("the server does not welcome the worker")
+            raise DeadCall("the server did not welcome the worker")
         state.worker_id = response.welcome.id
         missing_after = response.welcome.missing_after.ToTimedelta().total_seconds()
         state.missing_after = missing_after or DEFAULT_MISSING_AFTER
         self._take(response)
 
     async def run(self) -> None:
-        """Go on until the call is over: both sides agree, or the server drains.
+        """Send and receive until both sides have ended the call, or the server drains.
 
         Raises:
             AioRpcError: The call failed.
@@ -199,7 +199,7 @@ class WorkCall:
         while True:
             await state.wake.wait()
             state.wake.clear()
-            # What else comes up in this turn of the loop goes along.
+            # Send what this turn of the loop produces together.
             await asyncio.sleep(0)
             try:
                 while requests := self._next_requests():
@@ -211,12 +211,12 @@ class WorkCall:
                     await self._call.done_writing()
                     break
             except asyncio.InvalidStateError:
-                # The call is over, which `_read` reports.
+                # The call is over: `_read` raises the error.
                 break
         await asyncio.Event().wait()
 
     def _next_requests(self) -> list[pb.WorkRequest]:
-        """Return what there is to send: in one request, unless it would be too large."""
+        """Return what there is to send, in one request unless it would be too large."""
         state = self._state
         parts: list[pb.WorkRequest] = []
         if self._beat_due or state.status_due:
@@ -272,7 +272,7 @@ class WorkCall:
         for receipt in response.receipts:
             for key in state.outbox.take(receipt):
                 state.held.pop(key, None)
-            # A refused report is sent again in parts; and the last receipt allows the end.
+            # A refused report is sent again in parts, and the call ends after the last receipt.
             state.wake.set()
         for revoked in response.revoked:
             key = (revoked.id, revoked.retries)
@@ -281,7 +281,7 @@ class WorkCall:
         for command in response.commands:
             state.commands.put_nowait(_to_command(command))
         if response.draining and not self._draining:
-            _log.info("The server is going down")
+            _log.info("The server is shutting down")
             self._draining = True
             state.wake.set()
             if state.demand is not None and state.demand.withdrawn:
@@ -301,20 +301,20 @@ class WorkCall:
                 state.end_demand(jobs)
                 return
         if response.jobs:
-            # Not held, so the next hello gives them back.
-            raise DeadCall("the server hands over jobs that were not asked for")
+            # The jobs are not held, so the server puts them back after the next hello.
+            raise DeadCall("the server sent jobs that were not requested")
 
     # Watching
 
     async def _watch(self) -> None:
-        """Send signs of life, and make sure that the server gives some."""
+        """Send heartbeats, and raise DeadCall if the server stops responding."""
         beat = min(self._state.missing_after / _BEATS, _MAX_BEAT_SECONDS)
         patience = beat * _PATIENCE_BEATS
         while True:
             await asyncio.sleep(beat)
             oldest = self._oldest_unanswered()
             if oldest is not None and self._clock() - oldest > patience:
-                raise DeadCall(f"the server has not answered for {patience:g} seconds")
+                raise DeadCall(f"no response from the server for {patience:g} seconds")
             self._beat_due = True
             self._state.wake.set()
 

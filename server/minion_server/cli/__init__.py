@@ -2,5 +2,5 @@
 
 import os
 
-# Worker processes are started by exec: gRPC need not make its threads ready for a fork, nor say so.
+# Worker processes are started by exec: gRPC need not prepare its threads for a fork, and warn.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")

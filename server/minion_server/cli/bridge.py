@@ -1,17 +1,18 @@
-"""`minion bridge`: the REST bridge alone, over the network."""
+"""`minion bridge`: serve the REST API of a server elsewhere."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 from dataclasses import replace
+from typing import Any
 
 from minion_client.endpoint import Endpoint
 from minion_rest_bridge.app import create_app
 
 from minion_server.cli.connection import make_endpoint
-from minion_server.cli.serving import configure_logging, run_loop, stop_event
+from minion_server.cli.parsers import Commands, add_command
+from minion_server.cli.serving import configure_logging, run_loop, stop_event, wait_for_stop
 from minion_server.http import HttpServer
 from minion_server.settings.options import ADDRESS_OPTIONS, pick
 from minion_server.settings.sources import add_arguments, resolve
@@ -22,22 +23,17 @@ BRIDGE_OPTIONS = (*ADDRESS_OPTIONS, *pick("http_listen", "log_level"))
 CALL_GRACE_SECONDS = 2.0
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands[Any]) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "bridge",
-        help="serve the REST API of a gRPC server elsewhere",
-        description="Serve the REST API of a gRPC server elsewhere.",
-    )
-    add_arguments(parser, BRIDGE_OPTIONS)
-    parser.set_defaults(run=run)
+    text = "serve the REST API of a gRPC server elsewhere"
+    add_arguments(add_command(commands, "bridge", run, text), BRIDGE_OPTIONS)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Serve until a signal to stop."""
     values = resolve(BRIDGE_OPTIONS, arguments)
     configure_logging(values["log_level"])
-    # Clients of REST need not give request ids, and repeat their requests themselves if they want.
+    # Requests of REST clients may have no request id.
     endpoint = replace(make_endpoint(values), request_ids=False)
     if endpoint.is_exposed:
         logger.warning("callers' keys are sent to %s unencrypted: use --tls", endpoint.target)
@@ -51,9 +47,6 @@ async def serve(endpoint: Endpoint, listen: tuple[str, int]) -> int:
         address = await server.start()
         stop = stop_event(lambda: None)
         print(f"REST: http://{address}", flush=True)
-        stopped = asyncio.create_task(stop.wait())
-        failed = asyncio.create_task(server.failed())
-        await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
-        failed.cancel()
+        status = await wait_for_stop(stop, server.failed())
         await server.stop(CALL_GRACE_SECONDS)
-    return 0 if stopped.done() else 1
+    return status

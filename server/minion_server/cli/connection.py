@@ -1,10 +1,11 @@
-"""How commands reach the server: its address, the key, and TLS."""
+"""Connect to the server: its address, the key, and TLS."""
 
 from __future__ import annotations
 
 import argparse
 import logging
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from minion_server.address_book import AddressBook
 from minion_server.domain.errors import Invalid, MinionError
 from minion_server.settings import keys
 from minion_server.settings.options import CONNECTION_OPTIONS
-from minion_server.settings.sources import add_arguments, resolve
+from minion_server.settings.sources import resolve
 
 T = TypeVar("T")
 
@@ -36,15 +37,15 @@ PAUSE_SECONDS = 0.5
 
 
 class CallFailed(MinionError):
-    """A call that the server refused, or that did not reach it."""
+    """Raised when the server refuses a call, or cannot be reached."""
 
 
 class Connection:
-    """A connection to a server: one stub a service, whose calls have the key and a timeout.
+    """A connection to a server: a stub of each service, whose calls have the key and a timeout.
 
     Attributes:
         endpoint: The server.
-        timeout: Seconds that a call may take where it is given no other.
+        timeout: Default timeout of a call, in seconds.
     """
 
     def __init__(self, endpoint: Endpoint, channel: grpc.Channel, timeout: float) -> None:
@@ -66,7 +67,7 @@ class Connection:
         self.admin = stub(admin_service_pb2_grpc.AdminServiceStub)
 
     def is_ready(self, seconds: float) -> bool:
-        """Return whether the server is connected, or gets so within some seconds."""
+        """Wait some seconds for the connection, and return whether it is open."""
         ready = grpc.channel_ready_future(self._channel)
         try:
             ready.result(timeout=seconds)
@@ -77,9 +78,25 @@ class Connection:
         return True
 
 
-def add_connection_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that say which server, and with which key."""
-    add_arguments(parser, CONNECTION_OPTIONS)
+@contextmanager
+def background(call: Callable[[], bool], pause: float) -> Iterator[None]:
+    """Make a call in a thread after each pause, in seconds, until it returns False.
+
+    The end of the block ends it too.
+    """
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(pause) and call():
+            pass
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextmanager
@@ -88,11 +105,11 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
 
     Raises:
         Invalid: A setting cannot be accepted.
-        CallFailed: A call within failed.
+        CallFailed: A call in the block failed.
     """
     values = resolve(CONNECTION_OPTIONS, arguments)
     endpoint = make_endpoint(values)
-    # It logs a traceback for a response that it cannot read; the error of the call has the cause.
+    # gRPC logs a traceback for a response that it cannot read; the error has the cause.
     logging.getLogger("grpc").setLevel(logging.CRITICAL)
     try:
         with endpoint.open() as channel:
@@ -105,40 +122,42 @@ def connect(arguments: argparse.Namespace) -> Iterator[Connection]:
         raise CallFailed(text) from None
 
 
-def persist(call: Callable[[], T], seconds: float = PERSIST_SECONDS) -> T:
-    """Make a call again for some seconds while the server is away, as when it restarts.
+def persist(call: Callable[[], T], seconds: float = PERSIST_SECONDS) -> tuple[T, bool]:
+    """Repeat a call for some seconds while the server is unavailable, as when it restarts.
 
     Only for calls that may be repeated when they succeeded without a response.
 
+    Returns:
+        The response, and whether the call was repeated: it may have been carried out before.
+
     Raises:
-        grpc.RpcError: It failed otherwise, or the server stayed away.
+        grpc.RpcError: It failed for another reason, or the server stayed unavailable.
     """
     end = time.monotonic() + seconds
+    is_repeated = False
     while True:
         try:
-            return call()
+            return call(), is_repeated
         except grpc.RpcError as error:
             if error.code() is not grpc.StatusCode.UNAVAILABLE or time.monotonic() >= end:
                 raise
         time.sleep(PAUSE_SECONDS)
+        is_repeated = True
 
 
 def make_endpoint(values: Mapping[str, Any]) -> Endpoint:
-    """Return the server that `ADDRESS_OPTIONS` or `ENDPOINT_OPTIONS` name, and how to reach it.
+    """Return the server named by `ADDRESS_OPTIONS` or `ENDPOINT_OPTIONS`.
 
     Raises:
         Invalid: The certificate authorities cannot be read.
         Conflict: The key cannot be read.
     """
     target = values["target"] or AddressBook(values["data_dir"]).grpc() or DEFAULT_TARGET
-    key = _find_key(values) if "api_key" in values else None
+    key = None
+    if "api_key" in values:
+        path = values["key_file"] or values["data_dir"] / keys.KEY_FILE
+        key = values["api_key"] or keys.read_key(path)
     return Endpoint(target=target, key=key, tls=_find_tls(values))
-
-
-def _find_key(values: Mapping[str, Any]) -> str | None:
-    """Return the key given, else the one kept in a file, if there is one."""
-    key: str | None = values["api_key"]
-    return key or keys.read_key(values["key_file"] or values["data_dir"] / keys.KEY_FILE)
 
 
 def _find_tls(values: Mapping[str, Any]) -> Tls:
@@ -147,12 +166,10 @@ def _find_tls(values: Mapping[str, Any]) -> Tls:
         return bool(values["tls"])
     try:
         authorities = path.read_bytes()
-        # gRPC would accept anything, and fail to connect without saying why.
+        # gRPC would accept anything, and not give the reason when it cannot connect.
         ssl.create_default_context(cadata=authorities.decode("ascii"))
-    except ssl.SSLError:
+    except (ssl.SSLError, ValueError):
         raise Invalid("--tls-ca", f"expected certificates in PEM, got {path}") from None
     except OSError as error:
         raise Invalid("--tls-ca", f"cannot read {path}: {error.strerror}") from None
-    except ValueError:
-        raise Invalid("--tls-ca", f"expected certificates in PEM, got {path}") from None
     return authorities

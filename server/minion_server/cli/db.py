@@ -1,65 +1,44 @@
-"""`minion db`: what is done to a database as a whole."""
+"""`minion db`: upgrade, copy and move a database."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 import json
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
 from minion_server.cli.moving import move_queue
-from minion_server.settings.options import Option, pick
+from minion_server.cli.output import print_lines
+from minion_server.cli.parsers import Commands, add_verbs
+from minion_server.settings.options import pick
 from minion_server.settings.sources import add_arguments, resolve
 from minion_server.settings.values import parse_path, parse_seconds
 from minion_server.stores import default_database, open_transfer, sqlite_url
 
 DB_OPTIONS = pick("data_dir", "database")
-WAIT = Option(
-    name="wait",
-    parse=parse_seconds,
-    help="how long running jobs are waited for (default: %(default)s); those that remain are tried"
-    " again there, where attempts are left",
-    default=60.0,
-    metavar="SECONDS",
-)
 EXIT_INTERRUPTED = 130
-"""As of Ctrl-C, whichever signal it was."""
-
-Verb = Callable[[argparse.Namespace, str], Coroutine[Any, Any, int]]
+"""The status after Ctrl-C, for each of the signals."""
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands[Any]) -> None:
     """Add the command and its verbs."""
     text = "look after the database: upgrade it, copy it, move it"
-    parser = commands.add_parser("db", help=text, description=text[0].upper() + text[1:] + ".")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    add = add_verbs(commands, "db", run, text, lambda one: add_arguments(one, DB_OPTIONS))
 
-    def add(name: str, verb: Verb, text: str) -> argparse.ArgumentParser:
-        one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        one.set_defaults(run=run, verb=verb)
-        add_arguments(one, DB_OPTIONS)
-        return one
-
-    status = add("status", show_status, "show the versions, the size and what it holds")
-    status.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    upgrading = add("upgrade", upgrade, "bring the schema up to date, as a server does itself")
-    upgrading.add_argument(
-        "--minion-schema",
-        type=int,
-        metavar="VERSION",
-        help="bring Perl Minion's own schema to this version too: an older Perl Minion cannot use"
-        " the database any more",
-    )
-    backup = add("backup", back_up, "write a copy into a new file, while servers go on")
-    backup.add_argument("file", help="the file: an embedded database of its own")
-    restore = add("restore", restore_backup, "fill an empty database from a file of `backup`")
-    restore.add_argument("file", help="the file")
-    copy = add("copy", move, "move the queue to an empty database, while servers go on")
-    copy.add_argument("target", help="URL of the database to move to")
-    copy.add_argument(WAIT.flag, default=f"{WAIT.default:g}", metavar=WAIT.metavar, help=WAIT.help)
-    add("reopen", reopen, "let servers use the database again after a `copy` away from it")
+    add("status", show_status).add("--json", "print JSON, for scripts", action="store_true")
+    text = "bring Perl Minion's own schema to this version too: an older Perl Minion cannot use the"
+    text += " database any more"
+    add("upgrade", upgrade).add("--minion-schema", text, type=int, metavar="VERSION")
+    add("backup", back_up).add("file", "the file: an embedded database of its own")
+    add("restore", restore_backup).add("file", "the file")
+    copy = add("copy", move)
+    copy.add("target", "URL of the database to move to")
+    text = "how long running jobs are waited for (default: 60); those that remain are tried again"
+    text += " there, where attempts are left"
+    copy.add("--wait", text, parse_seconds, default=60.0, metavar="SECONDS")
+    add("reopen", reopen)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -71,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def show_status(arguments: argparse.Namespace, database: str) -> int:
-    """Show what there is to know of the database."""
+    """Show the versions, the size and what it holds."""
     transfer = open_transfer(database)
     status = await transfer.status()
     if arguments.json:
@@ -85,14 +64,12 @@ async def show_status(arguments: argparse.Namespace, database: str) -> int:
     rows.append(("size", f"{status.bytes:,} bytes"))
     rows += [(f"{state} jobs", count) for state, count in status.jobs.items()]
     rows.append(("open", "no: " + status.closed if status.closed else "yes"))
-    width = max(len(name) for name, _ in rows)
-    for name, value in rows:
-        print(f"{name.ljust(width)}  {value}")
+    print_lines(rows)
     return 0
 
 
 async def upgrade(arguments: argparse.Namespace, database: str) -> int:
-    """Bring the schemas up to date."""
+    """Bring the schema up to date, as a server does itself."""
     transfer = open_transfer(database)
     await transfer.upgrade(arguments.minion_schema)
     status = await transfer.status()
@@ -101,13 +78,13 @@ async def upgrade(arguments: argparse.Namespace, database: str) -> int:
 
 
 async def back_up(arguments: argparse.Namespace, database: str) -> int:
-    """Write a copy into a file."""
+    """Write a copy into a new file, while servers go on."""
     await open_transfer(database).backup(parse_path(arguments.file))
     return 0
 
 
 async def restore_backup(arguments: argparse.Namespace, database: str) -> int:
-    """Fill an empty database from a copy."""
+    """Fill an empty database from a file of `backup`."""
     path = parse_path(arguments.file).absolute()
     async with open_transfer(sqlite_url(path)).read() as records:
         _print_counts(await open_transfer(database).write(records))
@@ -115,10 +92,9 @@ async def restore_backup(arguments: argparse.Namespace, database: str) -> int:
 
 
 async def move(arguments: argparse.Namespace, database: str) -> int:
-    """Move the queue to another database."""
-    seconds = WAIT.read(arguments.wait, WAIT.flag)
+    """Move the queue to an empty database, while servers go on."""
     source, target = open_transfer(database), open_transfer(arguments.target)
-    written = await move_queue(source, target, seconds)
+    written = await move_queue(source, target, arguments.wait)
     if written is None:
         return EXIT_INTERRUPTED
     _print_counts(written)
@@ -126,7 +102,7 @@ async def move(arguments: argparse.Namespace, database: str) -> int:
 
 
 async def reopen(_arguments: argparse.Namespace, database: str) -> int:
-    """Let servers use the database again."""
+    """Let servers use the database again after a `copy` away from it."""
     await open_transfer(database).reopen()
     return 0
 

@@ -1,4 +1,4 @@
-"""Readers of arguments that are JSON, as those of `settings.values`."""
+"""Read JSON arguments, as the readers of `settings.values` do."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _read_json(text: str, kind: type, name: str) -> Any:
 
 
 def _integer(literal: str) -> int:
-    # Python refuses to read thousands of digits; any number that long is refused anyway.
+    # Python does not read thousands of digits; any number that long is refused anyway.
     return int(literal[:_MAX_DIGITS])
 
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -14,15 +14,18 @@ from typing import Any
 
 from tqdm import tqdm
 
-from minion_server.cli.output import print_fields, print_table, print_warning, printable, shorten
+from minion_server.cli.output import print_lines, print_table, print_warning, printable, shorten
+from minion_server.cli.parsers import Commands, add_verbs
 from minion_server.domain.errors import Invalid
 from minion_server.library import arguments as library_arguments
 from minion_server.library.archive import ARCHIVE_NAME
+from minion_server.library.backup import dump_backup, restore_backup
 from minion_server.library.errors import LibraryError, SettingError
 from minion_server.library.index import Index
 from minion_server.library.metadata import join_tags
 from minion_server.library.rebuild import Step, rebuild, verify
 from minion_server.library.settings import Settings
+from minion_server.library.thumbnails import write
 from minion_server.library.upload import take
 from minion_server.settings.options import pick
 from minion_server.settings.sources import add_arguments, resolve
@@ -31,35 +34,30 @@ from minion_server.tasks import library_directory
 LIBRARY_OPTIONS = pick("data_dir", "library_dir")
 EXIT_FAILED = 1
 
-Verb = Callable[[argparse.Namespace, Settings], int]
 
-
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands[Any]) -> None:
     """Add the command and its verbs."""
     text = "make, fill and check the library of the bundled tasks, without a server"
-    parser = commands.add_parser("library", help=text, description=_sentence(text))
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    add = add_verbs(commands, "library", run, text, lambda one: add_arguments(one, LIBRARY_OPTIONS))
 
-    def add(name: str, verb: Verb, text: str) -> argparse.ArgumentParser:
-        one = verbs.add_parser(name, help=text, description=_sentence(text))
-        one.set_defaults(run=run, verb=verb)
-        add_arguments(one, LIBRARY_OPTIONS)
-        return one
-
-    add("init", make, "make a library of a directory, with the archives that it has")
-    adding = add("add", add_files, "copy archives into the library; files that are there stay")
+    add("init", make)
+    adding = add("add", add_files)
     adding.add_argument(
         "files", nargs="+", metavar="FILE", help="an archive, or a directory of some"
     )
     adding.add_argument("--category", metavar="ID", help="add them to this category")
-    listing = add("list", list_archives, "list the archives, the newest first")
+    listing = add("list", list_archives)
     listing.add_argument("--tag", help="only those with this tag")
-    showing = add("show", show_archive, "show an archive")
+    showing = add("show", show_archive)
     showing.add_argument("id", help="its id, 40 hex digits")
     for one in (listing, showing):
         one.add_argument("--json", action="store_true", help="print JSON, for scripts")
-    add("verify", check, "read all archives, and print what is wrong with them")
-    add("rebuild", build, "index the archives of the directory, and forget those that are gone")
+    backing = add("backup", back_up)
+    backing.add_argument("file", help="the file, in LANraragi's format")
+    restoring = add("restore", restore)
+    restoring.add_argument("file", help="a file of `backup`, or LANraragi's")
+    add("verify", check)
+    add("rebuild", build)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -84,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def make(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Make the directory and index its archives."""
+    """Make a library of a directory, with the archives that it has."""
     settings.directory.mkdir(parents=True, exist_ok=True)
     status = build(arguments, settings)
     print(f"{settings.directory}: {len(Index(settings.directory).entries())} archives")
@@ -92,7 +90,7 @@ def make(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def add_files(arguments: argparse.Namespace, settings: Settings) -> int:
-    """Copy archives into the library."""
+    """Copy archives into the library; the files stay."""
     files = [file for name in arguments.files for file in _files(Path(name))]
     failed = 0
     for file in _bar(files, len(files), "adding"):
@@ -105,7 +103,7 @@ def add_files(arguments: argparse.Namespace, settings: Settings) -> int:
 
 
 def list_archives(arguments: argparse.Namespace, settings: Settings) -> int:
-    """List the archives."""
+    """List the archives, the newest first."""
     entries = [
         entry
         for entry in Index(settings.directory).entries()
@@ -124,7 +122,7 @@ def list_archives(arguments: argparse.Namespace, settings: Settings) -> int:
         )
         for entry in entries
     ]
-    print_table(("id", "pages", "bytes", "title", "tags"), rows)
+    print_table(("ID", "PAGES", "BYTES", "TITLE", "TAGS"), rows)
     return 0
 
 
@@ -142,17 +140,29 @@ def show_archive(arguments: argparse.Namespace, settings: Settings) -> int:
         "tags": join_tags(entry.tags),
         "path": settings.directory / entry.file,
     }
-    print_fields([(name, value) for name, value in shown.items() if value not in {None, ""}])
+    print_lines([(name, value) for name, value in shown.items() if value not in {None, ""}])
+    return 0
+
+
+def back_up(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Write the metadata of archives, categories and tanks into a file."""
+    write(Path(arguments.file).absolute(), dump_backup(settings, _ignore))
+    return 0
+
+
+def restore(arguments: argparse.Namespace, settings: Settings) -> int:
+    """Restore the metadata of a backup."""
+    restore_backup(settings, Path(arguments.file).read_text("utf-8", "replace"), _ignore)
     return 0
 
 
 def check(_arguments: argparse.Namespace, settings: Settings) -> int:
-    """Read all archives."""
+    """Read all archives, and print what is wrong with them."""
     return _report(verify(settings), "verifying")
 
 
 def build(_arguments: argparse.Namespace, settings: Settings) -> int:
-    """Index the archives of the directory."""
+    """Index the archives of the directory, and forget those that are gone."""
     return _report(rebuild(settings), "indexing")
 
 
@@ -178,6 +188,10 @@ def _print(text: str) -> None:
     tqdm.write(printable(text), file=sys.stderr)
 
 
+def _ignore(_notes: object) -> None:
+    pass
+
+
 def _files(path: Path) -> Iterator[Path]:
     if not path.is_dir():
         yield path.absolute()
@@ -185,7 +199,3 @@ def _files(path: Path) -> Iterator[Path]:
     for file in sorted(path.rglob("*")):
         if file.is_file() and ARCHIVE_NAME.fullmatch(file.name):
             yield file.absolute()
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:] + "."

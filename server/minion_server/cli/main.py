@@ -1,4 +1,4 @@
-"""`minion`: picks the command."""
+"""`minion`: run a command."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 from minion_server.cli.process import prepare_process
 from minion_server.domain.errors import MinionError
 
-# Names of modules beside this one. Only those that are needed are imported: all take three times as
-# long as the largest command of a client.
+# Modules beside this one. Only the one of the command is imported: all take three times as long as
+# the largest of a client.
 COMMANDS = (
     "serve",
     "bridge",
@@ -37,14 +37,14 @@ EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
 
 class _ShowVersion(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        # Only now: it takes a quarter of the time of a small command.
+        # Importing it takes a quarter of the time of a small command.
         metadata = import_module("importlib.metadata")
         print(f"minion {metadata.version('minion-server')}")
         parser.exit()
 
 
 def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
-    """Make the parser of these commands."""
+    """Return the parser of these commands."""
     parser = argparse.ArgumentParser(
         prog="minion", description="A durable, prioritised job queue with a gRPC and a REST API."
     )
@@ -58,10 +58,10 @@ def build_parser(commands: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command, and return its exit status: 0 done, 1 failed, 2 asked for wrongly."""
+    """Run a command, and return its exit status: 0 success, 1 failure, 2 invalid."""
     prepare_process()
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # Names and results may hold what the terminal's encoding does not.
+        # Names and results may have characters that the terminal's encoding does not have.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:

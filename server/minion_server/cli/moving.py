@@ -1,4 +1,4 @@
-"""`minion db copy`: a queue moves from one database to another."""
+"""`minion db copy`: move a queue from one database to another."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ async def move_queue(
 ) -> Mapping[str, int] | None:
     """Move a queue to another database.
 
-    No job is lost and none runs twice: first no jobs are given out any more, then those that run
-    are waited for, and last everything is copied while nobody can write, after which nobody can
-    write here again.
+    No job is lost and none runs twice: the source first gives out no more jobs, then running jobs
+    are waited for, then everything is copied while the source refuses writes, as it does from then
+    on.
 
     Args:
         source: Where the queue is.
         target: Where it goes.
-        seconds: How long running jobs are waited for.
+        seconds: How long to wait for running jobs.
 
     Returns:
-        What was moved, counted by kind; None if a signal stopped it, in which case the queue is
+        The number of records of each kind; None if a signal stopped the move, and the queue is
         where it was.
 
     Raises:
-        MinionError: The queue was not moved, or the warnings say what is to be done.
+        MinionError: The queue was not moved, or printed warnings say what to do.
     """
     await _check(source, target)
-    # No step is cancelled half done from here on: it would not be known what it has done.
+    # From here on, no step is cancelled halfway: its outcome would be unknown.
     stop = stop_event(lambda: None)
     await _hold(source)
     copy = _Copy(source, target)
@@ -57,7 +57,7 @@ async def move_queue(
 
 
 class _Outcome(StrEnum):
-    """What the target has of a queue."""
+    """Part of a queue that the target has."""
 
     NOTHING = "nothing"
     UNKNOWN = "unknown"
@@ -68,8 +68,8 @@ class _Copy:
     """One copy of a queue.
 
     Attributes:
-        is_read: Whether all has been read: it may be committed at any moment.
-        written: What was copied, counted by kind; None until it is committed.
+        is_read: Whether everything has been read: it may be committed at any moment.
+        written: The number of records of each kind; None until they are committed.
     """
 
     def __init__(self, source: Transfer, target: Transfer) -> None:
@@ -95,7 +95,7 @@ class _Copy:
             self._outcome = _Outcome.ALL
 
     async def settle(self) -> None:
-        """Open the source again if the target has nothing, and only then."""
+        """Open the source again if the target has nothing; seal it otherwise."""
         source, target = self._source, self._target
         match self._outcome:
             case _Outcome.NOTHING:
@@ -118,7 +118,7 @@ class _Copy:
 
 
 async def _check(source: Transfer, target: Transfer) -> None:
-    """Raise the errors that a move would end with, while the queue still runs."""
+    """Raise errors that would end a move, while the queue still runs."""
     if await source.identity() == await target.identity():
         raise Conflict(f"the queue cannot be moved to where it is: {target.place}")
     if closed := (await source.status()).closed:
@@ -140,7 +140,7 @@ async def _hold(source: Transfer) -> None:
 
 async def _wait_for_active(source: Transfer, seconds: float, stop: asyncio.Event) -> int:
     end = time.monotonic() + seconds
-    # Another server may end them, without a notification to this process.
+    # Other servers end them, without a notification to this process.
     while (active := await source.active_jobs()) and time.monotonic() < end:
         with suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), POLL_SECONDS)
@@ -149,7 +149,7 @@ async def _wait_for_active(source: Transfer, seconds: float, stop: asyncio.Event
 
 
 async def _run(copy: _Copy, stop: asyncio.Event) -> None:
-    """Copy, unless a signal comes before all has been read."""
+    """Copy, unless a signal comes before everything has been read."""
     copying = asyncio.create_task(copy.run())
     stopping = asyncio.create_task(stop.wait())
     await asyncio.wait([copying, stopping], return_when=asyncio.FIRST_COMPLETED)
@@ -166,7 +166,7 @@ async def _run(copy: _Copy, stop: asyncio.Event) -> None:
 
 
 async def _reopen(source: Transfer) -> None:
-    """Open a queue again, or warn that it could not be opened."""
+    """Open a queue again, or print a warning."""
     try:
         await source.reopen()
     except (MinionError, OSError) as error:
@@ -177,12 +177,11 @@ async def _reopen(source: Transfer) -> None:
 
 
 async def _seal(source: Transfer, text: str) -> None:
-    """Keep a queue that is elsewhere from taking jobs, which nobody would run."""
+    """Let a queue that has moved take no jobs, which nothing would run."""
     try:
         async with source.read(seal=text):
             pass
     except Conflict:
-        # It is sealed already.
-        return
+        return  # it is sealed already
     except (MinionError, OSError) as error:
         print_warning(f"{source.place} may still take jobs, which nobody runs: {error}")

@@ -1,4 +1,4 @@
-"""Puts right what a program may inherit from whatever started it."""
+"""Repair what a process inherits: closed streams, blocked and ignored signals."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
 
 def prepare_process() -> None:
-    """Open standard streams that are closed, and let signals through that are blocked."""
+    """Open closed standard streams, and unblock signals."""
     for fd, (name, mode) in enumerate(_STREAMS):
         try:
             os.fstat(fd)
         except OSError:
-            # Its number would go to the next file or socket, which prints would then end up in.
+            # The next file or socket would have its number, and the output.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - os's
         if getattr(sys, name) is None:
             stream = open(fd, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - sys's
@@ -23,5 +23,5 @@ def prepare_process() -> None:
             setattr(sys, f"__{name}__", stream)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
-        # It would keep the exit status of every process that is started here from this one.
+        # Ignored, it would discard the exit status of child processes.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -1,15 +1,17 @@
-"""Shows people who wait what they wait for, on a line that is rewritten."""
+"""Show the progress of a job on a line of the terminal."""
 
 from __future__ import annotations
 
 import shutil
 import sys
-import threading
 import time
-from typing import Final, Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
 from minion.v1 import job_pb2
 
+from minion_server.cli.connection import background
 from minion_server.cli.output import show_json
 
 INTERVAL: Final = 0.25
@@ -18,46 +20,38 @@ FULL: Final = 100.0
 _CLEAR: Final = "\r\x1b[K"
 
 
-class Progress:
-    """A line on the terminal: a job's state, how long it has been waited for, and its progress.
+@contextmanager
+def progress_line() -> Iterator[Callable[[job_pb2.Job], None]]:
+    """Yield a function that shows a job from then on, with the time since the start of the block.
 
-    Nothing is written if the standard error stream is no terminal.
+    Nothing is written if the standard error stream is not a terminal.
     """
+    if not sys.stderr.isatty():
+        yield lambda _job: None
+        return
+    started = time.monotonic()
+    text = ""
 
-    def __init__(self) -> None:
-        self._is_shown = sys.stderr.isatty()
-        self._started = time.monotonic()
-        self._text = ""
-        self._ended = threading.Event()
-        self._ticker = threading.Thread(target=self._tick, daemon=True)
+    def show(job: job_pb2.Job) -> None:
+        nonlocal text
+        text = describe(job)
 
-    def __enter__(self) -> Self:
-        if self._is_shown:
-            self._ticker.start()
-        return self
+    def draw() -> bool:
+        line = f"{time.monotonic() - started:6.1f}s  {text}"
+        sys.stderr.write(_CLEAR + line[: shutil.get_terminal_size().columns - 1])
+        sys.stderr.flush()
+        return True
 
-    def __exit__(self, *_exc_info: object) -> None:
-        self._ended.set()
-        if self._is_shown:
-            self._ticker.join()
-            sys.stderr.write(_CLEAR)
-            sys.stderr.flush()
-
-    def show(self, job: job_pb2.Job) -> None:
-        """Show a job from now on."""
-        self._text = describe(job)
-
-    def _tick(self) -> None:
-        while not self._ended.is_set():
-            waited = time.monotonic() - self._started
-            line = f"{waited:6.1f}s  {self._text}"
-            sys.stderr.write(_CLEAR + line[: shutil.get_terminal_size().columns - 1])
-            sys.stderr.flush()
-            self._ended.wait(INTERVAL)
+    try:
+        with background(draw, INTERVAL):
+            yield show
+    finally:
+        sys.stderr.write(_CLEAR)
+        sys.stderr.flush()
 
 
 def describe(job: job_pb2.Job) -> str:
-    """Describe a job in a line: its state, and a bar if its note `progress` is a percentage."""
+    """Return a job as a line: its state, and a bar if its note `progress` is a percentage."""
     text = f"job {job.id} ({job.task})  {job.state}"
     fields = job.notes.fields
     if "progress" in fields and fields["progress"].HasField("number_value"):

@@ -3,109 +3,55 @@
 from __future__ import annotations
 
 import argparse
-from operator import attrgetter
+from collections.abc import Callable
 from typing import Any, Final
 
 from minion.v1 import schedule_service_pb2 as pb
 
 from minion_server.cli.connection import Connection
-from minion_server.cli.json_arguments import parse_array, parse_object
-from minion_server.cli.output import (
-    print_fields,
-    print_list,
-    print_message,
-    print_warning,
-    show_duration,
-    show_json,
-    show_time,
-)
-from minion_server.cli.verbs import add_page_arguments, add_verbs, collect, each
-from minion_server.settings.values import argument, parse_duration, parse_int32
+from minion_server.cli.job_arguments import add_content_arguments, add_job_options
+from minion_server.cli.output import fields, print_list, print_record, print_warning, show_time
+from minion_server.cli.parsers import Commands, add_names, add_page_arguments
+from minion_server.cli.verbs import add_verbs, each, make_request, print_pages, report_id
 
 COLUMNS: Final = {
-    "ID": lambda schedule: schedule.id,
-    "NAME": lambda schedule: schedule.name,
-    "CRON": lambda schedule: schedule.cron,
-    "TASK": lambda schedule: schedule.task,
-    "QUEUE": lambda schedule: schedule.queue,
-    "NEXT RUN": lambda one: "paused" if one.paused else show_time(one.next_run),
-    "LAST RUN": lambda schedule: show_time(schedule.last_run),
-    "LAST JOB": lambda one: one.last_job if one.HasField("last_job") else "-",
+    **fields("id", "name", "cron", "task", "queue"),
+    "next run": lambda schedule: "paused" if schedule.paused else show_time(schedule.next_run),
+    **fields("last run", "last job"),
 }
+LINES: Final = fields(
+    *("id", "name", "cron", "task", "args", "notes", "queue", "priority", "attempts", "expire"),
+    *("lax", "paused", "created", "next run", "last run", "last job"),
+)
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands[Any]) -> None:
     """Add the command and its verbs."""
     add = add_verbs(commands, "schedule", "list, make and change schedules")
 
-    listing = add("list", list_schedules, "list schedules, newest first")
-    listing.add_argument("names", nargs="*", metavar="NAME", help="only these")
+    listing = add("list", list_schedules)
+    add_names(listing, "*", "only these")
     add_page_arguments(listing)
 
-    add("show", show_schedules, "show everything about schedules").add_argument(
-        "names", nargs="+", metavar="NAME"
-    )
+    add_names(add("show", show_schedules))
 
-    _add_put(add("put", put_schedule, "make a schedule, or change the one of that name"))
+    putting = add("put", put_schedule)
+    putting.add("name", "name of the schedule")
+    putting.add("cron", "the rule, in UTC, as in '*/5 * * * mon-fri' or @daily")
+    add_content_arguments(putting)
+    add_job_options(putting)
 
-    for name, verb, text in (
-        ("delete", delete_schedules, "delete schedules"),
-        ("pause", pause_schedules, "keep schedules from firing until they are resumed"),
-        ("resume", resume_schedules, "let paused schedules fire again"),
-    ):
-        add(name, verb, text).add_argument("names", nargs="+", metavar="NAME")
+    add_names(add("delete", delete_schedules))
+    add_names(add("pause", pause_schedules))
+    add_names(add("resume", resume_schedules))
 
-    add("dispatch", dispatch_schedules, "fire the schedules that are due")
-
-
-def _add_put(putting: argparse.ArgumentParser) -> None:
-    putting.add_argument("name", help="name of the schedule")
-    putting.add_argument("cron", help="the rule, in UTC, as in '*/5 * * * mon-fri' or @daily")
-    putting.add_argument("task", help="name of the task")
-    putting.add_argument(
-        "args",
-        nargs="?",
-        type=argument(parse_array),
-        help="arguments, as a JSON array (default: none)",
-    )
-    putting.add_argument(
-        "-n", "--notes", type=argument(parse_object), help="metadata, as a JSON object"
-    )
-    putting.add_argument("-q", "--queue", help="name of the queue (default: default)")
-    putting.add_argument(
-        "-p", "--priority", type=argument(parse_int32), metavar="N", help="higher runs first"
-    )
-    putting.add_argument(
-        "-A",
-        "--attempts",
-        type=argument(parse_int32),
-        metavar="N",
-        help="how often each job may be performed",
-    )
-    putting.add_argument(
-        "-E",
-        "--expire",
-        type=argument(parse_duration),
-        metavar="DURATION",
-        help="how long each job may wait: 10s, 5m, 2h, 1d",
-    )
-    putting.add_argument(
-        "-x",
-        "--lax",
-        action=argparse.BooleanOptionalAction,
-        help="let each job run after failed parents too",
-    )
+    add("dispatch", dispatch_schedules)
 
 
 def list_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
-    """List schedules."""
-    response = collect(
-        connection.schedules.ListSchedules,
-        pb.ListSchedulesRequest(names=arguments.names),
-        arguments.limit,
-        arguments.offset,
-    )
-    return print_list(response, COLUMNS, as_json=arguments.json)
+    """List schedules, newest first."""
+    request = make_request(pb.ListSchedulesRequest, arguments)
+    return print_pages(arguments, connection.schedules.ListSchedules, request, COLUMNS)
 
 
 def show_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
@@ -114,86 +60,48 @@ def show_schedules(arguments: argparse.Namespace, connection: Connection) -> int
         request = pb.ListSchedulesRequest(names=[name])
         response = connection.schedules.ListSchedules(request)
         if not response.schedules:
-            print_warning(_is_unknown(name))
+            print_warning(_unknown(name))
             return 1
-        (schedule,) = response.schedules
-        if arguments.json:
-            print_message(schedule)
-        else:
-            print_fields(_fields(schedule))
+        print_record(response.schedules[0], LINES, as_json=arguments.json)
     return 0
 
 
 def put_schedule(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Make or change a schedule."""
-    request = pb.PutScheduleRequest(
-        name=arguments.name,
-        cron=arguments.cron,
-        task=arguments.task,
-        args=arguments.args,
-        notes=arguments.notes,
-        queue=arguments.queue,
-        priority=arguments.priority,
-        attempts=arguments.attempts,
-        expire=arguments.expire,
-        lax=arguments.lax,
-    )
-    response = connection.schedules.PutSchedule(request)
-    if arguments.json:
-        print_message(response)
-    else:
-        print(response.id)
-    return 0
+    """Make a schedule, or change the one of that name."""
+    request = make_request(pb.PutScheduleRequest, arguments)
+    return report_id(arguments, connection.schedules.PutSchedule(request))
 
 
 def delete_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
     """Delete schedules."""
-    call, request = connection.schedules.DeleteSchedule, pb.DeleteScheduleRequest
-    names = arguments.names
-    return each(arguments, names, lambda name: call(request(name=name)), "deleted", _is_unknown)
+    call = connection.schedules.DeleteSchedule
+    return _for_each(arguments, call, pb.DeleteScheduleRequest, "deleted")
 
 
 def pause_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Pause schedules."""
-    call, request = connection.schedules.PauseSchedule, pb.PauseScheduleRequest
-    names = arguments.names
-    return each(arguments, names, lambda name: call(request(name=name)), "accepted", _is_unknown)
+    """Keep schedules from firing until they are resumed."""
+    call = connection.schedules.PauseSchedule
+    return _for_each(arguments, call, pb.PauseScheduleRequest, "accepted")
 
 
 def resume_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Resume schedules."""
-    call, request = connection.schedules.ResumeSchedule, pb.ResumeScheduleRequest
-    names = arguments.names
-    return each(arguments, names, lambda name: call(request(name=name)), "accepted", _is_unknown)
+    """Let paused schedules fire again."""
+    call = connection.schedules.ResumeSchedule
+    return _for_each(arguments, call, pb.ResumeScheduleRequest, "accepted")
 
 
 def dispatch_schedules(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Fire what is due."""
+    """Fire the schedules that are due."""
     response = connection.schedules.DispatchSchedules(pb.DispatchSchedulesRequest())
-    columns = {"ID": attrgetter("id"), "NAME": attrgetter("name"), "JOB": attrgetter("job")}
-    return print_list(response, columns, as_json=arguments.json)
+    return print_list(response, fields("id", "name", "job"), as_json=arguments.json)
 
 
-def _is_unknown(name: str) -> str:
+def _for_each(
+    arguments: argparse.Namespace, call: Callable[..., Any], request: Callable[..., Any], field: str
+) -> int:
+    names = arguments.names
+    return each(arguments, names, lambda name: call(request(name=name)), field, _unknown)
+
+
+def _unknown(name: str) -> str:
     return f"there is no schedule {name!r}"
-
-
-def _fields(schedule: pb.Schedule) -> list[tuple[str, Any]]:
-    return [
-        ("id", schedule.id),
-        ("name", schedule.name),
-        ("cron", schedule.cron),
-        ("task", schedule.task),
-        ("args", show_json(schedule.args)),
-        ("notes", show_json(schedule.notes)),
-        ("queue", schedule.queue),
-        ("priority", schedule.priority),
-        ("attempts", schedule.attempts),
-        ("expire", show_duration(schedule.expire)),
-        ("lax", "yes" if schedule.lax else "no"),
-        ("paused", "yes" if schedule.paused else "no"),
-        ("created", show_time(schedule.created)),
-        ("next run", show_time(schedule.next_run)),
-        ("last run", show_time(schedule.last_run)),
-        ("last job", schedule.last_job if schedule.HasField("last_job") else "-"),
-    ]

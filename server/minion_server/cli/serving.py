@@ -1,4 +1,4 @@
-"""What commands that serve until they are stopped to stop have in common."""
+"""Run commands that serve until a signal: logging, the event loop, signals."""
 
 from __future__ import annotations
 
@@ -6,34 +6,32 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import uvloop
-from minion_client._run.output import guard_output
+from minion_client.output import guard_output
 
 logger = logging.getLogger(__name__)
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+SWITCH_SECONDS = 0.001
+"""Maximum wait of the event loop for a thread that runs Python, such as one that converts a large
+message. Python's default, 5 ms, would delay every step of a request."""
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def configure_logging(level: str) -> None:
-    """Send the log to the standard error stream; what cannot be written is lost."""
+    """Log to the standard error stream, and drop output that cannot be written."""
     guard_output()
     logging.basicConfig(level=level, format=LOG_FORMAT, stream=sys.stderr)
-    # The commands report starts and stops themselves.
+    # The commands log starts and stops themselves.
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     logging.getLogger("grpc._cython.cygrpc").addFilter(_is_defect)
 
 
-SWITCH_SECONDS = 0.001
-"""How long the event loop waits at most while a thread, such as one that converts a large message,
-runs Python. Python's own 5 ms are paid for every step of a request."""
-
-
 def run_loop(main: Coroutine[Any, Any, int]) -> int:
-    """Run a coroutine on the fast event loop, whatever callbacks of tasks raise in it."""
+    """Run a coroutine on uvloop, through anything that the callbacks of tasks raise."""
     sys.setswitchinterval(SWITCH_SECONDS)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         loop = runner.get_loop()
@@ -49,7 +47,7 @@ def run_loop(main: Coroutine[Any, Any, int]) -> int:
 
 
 def _is_interrupt(error: BaseException) -> bool:
-    """Return whether it is Ctrl-C: only before the loop handles the signal does it raise."""
+    """Return whether it is Ctrl-C, which raises until the loop handles the signal."""
     handler = signal.getsignal(signal.SIGINT)
     return isinstance(error, KeyboardInterrupt) and handler is signal.default_int_handler
 
@@ -57,7 +55,7 @@ def _is_interrupt(error: BaseException) -> bool:
 def stop_event(on_repeat: Callable[[], None]) -> asyncio.Event:
     """Return an event that SIGTERM, SIGINT or SIGHUP sets, from now on.
 
-    SIGHUP is left alone where it is ignored, as `nohup` has it.
+    An ignored SIGHUP stays ignored, as `nohup` requires.
 
     Args:
         on_repeat: Called at each further signal.
@@ -65,7 +63,7 @@ def stop_event(on_repeat: Callable[[], None]) -> asyncio.Event:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
 
-    def heed() -> None:
+    def stop() -> None:
         if stopped.is_set():
             on_repeat()
         stopped.set()
@@ -73,14 +71,25 @@ def stop_event(on_repeat: Callable[[], None]) -> asyncio.Event:
     for number in STOP_SIGNALS:
         if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
             continue
-        loop.add_signal_handler(number, heed)
+        loop.add_signal_handler(number, stop)
     return stopped
 
 
-def _is_defect(record: logging.LogRecord) -> bool:
-    """Return False for what gRPC logs with a traceback though nothing has failed here.
+async def wait_for_stop(stop: asyncio.Event, failed: Awaitable[None]) -> int:
+    """Wait for an event, or until `failed` ends, and return the exit status."""
+    stopped = asyncio.ensure_future(stop.wait())
+    failing = asyncio.ensure_future(failed)
+    await asyncio.wait([stopped, failing], return_when=asyncio.FIRST_COMPLETED)
+    failing.cancel()
+    # Its error is logged when the server is stopped.
+    await asyncio.wait([failing])
+    return 0 if stopped.done() else 1
 
-    These are a client's metadata that are not UTF-8, and calls that are cancelled by a stop.
+
+def _is_defect(record: logging.LogRecord) -> bool:
+    """Return whether a record of gRPC is about a defect here.
+
+    It is not for metadata of a client that are not UTF-8, nor for calls that a stop cancels.
     """
     error = record.exc_info[1] if record.exc_info else None
     is_encoding = str(record.msg).startswith("Invalid encoding on")

@@ -1,4 +1,4 @@
-"""`minion worker`: performs the jobs of a server elsewhere."""
+"""`minion worker`: run the jobs of a server elsewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from minion_client.tasks import REGISTRY
 from minion_client.worker import Worker
 
 from minion_server.cli.connection import CallFailed, make_endpoint
+from minion_server.cli.parsers import Commands, add_command
 from minion_server.cli.serving import configure_logging, run_loop, stop_event
 from minion_server.domain.errors import Invalid
 from minion_server.settings.options import ENDPOINT_OPTIONS, TASK_OPTIONS, pick
@@ -28,21 +29,16 @@ WORKER_OPTIONS = (
 )
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands[Any]) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "worker",
-        help="perform the jobs of a server elsewhere",
-        description="Perform the jobs of a server, in this process, over gRPC. A server that goes "
-        "away is waited for. SIGTERM takes no more jobs and gives running ones their grace; a "
-        "second one does not wait.",
-    )
-    add_arguments(parser, WORKER_OPTIONS)
-    parser.set_defaults(run=run)
+    text = "run the jobs of a server elsewhere"
+    more = "It waits for a server that is unavailable. After SIGTERM, it takes no new jobs, and"
+    more += " running ones have their grace; a second SIGTERM ends them at once."
+    add_arguments(add_command(commands, "worker", run, text, more), WORKER_OPTIONS)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Work until a signal to stop."""
+    """Run jobs until a signal to stop."""
     values = resolve(WORKER_OPTIONS, arguments)
     if values["jobs"] + values["spare"] == 0:
         raise Invalid("--jobs", "expected at least 1 without spare slots, got 0")
@@ -53,10 +49,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def work(endpoint: Endpoint, modules: list[str], values: dict[str, Any]) -> int:
-    """Work until SIGTERM or SIGINT; a second one cuts the grace short.
+    """Run jobs until SIGTERM or SIGINT; a second one ends the grace.
 
     Raises:
-        CallFailed: The server will not have the worker.
+        CallFailed: The server refuses the worker.
     """
     worker = Worker.connect(
         endpoint,

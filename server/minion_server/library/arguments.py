@@ -8,6 +8,7 @@ from pathlib import Path
 from minion_server.library.errors import LibraryError, NotInLibraryError, RefusedError
 
 _ID = re.compile(r"[0-9a-f]{40}")
+_NUMBER = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _TANK_ID = re.compile(r"TANK_[0-9]{10}")
 _LONGEST_PATH = 4095
 _LONGEST_SHOWN = 80
@@ -64,7 +65,9 @@ def flag(name: str, value: object) -> bool:
 
 
 def whole_number(name: str, value: object) -> int:
-    """Return an argument that is a whole number, or raise LibraryError."""
+    """Return an argument that is a whole number, also as text, or raise LibraryError."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        return int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise LibraryError(f"{name} must be a whole number, not {shown(value)}")
     return value

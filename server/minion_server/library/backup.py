@@ -46,6 +46,17 @@ def write_backup(settings: Settings, job_id: int, progress: Progress) -> Path:
     Raises:
         LibraryError: The index cannot be read or the file written.
     """
+    path = settings.directory / HIDDEN / "backups" / f"backup_{job_id}.json"
+    write(path, dump_backup(settings, progress))
+    return path
+
+
+def dump_backup(settings: Settings, progress: Progress) -> bytes:
+    """Return a backup as JSON.
+
+    Raises:
+        LibraryError: The index cannot be read.
+    """
     index = Index(settings.directory)
     metadata = MetadataStore(index.database)
     categories, tanks, entries = metadata.categories(), metadata.tanks(), index.entries()
@@ -82,10 +93,8 @@ def write_backup(settings: Settings, job_id: int, progress: Progress) -> Path:
             )
         ],
     }
-    path = settings.directory / HIDDEN / "backups" / f"backup_{job_id}.json"
-    write(path, orjson.dumps(backup))
     counts.finish("Finalizing backup...")
-    return path
+    return orjson.dumps(backup)
 
 
 def restore_backup(settings: Settings, text: object, progress: Progress) -> None:

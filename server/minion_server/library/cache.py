@@ -14,6 +14,7 @@ import orjson
 
 from minion_server.library import images
 from minion_server.library.archive import open_archive
+from minion_server.library.database import Database
 from minion_server.library.errors import PageError, accessing
 from minion_server.library.index import Entry
 from minion_server.library.settings import HIDDEN, Settings
@@ -53,7 +54,8 @@ class PageCache:
         Raises:
             LibraryError: The cache cannot be read or written.
         """
-        with accessing("the cache cannot be written"):
+        locked = Database(self._settings.directory).locked()
+        with accessing("the cache cannot be written"), locked:
             if not self._directory.exists():
                 return
             folders = sorted(self._directory.iterdir(), key=lambda path: path.stat().st_mtime)
@@ -67,4 +69,4 @@ class PageCache:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in folder.glob("*"))

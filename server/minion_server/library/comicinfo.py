@@ -92,7 +92,7 @@ def _from_xml(content: bytes) -> Metadata:
             for element, namespace in _NAMESPACES.items()
             for tag in split_tags(values[element])
         ),
-        title=" ".join(values["Title"].split()) or None,
+        title=values["Title"].strip() or None,
         summary=values["Summary"].strip() or None,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 from minion_server.library.database import Database
 from minion_server.library.errors import NotInLibraryError
 from minion_server.library.index import set_tags
+
+_UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 
 SOURCE = "source:"
 """Namespace of tags that hold the address an archive was downloaded from."""
@@ -43,10 +46,22 @@ class Metadata:
     title: str | None = None
     summary: str | None = None
 
+    def plain(self) -> Metadata:
+        """Return it without characters that cannot be stored or shown, and with single tags.
+
+        Raises:
+            TypeError: A value is not a text.
+        """
+        return Metadata(
+            tags=split_tags(",".join(self.tags)),
+            title=None if self.title is None else " ".join(_plain(self.title).split()),
+            summary=None if self.summary is None else _plain(self.summary).strip(),
+        )
+
 
 def split_tags(text: str) -> tuple[str, ...]:
     """Return the tags of a comma-separated text, without repetition."""
-    tags = (" ".join(tag.split()) for tag in text.split(","))
+    tags = (" ".join(tag.split()) for tag in _plain(text).split(","))
     return tuple(dict.fromkeys(tag for tag in tags if tag))
 
 
@@ -150,6 +165,11 @@ class MetadataStore:
             for tank in _tanks(database, "WHERE id = ?", (tank_id,)):
                 return tank
         raise NotInLibraryError(f"the tank {tank_id} is not in the library")
+
+
+def _plain(text: str) -> str:
+    """Replace lone surrogates, and control characters other than line ends."""
+    return _UNPRINTABLE.sub(" ", text)
 
 
 def _tanks(database: sqlite3.Connection, condition: str, values: Sequence[str]) -> Iterator[Tank]:

@@ -193,12 +193,13 @@ def read_metadata(
     if plugin.kind is not PluginKind.METADATA:
         raise PluginError(f"plugin: {namespace} is of the kind {plugin.kind}, not metadata")
     entry = Index(settings.directory).entry(archive_id)
-    found = run_plugin(
+    found: Metadata = run_plugin(
         plugin, settings, archive=entry, path=settings.directory / entry.file, arg=arg
     )
-    if not isinstance(found, Metadata):
-        raise PluginError(f"{namespace} failed: it returned no Metadata")
-    return found
+    try:
+        return found.plain()
+    except (AttributeError, TypeError) as error:
+        raise PluginError(f"{namespace} failed: it returned no Metadata of texts") from error
 
 
 def _value(

@@ -69,9 +69,6 @@ def run_plugin(
     Returns:
         `type` of the plugin, `success` (1 or 0), `error` (a text or null) and `data`: what a
         script returns, or `new_tags`, `title` and `summary`.
-
-    Raises:
-        LibraryError: The library itself cannot be read or written.
     """
     settings = Settings.from_environment()
     plugin: Plugin | None = None

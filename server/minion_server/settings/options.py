@@ -143,6 +143,21 @@ class Settings:
         "DIR",
         "directory of the bundled tasks' archives (default: library in the data directory)",
     )
+    watch: Path | None = _option(
+        parse_path,
+        None,
+        "DIR",
+        "upload the archives that arrive in this directory, and below it, to the library",
+    )
+    watch_settle: float = _option(
+        parse_interval,
+        5.0,
+        "DURATION",
+        "how long a file in that directory must not have changed",
+    )
+    watch_interval: float = _option(
+        parse_interval, 300.0, "DURATION", "time between two scans of that directory"
+    )
     no_scheduler: bool = _switch("run no jobs, only serve the APIs")
     jobs: int = _option(parse_count, 4, "N", "number of jobs to run at the same time")
     spare: int = _option(parse_count, 1, "N", "number of spare slots for jobs of high priority")

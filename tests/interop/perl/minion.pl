@@ -4,8 +4,8 @@ use Mojo::Base -strict, -signatures;
 BEGIN { $ENV{MOJO_REACTOR} = 'Mojo::Reactor::Poll' }
 
 # A Perl Minion for tests in other languages: `minion.pl BACKEND ADDRESS work` is a worker, until SIGINT, and
-# `minion.pl BACKEND ADDRESS` answers each line of a JSON array, a verb and its arguments, with one of what it
-# returned, or of an error and its text.
+# `minion.pl BACKEND ADDRESS` reads lines, each a JSON array of a verb and its arguments, and prints a line for
+# each: a JSON array of the returned value, or of an error and its text.
 use Minion;
 use Mojo::JSON qw(decode_json encode_json);
 use Time::HiRes qw(usleep);
@@ -13,7 +13,7 @@ use Time::HiRes qw(usleep);
 my ($backend, $address, $what) = @ARGV;
 my $minion = Minion->new($backend => $address);
 
-# The same tasks as those of the tests in Python
+# The tasks of the tests in Python
 $minion->add_task(add  => sub ($job, $a, $b)  { $job->finish($a + $b) });
 $minion->add_task(echo => sub ($job, @args) { $job->finish(\@args) });
 $minion->add_task(

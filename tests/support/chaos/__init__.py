@@ -1,8 +1,8 @@
-"""Several nodes on one PostgreSQL under load while everything breaks, and what must hold then.
+"""Run several nodes on one PostgreSQL under load while everything breaks, and check the result.
 
-Clients enqueue, look and cancel, and keep what they were told; tasks leave a trace of their own in
-a file. Breakers break one thing after the other, and mend it. When the clients are done all that is
-left is performed, and the database, the trace and what the clients were told are compared.
+Clients enqueue, get and cancel jobs, and record the responses; tasks append traces to a file.
+Breakers break one thing after the other, and mend it. When the clients are done, all remaining jobs
+run, and the database, the traces and the responses are compared.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _BLOCKING = "SELECT id, retries FROM minion_jobs WHERE id = ANY ($1) AND state =
 
 
 async def run_chaos(home: Path, server: PostgresServer, size: Size, seed: int) -> Records:
-    """Do all of it; what is wrong is in the records."""
+    """Run everything; the records list what is wrong."""
     records = Records()
     trace = home / "trace"
     trace.touch()
@@ -78,9 +78,9 @@ async def run_chaos(home: Path, server: PostgresServer, size: Size, seed: int) -
 
 
 async def _drain(url: str, client: Client, records: Records, seconds: float) -> None:
-    """Have all performed: what is to be tried again later is tried now.
+    """Run all remaining jobs: those that are to be retried later are retried now.
 
-    A parent that failed is retried, for the sake of the children that it blocks.
+    A parent that failed is retried, because it blocks its children.
     """
     deadline = time.monotonic() + seconds
     connection = await asyncpg.connect(url)

@@ -1,4 +1,4 @@
-"""Compares what clients were told, what tasks did, and what the database says."""
+"""Compare the responses to clients, the traces of tasks, and the database."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Row = Mapping[str, Any]
 
 
 class Trace:
-    """What tasks left in a file.
+    """The traces of tasks in a file.
 
     Attributes:
         order: Place of each line.
@@ -45,7 +45,7 @@ class Trace:
 
 
 class Check:
-    """Finds what is wrong at the end of a run."""
+    """Finds errors at the end of a run."""
 
     def __init__(self, records: Records, trace: Path, jobs: Sequence[Row]) -> None:
         self._records = records
@@ -109,7 +109,7 @@ class Check:
         if not wanted.items() <= notes.items():
             problems.append("notes are lost")
         for parent in () if job["lax"] else job["parents"]:
-            # It may have been retried just when it had finished.
+            # It may have been retried just after it had finished.
             if parent in self._records.retried:
                 continue
             ended = order.get(f"finish {parent} {self._jobs[parent]['retries']}")
@@ -119,7 +119,7 @@ class Check:
 
 
 async def check(url: str, records: Records, trace: Path) -> None:
-    """Put what is wrong into the records."""
+    """Add errors to the records."""
     connection = await asyncpg.connect(url)
     try:
         jobs = await connection.fetch(_JOBS)

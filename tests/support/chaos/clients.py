@@ -1,4 +1,4 @@
-"""Clients that enqueue, look and cancel, through any node, and keep what they were told."""
+"""Clients that enqueue, get and cancel jobs on any node, and record the responses."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ CLIENTS = 6
 BATCH = 20
 TIMEOUT_SECONDS = 40.0
 REPEATED = 0.03
-"""Share of the requests that are repeated although they were answered."""
-# What a server says when the database is out of reach, or full of others' connections.
+"""Share of the requests that are repeated although they succeeded."""
+# Errors of a server whose database is unreachable, or has no free connections.
 LATER = frozenset({429, 503, 504})
 
 # Kinds of jobs and their weights.
@@ -45,7 +45,7 @@ class Client:
         await self._client.aclose()
 
     async def call(self, method: str, path: str, body: Any = None) -> dict[str, Any] | None:
-        """Call any node; answer None if what became of it is not known, or it is to be later."""
+        """Call any node; return None if the outcome is unknown, or comes later."""
         node = self._rng.choice(self._nodes)
         if not node.started.is_set():
             return None
@@ -63,7 +63,7 @@ class Client:
         return None
 
     async def enqueue(self, size: Size, jobs: list[int], trace: str) -> None:
-        """Enqueue for as long as there are jobs left to enqueue."""
+        """Enqueue until no jobs are left to enqueue."""
         rng = self._rng
         while jobs:
             most = rng.choice([1, rng.randint(1, 2 * BATCH - 1)])
@@ -81,7 +81,7 @@ class Client:
             await asyncio.sleep(rng.uniform(0, 2) * pause - (time.monotonic() - began))
 
     async def _insist(self, asked: dict[str, dict[str, Any]]) -> None:
-        """Ask until it is answered; request ids let nothing be done twice."""
+        """Repeat a call until it succeeds; request ids prevent duplicates."""
         requests = [job | {"requestId": request_id} for request_id, job in asked.items()]
         single = len(requests) == 1
         path = "/v1/jobs" if single else "/v1/jobs:batchEnqueue"
@@ -134,7 +134,7 @@ class Client:
         return job
 
     async def look(self) -> None:
-        """Look at jobs, until cancelled."""
+        """Get jobs, until cancelled."""
         records = self._records
         while True:
             await asyncio.sleep(0.01)

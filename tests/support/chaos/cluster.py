@@ -1,4 +1,4 @@
-"""Nodes that are started again when they were killed, and what stands between them."""
+"""Nodes that are restarted when they are killed, and the proxies between them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ START_PAUSE_SECONDS = 0.5
 
 
 class Node:
-    """A `minion` command that is started again whenever it was killed, and only then."""
+    """A `minion` command that is restarted when it was killed, and only then."""
 
     def __init__(self, home: Path, arguments: list[str], *, ready: str = "REST") -> None:
         home.mkdir()
@@ -38,7 +38,7 @@ class Node:
                     MinionProcess, self._home, *self._arguments, ready=self._ready
                 )
             except AssertionError:
-                # A start needs the database, which may be out of reach.
+                # A start needs the database, which may be unreachable.
                 await asyncio.sleep(START_PAUSE_SECONDS)
             else:
                 self.runs.append(one)
@@ -58,12 +58,12 @@ class Node:
 
 
 class Cluster:
-    """Some nodes on one database, and a worker elsewhere.
+    """Nodes on one database, and a remote worker.
 
     Attributes:
         server: PostgreSQL.
-        line: Stands between the first node and PostgreSQL.
-        wire: Stands between the worker and the second node.
+        line: The proxy between the first node and PostgreSQL.
+        wire: The proxy between the worker and the second node.
     """
 
     def __init__(self, home: Path, server: PostgresServer, size: Size, database: str) -> None:
@@ -106,11 +106,11 @@ class Cluster:
         await self.worker.start()
 
     def rewire(self) -> None:
-        """Lead the worker to its node, which may have another port than before."""
+        """Connect the worker to its node, whose port may have changed."""
         self.wire.target = int(self.nodes[1].process.grpc.rpartition(":")[2])
 
     async def end(self, records: Records) -> None:
-        """End all, as a user does, and read what they have logged."""
+        """Stop all, as a user does, and read their logs."""
         for node in (self.worker, *self.nodes):
             one = node.process
             status = one.process.poll()

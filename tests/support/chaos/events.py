@@ -1,4 +1,4 @@
-"""What breaks, and how it is mended."""
+"""Break things, and mend them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.proxy import Proxy
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 70
-"""What PostgreSQL is to allow, so that they can all be taken."""
+"""Connections that PostgreSQL allows, so few that all can be taken."""
 LONGEST_PAUSE_SECONDS = 3.0
 
 _END_SESSIONS = """
@@ -26,7 +26,7 @@ Event = Callable[[], Awaitable[None]]
 
 
 class Breaker:
-    """Breaks one thing after the other, all of them before one twice, until it is stopped."""
+    """Breaks one thing after the other, each once before any of them again, until stopped."""
 
     def __init__(self, cluster: Cluster, rng: random.Random, stop: asyncio.Event) -> None:
         self._cluster, self._rng, self._stop = cluster, rng, stop
@@ -87,7 +87,7 @@ class Breaker:
         await asyncio.to_thread(server.start)
 
     async def exhaust(self) -> None:
-        """Take all connections, those of the nodes too, and keep them for a while."""
+        """Take all connections, also those of the nodes, for a while."""
         held = await self._take_connections()
         if held:
             await held[0].execute(_END_SESSIONS)
@@ -104,7 +104,7 @@ class Breaker:
         return held
 
     async def pause(self) -> None:
-        """Have no connection accepted, while those that are there go on."""
+        """Refuse new connections, while existing ones continue."""
         self._cluster.server.pause()
         await asyncio.sleep(self._rng.uniform(0.5, 3))
         self._cluster.server.resume()
@@ -127,7 +127,7 @@ class Breaker:
         await self._lose_answers(self._cluster.line)
 
     async def _lose_answers(self, proxy: Proxy) -> None:
-        """Break connections with as many answers under way as may be."""
+        """Break connections while many responses are under way."""
         proxy.mute()
         await asyncio.sleep(self._rng.uniform(0.1, 1))
         proxy.reset()

@@ -1,4 +1,4 @@
-"""What a run is to be like, and what came out of it."""
+"""The parameters and the records of a run."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CANCELLED = "cancelled by chaos"
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
-    """How large a run is.
+    """The size of a run.
 
     Attributes:
         jobs: Jobs to enqueue.
         seconds: Time in which they are enqueued and things break.
-        missing_after: Seconds after which the nodes take a silent worker for gone.
-        outage: Seconds that PostgreSQL is down when it is restarted, at most.
-        drain: Seconds that all that is left may take.
+        missing_after: Seconds after which a silent worker is missing.
+        outage: Maximum seconds that PostgreSQL is down when it is restarted.
+        drain: Seconds that all remaining jobs may take.
     """
 
     jobs: int
@@ -34,16 +34,16 @@ class Size:
 
 @dataclass
 class Records:
-    """What clients asked for and were told.
+    """The requests of clients, and the responses.
 
     Attributes:
-        requests: Every job that was asked for, by its request id.
+        requests: Every requested job, by its request id.
         acknowledged: Ids of jobs, by request id.
-        finals: State and generation that a job was seen in, if it was to stay in it.
-        cancelled: Jobs that were cancelled, and whether that was accepted; None if nobody knows.
+        finals: State and generation of each job that was seen in a final state.
+        cancelled: Cancelled jobs, and whether that was accepted; None if unknown.
         retried: Jobs that the run itself retried, which may leave their final state.
-        answers: How often each status was answered; 0 counts calls that broke.
-        wrong: What must not be.
+        answers: Number of responses of each status; 0 is for broken calls.
+        wrong: Errors found.
     """
 
     requests: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Records:
         self.wrong.append(what)
 
     def seen(self, job_id: int, state: str, retries: int) -> None:
-        """Take what a job was seen as."""
+        """Record the state of a job."""
         now = f"{state} {retries}"
         if job_id in self.retried:
             return

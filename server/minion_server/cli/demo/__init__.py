@@ -1,39 +1,37 @@
-"""`minion demo`: the main job on real input, start to end."""
+"""`minion demo`: run the main job on real input."""
 
 from __future__ import annotations
 
 import argparse
-import logging
 import sys
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+from minion_server.cli.parsers import Commands, add_command
 from minion_server.cli.serving import configure_logging, run_loop
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands[Any]) -> None:
     """Add the command."""
-    parser = commands.add_parser(
-        "demo",
-        help="run the main job on real input, and check every answer",
-        description="Start everything on free ports in a temporary directory, upload an archive "
-        "of pages drawn there and then, make thumbnails, let a job fail, let priorities overtake, "
-        "and check every answer of both APIs.",
+    text = "run the main job on real input, and check every response"
+    more = (
+        "In a temporary directory, with a server on free ports: upload an archive of drawn pages,"
     )
-    parser.set_defaults(run=run)
+    more += " make thumbnails, let a job fail and priorities overtake, and check both APIs."
+    add_command(commands, "demo", run, text, more)
 
 
 def run(_arguments: argparse.Namespace) -> int:
-    """Run the demonstration; the exit status is 0 only if all held."""
+    """Run the demonstration; return 0 only if all checks succeed."""
     if find_spec("PIL") is None:
         print("minion: the demo draws pages: pip install 'minion-server[library]'", file=sys.stderr)
         return 1
-    # Only here: it draws with Pillow, which serving does not need.
+    # It needs Pillow.
     from minion_server.cli.demo.flow import demonstrate  # noqa: PLC0415
 
-    configure_logging("WARNING")
-    # The job that is to fail does so with a traceback, which would look like a mistake here.
-    logging.getLogger("minion").setLevel(logging.CRITICAL)
+    # No warnings: one job is meant to fail.
+    configure_logging("ERROR")
     with tempfile.TemporaryDirectory(prefix="minion-demo-") as directory:
         return run_loop(demonstrate(Path(directory)))

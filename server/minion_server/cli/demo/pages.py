@@ -1,4 +1,4 @@
-"""Draws a comic of a few pages, and packs it."""
+"""Draw a comic of a few pages, and pack it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,16 @@ BACKGROUNDS = ("#f4e8d0", "#d0e4f4", "#e4f4d0", "#f4d0e4", "#e0d0f4")
 
 
 def draw_page(number: int) -> bytes:
-    """Draw one page, and answer it as JPEG."""
-    width, height = PAGE_SIZE
+    """Draw one page, and return it as JPEG."""
     image = Image.new("RGB", PAGE_SIZE, BACKGROUNDS[number % len(BACKGROUNDS)])
     draw = ImageDraw.Draw(image)
     for row in range(3):
-        top = 40 + row * (height - 80) // 3
-        panel = (40, top, width - 40, top + (height - 160) // 3)
-        draw.rectangle(panel, outline="black", width=6)
-        center = 120 + (number * 170 + row * 230) % (width - 240), (panel[1] + panel[3]) // 2
-        draw.ellipse(
-            (center[0] - 80, center[1] - 80, center[0] + 80, center[1] + 80),
-            fill="#ffcc33",
-            outline="black",
-            width=4,
-        )
-    draw.text((width // 2, height - 24), f"page {number}", fill="black", anchor="mm")
+        top = 40 + 400 * row
+        left = 80 + (170 * number + 230 * row) % 600
+        draw.rectangle((40, top, 860, top + 360), outline="black", width=6)
+        circle = (left, top + 100, left + 160, top + 260)
+        draw.ellipse(circle, fill="#ffcc33", outline="black", width=4)
+    draw.text((450, 1_256), f"page {number}", fill="black", anchor="mm")
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=85)
     return buffer.getvalue()

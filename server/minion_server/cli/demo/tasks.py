@@ -1,4 +1,4 @@
-"""Tasks of the demonstration's own."""
+"""The tasks of the demonstration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 from minion_client import Job, task
 
 GATE = asyncio.Event()
-"""Opened when the slot that `demo_hold` keeps busy may go on."""
+"""Set when `demo_hold` may end."""
 
 
 @task
@@ -20,6 +20,12 @@ async def demo_hold(job: Job) -> str:
 
 @task
 async def demo_turn(job: Job, name: str) -> str:
-    """Answer at once."""
+    """Return the name at once."""
     job.log.debug("it is the turn of %s", name)
     return name
+
+
+@task
+async def demo_fail(job: Job) -> None:
+    """Fail."""
+    raise ValueError(f"job {job.id} fails, as it is meant to")

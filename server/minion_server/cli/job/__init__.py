@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+from typing import Any
 
 from minion_server.cli.job.changing import (
     cancel_jobs,
@@ -14,13 +14,15 @@ from minion_server.cli.job.changing import (
 from minion_server.cli.job.finding import STATES, explain_jobs, list_jobs, show_jobs
 from minion_server.cli.job.following import wait_for_jobs, watch_job
 from minion_server.cli.job.foreground import RUN_OPTIONS, run_job
-from minion_server.cli.json_arguments import parse_array, parse_object
-from minion_server.cli.verbs import AddVerb, add_page_arguments, add_verbs
+from minion_server.cli.job_arguments import add_content_arguments, add_job_options
+from minion_server.cli.json_arguments import parse_object
+from minion_server.cli.parsers import AddVerb, Commands, VerbParser, add_ids, add_page_arguments
+from minion_server.cli.verbs import add_verbs
 from minion_server.settings.sources import add_option
-from minion_server.settings.values import argument, parse_duration, parse_id, parse_int32
+from minion_server.settings.values import parse_duration, parse_id
 
 
-def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(commands: Commands[Any]) -> None:
     """Add the command and its verbs."""
     add = add_verbs(commands, "job", "list, show, enqueue, change and follow jobs")
     _add_finding(add)
@@ -29,123 +31,70 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 
 def _add_finding(add: AddVerb) -> None:
-    listing = add("list", list_jobs, "list jobs, newest first")
-    listing.add_argument(
-        "-q", "--queue", action="append", default=[], help="only jobs of this queue; repeatable"
-    )
-    listing.add_argument(
-        "-S", "--state", action="append", default=[], choices=STATES, help="repeatable"
-    )
-    listing.add_argument(
-        "-t", "--task", action="append", default=[], help="only jobs of this task; repeatable"
-    )
-    listing.add_argument(
-        "-n", "--note", action="append", default=[], help="only jobs with this note; repeatable"
-    )
-    listing.add_argument(
-        "--before", type=argument(parse_id), metavar="ID", help="only jobs before this one"
-    )
+    listing = add("list", list_jobs)
+    several: dict[str, Any] = {"action": "append", "default": []}
+    for names, text in (
+        ("-q --queue", "only jobs of this queue; repeatable"),
+        ("-t --task", "only jobs of this task; repeatable"),
+        ("-n --note", "only jobs with this note; repeatable"),
+    ):
+        word = names.partition("--")[2]
+        listing.add(names, text, dest=f"{word}s", metavar=word.upper(), **several)
+    text = "only jobs in this state; repeatable"
+    listing.add("-S --state", text, dest="states", choices=STATES, **several)
+    listing.add("--before", "only jobs before this one", parse_id)
     add_page_arguments(listing)
 
-    _add_ids(add("show", show_jobs, "show everything about jobs"))
-    _add_ids(add("explain", explain_jobs, "tell why jobs do not run yet"))
+    add_ids(add("show", show_jobs))
+    add_ids(add("explain", explain_jobs))
 
 
 def _add_changing(add: AddVerb) -> None:
-    enqueueing = add("enqueue", enqueue_job, "put a job into the queue, and print its id")
-    enqueueing.add_argument("task", help="name of the task")
-    enqueueing.add_argument(
-        "args",
-        nargs="?",
-        type=argument(parse_array),
-        help="arguments, as a JSON array (default: none)",
-    )
-    enqueueing.add_argument(
-        "-n", "--notes", type=argument(parse_object), help="metadata, as a JSON object"
-    )
-    enqueueing.add_argument("--request-id", help="enqueue once, however often this is repeated")
-    enqueueing.add_argument("--wait", action="store_true", help="wait for it, as `job wait` does")
-    _add_job_options(enqueueing)
+    enqueueing = add("enqueue", enqueue_job)
+    add_content_arguments(enqueueing)
+    enqueueing.add("--request-id", "enqueue once, however often this is repeated")
+    enqueueing.add("--wait", "wait for it, as `job wait` does", action="store_true")
+    _add_options(enqueueing)
 
-    retrying = add("retry", retry_jobs, "put jobs back into the queue")
-    _add_ids(retrying, "*")
-    retrying.add_argument("--failed", action="store_true", help="all jobs that failed")
-    _add_job_options(retrying)
-    retrying.add_argument("--no-parents", action="store_true", help="let it wait for no job")
+    retrying = add("retry", retry_jobs)
+    _add_ids_or_failed(retrying)
+    _add_options(retrying, queue="its own")
+    text = "let it wait for no job"
+    retrying.add("--no-parents", text, dest="clear_parents", action="store_true")
 
-    cancelling = add("cancel", cancel_jobs, "fail jobs for good, stopping them where they run")
-    _add_ids(cancelling)
-    cancelling.add_argument("--reason", help="why, for the job's result")
+    cancelling = add("cancel", cancel_jobs)
+    add_ids(cancelling)
+    cancelling.add("--reason", "why, for the job's result")
 
-    removing = add("remove", remove_jobs, "remove jobs that are not active")
-    _add_ids(removing, "*")
-    removing.add_argument("--failed", action="store_true", help="all jobs that failed")
+    _add_ids_or_failed(add("remove", remove_jobs))
 
-    noting = add("note", note_job, "merge notes into a job's; null removes one")
-    noting.add_argument("id", type=argument(parse_id), metavar="ID")
-    noting.add_argument(
-        "notes", type=argument(parse_object), help="what to merge, as a JSON object"
-    )
+    noting = add("note", note_job)
+    noting.add("id", None, parse_id)
+    noting.add("notes", "what to merge, as a JSON object", parse_object)
 
 
 def _add_following(add: AddVerb) -> None:
-    watching = add("watch", watch_job, "print each change of a job until it finished or failed")
-    watching.add_argument("id", type=argument(parse_id), metavar="ID")
+    add("watch", watch_job).add("id", None, parse_id)
 
-    waiting = add("wait", wait_for_jobs, "wait until jobs have ended, and print their results")
-    _add_ids(waiting)
-    waiting.add_argument(
-        "--for",
-        dest="at_most",
-        type=argument(parse_duration),
-        metavar="DURATION",
-        help="how long at most; then the exit status is 124",
-    )
+    waiting = add("wait", wait_for_jobs)
+    add_ids(waiting)
+    text = "how long at most; then the exit status is 124"
+    waiting.add("--for", text, parse_duration, dest="at_most")
 
-    running = add("run", run_job, "retry a job and perform it in this process, for debugging")
-    running.add_argument("id", type=argument(parse_id), metavar="ID")
+    running = add("run", run_job)
+    running.add("id", None, parse_id)
     for option in RUN_OPTIONS:
         add_option(running, option)
 
 
-def _add_ids(parser: argparse.ArgumentParser, nargs: str = "+") -> None:
-    parser.add_argument("ids", nargs=nargs, type=argument(parse_id), metavar="ID")
+def _add_ids_or_failed(parser: VerbParser) -> None:
+    add_ids(parser, "*")
+    parser.add("--failed", "all jobs that failed", action="store_true")
 
 
-def _add_job_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-q", "--queue", help="name of the queue")
-    parser.add_argument(
-        "-p", "--priority", type=argument(parse_int32), metavar="N", help="higher runs first"
-    )
-    parser.add_argument(
-        "-A",
-        "--attempts",
-        type=argument(parse_int32),
-        metavar="N",
-        help="how often it may be performed",
-    )
-    parser.add_argument(
-        "-d",
-        "--delay",
-        type=argument(parse_duration),
-        metavar="DURATION",
-        help="not before: 10s, 5m, 2h, 1d",
-    )
-    parser.add_argument(
-        "-E", "--expire", type=argument(parse_duration), metavar="DURATION", help="not after"
-    )
-    parser.add_argument(
-        "-P",
-        "--parent",
-        type=argument(parse_id),
-        action="append",
-        default=[],
-        metavar="ID",
-        help="a job to wait for; repeatable",
-    )
-    parser.add_argument(
-        "-x",
-        "--lax",
-        action=argparse.BooleanOptionalAction,
-        help="let it run after failed parents too",
-    )
+def _add_options(parser: VerbParser, *, queue: str = "default") -> None:
+    add_job_options(parser, queue=queue)
+    text = "how long until the job may run: 10s, 5m, 2h, 1d"
+    parser.add("-d --delay", text, parse_duration)
+    text = "a job to wait for; repeatable"
+    parser.add("-P --parent", text, parse_id, dest="parents", action="append", default=[])

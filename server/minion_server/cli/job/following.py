@@ -5,26 +5,26 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import grpc
 from minion.v1 import job_pb2
 from minion.v1 import minion_service_pb2 as pb
-from minion_client._api.calls import to_job
-from minion_client._api.watching import WatchSession
 from minion_client.errors import DeadlineError
+from minion_client.watching import WatchSession
 
 from minion_server.cli.connection import Connection
 from minion_server.cli.output import print_message, print_warning, show_json, show_time
-from minion_server.cli.progress import Progress
+from minion_server.cli.progress import progress_line
 
 ENDED = ("finished", "failed")
 EXIT_TIMED_OUT = 124
-"""As of timeout(1)."""
+"""The status of timeout(1)."""
 
 
 def watch_job(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Print each change of a job; the exit status is 1 if it fails."""
+    """Print each change of a job until it finished or failed."""
     state = ""
     for job in _changes(arguments.id, connection, None):
         state = job.state
@@ -37,8 +37,9 @@ def watch_job(arguments: argparse.Namespace, connection: Connection) -> int:
 
 
 def wait_for_jobs(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Wait until jobs have ended; the exit status is 1 if one fails, 124 if time runs out."""
-    end = None if arguments.at_most is None else time.monotonic() + _seconds(arguments)
+    """Wait until jobs have ended, and print their results."""
+    at_most: timedelta | None = arguments.at_most
+    end = None if at_most is None else time.monotonic() + at_most.total_seconds()
     status = 0
     for job_id in arguments.ids:
         left = None if end is None else max(0.001, end - time.monotonic())
@@ -59,9 +60,9 @@ def wait_for_job(
     seconds: float | None = None,
 ) -> int:
     """Wait until a job has ended, print its result, and return the exit status."""
-    with Progress() as progress:
+    with progress_line() as show:
         for job in _changes(job_id, connection, seconds):
-            progress.show(job)
+            show(job)
     if arguments.json:
         print_message(job)
     elif job.state == "finished":
@@ -78,22 +79,17 @@ def _changes(job_id: int, connection: Connection, seconds: float | None) -> Iter
         MinionError: It cannot be followed, or not in time.
     """
     request = pb.WatchJobRequest(id=job_id)
-    following = WatchSession(seconds)
-    while not following.over:
-        broken: grpc.RpcError | None = None
-        stream: Any = connection.stub.WatchJob(request, timeout=following.remaining)
+    session = WatchSession(seconds)
+    while not session.over:
+        error: grpc.RpcError | None = None
+        stream: Any = connection.stub.WatchJob(request, timeout=session.remaining)
         try:
             for response in stream:
-                if following.take(to_job(response.job)):
+                if session.take(response.job):
                     yield response.job
-        except grpc.RpcError as error:
-            broken = error
+        except grpc.RpcError as raised:
+            error = raised
         finally:
             stream.cancel()
-        if not following.over:
-            time.sleep(following.failed(broken))
-
-
-def _seconds(arguments: argparse.Namespace) -> float:
-    seconds: float = arguments.at_most.total_seconds()
-    return seconds
+        if not session.over:
+            time.sleep(session.failed(error))

@@ -1,15 +1,14 @@
-"""`minion job run`: a job in this process, where its output is seen and debuggers work."""
+"""`minion job run`: run a job in this process, with its output and for debuggers."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import platform
-import threading
-import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from types import SimpleNamespace
 from typing import Any, Final
 
 import grpc
@@ -17,13 +16,13 @@ from google.protobuf.struct_pb2 import Struct, Value
 from minion.v1 import job_pb2, worker_pb2
 from minion.v1 import minion_service_pb2 as pb
 from minion.v1 import worker_service_pb2 as worker_service
-from minion_client._run.verdict import Verdict, run_task
-from minion_client.tasks import REGISTRY, Job
+from minion_client import foreground
+from minion_client.source import Outcome
+from minion_client.tasks import REGISTRY
 from minion_client.worker import HEARTBEAT_SECONDS
-from minion_wire.sizes import MAX_JOB_BYTES
 from minion_wire.values import from_list, from_struct, to_struct, to_value
 
-from minion_server.cli.connection import Connection, persist
+from minion_server.cli.connection import Connection, background, persist
 from minion_server.cli.job.following import ENDED
 from minion_server.cli.output import print_message, print_warning, show_json
 from minion_server.domain.errors import Invalid
@@ -32,14 +31,14 @@ from minion_server.settings.options import TASK_OPTIONS
 from minion_server.settings.sources import resolve
 from minion_server.tasks import load_tasks
 
-RUN_OPTIONS: Final = tuple(option for option in TASK_OPTIONS if option.name != "data_dir")
-"""Besides the data directory, which every verb has."""
+RUN_OPTIONS: Final = TASK_OPTIONS[1:]
+"""Without the data directory, which every verb has."""
 REPORT_SECONDS: Final = 600.0
-"""How long a server that is away is waited for with an outcome: nobody else ends the job."""
+"""How long to wait for an unavailable server with an outcome: nothing else ends the job."""
 
 
 def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
-    """Retry a job for one attempt in a queue of its own, and perform it; 1 if it fails."""
+    """Retry a job and run it in this process, for debugging."""
     load_tasks(**resolve(TASK_OPTIONS, arguments))
     detail = connection.stub.GetJobDetail(pb.GetJobDetailRequest(id=arguments.id))
     if detail.job.task not in REGISTRY:
@@ -54,7 +53,7 @@ def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
         retry = pb.RetryJobRequest(
             id=arguments.id, retries=detail.job.retries, attempts=1, queue=FOREGROUND_QUEUE
         )
-        verdict, is_moved = None, True
+        outcome, is_moved = None, True
         try:
             is_moved = connection.stub.RetryJob(retry).accepted
             claim = worker_service.DequeueJobsRequest(
@@ -62,19 +61,19 @@ def run_job(arguments: argparse.Namespace, connection: Connection) -> int:
             )
             jobs = list(connection.workers.DequeueJobs(claim).jobs) if is_moved else []
             if jobs:
-                verdict = _perform(jobs[0], connection)
+                outcome = _run(jobs[0], connection)
         finally:
-            # Nobody else takes it from there, whatever keeps it from running here.
-            if verdict is None and is_moved:
+            # No worker takes it from that queue.
+            if outcome is None and is_moved:
                 _put_back(detail.job, worker_id, connection)
-        if verdict is None:
+        if outcome is None:
             print_warning(f"job {arguments.id} is not ready: see `minion job explain`")
             return 1
-        return _report(jobs[0], verdict, arguments, connection)
+        return _report(outcome, arguments, connection)
 
 
 def _is_blocked(job: job_pb2.Job, connection: Connection) -> bool:
-    """Return whether a job waits for parents: retried, it would wait in a queue without workers."""
+    """Return whether a job waits for parents."""
     if not job.parents:
         return False
     states = ["inactive", "active"] if job.lax else ["inactive", "active", "failed"]
@@ -83,10 +82,7 @@ def _is_blocked(job: job_pb2.Job, connection: Connection) -> bool:
 
 
 def _put_back(job: job_pb2.Job, worker_id: int, connection: Connection) -> None:
-    """Retry a job that was not run in the queue that it came from, unless it has moved on.
-
-    One that had ended fails instead: nobody asked for it to run elsewhere.
-    """
+    """Return a job that was not run to its queue, or fail it if it had ended before."""
     retry = pb.RetryJobRequest(
         id=job.id, retries=job.retries + 1, attempts=job.attempts, queue=job.queue
     )
@@ -95,7 +91,7 @@ def _put_back(job: job_pb2.Job, worker_id: int, connection: Connection) -> None:
     get = pb.GetJobDetailRequest(id=job.id)
     cancel = pb.CancelJobRequest(id=job.id, reason="it was not run in the foreground")
     try:
-        now = persist(lambda: connection.stub.GetJobDetail(get)).job
+        now = persist(lambda: connection.stub.GetJobDetail(get))[0].job
         is_ours = now.state == "inactive" or (now.state == "active" and now.worker == worker_id)
         if now.queue != FOREGROUND_QUEUE or now.retries != retry.retries or not is_ours:
             return
@@ -111,98 +107,74 @@ def _put_back(job: job_pb2.Job, worker_id: int, connection: Connection) -> None:
         )
 
 
-def _perform(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Verdict:
+def _run(claimed: worker_pb2.ClaimedJob, connection: Connection) -> Outcome:
     def note(notes: Mapping[str, Any]) -> None:
         message = Struct()
         to_struct(notes, message)
         connection.stub.NoteJob(pb.NoteJobRequest(id=claimed.id, notes=message))
 
-    job = Job(
-        id=claimed.id,
-        task=claimed.task,
+    names = ("id", "task", "retries", "attempts", "priority", "queue")
+    job: Any = SimpleNamespace(
+        **{name: getattr(claimed, name) for name in names},
         args=from_list(claimed.args),
-        retries=claimed.retries,
-        attempts=claimed.attempts,
-        priority=claimed.priority,
-        queue=claimed.queue,
         notes=from_struct(claimed.notes),
-        _note=note,
     )
     # Ctrl-C and sys.exit() fail the job too: nothing repairs jobs that stay active in this queue.
-    return run_task(
-        REGISTRY[claimed.task].function,
-        job,
-        limit=MAX_JOB_BYTES,
-        failed=traceback.print_exception,
-    )
+    return foreground.run_job(job, note)
 
 
-def _report(
-    claimed: worker_pb2.ClaimedJob,
-    verdict: Verdict,
-    arguments: argparse.Namespace,
-    connection: Connection,
-) -> int:
+def _report(outcome: Outcome, arguments: argparse.Namespace, connection: Connection) -> int:
     result = Value()
-    to_value(verdict.result, result)
-    fields: dict[str, Any] = {"id": claimed.id, "retries": claimed.retries, "result": result}
-    if verdict.failed:
-        print_warning(f"job {claimed.id} failed: {show_json(result)}")
+    to_value(outcome.result, result)
+    job_id = outcome.job_id
+    fields: dict[str, Any] = {"id": job_id, "retries": outcome.retries, "result": result}
+    if outcome.failed:
+        print_warning(f"job {job_id} failed: {show_json(result)}")
     elif not arguments.json:
         print(show_json(result))
-    attempts = 0
 
     def call() -> worker_service.FailJobResponse | worker_service.FinishJobResponse:
-        nonlocal attempts
-        attempts += 1
-        if verdict.failed:
-            fail = worker_service.FailJobRequest(**fields)
-            return connection.workers.FailJob(fail)
-        finish = worker_service.FinishJobRequest(**fields)
-        return connection.workers.FinishJob(finish)
+        if outcome.failed:
+            return connection.workers.FailJob(worker_service.FailJobRequest(**fields))
+        return connection.workers.FinishJob(worker_service.FinishJobRequest(**fields))
 
     try:
-        response = persist(call, REPORT_SECONDS)
+        response, is_repeated = persist(call, REPORT_SECONDS)
     except BaseException:
         print_warning(
-            f"job {claimed.id} has run, but may still count as active: `minion job cancel "
-            f"{claimed.id}` ends it"
+            f"job {job_id} has run, but may still count as active: `minion job cancel "
+            f"{job_id}` ends it"
         )
         raise
-    # An attempt before may have been carried out without an answer.
-    accepted = response.accepted or attempts > 1
+    accepted = response.accepted or is_repeated
     if arguments.json:
         print_message(response)
     if not accepted:
-        print_warning(f"job {claimed.id} has moved on in the meantime")
-    return 0 if accepted and not verdict.failed else 1
+        print_warning(f"job {job_id} has moved on in the meantime")
+    return 0 if accepted and not outcome.failed else 1
 
 
 @contextmanager
 def _registered(connection: Connection) -> Iterator[int]:
-    """Register a worker, and keep it alive meanwhile: people take their time in debuggers."""
+    """Register a worker, and send its heartbeats during the block: debugging takes time."""
     registration = worker_service.RegisterWorkerRequest(host=platform.node(), pid=os.getpid())
     to_struct({"queues": [FOREGROUND_QUEUE], "jobs": 1, "type": "foreground"}, registration.status)
     registration.id = connection.workers.RegisterWorker(registration).id
-    ended = threading.Event()
 
-    def beat() -> None:
-        while not ended.wait(HEARTBEAT_SECONDS):
-            try:
-                connection.workers.RegisterWorker(registration)
-            except grpc.RpcError as error:
-                print_warning(connection.endpoint.explain(error))
+    def beat() -> bool:
+        try:
+            connection.workers.RegisterWorker(registration)
+        except grpc.RpcError as error:
+            print_warning(connection.endpoint.explain(error))
+        return True
 
-    beating = threading.Thread(target=beat, daemon=True)
-    beating.start()
     try:
-        yield registration.id
+        with background(beat, HEARTBEAT_SECONDS):
+            yield registration.id
     finally:
-        ended.set()
-        beating.join()
         request = worker_service.UnregisterWorkerRequest(id=registration.id)
         try:
             connection.workers.UnregisterWorker(request)
         except grpc.RpcError as error:
-            # The server forgets it after a while; the outcome of the job has been printed.
+            # The server removes the worker later.
             print_warning(connection.endpoint.explain(error))

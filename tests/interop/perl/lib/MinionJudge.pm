@@ -1,8 +1,8 @@
 package MinionJudge;
 use Mojo::Base -base, -signatures;
 
-# What Minion's own tests reach behind the backend for, when there is our REST API behind it: the same
-# objects as Mojo::Pg has, so far as those tests use them, over the database that the server keeps.
+# The objects behind the backend that Minion's own tests use, for our REST API: the same
+# as those of Mojo::Pg, as far as the tests use them, over the database of the server.
 use Mojo::Util  qw(monkey_patch);
 use Time::HiRes ();
 

@@ -10,10 +10,10 @@ use Mojo::UserAgent;
 use Mojo::Util    qw(encode url_escape);
 use Sys::Hostname qw(hostname);
 
-# What the server answers at most in one page, and how long it lets one request wait for jobs
+# Limits of the server: entries of a page, and seconds of waiting for jobs
 use constant {MAX_PAGE => 1000, MAX_WAIT => 300};
 
-# Perl Minion's own settings: who has left them alone gets the server's
+# Perl Minion's defaults: programs that keep them get the server's settings
 use constant RETENTION => (missing_after => 1800, remove_after => 172800, stuck_after => 172800);
 
 use constant SCHEDULE_OPTIONS => qw(attempts expire lax notes priority queue);
@@ -154,7 +154,7 @@ sub unregister_worker {
 
 sub unschedule { !!shift->_call(DELETE => 'schedules/' . _segment(shift))->{deleted} }
 
-# Answers undef for what does not exist, and dies of everything else that is not an answer
+# Returns undef for NOT_FOUND, and dies of any other error
 sub _call {
   my ($self, $method, $path, @content) = @_;
 
@@ -185,7 +185,7 @@ sub _list {
   my %query = map { $_ => $options->{$_} } grep { defined $options->{$_} } keys %{$options // {}};
   $query{ids} = [_ids($query{ids})] if $query{ids};
 
-  # An empty list of values selects nothing here, and everything there
+  # An empty list selects nothing in Perl, and everything on the server
   return {total => 0, $what => []} if grep { ref && !@$_ } values %query;
   return {total => 0, $what => []} if defined $query{before} && $query{before} < 1;
 

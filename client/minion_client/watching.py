@@ -1,23 +1,23 @@
-"""Watching a job over as many streams as it takes, and waiting for a lock."""
+"""Watch a job over as many streams as it takes, and wait for a lock."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import timedelta
 
 import grpc
+from minion.v1 import job_pb2
 
 from minion_client.backoff import Backoff
-from minion_client.errors import DeadlineError, UnavailableError, from_rpc_error, is_answer
-from minion_client.records import JobInfo, Seconds
+from minion_client.errors import DeadlineError, UnavailableError, from_rpc_error, is_from_server
+from minion_client.records import JobState, Seconds
 
 _CLOCK_SECONDS = 0.1
 _OUTAGE_SECONDS = 60.0
-"""How long a server may be out of reach before a watch is given up."""
+"""Duration of an outage after which a watch fails."""
 
-# What proxies make of a stream that broke or lasted too long for them.
+# Proxies send these for a stream that broke or timed out.
 _BROKEN_ON_THE_WAY = frozenset(
     {
         grpc.StatusCode.CANCELLED,
@@ -29,12 +29,24 @@ _BROKEN_ON_THE_WAY = frozenset(
 
 
 class WatchSession:
-    """A watch of a job, over as many streams as it takes.
+    """A watch of a job by calls of `WatchJob`, as many as it takes.
+
+        session = WatchSession(timeout)
+        while not session.over:
+            error = None
+            try:
+                for response in stub.WatchJob(request, timeout=session.remaining):
+                    if session.take(response.job):
+                        ...  # it has changed
+            except grpc.RpcError as raised:
+                error = raised
+            if not session.over:
+                time.sleep(session.failed(error))
 
     Args:
-        timeout: Seconds until it is given up; None is never.
-        backoff: How long to wait before the next stream.
-        clock: Returns the seconds of a steady clock.
+        timeout: Seconds until it fails; None: no limit.
+        backoff: Delays between streams.
+        clock: Returns the seconds of a monotonic clock.
     """
 
     def __init__(
@@ -49,43 +61,45 @@ class WatchSession:
         self._backoff = backoff or Backoff(maximum=5.0)
         self._failures = 0
         self._failing_since = clock()
-        self.job: JobInfo | None = None
+        self._job: job_pb2.Job | None = None
 
     @property
     def over(self) -> bool:
-        """Whether the job has ended."""
-        return self.job is not None and self.job.state.is_final
+        """True if the job has ended."""
+        return self._job is not None and JobState(self._job.state).is_final
 
     @property
     def remaining(self) -> float | None:
         """Seconds until the deadline, if there is one."""
         return None if self._deadline is None else max(self._deadline - self._clock(), 0.001)
 
-    def take(self, job: JobInfo) -> bool:
-        """Take a job that a stream sent, and return whether it has changed."""
+    def take(self, job: job_pb2.Job) -> bool:
+        """Store a job that a stream sent, and return whether it has changed."""
         self._failures = 0
-        before, self.job = self.job, job
-        return before is None or replace(before, time=job.time) != job
+        before, self._job = self._job, job_pb2.Job()
+        self._job.CopyFrom(job)
+        self._job.ClearField("time")
+        return before != self._job
 
     def failed(self, error: grpc.RpcError | None) -> float:
-        """Return the seconds to wait before the next stream, after one ended before the job did.
+        """Return the delay before the next stream in seconds, after one ended before the job.
 
         Raises:
-            MinionError: Another stream would be of no use.
+            MinionError: The watch has failed.
         """
         problem = UnavailableError("the stream ended") if error is None else from_rpc_error(error)
         if self._deadline is not None:
-            # gRPC's clock may run a little ahead of this one.
+            # gRPC's clock may be slightly ahead of this one.
             early = _CLOCK_SECONDS if isinstance(problem, DeadlineError) else 0.0
             if self._clock() >= self._deadline - early:
                 raise _late() from error
         broke = isinstance(problem, UnavailableError) or (
-            error is not None and problem.code in _BROKEN_ON_THE_WAY and not is_answer(error)
+            error is not None and problem.code in _BROKEN_ON_THE_WAY and not is_from_server(error)
         )
-        if self.job is None or not broke:
+        if self._job is None or not broke:
             raise problem from error
         if not self._failures:
-            # Not when the last message came: a job may run for hours without a change.
+            # Not the time of the last message: a job may run for hours without a change.
             self._failing_since = self._clock()
         elif self._clock() - self._failing_since > _OUTAGE_SECONDS:
             raise problem from error

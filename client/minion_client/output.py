@@ -1,7 +1,7 @@
 """Standard output and error streams that drop what cannot be written, instead of raising.
 
-A server, and the tasks that print, must go on when the reader of their output is gone or the disk
-is full.
+Servers and tasks that print must continue when the reader of their output is gone or the disk is
+full.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class _Lossy(io.RawIOBase):
 
 
 def guard_output() -> None:
-    """Drop what is printed from now on and cannot be written."""
+    """Replace the standard streams by ones that drop what cannot be written."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        # Not what has taken the place of a descriptor, as tests do.
+        # Not streams that were replaced already, as by pytest.
         if stream is not None and stream is getattr(sys, f"__{name}__"):
             guarded = io.TextIOWrapper(
                 io.BufferedWriter(_Lossy(stream.fileno())),
