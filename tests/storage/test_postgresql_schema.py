@@ -411,7 +411,7 @@ async def test_a_backup_changes_nothing_beneath_servers_that_run(
     )
     before = await perl.fetchval(written)
     await transfer.backup(tmp_path / "same.db")
-    for version, text in ((8, "is of schema version 8 and Perl"), (99, "newer than this program")):
+    for version, text in ((8, "has schema version 8 and Perl"), (99, "newer than this program")):
         await perl.execute(f"UPDATE minion_server_schema SET version = {version}")
         with pytest.raises(Conflict, match=text):
             await transfer.backup(tmp_path / "other.db")

@@ -28,7 +28,7 @@ class Alarm(Loop):
 
     @abstractmethod
     async def look(self) -> float | None:
-        """Process what is due, and return the seconds until more is; None if nothing will be."""
+        """Process what is due, and return the seconds until the next item; None if none."""
 
     @abstractmethod
     def due_in(self, changes: Changes) -> float | None:

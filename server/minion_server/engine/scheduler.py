@@ -47,7 +47,7 @@ class Inbox:
     Attributes:
         worker_id: Id of the worker.
         revoked: Jobs that it must stop.
-        commanded: Set when there may be commands for it; initially, too.
+        commanded: Set when there may be commands for it, and initially.
     """
 
     __slots__ = ("commanded", "revoked", "worker_id")

@@ -281,7 +281,7 @@ class Session:
             try:
                 jobs = await _withdraw(claiming)
             except WorkerNotFound:
-                # The worker was silent and was forgotten; its jobs are no longer its own.
+                # The worker was forgotten after a silence: register it again.
                 await self._register(self._registration)
                 continue
             if jobs:

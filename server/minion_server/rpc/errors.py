@@ -47,7 +47,7 @@ CODES: dict[type[MinionError], grpc.StatusCode] = {
     Conflict: grpc.StatusCode.FAILED_PRECONDITION,
     Exhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     Unavailable: grpc.StatusCode.UNAVAILABLE,
-    # The messages of all others are for the caller, too.
+    # Messages of other errors are sent to the caller, too.
     MinionError: grpc.StatusCode.INTERNAL,
 }
 

@@ -24,7 +24,7 @@ class ScheduledJob(NewJob):
     """A job that a schedule enqueues, without checks.
 
     Schedules of this server were checked when they were put. Those of Perl Minion may exceed this
-    server's limits, but must fire all the same.
+    server's limits, but must fire, too.
     """
 
     def __post_init__(self) -> None:

@@ -102,7 +102,7 @@ async def upgrade_minion(connection: Connection, target: int) -> None:
         version = await connection.fetchval(_MINION_VERSION) or 0
         if not version <= target <= MINION_NEWEST:
             raise Conflict(
-                f"the database is of Perl Minion's schema version {version}: it can be upgraded to "
+                f"the database has Perl Minion's schema version {version}: it can be upgraded to "
                 f"versions up to {MINION_NEWEST}, not to {target}"
             )
         await _make_minion(connection, version, target)
@@ -140,7 +140,7 @@ async def current_schedules(connection: Connection) -> str:
     moved = await connection.fetchval(_OWN_SCHEDULES) != "r"
     if own < newest["minion-server"] or moved != (minion >= MINION_NEWEST):
         raise Conflict(
-            f"the database is of schema version {own} and Perl Minion's version {minion}, which "
+            f"the database has schema version {own} and Perl Minion's version {minion}, which "
             "this program cannot read as it is: use the program that serves it, or run `minion db "
             "upgrade`, after which servers of older versions may fail"
         )
@@ -215,12 +215,12 @@ async def _migrate_minion(connection: Connection) -> int:
 def _check_minion(version: int) -> None:
     if version < MINION_OLDEST:
         raise Conflict(
-            f"the database is of Perl Minion's schema version {version}, older than "
+            f"the database has Perl Minion's schema version {version}, older than "
             f"{MINION_OLDEST}: start Perl Minion 10.23 or later on it once, which upgrades it"
         )
     if version > MINION_NEWEST:
         raise Conflict(
-            f"the database is of Perl Minion's schema version {version}, newer than this "
+            f"the database has Perl Minion's schema version {version}, newer than this "
             f"program's {MINION_NEWEST}: use a later version of this program"
         )
 
@@ -249,7 +249,7 @@ def _check_own(version: int) -> None:
     newest = max(_migrations())
     if version > newest:
         raise Conflict(
-            f"the database is of schema version {version}, newer than this program's "
+            f"the database has schema version {version}, newer than this program's "
             f"{newest}: use the program that wrote it, or a later one"
         )
 

@@ -50,7 +50,7 @@ def is_current(connection: apsw.Connection) -> bool:
     version, newest = version_of(connection), len(migrations())
     if version > newest:
         raise Conflict(
-            f"{connection.filename} is of schema version {version}, newer than this program's "
+            f"{connection.filename} has schema version {version}, newer than this program's "
             f"{newest}: use the program that wrote it, or a later one"
         )
     return version == newest

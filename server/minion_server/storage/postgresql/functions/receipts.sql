@@ -13,7 +13,7 @@ BEGIN
   PERFORM set_config('minion_server.own', 'on', TRUE);
   SELECT r.token, r.answer INTO last FROM minion_server_receipts AS r WHERE r.lane = p_lane;
   IF last.token > p_token THEN
-    RAISE EXCEPTION 'lane % has gone on', p_lane;
+    RAISE EXCEPTION 'lane % has a newer step', p_lane;
   END IF;
   RETURN CASE WHEN last.token = p_token THEN last.answer END;
 END $$;
