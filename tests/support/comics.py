@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from backports import zstd
 from PIL import Image, ImageDraw
 
 Entries = dict[str, bytes]
@@ -55,12 +56,12 @@ def draw(picture: int, kind: str = "JPEG", size: tuple[int, int] = _SIZE) -> byt
 
 def make_good(folder: Path, count: int) -> list[Comic]:
     """Write archives of every kind, of 1 to 300 pages; every tenth looks like the one before."""
-    writers = (_zip, _stored_zip, _tar, _tar_gz, _epub)
+    writers = (_zip, _stored_zip, _tar, _tar_gz, _epub, _tar_zst, _pdf)
     comics = []
     for number in range(count):
         pages = 300 if number == 0 else 1 + number * 7 % 12
         cover = number - 1 if number % 10 == 9 else number
-        extension = (".zip", ".cbz", ".cbt", ".tar.gz", ".epub")[number % 5]
+        extension = (".zip", ".cbz", ".cbt", ".tar.gz", ".epub", ".tar.zst", ".pdf")[number % 7]
         name = f"{('Comic', 'Bände', '漫画', 'Книга')[number % 4]} {number:03}{extension}"
         kind = _KINDS[number % 3]
         directory = ("", "pages/", "Kapitel 1/tiefer/", "第1章/")[number // 4 % 4]
@@ -72,7 +73,7 @@ def make_good(folder: Path, count: int) -> list[Comic]:
             for page in range(pages)
         }
         entries["ComicInfo.xml"] = f"<ComicInfo><Writer>W{number % 5}</Writer></ComicInfo>".encode()
-        (folder / name).write_bytes(writers[number % 5](entries))
+        (folder / name).write_bytes(writers[number % 7](entries))
         comics.append(Comic(name=name, pages=pages, cover=cover))
     return comics
 
@@ -138,6 +139,20 @@ def _tar(entries: Entries, mode: str = "w") -> bytes:
 
 def _tar_gz(entries: Entries) -> bytes:
     return _tar(entries, "w:gz")
+
+
+def _tar_zst(entries: Entries) -> bytes:
+    return zstd.compress(_tar(entries))
+
+
+def _pdf(entries: Entries) -> bytes:
+    """Write a PDF file of the pictures."""
+    pictures = [
+        Image.open(io.BytesIO(content)) for name, content in entries.items() if "Info" not in name
+    ]
+    out = io.BytesIO()
+    pictures[0].save(out, "PDF", save_all=True, append_images=pictures[1:])
+    return out.getvalue()
 
 
 def _linked_tar(entries: Entries) -> bytes:

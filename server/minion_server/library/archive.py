@@ -5,17 +5,19 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
+import importlib.util
 import os
 import re
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from minion_server.library.errors import PageError, RefusedError, reason
 from minion_server.library.pages import Archive
+from minion_server.library.pdf_archive import PdfArchive
 from minion_server.library.settings import Limits
 from minion_server.library.tar_archive import TarArchive
 from minion_server.library.xz_stream import XzStream
@@ -64,7 +66,13 @@ _READERS: dict[Format, Callable[[BinaryIO, int, Limits], Archive]] = {
     Format.GZIP: lambda file, *more: TarArchive(gzip.GzipFile(fileobj=file), *more),
     Format.BZIP2: lambda file, *more: TarArchive(bz2.BZ2File(file), *more),
     Format.XZ: lambda file, *more: TarArchive(XzStream(file), *more),
+    Format.ZSTANDARD: lambda file, *more: TarArchive(_open_zstandard(file), *more),
+    Format.PDF: PdfArchive,
 }
+# Modules of the extra `library` that read a format.
+_MODULES = {Format.PDF: "pypdfium2", Format.ZSTANDARD: "backports.zstd"}
+# As the program zstd: windows of 128 MiB are allowed in a file, of more are not.
+_ZSTANDARD_WINDOW = 27
 
 
 @contextmanager
@@ -81,7 +89,8 @@ def open_archive(path: Path, limits: Limits) -> Iterator[Archive]:
             raise RefusedError(f"The file is larger than {limits.total_bytes} bytes.")
         archive_format = sniff(file)
         require_reader(archive_format)
-        yield _READERS[archive_format](file, size, limits)
+        with closing(_READERS[archive_format](file, size, limits)) as archive:
+            yield archive
 
 
 @contextmanager
@@ -110,11 +119,30 @@ def _require_regular(mode: int) -> None:
 
 
 def require_reader(archive_format: Format) -> None:
-    """Refuse a format that has no reader here."""
+    """Refuse a format that has no reader, or whose reader is not installed."""
     if archive_format not in _READERS:
+        raise RefusedError(f"Archives of the format {archive_format} cannot be read.")
+    module = _MODULES.get(archive_format)
+    if module is not None and not _is_installed(module):
         raise RefusedError(
-            f"Reading {archive_format} archives needs a reader that is not installed."
+            f"Reading {archive_format} archives needs {module}: pip install minion-server[library]"
         )
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        # Its package is missing.
+        return False
+
+
+def _open_zstandard(file: BinaryIO) -> BinaryIO:
+    # Only this format needs it.
+    from backports.zstd import DecompressionParameter, ZstdFile  # noqa: PLC0415
+
+    options: dict[int, int] = {DecompressionParameter.window_log_max: _ZSTANDARD_WINDOW}
+    return cast("BinaryIO", ZstdFile(file, options=options))
 
 
 def sniff(file: BinaryIO) -> Format:

@@ -56,6 +56,10 @@ class Archive(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Free what the archive holds; its file is its owner's."""
+        ...
+
     def drain(self) -> None:
         """Read the rest, or raise RefusedError for damage after the last page."""
         ...

@@ -72,6 +72,10 @@ class TarArchive:
                 content += chunk
         return bytes(content)
 
+    def close(self) -> None:
+        """See `Archive`."""
+        self._tar.close()
+
     def drain(self) -> None:
         """See `Archive`."""
         with parsing("The tar archive is broken"):

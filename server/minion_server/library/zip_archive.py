@@ -72,6 +72,10 @@ class ZipArchive:
             raise PageError(f"{name} ends too early.")
         return bytes(content)
 
+    def close(self) -> None:
+        """See `Archive`."""
+        self._zip.close()
+
     def drain(self) -> None:
         """Do nothing: opening a zip has read its end already."""
 
