@@ -37,7 +37,7 @@ class _Waiter:
         )
 
     def wake(self, key: tuple[str, str], ready: Ready) -> None:
-        self.ready.add(*key, ready)
+        self.ready.add(*key, ready.priority, ready.count)
         self.woken.set()
 
 

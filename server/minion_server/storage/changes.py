@@ -37,19 +37,17 @@ class Ready:
 class ReadyJobs(dict[tuple[str, str], Ready]):
     """Jobs that have become claimable, by queue and task."""
 
-    def add(self, queue: str, task: str, ready: Ready) -> None:
-        """Add jobs of one queue and task."""
+    def add(self, queue: str, task: str, priority: int, count: int) -> None:
+        """Add jobs of one queue and task; `priority` is the highest of their priorities."""
         known = self.get((queue, task))
         if known is not None:
-            ready = Ready(
-                priority=max(known.priority, ready.priority), count=known.count + ready.count
-            )
-        self[queue, task] = ready
+            priority, count = max(known.priority, priority), known.count + count
+        self[queue, task] = Ready(priority=priority, count=count)
 
     def merge(self, other: Mapping[tuple[str, str], Ready]) -> None:
         """Add the jobs of another object."""
         for (queue, task), ready in other.items():
-            self.add(queue, task, ready)
+            self.add(queue, task, ready.priority, ready.count)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -76,7 +74,7 @@ class Changes:
 
     def add_ready(self, queue: str, task: str, priority: int, count: int = 1) -> None:
         """Add jobs that have become claimable; `priority` is the highest of their priorities."""
-        self.ready.add(queue, task, Ready(priority=priority, count=count))
+        self.ready.add(queue, task, priority, count)
 
     def add_due(self, seconds: float) -> None:
         """Add a job that becomes due, or expires, after some seconds."""

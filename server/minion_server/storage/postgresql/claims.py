@@ -99,7 +99,12 @@ class Claims(Verbs):
         jobs = [ClaimedJob(**dict(zip(CLAIMED, job, strict=True))) for job in found.pop("jobs")]
         self._notify(to_changes(found, jobs=[job.id for job in jobs]))
         locked = found.get("locked", [])
-        fit = [job for job in jobs if await self._is_fit(job)]
+        fit: list[ClaimedJob] = []
+        for job in jobs:
+            if problem := job.problem():
+                await self._fail_unfit(job.id, problem)
+            else:
+                fit.append(job)
         if len(fit) < len(jobs) and claim.job_id is None:
             rest = replace(claim, max_jobs=claim.max_jobs - len(fit))
             try:
@@ -112,17 +117,13 @@ class Claims(Verbs):
                 fit += others
         return fit, locked
 
-    async def _is_fit(self, job: ClaimedJob) -> bool:
-        """Return whether a job can be sent to a worker; fail it if not."""
-        problem = job.problem()
-        if problem is None:
-            return True
+    async def _fail_unfit(self, job_id: int, problem: str) -> None:
+        """Fail a job that cannot be sent to a worker."""
         try:
-            await self._change_job("minion_server_cancel", job.id, to_json(problem))
+            await self._change_job("minion_server_cancel", job_id, to_json(problem))
         except Exception:
             # The worker must get the other jobs.
-            logger.exception("cannot fail job %d, which cannot be sent to a worker", job.id)
-        return False
+            logger.exception("cannot fail job %d, which cannot be sent to a worker", job_id)
 
     async def _end(self, outcomes: list[Outcome]) -> list[bool]:
         if not outcomes:
