@@ -19,6 +19,7 @@ from minion_server.library.archive import open_archive
 from minion_server.library.errors import RefusedError
 from minion_server.library.settings import Limits
 from PIL import Image
+from support.rar import write_rar
 
 LIMITS = Limits()
 # The empty password does not fit the value of U, whatever fits it.
@@ -163,17 +164,22 @@ def test_a_window_that_would_fill_the_memory_is_refused(tmp_path: Path, draw: Dr
 
 
 @pytest.mark.parametrize(
-    ("module", "name"), [("pypdfium2", "a.pdf"), ("backports.zstd", "a.tar.zst")]
+    ("module", "name"),
+    [("pypdfium2", "a.pdf"), ("backports.zstd", "a.tar.zst"), ("libarchive", "a.rar")],
 )
 def test_a_reader_that_is_not_installed_is_named(
     job: Job, tmp_path: Path, draw: Draw, monkeypatch: pytest.MonkeyPatch, module: str, name: str
 ) -> None:
     path = tmp_path / name
-    if name == "a.pdf":
-        _pdf(path, (72, 72))
-    else:
-        _zstd_tar(path, {"1.jpg": draw(1)})
+    match name:
+        case "a.pdf":
+            _pdf(path, (72, 72))
+        case "a.rar":
+            path.write_bytes(write_rar({"1.jpg": draw(1)}))
+        case _:
+            _zstd_tar(path, {"1.jpg": draw(1)})
     monkeypatch.setitem(sys.modules, module, None)
     result = handle_upload(job, str(path))
     assert result["success"] == 0
-    assert f"needs {module}: pip install minion-server[library]" in result["message"]
+    package = {"libarchive": "libarchive-c"}.get(module, module)
+    assert f"needs {package}: pip install minion-server[library]" in result["message"]

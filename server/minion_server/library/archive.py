@@ -5,7 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import hashlib
-import importlib.util
+import importlib
 import os
 import re
 import stat
@@ -19,6 +19,7 @@ from minion_server.library.errors import PageError, RefusedError, reason
 from minion_server.library.pages import Archive
 from minion_server.library.pdf_archive import PdfArchive
 from minion_server.library.settings import Limits
+from minion_server.library.stream_archive import StreamArchive
 from minion_server.library.tar_archive import TarArchive
 from minion_server.library.xz_stream import XzStream
 from minion_server.library.zip_archive import ZipArchive
@@ -68,9 +69,16 @@ _READERS: dict[Format, Callable[[BinaryIO, int, Limits], Archive]] = {
     Format.XZ: lambda file, *more: TarArchive(XzStream(file), *more),
     Format.ZSTANDARD: lambda file, *more: TarArchive(_open_zstandard(file), *more),
     Format.PDF: PdfArchive,
+    Format.SEVEN_ZIP: StreamArchive,
+    Format.RAR: StreamArchive,
 }
-# Modules of the extra `library` that read a format.
-_MODULES = {Format.PDF: "pypdfium2", Format.ZSTANDARD: "backports.zstd"}
+# Packages of the extra `library` that read a format, and their modules.
+_PACKAGES = {
+    Format.PDF: ("pypdfium2", "pypdfium2"),
+    Format.ZSTANDARD: ("backports.zstd", "backports.zstd"),
+    Format.SEVEN_ZIP: ("libarchive-c", "libarchive"),
+    Format.RAR: ("libarchive-c", "libarchive"),
+}
 # As the program zstd: windows of 128 MiB are allowed in a file, of more are not.
 _ZSTANDARD_WINDOW = 27
 
@@ -119,22 +127,21 @@ def _require_regular(mode: int) -> None:
 
 
 def require_reader(archive_format: Format) -> None:
-    """Refuse a format that has no reader, or whose reader is not installed."""
-    if archive_format not in _READERS:
-        raise RefusedError(f"Archives of the format {archive_format} cannot be read.")
-    module = _MODULES.get(archive_format)
-    if module is not None and not _is_installed(module):
+    """Refuse a format whose reader is not installed."""
+    package, module = _PACKAGES.get(archive_format, ("", ""))
+    if package and not _is_installed(module):
         raise RefusedError(
-            f"Reading {archive_format} archives needs {module}: pip install minion-server[library]"
+            f"Reading {archive_format} archives needs {package}: pip install minion-server[library]"
         )
 
 
 def _is_installed(module: str) -> bool:
     try:
-        return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:
-        # Its package is missing.
+        importlib.import_module(module)
+    # Besides ImportError: libarchive-c raises these where the system has no libarchive.
+    except (ImportError, AttributeError, OSError, TypeError):
         return False
+    return True
 
 
 def _open_zstandard(file: BinaryIO) -> BinaryIO:
