@@ -263,6 +263,8 @@ def test_page_thumbnails_makes_one_for_each_page_and_notes_it(
     job: Job, comic: Path, library: Path, noted: list[dict[str, Any]]
 ) -> None:
     archive_id = _add(job, comic)
+    job.notes.clear()
+    noted.clear()
     assert page_thumbnails(job, archive_id) == {"errors": []}
     thumbs = library / ".minion" / "thumbs" / archive_id[:2] / archive_id
     assert sorted(path.name for path in thumbs.iterdir()) == ["1.jpg", "2.jpg", "3.jpg"]

@@ -185,17 +185,26 @@ def compute_id(file: BinaryIO) -> str:
     return digest
 
 
-def read_whole(path: Path, limits: Limits) -> int:
+def read_whole(
+    path: Path, limits: Limits, progress: Callable[[int, int], None] = lambda _done, _total: None
+) -> int:
     """Read all of an archive once, and return its number of pages.
+
+    Args:
+        path: The archive.
+        limits: What is accepted.
+        progress: Called with the pages read and their number, after each.
 
     Raises:
         RefusedError: See `open_archive`; or it is damaged anywhere.
     """
     with open_archive(path, limits) as archive:
-        for page in sorted(archive.pages, key=lambda page: page.position):
+        stored = sorted(archive.pages, key=lambda page: page.position)
+        for done, page in enumerate(stored, start=1):
             try:
                 archive.read(page)
             except PageError as error:
                 raise RefusedError(f"The archive is broken: {error}") from error
+            progress(done, len(stored))
         archive.drain()
         return len(archive.pages)

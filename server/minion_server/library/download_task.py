@@ -17,6 +17,7 @@ from minion_server.library.errors import DownloadError, NotInLibraryError, Refus
 from minion_server.library.index import Index
 from minion_server.library.metadata import SOURCE, MetadataStore
 from minion_server.library.plugins import PluginError, find_downloader, run_plugin
+from minion_server.library.progress import Progress
 from minion_server.library.settings import HIDDEN, Settings
 from minion_server.library.upload import take
 
@@ -63,7 +64,9 @@ def download_url(job: Job, url: object, catid: object = None) -> DownloadResult:
             result["message"] = "This URL is already downloaded."
             return result
         with _download(job, str(url), settings) as path:
-            upload = take(str(path), catid, settings, tags=(SOURCE + source,))
+            upload = take(
+                str(path), catid, settings, tags=(SOURCE + source,), progress=Progress(job, "pages")
+            )
     except (RefusedError, PluginError) as error:
         result["message"] = str(error)
     except DownloadError as error:

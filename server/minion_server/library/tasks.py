@@ -36,7 +36,7 @@ def handle_upload(job: Job, file: object, catid: object = None) -> UploadResult:
     """Copy an archive into the library; the file itself stays where it is.
 
     Args:
-        job: The job.
+        job: The job; it is noted `pages_processed` and `total_pages` while the archive is checked.
         file: Path of the archive on this machine.
         catid: Category to add it to, or null.
 
@@ -46,7 +46,7 @@ def handle_upload(job: Job, file: object, catid: object = None) -> UploadResult:
     Raises:
         LibraryError: The library itself cannot be read or written.
     """
-    result = take(file, catid, Settings.from_environment())
+    result = take(file, catid, Settings.from_environment(), progress=Progress(job, "pages"))
     job.log.info("%r: %s", result["title"], result["message"])
     return result
 

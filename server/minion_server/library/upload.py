@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,7 +57,12 @@ class _Upload:
 
 
 def take(
-    file: object, category: object, settings: Settings, *, tags: Iterable[str] = ()
+    file: object,
+    category: object,
+    settings: Settings,
+    *,
+    tags: Iterable[str] = (),
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> UploadResult:
     """Copy an archive into the library, and return the result of `handle_upload`.
 
@@ -66,6 +71,7 @@ def take(
         category: Category to add it to, also if the library has it already; None for none.
         settings: Of the library.
         tags: Tags to give it.
+        progress: Called with the pages that are checked, and their number.
 
     Raises:
         LibraryError: The library itself cannot be read or written.
@@ -75,7 +81,7 @@ def take(
         upload.category = arguments.optional_text("catid", category)
         path = arguments.path("file", file)
         upload.title = path.stem
-        addition, entry = _take(path, upload, settings, tuple(tags))
+        addition, entry = _take(path, upload, settings, tuple(tags), progress)
     except RefusedError as error:
         return upload.result(str(error))
     if addition is Addition.SAME_NAME:
@@ -89,7 +95,11 @@ def take(
 
 
 def _take(
-    path: Path, upload: _Upload, settings: Settings, tags: tuple[str, ...]
+    path: Path,
+    upload: _Upload,
+    settings: Settings,
+    tags: tuple[str, ...],
+    progress: Callable[[int, int], None],
 ) -> tuple[Addition, Entry | None]:
     index = Index(settings.directory)
     if ARCHIVE_NAME.fullmatch(path.name) is None:
@@ -105,7 +115,7 @@ def _take(
         with index.incoming() as (incoming, copy):
             _copy(source, copy, settings.limits)
             # The copy is verified, not the source, which may change at any time.
-            pages = read_whole(incoming, settings.limits)
+            pages = read_whole(incoming, settings.limits, progress)
             upload.id = compute_id(copy)
             entry = Entry(
                 id=upload.id,
