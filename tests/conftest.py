@@ -1,4 +1,4 @@
-"""What tests of every kind share."""
+"""Fixtures and settings of all tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is accepted at one door is accepted at each, and comes out equal at each."""
+"""Values that one API accepts are accepted by each, and returned equal by each."""
 
 from __future__ import annotations
 

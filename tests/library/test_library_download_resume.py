@@ -76,7 +76,7 @@ def test_file_that_changes_midway_begins_anew(client: Client, serve: Serve) -> N
     other = random_archive(1)
     whole = head(200, Content_Length=len(other), ETag='"version 2"') + other
     assert client(serve(respond(PIECE, whole)).url())[1] == other
-    # A server that heeds Range but not If-Range.
+    # A server that knows Range but not If-Range.
     rest = head(
         206,
         Content_Range=f"bytes {HALF}-{len(other) - 1}/{len(other)}",

@@ -1,4 +1,4 @@
-"""What LANraragi's pages read of jobs: the fields, their types, and what a page does with them.
+"""Checks of the fields that LANraragi's pages read of jobs, and of their types.
 
 Each function takes the answer of `GET /api/minion/:jobid/detail` for a job that has finished, as
 `checkJobStatus` (public/js/mod/server.js) passes it on.
@@ -94,4 +94,4 @@ CHECKS: Mapping[str, Callable[[Answer], None]] = {
     "tank_thumbnail_task": check_thumbnail,
     "thumbnail_task": check_thumbnail,
 }
-"""What reads the jobs of each task."""
+"""The check of each task's jobs."""

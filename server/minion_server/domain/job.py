@@ -41,7 +41,7 @@ TaskDefaults = Mapping[str, Mapping[str, int]]
 NO_DEFAULTS: TaskDefaults = MappingProxyType({})
 DEFAULT_QUEUE = "default"
 REQUEST_ID_LIFETIME = timedelta(hours=24)
-"""How long a request id is remembered."""
+"""Time for which a request id is remembered."""
 
 
 class JobState(StrEnum):

@@ -15,11 +15,11 @@ from minion_server.domain.errors import Invalid
 from minion_server.library.watched_folder import WatchedFolder
 
 STEP_MILLISECONDS = 100
-"""How long changes are collected after the last one; a stop takes as long."""
+"""Time for which changes are collected after the last one; a stop takes as long."""
 DEBOUNCE_MILLISECONDS = 1_000
-"""How long changes are collected at most."""
+"""The longest time for which changes are collected."""
 READY_MILLISECONDS = 300
-"""How long the first report takes without a change."""
+"""Time of the first report without a change."""
 
 
 def require_watchfiles() -> None:

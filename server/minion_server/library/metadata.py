@@ -1,4 +1,4 @@
-"""What people and plugins say of archives: titles, summaries, tags, categories and tanks."""
+"""Metadata of archives: titles, summaries, tags, categories and tanks."""
 
 from __future__ import annotations
 

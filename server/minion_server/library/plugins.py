@@ -35,7 +35,7 @@ class NoMetadataError(PluginError):
 
 
 class PluginKind(StrEnum):
-    """What a plugin is for."""
+    """The purpose of a plugin."""
 
     METADATA = "metadata"
     SCRIPT = "script"
@@ -186,7 +186,7 @@ def read_metadata(
     """Run a plugin of metadata on an archive.
 
     Raises:
-        PluginError: It failed, or is none of metadata.
+        PluginError: It failed, or is not for metadata.
         NotInLibraryError: The library has no such archive.
     """
     plugin = find_plugin(namespace)

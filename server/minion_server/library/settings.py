@@ -49,7 +49,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DownloadSettings:
-    """What `download_url` may fetch, and how long that may take.
+    """Limits of `download_url`.
 
     Attributes:
         total_bytes: Bytes of one file.
@@ -68,7 +68,7 @@ class DownloadSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a library is kept.
+    """Settings of a library.
 
     Attributes:
         directory: Of the archives.

@@ -40,7 +40,7 @@ class UploadResult(TypedDict):
 
 @dataclass(slots=True, kw_only=True)
 class _Upload:
-    """What is known so far: an empty id has not been computed, an empty title is no name yet."""
+    """The parts of the result that are known so far; an unknown one is empty."""
 
     id: str = ""
     category: str | None = None

@@ -1,4 +1,4 @@
-"""What the watcher asks of the queue: enqueue uploads, and one lock for all servers."""
+"""Enqueues uploads, and holds one lock among all servers that watch a folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TASK: Final = "handle_upload"
 NOTE: Final = "watch"
 """Key of the note that each job of the watcher has: its request id."""
 ATTEMPTS: Final = 5
-"""How often an upload may run: a full disk, or a killed server, ends an attempt."""
+"""Attempts of an upload: a full disk, or a killed server, ends one."""
 MAX_WAITING_JOBS: Final = 200
 """Uploads that wait in the queue at most; the others wait in the folder."""
 
@@ -33,7 +33,7 @@ _LONGEST_PATH_IN_NAME: Final = 200
 _SAFE_AGE: Final = REQUEST_ID_LIFETIME / 2
 """Age of a claim whose request id the queue knows for certain, if its job was enqueued."""
 _CLOCK_ERROR: Final = timedelta(hours=1)
-"""How far the clocks of the queue and of this machine may be apart."""
+"""The largest difference between the clocks of the queue and of this machine."""
 
 
 class UploadQueue:

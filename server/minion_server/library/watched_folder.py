@@ -189,7 +189,7 @@ class Walk:
 
     @property
     def is_done(self) -> bool:
-        """Whether everything has been read."""
+        """True when everything has been read."""
         return not self._directories and not self._entries
 
     def add(self, directory: str) -> None:

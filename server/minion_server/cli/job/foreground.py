@@ -34,7 +34,7 @@ from minion_server.tasks import load_tasks
 RUN_OPTIONS: Final = TASK_OPTIONS[1:]
 """Without the data directory, which every verb has."""
 REPORT_SECONDS: Final = 600.0
-"""How long to wait for an unavailable server with an outcome: nothing else ends the job."""
+"""Time to wait for an unavailable server with an outcome: nothing else ends the job."""
 
 
 def run_job(arguments: argparse.Namespace, connection: Connection) -> int:

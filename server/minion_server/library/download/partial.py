@@ -17,7 +17,7 @@ from typing import BinaryIO, Final
 from minion_server.library.errors import DownloadError, accessing
 
 KEPT_SECONDS: Final = 7 * 86_400
-"""How long a partial file is kept after its last change."""
+"""Time for which a partial file is kept after its last change."""
 
 _UNWRITABLE: Final = "the download cannot be written"
 _PART: Final = "part"
@@ -26,7 +26,7 @@ _STATE: Final = "state.json"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class State:
-    """What the server said about the file when the download began.
+    """Facts of the response with which the download began.
 
     Attributes:
         validator: Strong ETag, or else the date of its last change; empty if there is none.
