@@ -159,10 +159,16 @@ def test_a_dictionary_that_would_fill_the_memory_is_refused(tmp_path: Path, draw
         archive.read(archive.pages[0])
 
 
-def test_an_encrypted_rar_is_refused(job: Job, tmp_path: Path) -> None:
+@pytest.mark.parametrize("headers", [True, False])
+def test_an_encrypted_rar_is_refused(job: Job, tmp_path: Path, headers: bool) -> None:
     path = tmp_path / "a.rar"
-    path.write_bytes(write_encrypted_rar())
-    assert handle_upload(job, str(path))["message"] == "The archive is encrypted."
+    path.write_bytes(write_encrypted_rar(headers=headers))
+    message = handle_upload(job, str(path))["message"]
+    assert message == (
+        "The archive is encrypted."
+        if headers
+        else "The archive is broken: '1.jpg' is encrypted, damaged or no image."
+    )
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,25 @@ def write_rar(entries: Mapping[str, bytes], links: Mapping[str, str] | None = No
     return archive + _block(_END, 0, _number(0))
 
 
-def write_encrypted_rar() -> bytes:
-    """Return an archive whose headers are encrypted, with nothing after that."""
-    header = _number(0) + _number(0) + b"\x0f" + bytes(16)
-    return _MAGIC + _block(_ENCRYPTION, 0, header) + bytes(64)
+def write_encrypted_rar(*, headers: bool) -> bytes:
+    """Return an archive whose headers, or whose only page, are encrypted with nobody's key."""
+    if headers:
+        return (
+            _MAGIC
+            + _block(_ENCRYPTION, 0, _number(0) + _number(0) + b"\x0f" + bytes(16))
+            + bytes(64)
+        )
+    content = bytes(64)
+    # A record of encryption: version, flags, the logarithm of the rounds, salt and vector.
+    record = _number(1) + _number(0) + _number(0) + b"\x0f" + bytes(32)
+    page = _block(
+        _FILE,
+        _EXTRA | _DATA,
+        _file("1.jpg", content),
+        extra=_number(len(record)) + record,
+        data=content,
+    )
+    return _MAGIC + _block(_MAIN, 0, _number(0)) + page + _block(_END, 0, _number(0))
 
 
 def _file(name: str, content: bytes) -> bytes:

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from minion_server.library.errors import PageError, RefusedError, reason
+from minion_server.library.errors import EncryptedError, PageError, RefusedError, reason
 from minion_server.library.pages import Archive
 from minion_server.library.pdf_archive import PdfArchive
 from minion_server.library.settings import Limits
@@ -203,6 +203,8 @@ def read_whole(
         for done, page in enumerate(stored, start=1):
             try:
                 archive.read(page)
+            except EncryptedError:
+                raise
             except PageError as error:
                 raise RefusedError(f"The archive is broken: {error}") from error
             progress(done, len(stored))

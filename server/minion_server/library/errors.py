@@ -23,6 +23,13 @@ class PageError(LibraryError):
     """One page of an archive cannot be read or drawn."""
 
 
+class EncryptedError(RefusedError, PageError):
+    """An archive is encrypted, which some formats show only when a page is read."""
+
+    def __init__(self) -> None:
+        super().__init__("The archive is encrypted.")
+
+
 class DownloadError(LibraryError):
     """A download failed, but may succeed later; it continues where it stopped.
 

@@ -16,6 +16,7 @@ _IMAGE_NAME = re.compile(
 _DRIVE = re.compile(r"[A-Za-z]:")
 _DIGITS = re.compile(r"[0-9]+")
 _NOT_A_COVER = ("back", "end", "rear", "recover", "discover")
+_IMAGE_MAGICS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"\xff\x0a", b"\x00\x00\x00\x0cJXL ")
 _APPLE_FORK_MAGICS = (b"\x00\x05\x16\x00", b"\x00\x05\x16\x07")
 # Below this an archive cannot do harm, and the ratio of a few flat images means nothing.
 _RATIO_FREE_BYTES = 2**20
@@ -111,6 +112,11 @@ def may_be_apple_fork(name: str) -> bool:
 def is_apple_fork(head: bytes) -> bool:
     """Return whether an entry starts as AppleSingle and AppleDouble metadata does."""
     return head.startswith(_APPLE_FORK_MAGICS)
+
+
+def begins_as_image(content: bytes) -> bool:
+    """Return whether a page begins as an image of a known format does."""
+    return content.startswith(_IMAGE_MAGICS) or content[4:8] == b"ftyp" or content[8:12] == b"WEBP"
 
 
 def in_reading_order(pages: Iterable[Page]) -> tuple[Page, ...]:

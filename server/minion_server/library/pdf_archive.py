@@ -7,7 +7,7 @@ import math
 from typing import BinaryIO, Final
 
 from minion_server.library import pages
-from minion_server.library.errors import PageError, RefusedError, parsing
+from minion_server.library.errors import EncryptedError, PageError, RefusedError, parsing
 from minion_server.library.pages import Page
 from minion_server.library.settings import Limits
 
@@ -31,7 +31,7 @@ class PdfArchive:
                 self._document = pypdfium2.PdfDocument(file)
             except pypdfium2.PdfiumError as error:
                 if error.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD:
-                    raise RefusedError("The archive is encrypted.") from error
+                    raise EncryptedError from error
                 raise
             count = len(self._document)
             pages.require_few(count, limits)

@@ -12,7 +12,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from minion_server.library import pages
-from minion_server.library.errors import LibraryError, PageError, RefusedError, parsing
+from minion_server.library.errors import (
+    EncryptedError,
+    LibraryError,
+    PageError,
+    RefusedError,
+    parsing,
+)
 from minion_server.library.pages import Page
 from minion_server.library.settings import Limits
 
@@ -56,7 +62,11 @@ class StreamArchive:
 
     def read(self, page: Page) -> bytes:
         """See `Archive`."""
-        return self._read(page.entry, self._limits.page_bytes)
+        content = self._read(page.entry, self._limits.page_bytes)
+        # libarchive neither compares checksums nor reports encryption of all rar archives.
+        if self._format == "rar5" and not pages.begins_as_image(content):
+            raise PageError(f"{page.name[:200]!r} is encrypted, damaged or no image.")
+        return content
 
     def read_file(self, name: str, limit: int) -> bytes | None:
         """See `Archive`."""
@@ -136,7 +146,7 @@ def _reading(failure: str, kind: type[LibraryError]) -> Iterator[None]:
         except ArchiveError as error:
             text = str(error.msg or "it cannot be read").rstrip(".")
             if _ENCRYPTED.search(text):
-                raise RefusedError("The archive is encrypted.") from error
+                raise EncryptedError from error
             raise kind(f"{failure}: {text}.") from error
 
 

@@ -8,7 +8,7 @@ import zipfile
 from typing import BinaryIO
 
 from minion_server.library import pages
-from minion_server.library.errors import PageError, RefusedError, parsing
+from minion_server.library.errors import EncryptedError, PageError, RefusedError, parsing
 from minion_server.library.pages import Page
 from minion_server.library.settings import Limits
 
@@ -42,7 +42,7 @@ class ZipArchive:
                 is_link = stat.S_ISLNK(entry.external_attr >> 16)
                 pages.require_sound(entry.filename, entry.file_size, limits, is_link=is_link)
                 if entry.flag_bits & _ENCRYPTED:
-                    raise RefusedError("The archive is encrypted.")
+                    raise EncryptedError
             pages.require_ratio(sum(entry.file_size for entry in self._entries), size, limits)
             self.pages: tuple[Page, ...] = pages.in_reading_order(
                 Page(name=entry.filename, position=entry.header_offset, entry=number)
