@@ -15,6 +15,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from minion_client import JobCancelled
+
 from minion_server.library.errors import LibraryError, reason
 from minion_server.library.index import Entry, Index
 from minion_server.library.metadata import Metadata
@@ -171,7 +173,7 @@ def run_plugin(plugin: Plugin, settings: Settings, **call: Any) -> Any:
     }
     try:
         return plugin.run(_CALLS[plugin.kind](settings=settings, parameters=parameters, **call))
-    except PluginError:
+    except (PluginError, JobCancelled):
         raise
     except LibraryError as error:
         raise PluginError(str(error)) from error

@@ -6,6 +6,7 @@ whose callers give none.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from minion_client import Job, task
@@ -108,8 +109,8 @@ def _run(
 def _store(archive_id: str, found: Metadata, settings: Settings) -> dict[str, Any]:
     index = Index(settings.directory)
     present = {tag.lower() for tag in index.entry(archive_id).tags}
-    new = [tag for tag in found.tags if tag.lower() not in present]
-    MetadataStore(index.database).update(archive_id, found)
+    new = tuple(tag for tag in found.tags if tag.lower() not in present)
+    MetadataStore(index.database).update(archive_id, replace(found, tags=new))
     data = {"new_tags": join_tags(new)}
     if found.title is not None:
         data["title"] = found.title
