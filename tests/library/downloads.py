@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from minion_server.library.download import fetch
+from minion_server.library.download.fetch import fetch
 from minion_server.library.download.network import Address, Network
 from minion_server.library.errors import DownloadError, RefusedError
 from minion_server.library.settings import DownloadSettings

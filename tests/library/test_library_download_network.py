@@ -23,7 +23,7 @@ from library.downloads import (
     refused,
     respond,
 )
-from minion_server.library.download import fetch
+from minion_server.library.download.fetch import fetch
 from minion_server.library.errors import RefusedError
 from support.tls import TlsProxy
 from support.web_server import Request, head

@@ -25,7 +25,7 @@ from library.downloads import (
     refused,
     respond,
 )
-from minion_server.library.download import fetch
+from minion_server.library.download.fetch import fetch
 from minion_server.library.download.network import Network
 from minion_server.library.errors import DownloadError, LibraryError, RefusedError
 from support.processes import until

@@ -3,7 +3,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from dataclasses import replace
-from importlib.metadata import EntryPoint
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -203,8 +203,8 @@ def test_a_plugin_that_cannot_be_imported_is_named(monkeypatch: pytest.MonkeyPat
         ("no_such_module:PLUGIN", "plugin p: cannot import no_such_module:PLUGIN: No module"),
         ("minion_server.library.plugins:GROUP", "is not a Plugin"),
     ):
-        point = EntryPoint("p", value, plugins.GROUP)
-        monkeypatch.setattr(plugins, "entry_points", lambda point=point, **_: [point])
+        point = metadata.EntryPoint("p", value, plugins.GROUP)
+        monkeypatch.setattr(metadata, "entry_points", lambda point=point, **_: [point])
         plugins.find_plugins.cache_clear()
         try:
             with pytest.raises(PluginError, match=error):

@@ -11,7 +11,6 @@ from typing import TypedDict
 from minion_client import Job, task
 
 from minion_server.library import arguments
-from minion_server.library.download import fetch
 from minion_server.library.download.url import Url
 from minion_server.library.errors import DownloadError, NotInLibraryError, RefusedError
 from minion_server.library.index import Index
@@ -104,6 +103,9 @@ def _downloaded(source: str, settings: Settings) -> str:
 
 @contextmanager
 def _download(job: Job, url: str, settings: Settings) -> Iterator[Path]:
+    # The other tasks load faster without it.
+    from minion_server.library.download.fetch import fetch  # noqa: PLC0415
+
     folder = settings.directory / HIDDEN / "downloads"
     plugin = find_downloader(url)
     with tempfile.TemporaryDirectory(prefix="minion-plugin-") as temporary:

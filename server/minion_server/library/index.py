@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import secrets
 import sqlite3
 import stat
 import time
@@ -138,7 +137,7 @@ class Index:
         Raises:
             LibraryError: The library cannot be written.
         """
-        path = self._incoming / secrets.token_hex(16)
+        path = self._incoming / os.urandom(16).hex()
         with accessing("the library cannot be written"):
             self._incoming.mkdir(parents=True, exist_ok=True)
             with self.database.locked():
