@@ -7,7 +7,7 @@ import functools
 import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
@@ -143,25 +143,14 @@ def _lenient(deserialize: Any) -> Any:
     return run
 
 
-@asynccontextmanager
-async def _errors_as_statuses(context: Context) -> AsyncIterator[None]:
-    try:
-        try:
-            yield
-        except (grpc.aio.AbortError, grpc.aio.InternalError):
-            raise
-        except Exception as error:  # noqa: BLE001 - clients get statuses only
-            await _abort(context, error)
-    except grpc.aio.InternalError as error:
-        raise asyncio.CancelledError("the client has ended the call") from error
-
-
 def _guard_unary(behaviour: Any) -> Any:
     @functools.wraps(behaviour)
     async def run(request: Any, context: Context) -> Any:
-        async with _errors_as_statuses(context):
+        try:
             _require_message(request)
             return await behaviour(request, context)
+        except Exception as error:  # noqa: BLE001 - clients get statuses only
+            await _end(context, error)
 
     return run
 
@@ -169,14 +158,26 @@ def _guard_unary(behaviour: Any) -> Any:
 def _guard_stream(behaviour: Any) -> Any:
     @functools.wraps(behaviour)
     async def run(request: Any, context: Context) -> AsyncIterator[Any]:
-        async with _errors_as_statuses(context):
+        try:
             _require_message(request)
             # Closed at once, even if the call ends while a response is being sent.
             async with aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
                     yield response
+        except Exception as error:  # noqa: BLE001 - clients get statuses only
+            await _end(context, error)
 
     return run
+
+
+async def _end(context: Context, error: Exception) -> NoReturn:
+    """End a call that raised an error with the error's status."""
+    try:
+        if isinstance(error, grpc.aio.AbortError | grpc.aio.InternalError):
+            raise error
+        await _abort(context, error)
+    except grpc.aio.InternalError as failure:
+        raise asyncio.CancelledError("the client has ended the call") from failure
 
 
 def _with_messages(behaviour: Any) -> Any:
