@@ -6,6 +6,7 @@ import asyncio
 
 import grpc
 import pytest
+from minion.v1 import job_pb2
 from minion.v1 import minion_service_pb2 as pb
 from minion_server.rpc import wire as wire_module
 from support.http2 import send_call
@@ -26,11 +27,20 @@ async def test_a_path_that_is_no_text_does_not_end_the_server(
         ended = await refusal(anext(stream))
         assert ended.code in {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE}
         async with asyncio.timeout(10):
-            await wire.channel.channel_ready()
-        assert (await wire.job(job_id)).id == job_id
+            assert (await _first_answer(wire, job_id)).id == job_id
 
 
 async def test_a_server_that_broke_down_can_be_stopped(wire: RpcBench) -> None:
     await asyncio.to_thread(send_call, wire.address, b"/\xff")
     async with asyncio.timeout(10):
         await wire.server.stop(0)
+
+
+async def _first_answer(wire: RpcBench, job_id: int) -> job_pb2.Job:
+    while True:
+        try:
+            return await wire.job(job_id)
+        except grpc.RpcError as error:
+            # The channel may not have seen yet that its connection is closed.
+            assert error.code() == grpc.StatusCode.UNAVAILABLE
+            await wire.channel.channel_ready()
