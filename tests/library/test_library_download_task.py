@@ -68,8 +68,27 @@ def test_a_download_is_taken_into_the_library(
     assert again["message"] == "This URL is already downloaded."
     assert len(server.requests) == 1
 
+    assert download_url(job, url, "SET_2")["success"] == 0
+    categories = MetadataStore(Index(library).database).categories()
+    assert [one.archives for one in categories] == [(entry.id,), (entry.id,)]
+
     (library / "Bände 1.zip").unlink()
     assert download_url(job, url)["success"] == 1
+
+
+def test_a_url_of_an_archive_that_the_library_has_is_its_source_too(
+    job: Job, library: Path, serve: Serve, archive: bytes
+) -> None:
+    server = serve(respond(_served(archive)))
+    for name, message in (
+        ("x.zip", "Added to the Library with 1 page."),
+        ("y.zip", "This file already exists in the Library."),
+        ("y.zip", "This URL is already downloaded."),
+    ):
+        url = f"http://127.0.0.1:{server.port}/{name}"
+        assert download_url(job, url)["message"] == message
+    assert len(Index(library).entries()[0].tags) == 2
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,14 @@ def test_an_enormous_page_of_a_pdf_gets_fewer_dots(tmp_path: Path) -> None:
         assert image.size == (100, 100)
 
 
+@pytest.mark.parametrize("size", [(0.001, 1e8), (1e8, 0.001)])
+def test_a_page_of_a_pdf_that_is_a_line_is_refused(
+    job: Job, tmp_path: Path, size: tuple[float, float]
+) -> None:
+    message = handle_upload(job, str(_pdf(tmp_path / "a.pdf", size)))["message"]
+    assert "points large" in message or "has no size" in message or "cannot be read" in message
+
+
 def test_a_pdf_is_taken_into_the_library(
     job: Job, tmp_path: Path, library: Path, visible: Callable[[], list[str]]
 ) -> None:

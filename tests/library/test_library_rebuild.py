@@ -113,3 +113,69 @@ def test_verify_finds_what_has_changed(library: Path, add: Callable[[str], str])
     assert problems["good.zip"] is None
     assert problems["other.zip"] == "It is not the archive that was added."
     assert problems["damaged.zip"] is not None
+
+
+def test_a_rebuild_keeps_what_is_changed_meanwhile(
+    library: Path, add: Callable[[str], str]
+) -> None:
+    add("one.zip")
+    archive_id = add("two.zip")
+    steps = rebuild(Settings.from_environment())
+    next(steps)
+    index = Index(library)
+    MetadataStore(index.database).update(archive_id, Metadata(tags=("a",), title="A title"))
+    index.set_thumbhash(archive_id, "0" * 32)
+    assert [step.problem for step in steps] == [None]
+    entry = index.entry(archive_id)
+    assert (entry.title, entry.tags, entry.thumbhash) == ("A title", ("a",), "0" * 32)
+
+
+def test_a_new_archive_under_the_name_of_one_that_moved(
+    library: Path, add: Callable[[str], str], draw: Draw, make_zip: Zip
+) -> None:
+    archive_id = add("one.zip")
+    MetadataStore(Index(library).database).update(archive_id, Metadata(title="A title"))
+    (library / "one.zip").rename(library / "two.zip")
+    make_zip("one.zip", {"1.jpg": draw(20)}).rename(library / "one.zip")
+    assert _rebuild() == {"one.zip": None, "two.zip": None}
+    entries = {entry.file: entry for entry in Index(library).entries()}
+    assert (entries["two.zip"].id, entries["two.zip"].title) == (archive_id, "A title")
+    assert entries["one.zip"].title == "one"
+
+
+def test_an_archive_of_another_size_is_read_again(
+    library: Path, draw: Draw, job: Job, make_zip: Zip
+) -> None:
+    pages = {
+        f"{number}.png": draw(number, size=(900, 900), kind="PNG", compress_level=0)
+        for number in (1, 2)
+    }
+    assert handle_upload(job, str(make_zip("x.zip", pages)))["success"] == 1
+    path = library / "x.zip"
+    content = path.read_bytes()
+    path.write_bytes(content[:700_000])
+    assert str(_rebuild()["x.zip"]).startswith("The zip archive is broken")
+    assert Index(library).entries()[0].size == len(content)
+
+
+def test_a_file_that_becomes_another_archive_is_not_the_first_any_more(
+    library: Path, add: Callable[[str], str]
+) -> None:
+    add("one.zip")
+    archive_id = add("three.zip")
+    (library / "three.zip").write_bytes((library / "one.zip").read_bytes())
+    assert _rebuild() == {"one.zip": None, "three.zip": "It is the same archive as one.zip."}
+    assert archive_id not in {entry.id for entry in Index(library).rows()}
+
+
+def test_a_file_that_cannot_be_read_does_not_end_a_rebuild(
+    library: Path, add: Callable[[str], str]
+) -> None:
+    add("one.zip")
+    # Its first bytes are nobody's.
+    (library / "a.zip").symlink_to("/proc/self/mem")
+    problems = _rebuild()
+    assert problems == {
+        "a.zip": "The file cannot be read: Input/output error.",
+        "one.zip": None,
+    }

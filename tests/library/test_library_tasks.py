@@ -228,6 +228,21 @@ def test_pages_that_several_archives_have(
     )
 
 
+def test_a_page_that_cannot_be_read_hides_no_other(
+    job: Job, library: Path, draw: Draw, upload: Callable[..., str]
+) -> None:
+    pages = {f"{number}.jpg": draw(number) for number in (1, 2, 3)}
+    upload("one.zip", pages)
+    upload("two.zip", {"0.jpg": draw(9)} | pages)
+    content = bytearray((library / "two.zip").read_bytes())
+    content[content.index(b"1.jpg") + 1000] ^= 0xFF
+    (library / "two.zip").write_bytes(content)
+    data = run_plugin(job, "duplicate_pages")["data"]
+    assert len(data["pages"]) == 2
+    (error,) = data["errors"]
+    assert error.startswith("two.zip: page 2: '1.jpg' cannot be read")
+
+
 def test_covers_that_look_alike_are_duplicates(
     job: Job, upload: Callable[..., str], noted: list[dict[str, Any]]
 ) -> None:

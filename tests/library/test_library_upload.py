@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from library.conftest import Draw, Zip
 from minion_client import Job
-from minion_server.library import handle_upload
+from minion_server.library import handle_upload, upload
 from minion_server.library.errors import LibraryError, SettingError
 from minion_server.library.index import Index
+from minion_server.library.metadata import MetadataStore
 from minion_server.library.upload import UploadResult
 
 Make = Callable[..., Path]
@@ -475,3 +477,48 @@ def test_overlapping_entries_count_each_time(
     path = tmp_path / "a.zip"
     path.write_bytes(out.getvalue())
     assert "200 times" in _refused(job, str(path), library, visible)["message"]
+
+
+def test_a_file_that_is_a_part_of_the_archive_is_another_file(
+    job: Job, library: Path, draw: Draw, make_zip: Zip
+) -> None:
+    page = draw(1, size=(900, 900), kind="PNG", compress_level=0)
+    path = make_zip("x.zip", {"1.png": page})
+    library.mkdir()
+    (library / "x.zip").write_bytes(path.read_bytes()[:600_000])
+    result = handle_upload(job, str(path))
+    assert result["message"] == "Another file with the same name is present in the Library."
+    assert Index(library).rows() == []
+
+
+def test_a_hidden_file_is_refused(job: Job, draw: Draw, make_zip: Zip) -> None:
+    result = handle_upload(job, str(make_zip(".x.zip", {"1.jpg": draw(1)})))
+    assert result["message"] == "The file's extension is not an archive's."
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_whose_unpacking_has_no_bound_is_refused(
+    job: Job, draw: Draw, make_zip: Zip, compression: int
+) -> None:
+    path = make_zip("x.zip", {"1.jpg": draw(1)}, compression=compression)
+    assert "which is not read" in handle_upload(job, str(path))["message"]
+
+
+def test_an_upload_that_was_killed_is_finished_by_the_next(
+    job: Job, comic: Path, library: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(upload, "_finish", _die)
+        with pytest.raises(KeyboardInterrupt):
+            handle_upload(job, str(comic), "SET_1")
+    (entry,) = Index(library).entries()
+    assert entry.thumbhash is None
+    result = handle_upload(job, str(comic), "SET_1")
+    assert result["message"] == "This file already exists in the Library."
+    assert Index(library).entry(entry.id).thumbhash is not None
+    (category,) = MetadataStore(Index(library).database).categories()
+    assert category.archives == (entry.id,)
+
+
+def _die(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt

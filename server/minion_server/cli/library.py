@@ -18,7 +18,7 @@ from minion_server.cli.output import print_lines, print_table, print_warning, pr
 from minion_server.cli.parsers import Commands, add_verbs
 from minion_server.domain.errors import Invalid
 from minion_server.library import arguments as library_arguments
-from minion_server.library.archive import ARCHIVE_NAME
+from minion_server.library.archive import is_archive_name
 from minion_server.library.backup import dump_backup, restore_backup
 from minion_server.library.errors import LibraryError, SettingError
 from minion_server.library.index import Index
@@ -197,5 +197,5 @@ def _files(path: Path) -> Iterator[Path]:
         yield path.absolute()
         return
     for file in sorted(path.rglob("*")):
-        if file.is_file() and ARCHIVE_NAME.fullmatch(file.name):
+        if file.is_file() and is_archive_name(file.name):
             yield file.absolute()

@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from minion_server.library.errors import EncryptedError, PageError, RefusedError, reason
+from minion_server.library.errors import EncryptedError, PageError, RefusedError, parsing, reason
 from minion_server.library.pages import Archive
 from minion_server.library.pdf_archive import PdfArchive
 from minion_server.library.settings import Limits
@@ -24,15 +24,21 @@ from minion_server.library.tar_archive import TarArchive
 from minion_server.library.xz_stream import XzStream
 from minion_server.library.zip_archive import ZipArchive
 
-ARCHIVE_NAME = re.compile(
-    r".+\.(?:zip|rar|7z|tar|tar\.gz|tar\.bz2|lzma|xz|cbz|cbr|cb7|cbt|cbw|pdf|epub|tar\.zst|zst)",
+_NAME = re.compile(
+    r"[^.].*\.(?:zip|rar|7z|tar|tar\.gz|tar\.bz2|lzma|xz|cbz|cbr|cb7|cbt|cbw|pdf|epub|tar\.zst|zst)",
     re.IGNORECASE | re.DOTALL,
 )
-"""File names that may be archives: LANraragi's extensions, and `tar.bz2`."""
-
 _ID_BYTES = 512_000
 _SNIFF_BYTES = 512
 _TAR_MAGIC = slice(257, 262)
+
+
+def is_archive_name(name: str) -> bool:
+    """Return whether a file name may be an archive's: LANraragi's extensions, and `tar.bz2`.
+
+    Names that begin with a dot are not.
+    """
+    return _NAME.fullmatch(name) is not None
 
 
 class Format(StrEnum):
@@ -154,9 +160,10 @@ def _open_zstandard(file: BinaryIO) -> BinaryIO:
 
 def sniff(file: BinaryIO) -> Format:
     """Return the format of an archive, or raise RefusedError; the file is at its start then."""
-    file.seek(0)
-    head = file.read(_SNIFF_BYTES)
-    file.seek(0)
+    with parsing("The file cannot be read"):
+        file.seek(0)
+        head = file.read(_SNIFF_BYTES)
+        file.seek(0)
     if not head:
         raise RefusedError("The file is empty.")
     for magic, archive_format in _MAGICS:
@@ -178,10 +185,15 @@ def _is_old_tar(head: bytes) -> bool:
 
 
 def compute_id(file: BinaryIO) -> str:
-    """Return the id of an archive file, the SHA-1 of its first 512,000 bytes, as LANraragi does."""
-    file.seek(0)
-    digest = hashlib.sha1(file.read(_ID_BYTES), usedforsecurity=False).hexdigest()
-    file.seek(0)
+    """Return the id of an archive file, the SHA-1 of its first 512,000 bytes, as LANraragi does.
+
+    Raises:
+        RefusedError: The file cannot be read.
+    """
+    with parsing("The file cannot be read"):
+        file.seek(0)
+        digest = hashlib.sha1(file.read(_ID_BYTES), usedforsecurity=False).hexdigest()
+        file.seek(0)
     return digest
 
 

@@ -60,6 +60,10 @@ def download_url(job: Job, url: object, catid: object = None) -> DownloadResult:
         result["url"] = source
         if found := _downloaded(source, settings):
             result["id"] = found
+            if result["category"] is not None:
+                # The job may have been killed before it did this.
+                metadata = MetadataStore(Index(settings.directory).database)
+                metadata.add_to_category(result["category"], found)
             result["message"] = "This URL is already downloaded."
             return result
         with _download(job, str(url), settings) as path:

@@ -7,9 +7,11 @@ from hashlib import sha256
 from typing import Any, Final
 
 from minion_server.library.archive import open_archive
-from minion_server.library.errors import LibraryError
+from minion_server.library.errors import LibraryError, PageError
 from minion_server.library.index import Entry, Index
 from minion_server.library.plugins import Parameter, Plugin, PluginCall, PluginKind
+
+_Place = tuple[str, int]
 
 
 def run(call: PluginCall) -> dict[str, Any]:
@@ -26,7 +28,7 @@ def run(call: PluginCall) -> dict[str, Any]:
     index = Index(call.settings.directory)
     entries = index.entries()
     wanted = index.entry(call.arg).id if call.arg else None
-    found: dict[bytes, list[dict[str, Any]]] = defaultdict(list)
+    found: dict[bytes, list[_Place]] = defaultdict(list)
     errors: list[str] = []
     for done, entry in enumerate(entries, start=1):
         _hash_pages(call, entry, found, errors)
@@ -34,10 +36,11 @@ def run(call: PluginCall) -> dict[str, Any]:
     repeated = (
         places
         for places in found.values()
-        if len(places) > 1 and (wanted is None or any(place["id"] == wanted for place in places))
+        if len(places) > 1 and (wanted is None or any(place[0] == wanted for place in places))
     )
-    most = int(call.parameters["max_pages"])
-    return {"pages": sorted(repeated, key=len, reverse=True)[:most], "errors": errors}
+    frequent = sorted(repeated, key=len, reverse=True)[: int(call.parameters["max_pages"])]
+    pages = [[{"id": one, "page": number} for one, number in places] for places in frequent]
+    return {"pages": pages, "errors": errors}
 
 
 PLUGIN: Final = Plugin(
@@ -53,13 +56,17 @@ PLUGIN: Final = Plugin(
 
 
 def _hash_pages(
-    call: PluginCall, entry: Entry, found: dict[bytes, list[dict[str, Any]]], errors: list[str]
+    call: PluginCall, entry: Entry, found: dict[bytes, list[_Place]], errors: list[str]
 ) -> None:
     try:
         with open_archive(call.settings.directory / entry.file, call.settings.limits) as archive:
             numbered = enumerate(archive.pages, start=1)
             for number, page in sorted(numbered, key=lambda item: item[1].position):
-                place = {"id": entry.id, "page": number}
-                found[sha256(archive.read(page)).digest()].append(place)
+                try:
+                    digest = sha256(archive.read(page)).digest()
+                except PageError as error:
+                    errors.append(f"{entry.file}: page {number}: {error}")
+                else:
+                    found[digest].append((entry.id, number))
     except LibraryError as error:
         errors.append(f"{entry.file}: {error}")

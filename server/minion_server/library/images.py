@@ -127,13 +127,14 @@ def _draw(image: Image.Image, style: Style, pixels: int) -> bytes:
 
     if image.width * image.height > pixels:
         raise PageError(f"the image has {image.width} x {image.height} pixels, more than {pixels}")
-    orientation = _orientation(image)
-    if orientation in _SIDEWAYS:
-        height, width = _fit(image.height, image.width, style)
-    else:
-        width, height = _fit(image.width, image.height, style)
     is_large = image.width * image.height > _LARGE_PIXELS
     with _large if is_large else nullcontext():
+        # Decodes a PNG.
+        orientation = _orientation(image)
+        if orientation in _SIDEWAYS:
+            height, width = _fit(image.height, image.width, style)
+        else:
+            width, height = _fit(image.width, image.height, style)
         # Lets the JPEG decoder skip what the drawn image is too small to show.
         image.draft(None, (width * 2, height * 2))
         drawn = _plain(image).resize((width, height), Image.Resampling.LANCZOS, reducing_gap=2.0)

@@ -14,7 +14,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -114,7 +114,7 @@ class Index:
             rows = database.execute(f"{_SELECT} ORDER BY added DESC, id").fetchall()
         return [_entry(row) for row in rows]
 
-    def conflict(self, archive_id: str, name: str) -> Addition | None:
+    def conflict(self, archive_id: str, name: str, size: int) -> Addition | None:
         """Return why an archive could not be added at this moment; None if it could.
 
         Raises:
@@ -124,7 +124,7 @@ class Index:
             return Addition.SAME_ARCHIVE
         with accessing("the library cannot be read"):
             # `add` indexes a copy that is not indexed yet.
-            if os.path.lexists(self.directory / name) and not self._is_copy(archive_id, name):
+            if os.path.lexists(self.directory / name) and not self._is_copy(archive_id, name, size):
                 return Addition.SAME_NAME
         return None
 
@@ -163,7 +163,7 @@ class Index:
         with accessing("the library cannot be written"), self.database.locked():
             if self._find(entry.id) is not None:
                 return Addition.SAME_ARCHIVE
-            if self._is_copy(entry.id, entry.file):
+            if self._is_copy(entry.id, entry.file, entry.size):
                 self.record([entry])
                 return Addition.SAME_ARCHIVE
             target = self.directory / entry.file
@@ -188,17 +188,44 @@ class Index:
         """Index archives, with their tags; a row with the id or the file of one is replaced."""
         with self.database.writing() as database:
             for entry in entries:
-                database.execute(_INSERT, asdict(entry))
-                set_tags(database, entry.id, entry.tags)
+                _insert(database, entry)
 
-    def forget_missing(self) -> None:
-        """Remove archives from the index that have no file.
+    def place(self, entries: Sequence[Entry]) -> None:
+        """Note other files, sizes and numbers of pages of archives; the rest of a row stays.
+
+        Archives that the index does not have are added. All is done in one transaction, in which
+        archives may exchange their files.
+        """
+        with self.database.writing() as database:
+            # No file has such a name.
+            database.executemany(
+                "UPDATE archives SET file = ? WHERE id = ?",
+                ((f"\0{entry.id}", entry.id) for entry in entries),
+            )
+            for entry in entries:
+                database.execute("DELETE FROM archives WHERE file = ?", (entry.file,))
+                placed = database.execute(
+                    "UPDATE archives SET file = ?, size = ?, pages = ? WHERE id = ?",
+                    (entry.file, entry.size, entry.pages, entry.id),
+                )
+                if not placed.rowcount:
+                    _insert(database, entry)
+
+    def forget_missing(self, files: Mapping[str, str]) -> None:
+        """Remove archives from the index whose file is gone, or is another archive.
+
+        Args:
+            files: Ids of the archives that files were found to be.
 
         Raises:
             LibraryError: The library cannot be read or written.
         """
         with accessing("the library cannot be written"), self.database.locked():
-            self._forget(entry.id for entry in self.rows() if not self._has_file(entry))
+            self._forget(
+                entry.id
+                for entry in self.rows()
+                if not self._has_file(entry) or files.get(entry.file, entry.id) != entry.id
+            )
 
     def set_thumbhash(self, archive_id: str, thumbhash: str) -> None:
         """Note the perceptual hash of an archive's cover."""
@@ -228,10 +255,10 @@ class Index:
             except FileNotFoundError:
                 return False
 
-    def _is_copy(self, archive_id: str, name: str) -> bool:
-        """Return whether a file of that name, from anyone, is the archive of that id."""
+    def _is_copy(self, archive_id: str, name: str, size: int) -> bool:
+        """Return whether a file of that name, from anyone, is an archive of that id and size."""
         with suppress(RefusedError), open_regular(self.directory / name) as file:
-            return compute_id(file) == archive_id
+            return os.fstat(file.fileno()).st_size == size and compute_id(file) == archive_id
         return False
 
     def _sweep(self) -> None:
@@ -252,6 +279,11 @@ def set_tags(database: sqlite3.Connection, archive_id: str, tags: Iterable[str])
     database.executemany(
         "INSERT OR IGNORE INTO tags (id, tag) VALUES (?, ?)", ((archive_id, tag) for tag in tags)
     )
+
+
+def _insert(database: sqlite3.Connection, entry: Entry) -> None:
+    database.execute(_INSERT, asdict(entry))
+    set_tags(database, entry.id, entry.tags)
 
 
 def _entry(row: sqlite3.Row) -> Entry:

@@ -79,19 +79,27 @@ class MetadataStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def update(self, archive_id: str, metadata: Metadata) -> None:
-        """Add tags to an archive, and set its title and summary if given."""
+    def update(self, archive_id: str, metadata: Metadata) -> tuple[str, ...]:
+        """Add tags to an archive, and set its title and summary if given.
+
+        Returns:
+            The new tags; one that differs from a present one in case alone is not added.
+        """
         with self._database.writing() as database:
-            for column, value in (("title", metadata.title), ("summary", metadata.summary)):
-                if value is not None:
-                    database.execute(
-                        f"UPDATE archives SET {column} = ? WHERE id = ?",  # noqa: S608 - two names
-                        (value, archive_id),
-                    )
+            rows = database.execute("SELECT tag FROM tags WHERE id = ?", (archive_id,))
+            known = {tag.lower() for (tag,) in rows}
+            new = {tag.lower(): tag for tag in metadata.tags if tag.lower() not in known}
+            if not database.execute(
+                "UPDATE archives SET title = coalesce(?, title), summary = coalesce(?, summary)"
+                " WHERE id = ?",
+                (metadata.title, metadata.summary, archive_id),
+            ).rowcount:
+                return ()
             database.executemany(
                 "INSERT OR IGNORE INTO tags (id, tag) VALUES (?, ?)",
-                ((archive_id, tag) for tag in metadata.tags),
+                ((archive_id, tag) for tag in new.values()),
             )
+        return tuple(new.values())
 
     def replace(self, archive_id: str, *, title: str, summary: str, tags: Iterable[str]) -> bool:
         """Set all metadata of an archive; return whether the index has it."""

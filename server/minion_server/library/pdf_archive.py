@@ -52,6 +52,9 @@ class PdfArchive:
                 if not 0 < area < math.inf:
                     raise PageError(f"{page.name!r} has no size.")
                 scale = min(_SCALE, math.sqrt(self._pixels / area))
+                # Each side is at least one pixel, however narrow the page is.
+                if max(width, height) * scale > self._pixels:
+                    raise PageError(f"{page.name!r} is {width:g} x {height:g} points large.")
                 bitmap = found.render(scale=scale)
                 try:
                     with io.BytesIO() as out:

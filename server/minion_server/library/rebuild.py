@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from minion_server.library.archive import ARCHIVE_NAME, compute_id, open_regular, read_whole
+from minion_server.library.archive import (
+    compute_id,
+    is_archive_name,
+    open_regular,
+    read_whole,
+)
 from minion_server.library.errors import LibraryError, RefusedError, accessing
 from minion_server.library.index import Entry, Index, now
 from minion_server.library.settings import Settings
@@ -42,24 +47,33 @@ def rebuild(settings: Settings) -> Iterator[Step]:
     """
     index = Index(settings.directory)
     _put_aside_if_damaged(index)
-    known = {entry.id: entry for entry in index.rows()}
-    by_file = {entry.file: entry for entry in known.values()}
+    rows = index.rows()
+    known = {entry.id: entry for entry in rows}
+    by_file = {entry.file: entry for entry in rows}
     with accessing("the library cannot be read"):
         files = sorted(_archives(settings.directory))
-    present: dict[str, str] = {}
+    read: dict[str, str] = {}
+    found: dict[str, str] = {}
+    changed: list[Entry] = []
     for done, file in enumerate(files, start=1):
         problem = None
         try:
-            entry = _read(settings, file, by_file.get(file), known)
-            if entry.id in present:
-                problem = f"It is the same archive as {present[entry.id]}."
+            entry = _read(settings, file, known)
+            read[file] = entry.id
+            if entry.id in found:
+                problem = f"It is the same archive as {found[entry.id]}."
             else:
-                present[entry.id] = file
-                index.record([entry])
+                found[entry.id] = file
+                if entry.id not in known and file not in by_file:
+                    index.record([entry])
+                elif entry != known.get(entry.id):
+                    changed.append(entry)
         except RefusedError as error:
             problem = str(error)
         yield Step(done=done, total=len(files), file=file, problem=problem)
-    index.forget_missing()
+    # At once: archives may have each other's names.
+    index.place(changed)
+    index.forget_missing(read)
 
 
 def verify(settings: Settings) -> Iterator[Step]:
@@ -108,7 +122,7 @@ def _archives(directory: Path) -> Iterator[str]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = os.path.relpath(Path(folder, name), directory)
-            if ARCHIVE_NAME.fullmatch(name) and not name.startswith(".") and _is_utf8(path):
+            if is_archive_name(name) and _is_utf8(path):
                 yield path
 
 
@@ -121,19 +135,14 @@ def _is_utf8(path: str) -> bool:
     return True
 
 
-def _read(settings: Settings, file: str, same_name: Entry | None, known: dict[str, Entry]) -> Entry:
+def _read(settings: Settings, file: str, known: Mapping[str, Entry]) -> Entry:
     path = settings.directory / file
     with open_regular(path) as source:
         archive_id, size = compute_id(source), os.fstat(source.fileno()).st_size
-    if same_name is not None and (same_name.id, same_name.size) == (archive_id, size):
-        return same_name
-    if entry := known.get(archive_id):
-        return replace(entry, file=file, size=size)
-    return Entry(
-        id=archive_id,
-        file=file,
-        size=size,
-        pages=read_whole(path, settings.limits),
-        title=path.stem,
-        added=now(),
-    )
+    entry = known.get(archive_id)
+    if entry is not None and entry.size == size:
+        return replace(entry, file=file)
+    pages = read_whole(path, settings.limits)
+    if entry is not None:
+        return replace(entry, file=file, size=size, pages=pages)
+    return Entry(id=archive_id, file=file, size=size, pages=pages, title=path.stem, added=now())

@@ -25,8 +25,9 @@ from minion_server.library.settings import Limits
 _RAR_5: Final = b"Rar!\x1a\x07\x01\x00"
 _RAR_4: Final = b"Rar!\x1a\x07\x00"
 _ENCRYPTED: Final = re.compile("crypt|password|passphrase", re.IGNORECASE)
-# A dictionary of 64 MiB is usual for the best compression; a crafted header asks for 4 GiB.
-_MEMORY: Final = 256 * 2**20
+# For dictionaries, of which 64 MiB are usual and a crafted header asks for 4 GiB, and for threads that
+# draw pages meanwhile.
+_MEMORY: Final = 2**30
 
 
 class StreamArchive:
@@ -152,7 +153,10 @@ def _reading(failure: str, kind: type[LibraryError]) -> Iterator[None]:
 
 @contextmanager
 def _bounded_memory() -> Iterator[None]:
-    """Let this process have only so much more memory than it has now."""
+    """Let this process have only so much more memory than it has now.
+
+    Archives are read by one thread at a time: the limit is the process's.
+    """
     if sys.platform != "linux":
         yield
         return

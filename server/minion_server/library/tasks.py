@@ -6,7 +6,6 @@ whose callers give none.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from minion_client import Job, task
@@ -107,10 +106,7 @@ def _run(
 
 
 def _store(archive_id: str, found: Metadata, settings: Settings) -> dict[str, Any]:
-    index = Index(settings.directory)
-    present = {tag.lower() for tag in index.entry(archive_id).tags}
-    new = tuple(tag for tag in found.tags if tag.lower() not in present)
-    MetadataStore(index.database).update(archive_id, replace(found, tags=new))
+    new = MetadataStore(Index(settings.directory).database).update(archive_id, found)
     data = {"new_tags": join_tags(new)}
     if found.title is not None:
         data["title"] = found.title

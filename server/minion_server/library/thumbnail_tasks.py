@@ -143,21 +143,17 @@ def regen_all_thumbnails(job: Job, thumbdir: object, force: object = 0) -> dict[
     index = Index(settings.directory)
     errors: list[str] = []
 
-    def draw(entry: Entry) -> str | None:
-        exists = thumbnails.cover_path(directory, entry.id).exists()
-        if exists and entry.thumbhash is not None and not is_forced:
-            return None
-        try:
-            thumbnails.draw_cover(settings, directory, entry.id)
-        except LibraryError as error:
-            return f"{entry.file}: {error}"
-        return None
-
     entries, progress = index.entries(), Progress(job, "archives")
-    for done, (_, problem) in enumerate(thumbnails.in_threads(draw, entries), start=1):
-        if problem is not None:
-            job.log.warning("%s", problem)
-            errors.append(problem)
+
+    def is_wanted(entry: Entry) -> bool:
+        exists = thumbnails.cover_path(directory, entry.id).exists()
+        return is_forced or not exists or entry.thumbhash is None
+
+    covers = thumbnails.draw_covers(settings, directory, entries, is_wanted)
+    for done, (entry, error) in enumerate(covers, start=1):
+        if error is not None:
+            job.log.warning("%s: %s", entry.file, error)
+            errors.append(f"{entry.file}: {error}")
         progress(done, len(entries))
     for tank in MetadataStore(index.database).tanks():
         exists = thumbnails.cover_path(directory, tank.id).exists()
@@ -190,7 +186,6 @@ def warm_cache(job: Job, count: object = 10) -> dict[str, Any]:
     if number < 0:
         raise LibraryError(f"count must not be negative, got {number}")
     entries, cache, errors = Index(settings.directory).entries()[:number], PageCache(settings), []
-    warm = 0
     # The newest last: the cache forgets what was made first.
     for done, entry in enumerate(reversed(entries), start=1):
         try:
@@ -202,12 +197,11 @@ def warm_cache(job: Job, count: object = 10) -> dict[str, Any]:
                 job.check()
                 if error is not None:
                     errors.append(f"{entry.file}: page {page}: {error}")
-            warm += 1
         except LibraryError as error:
             errors.append(f"{entry.file}: {error}")
         cache.shrink()
         progress(done, len(entries))
-    return {"archives": warm, "errors": errors}
+    return {"archives": sum(map(cache.has, entries)), "errors": errors}
 
 
 def _draw_tank(settings: Settings, directory: Path, tank: Tank) -> Path:

@@ -15,7 +15,7 @@ from minion_server.library import images
 from minion_server.library.archive import open_archive
 from minion_server.library.errors import LibraryError, PageError, accessing
 from minion_server.library.images import Style
-from minion_server.library.index import Index
+from minion_server.library.index import Entry, Index
 from minion_server.library.settings import Settings
 
 # Pillow frees Python's lock while it decodes, scales and encodes; each thread holds one page.
@@ -42,18 +42,9 @@ def draw_page(settings: Settings, archive_id: str, page: int, style: Style) -> b
         LibraryError: The archive or page is missing or cannot be read.
     """
     images.require_pillow()
-    path = Index(settings.directory).path(archive_id)
-    with open_archive(path, settings.limits) as archive:
-        if not 1 <= page <= len(archive.pages):
-            raise LibraryError(
-                f"page must be from 0 to {len(archive.pages)} for {archive_id}, not {page}"
-            )
-        content = archive.read(archive.pages[page - 1])
-    try:
-        with images.quiet():
-            return images.draw(content, style, pixels=settings.limits.pixels)
-    except PageError as error:
-        raise PageError(f"page {page} of {archive_id}: {error}") from error
+    content = _read_page(settings, archive_id, page)
+    with images.quiet():
+        return _draw(settings, archive_id, page, content, style)
 
 
 def draw_cover(settings: Settings, directory: Path, archive_id: str) -> Path:
@@ -63,10 +54,45 @@ def draw_cover(settings: Settings, directory: Path, archive_id: str) -> Path:
         LibraryError: See `draw_page`; or the thumbnail or index cannot be written.
     """
     cover = draw_page(settings, archive_id, 1, images.COVER)
-    path = cover_path(directory, archive_id)
-    write(path, cover)
-    Index(settings.directory).set_thumbhash(archive_id, images.thumbhash(cover))
-    return path
+    return _save_cover(settings, directory, archive_id, cover)
+
+
+def draw_covers(
+    settings: Settings,
+    directory: Path,
+    entries: Iterable[Entry],
+    is_wanted: Callable[[Entry], bool],
+) -> Iterator[tuple[Entry, LibraryError | None]]:
+    """Draw the covers of archives, spread over the processors, as `draw_cover` does.
+
+    Yields each archive, and the error if its cover cannot be drawn.
+    """
+
+    def contents() -> Iterator[tuple[Entry, bytes | LibraryError | None]]:
+        for entry in entries:
+            if not is_wanted(entry):
+                yield entry, None
+                continue
+            try:
+                content = _read_page(settings, entry.id, 1)
+            except LibraryError as error:
+                yield entry, error
+            else:
+                yield entry, content
+
+    def draw(item: tuple[Entry, bytes | LibraryError | None]) -> LibraryError | None:
+        entry, content = item
+        if not isinstance(content, bytes):
+            return content
+        try:
+            cover = _draw(settings, entry.id, 1, content, images.COVER)
+            _save_cover(settings, directory, entry.id, cover)
+        except LibraryError as error:
+            return error
+        return None
+
+    for (entry, _), error in in_threads(draw, contents()):
+        yield entry, error
 
 
 def draw_pages(
@@ -112,10 +138,34 @@ def draw_pages(
             yield number, total, error
 
 
+def _read_page(settings: Settings, archive_id: str, page: int) -> bytes:
+    path = Index(settings.directory).path(archive_id)
+    with open_archive(path, settings.limits) as archive:
+        if not 1 <= page <= len(archive.pages):
+            raise LibraryError(
+                f"page must be from 0 to {len(archive.pages)} for {archive_id}, not {page}"
+            )
+        return archive.read(archive.pages[page - 1])
+
+
+def _draw(settings: Settings, archive_id: str, page: int, content: bytes, style: Style) -> bytes:
+    try:
+        return images.draw(content, style, pixels=settings.limits.pixels)
+    except PageError as error:
+        raise PageError(f"page {page} of {archive_id}: {error}") from error
+
+
+def _save_cover(settings: Settings, directory: Path, archive_id: str, cover: bytes) -> Path:
+    path = cover_path(directory, archive_id)
+    write(path, cover)
+    Index(settings.directory).set_thumbhash(archive_id, images.thumbhash(cover))
+    return path
+
+
 def in_threads(function: Callable[[T], R], items: Iterable[T]) -> Iterator[tuple[T, R]]:
     """Call a function that draws in a few threads, and yield items and results in order.
 
-    Items are taken only as threads become free.
+    Items are taken in this thread, and only as others become free: archives are read by one thread.
     """
     with images.quiet(), ThreadPoolExecutor(THREADS) as pool:
         running: deque[tuple[T, Future[R]]] = deque()

@@ -11,8 +11,8 @@ from typing import BinaryIO, TypedDict
 
 from minion_server.library import arguments
 from minion_server.library.archive import (
-    ARCHIVE_NAME,
     compute_id,
+    is_archive_name,
     open_regular,
     read_whole,
     require_reader,
@@ -20,7 +20,7 @@ from minion_server.library.archive import (
 )
 from minion_server.library.errors import LibraryError, RefusedError, accessing, parsing
 from minion_server.library.index import Addition, Entry, Index, now
-from minion_server.library.metadata import MetadataStore
+from minion_server.library.metadata import Metadata, MetadataStore
 from minion_server.library.plugins import NoMetadataError, read_metadata
 from minion_server.library.settings import Limits, Settings
 from minion_server.library.thumbnails import draw_cover
@@ -86,7 +86,7 @@ def take(
         return upload.result(str(error))
     if addition is Addition.SAME_NAME:
         return upload.result("Another file with the same name is present in the Library.")
-    notes = _finish(upload, settings, is_new=entry is not None)
+    notes = _finish(upload, settings, tuple(tags))
     if entry is None:
         return upload.result("This file already exists in the Library.")
     count = f"{entry.pages} page{'' if entry.pages == 1 else 's'}"
@@ -102,15 +102,15 @@ def _take(
     progress: Callable[[int, int], None],
 ) -> tuple[Addition, Entry | None]:
     index = Index(settings.directory)
-    if ARCHIVE_NAME.fullmatch(path.name) is None:
+    if not is_archive_name(path.name):
         raise RefusedError("The file's extension is not an archive's.")
     with open_regular(path) as source:
-        with parsing("The file cannot be read"):
-            archive_format = sniff(source)
-            upload.id = compute_id(source)
+        archive_format = sniff(source)
+        upload.id = compute_id(source)
+        size = os.fstat(source.fileno()).st_size
         require_reader(archive_format)
         # `add` checks again, under the lock; here it saves a copy.
-        if conflict := index.conflict(upload.id, path.name):
+        if conflict := index.conflict(upload.id, path.name, size):
             return conflict, None
         with index.incoming() as (incoming, copy):
             _copy(source, copy, settings.limits)
@@ -130,17 +130,19 @@ def _take(
             return addition, entry if addition is Addition.ADDED else None
 
 
-def _finish(upload: _Upload, settings: Settings, *, is_new: bool) -> list[str]:
-    """Draw the cover and read the metadata of a new archive, and add it to its category.
+def _finish(upload: _Upload, settings: Settings, tags: tuple[str, ...]) -> list[str]:
+    """Read the metadata of an archive, draw its cover, and add it to its category.
 
-    Returns notes for the message. None of it can undo the upload: a job that is run again finds
-    the archive in the library.
+    An archive whose upload was killed before its cover was drawn gets all of that when it is
+    uploaded again. Nothing of it can undo the upload.
+
+    Returns:
+        Notes for the message.
     """
-    notes = []
-    metadata = MetadataStore(Index(settings.directory).database)
-    if is_new:
-        with suppress(LibraryError):
-            draw_cover(settings, settings.thumbnails, upload.id)
+    index = Index(settings.directory)
+    metadata, notes = MetadataStore(index.database), []
+    metadata.update(upload.id, Metadata(tags=tags))
+    if index.entry(upload.id).thumbhash is None:
         for namespace in settings.plugins:
             try:
                 found = read_metadata(namespace, upload.id, settings)
@@ -151,6 +153,8 @@ def _finish(upload: _Upload, settings: Settings, *, is_new: bool) -> list[str]:
             else:
                 metadata.update(upload.id, found)
                 upload.title = found.title or upload.title
+        with suppress(LibraryError):
+            draw_cover(settings, settings.thumbnails, upload.id)
     if upload.category is not None:
         name = metadata.add_to_category(upload.category, upload.id)
         notes.append(f"Added to the category {name}.")

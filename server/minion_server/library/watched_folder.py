@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minion_server.domain.errors import Invalid
-from minion_server.library.archive import ARCHIVE_NAME
+from minion_server.library.archive import is_archive_name
 from minion_server.library.arguments import shown
 from minion_server.library.errors import reason
 
@@ -169,7 +169,7 @@ class WatchedFolder:
             return False
 
     def _is_archive(self, path: str) -> bool:
-        if ARCHIVE_NAME.fullmatch(path.rpartition("/")[2]) is None:
+        if not is_archive_name(path.rpartition("/")[2]):
             return False
         if not _is_utf8(path):
             # It could not be written in a job's arguments.

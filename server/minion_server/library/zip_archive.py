@@ -43,6 +43,12 @@ class ZipArchive:
                 pages.require_sound(entry.filename, entry.file_size, limits, is_link=is_link)
                 if entry.flag_bits & _ENCRYPTED:
                     raise EncryptedError
+                # `zipfile` bounds what it unpacks at once for these alone.
+                if entry.compress_type not in {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}:
+                    raise RefusedError(
+                        f"The archive's entry {entry.filename[:200]!r} has the compression"
+                        f" {entry.compress_type}, which is not read."
+                    )
             pages.require_ratio(sum(entry.file_size for entry in self._entries), size, limits)
             self.pages: tuple[Page, ...] = pages.in_reading_order(
                 Page(name=entry.filename, position=entry.header_offset, entry=number)

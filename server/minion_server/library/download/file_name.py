@@ -7,7 +7,7 @@ import unicodedata
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from minion_server.library.archive import ARCHIVE_NAME, Format
+from minion_server.library.archive import Format, is_archive_name
 
 LONGEST: Final = 255 - len(".upload")
 """Bytes of a name in UTF-8: LANraragi adds this suffix to files that it takes in."""
@@ -85,7 +85,7 @@ def file_name(suggested_name: str, content_type: str, archive_format: Format) ->
     name = name or _FALLBACK
     if _RESERVED.fullmatch(name):
         name = f"_{name}"
-    if not ARCHIVE_NAME.fullmatch(name):
+    if not is_archive_name(name):
         name += _EXTENSIONS_OF_TYPES.get(content_type) or _EXTENSIONS_OF_FORMATS[archive_format]
     match = _EXTENSION.search(name)
     extension = match[0] if match else ""
