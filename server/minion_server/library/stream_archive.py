@@ -25,8 +25,8 @@ from minion_server.library.settings import Limits
 _RAR_5: Final = b"Rar!\x1a\x07\x01\x00"
 _RAR_4: Final = b"Rar!\x1a\x07\x00"
 _ENCRYPTED: Final = re.compile("crypt|password|passphrase", re.IGNORECASE)
-# For dictionaries, of which 64 MiB are usual and a crafted header asks for 4 GiB, and for threads that
-# draw pages meanwhile.
+# For a dictionary, of which 64 MiB are usual and a crafted header asks for 4 GiB, and for threads
+# that draw pages meanwhile.
 _MEMORY: Final = 2**30
 
 
