@@ -91,6 +91,7 @@ class Server:
         self._worker: Worker | None = None
         self._working: asyncio.Task[None] | None = None
         self._http: HttpServer | None = None
+        self._addresses = AddressBook(settings.data_dir)
         self._stack = AsyncExitStack()
 
     async def start(self) -> None:
@@ -103,6 +104,10 @@ class Server:
         async with AsyncExitStack() as stack:
             await self._start(stack)
             self._stack = stack.pop_all()
+
+    def announce(self) -> None:
+        """Write the addresses for programs on this machine, which may send signals from now on."""
+        self._addresses.write(grpc=self.grpc_address, http=self.http_address)
 
     async def stop(self) -> None:
         """Take no more jobs, give running ones their grace period, then stop everything."""
@@ -130,8 +135,7 @@ class Server:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         settings = self._settings
-        addresses = AddressBook(settings.data_dir)
-        stack.callback(addresses.remove)
+        stack.callback(self._addresses.remove)
         await self._storage.open()
         stack.push_async_callback(self._storage.close)
         # Only after the database is open: a start that fails because another server uses the data
@@ -166,7 +170,6 @@ class Server:
             watcher = make_watcher(settings, LocalClient(rpc.channel, key=key))
             watcher.start()
             stack.push_async_callback(watcher.stop)
-        addresses.write(grpc=self.grpc_address, http=self.http_address)
 
     async def _start_worker(self) -> None:
         settings = self._settings

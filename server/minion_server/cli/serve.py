@@ -35,8 +35,9 @@ def run(arguments: argparse.Namespace) -> int:
 async def serve(server: Server, grace: float) -> int:
     """Serve until SIGTERM or SIGINT; a second one ends the grace."""
     await server.start()
-    # Before the addresses are printed, which may be what the sender of a signal waits for.
+    # Before the addresses are announced, which may be what the sender of a signal waits for.
     stop = stop_event(server.end_grace)
+    server.announce()
     print(f"gRPC: {server.grpc_address}", flush=True)
     if server.http_address is not None:
         print(f"REST: http://{server.http_address}", flush=True)
