@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import resource
+import signal
+import subprocess
 import sys
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -48,6 +51,23 @@ def _pdf(path: Path, *sizes: tuple[float, float]) -> Path:
     return path
 
 
+def _pdf_bomb() -> bytes:
+    """Return a PDF of a page whose drawing is a thousand times as long as the file."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    lines = deflate.compress(b"0 0 m 9 9 l S\n" * 70_000) + deflate.flush(zlib.Z_FULL_FLUSH)
+    drawing = b"\x78\x9c" + lines * 1200 + deflate.flush()
+    return b"""%%PDF-1.4
+1 0 obj <</Type /Catalog /Pages 2 0 R>> endobj
+2 0 obj <</Type /Pages /Count 1 /Kids [3 0 R]>> endobj
+3 0 obj <</Type /Page /Parent 2 0 R /MediaBox [0 0 72 72] /Contents 4 0 R>> endobj
+4 0 obj <</Filter /FlateDecode /Length %d>> stream
+%s
+endstream endobj
+trailer <</Root 1 0 R /Size 5>>
+%%%%EOF
+""" % (len(drawing), drawing)
+
+
 def _image(content: bytes) -> Image.Image:
     return Image.open(io.BytesIO(content))
 
@@ -83,6 +103,41 @@ def test_a_page_of_a_pdf_that_is_a_line_is_refused(
 ) -> None:
     message = handle_upload(job, str(_pdf(tmp_path / "a.pdf", size)))["message"]
     assert "points large" in message or "has no size" in message or "cannot be read" in message
+
+
+def _read_elsewhere(path: Path) -> subprocess.CompletedProcess[str]:
+    """Read an archive in a process of its own, which prints its largest memory in KiB."""
+    program = r"""
+import re, sys
+from pathlib import Path
+from minion_server.library.archive import read_whole
+from minion_server.library.settings import Limits
+
+read_whole(Path(sys.argv[1]), Limits())
+print(re.search(r"VmHWM:\s*([0-9]+)", Path("/proc/self/status").read_text())[1])
+"""
+    command = [sys.executable, "-c", program, str(path)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")
+def test_a_page_of_a_pdf_that_would_fill_the_memory_ends_its_process(tmp_path: Path) -> None:
+    path = tmp_path / "a.pdf"
+    path.write_bytes(_pdf_bomb())
+    assert _read_elsewhere(path).returncode == -signal.SIGABRT
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_many_pages_of_a_pdf_need_the_memory_of_few(tmp_path: Path) -> None:
+    sizes = []
+    for pages in (2, 60):
+        path = tmp_path / f"{pages}.pdf"
+        first, *others = (
+            Image.effect_noise((1000, 1400), 100).convert("RGB") for _ in range(pages)
+        )
+        first.save(path, "PDF", save_all=True, append_images=others, resolution=200)
+        sizes.append(int(_read_elsewhere(path).stdout))
+    assert sizes[1] < sizes[0] + 30 * 2**10
 
 
 def test_a_pdf_is_taken_into_the_library(

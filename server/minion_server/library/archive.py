@@ -9,6 +9,7 @@ import importlib
 import os
 import re
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from enum import StrEnum
@@ -78,10 +79,12 @@ _READERS: dict[Format, Callable[[BinaryIO, int, Limits], Archive]] = {
     Format.SEVEN_ZIP: StreamArchive,
     Format.RAR: StreamArchive,
 }
+# The standard library has it from Python 3.14, where the package cannot be installed.
+_ZSTANDARD_MODULE = "compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd"
 # Packages of the extra `library` that read a format, and their modules.
 _PACKAGES = {
     Format.PDF: ("pypdfium2", "pypdfium2"),
-    Format.ZSTANDARD: ("backports.zstd", "backports.zstd"),
+    Format.ZSTANDARD: ("backports.zstd", _ZSTANDARD_MODULE),
     Format.SEVEN_ZIP: ("libarchive-c", "libarchive"),
     Format.RAR: ("libarchive-c", "libarchive"),
 }
@@ -152,7 +155,10 @@ def _is_installed(module: str) -> bool:
 
 def _open_zstandard(file: BinaryIO) -> BinaryIO:
     # Only this format needs it.
-    from backports.zstd import DecompressionParameter, ZstdFile  # noqa: PLC0415
+    if sys.version_info >= (3, 14):
+        from compression.zstd import DecompressionParameter, ZstdFile  # noqa: PLC0415
+    else:
+        from backports.zstd import DecompressionParameter, ZstdFile  # noqa: PLC0415
 
     options: dict[int, int] = {DecompressionParameter.window_log_max: _ZSTANDARD_WINDOW}
     return cast("BinaryIO", ZstdFile(file, options=options))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import math
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from minion_server.library import pages
 from minion_server.library.errors import EncryptedError, PageError, RefusedError, parsing
+from minion_server.library.memory import bounded_memory
 from minion_server.library.pages import Page
 from minion_server.library.settings import Limits
+
+if TYPE_CHECKING:
+    from pypdfium2 import PdfDocument
 
 # Points of 1/72 inch to pixels at 200 dpi.
 _SCALE: Final = 200 / 72
@@ -22,17 +26,10 @@ class PdfArchive:
     """A PDF file; its pages are `1.jpg`, `2.jpg` and so on."""
 
     def __init__(self, file: BinaryIO, _size: int, limits: Limits) -> None:
-        # Only this format needs it.
-        import pypdfium2  # noqa: PLC0415
-
+        self._file = file
         self._pixels = min(_MOST_PIXELS, limits.pixels)
-        with parsing("The PDF file is broken"):
-            try:
-                self._document = pypdfium2.PdfDocument(file)
-            except pypdfium2.PdfiumError as error:
-                if error.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD:
-                    raise EncryptedError from error
-                raise
+        with parsing("The PDF file is broken"), bounded_memory():
+            self._document = self._open()
             count = len(self._document)
             pages.require_few(count, limits)
             self.pages: tuple[Page, ...] = tuple(
@@ -44,7 +41,10 @@ class PdfArchive:
 
     def read(self, page: Page) -> bytes:
         """See `Archive`."""
-        with parsing(f"{page.name!r} cannot be read", PageError):
+        with parsing(f"{page.name!r} cannot be read", PageError), bounded_memory():
+            # An open document keeps the images of all pages drawn so far.
+            self._document.close()
+            self._document = self._open()
             found = self._document[page.entry]
             try:
                 width, height = found.get_size()
@@ -64,6 +64,18 @@ class PdfArchive:
                     bitmap.close()
             finally:
                 found.close()
+
+    def _open(self) -> PdfDocument:
+        # Only this format needs it.
+        import pypdfium2  # noqa: PLC0415
+
+        self._file.seek(0)
+        try:
+            return pypdfium2.PdfDocument(self._file)
+        except pypdfium2.PdfiumError as error:
+            if error.err_code == pypdfium2.raw.FPDF_ERR_PASSWORD:
+                raise EncryptedError from error
+            raise
 
     def read_file(self, _name: str, _limit: int) -> None:
         """See `Archive`: a PDF file has no files inside."""

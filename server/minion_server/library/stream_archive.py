@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-import resource
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from minion_server.library import pages
@@ -19,15 +16,13 @@ from minion_server.library.errors import (
     RefusedError,
     parsing,
 )
+from minion_server.library.memory import bounded_memory
 from minion_server.library.pages import Page
 from minion_server.library.settings import Limits
 
 _RAR_5: Final = b"Rar!\x1a\x07\x01\x00"
 _RAR_4: Final = b"Rar!\x1a\x07\x00"
 _ENCRYPTED: Final = re.compile("crypt|password|passphrase", re.IGNORECASE)
-# For a dictionary, of which 64 MiB are usual and a crafted header asks for 4 GiB, and for threads
-# that draw pages meanwhile.
-_MEMORY: Final = 2**30
 
 
 class StreamArchive:
@@ -45,9 +40,16 @@ class StreamArchive:
         self._pass: Iterator[Any] = iter(())
         self._restart()
         found: list[Page] = []
+        unpacked = 0
         with _reading("The archive is broken", RefusedError):
             for entry in self._pass:
-                name, length = entry.pathname or "", entry.size or 0
+                name, length = entry.pathname, entry.size or 0
+                if name is None:
+                    # libarchive drops what the locale cannot express: a page would be lost.
+                    raise RefusedError(
+                        "The archive has a name that cannot be read in this locale:"
+                        " run the worker with LC_ALL=C.UTF-8."
+                    )
                 pages.require_few(len(self._entries) + 1, limits)
                 is_link = entry.issym or entry.islnk
                 pages.require_sound(name, length, limits, is_link=is_link)
@@ -55,10 +57,12 @@ class StreamArchive:
                     raise RefusedError(f"The archive's entry {name[:200]!r} is not a plain file.")
                 number = len(self._entries)
                 self._entries.append((name, length if entry.isfile else -1))
+                # Before the next entry: a solid archive unpacks what is passed over.
+                unpacked += length
+                pages.require_ratio(unpacked, size, limits)
                 if entry.isfile and pages.is_page(name) and not _is_metadata(name, entry):
                     found.append(Page(name=name, position=number, entry=number))
         self._next = len(self._entries)
-        pages.require_ratio(sum(max(length, 0) for _, length in self._entries), size, limits)
         self.pages: tuple[Page, ...] = pages.in_reading_order(found)
 
     def read(self, page: Page) -> bytes:
@@ -79,8 +83,17 @@ class StreamArchive:
     def drain(self) -> None:
         """See `Archive`."""
         with _reading("The archive is broken", RefusedError):
-            for _ in self._pass:
+            for entry in self._pass:
+                length, unpacked = max(self._entries[self._next][1], 0), 0
                 self._next += 1
+                # libarchive checks only what is read; libarchive-c returns a block of a wrong
+                # length where a checksum differs.
+                for block in entry.get_blocks():
+                    unpacked += len(block)
+                    pages.require_ratio(self._unpacked + unpacked, self._size, self._limits)
+                if unpacked != length:
+                    raise RefusedError("The archive is broken: it is damaged after its pages.")
+                self._unpacked += unpacked
 
     def close(self) -> None:
         """See `Archive`."""
@@ -141,7 +154,7 @@ def _reading(failure: str, kind: type[LibraryError]) -> Iterator[None]:
     """Turn errors of libarchive into one of a kind, and bound the memory that it takes."""
     from libarchive import ArchiveError  # noqa: PLC0415 - see `_run`
 
-    with parsing(failure, kind), _bounded_memory():
+    with parsing(failure, kind), bounded_memory():
         try:
             yield
         except ArchiveError as error:
@@ -149,23 +162,3 @@ def _reading(failure: str, kind: type[LibraryError]) -> Iterator[None]:
             if _ENCRYPTED.search(text):
                 raise EncryptedError from error
             raise kind(f"{failure}: {text}.") from error
-
-
-@contextmanager
-def _bounded_memory() -> Iterator[None]:
-    """Let this process have only so much more memory than it has now.
-
-    Archives are read by one thread at a time: the limit is the process's.
-    """
-    if sys.platform != "linux":
-        yield
-        return
-    pages_of_data = int(Path("/proc/self/statm").read_text().split()[5])
-    before = soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = pages_of_data * resource.getpagesize() + _MEMORY
-    if soft == resource.RLIM_INFINITY or most < soft:
-        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_DATA, before)
