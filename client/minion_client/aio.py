@@ -56,7 +56,7 @@ class AsyncClient:
     time.
 
     Args:
-        target: `HOST:PORT` of the server.
+        target: `HOST:PORT` of the server, or an `Endpoint` in place of `key`, `tls` and `options`.
         key: The server's key.
         tls: Whether to use TLS, and which authorities to trust (see `minion_client.endpoint.Tls`).
         timeout: Default limit of a call, in seconds.
@@ -65,15 +65,16 @@ class AsyncClient:
 
     def __init__(
         self,
-        target: str = DEFAULT_TARGET,
+        target: str | Endpoint = DEFAULT_TARGET,
         *,
         key: str | None = None,
         tls: Tls = False,
         timeout: float = 30.0,
         options: Sequence[tuple[str, int | str]] = (),
     ) -> None:
-        endpoint = Endpoint(target=target, key=key, tls=tls, options=options)
-        self._channel = AioChannel(endpoint)
+        if isinstance(target, str):
+            target = Endpoint(target=target, key=key, tls=tls, options=options)
+        self._channel = AioChannel(target)
         self._timeout = timeout
 
     async def close(self) -> None:
@@ -290,8 +291,7 @@ class AsyncClient:
     ) -> bool:
         """Release a lock; return false if there is none.
 
-        Without the id that `acquire_lock` returned, this releases the lock of that name that
-        expires first, even that of another holder.
+        Without an id, this releases the lock of that name that expires first, whoever holds it.
         """
         return await self._run(calls.RELEASE_LOCK(name=name, id=lock_id), timeout)
 

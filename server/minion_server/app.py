@@ -24,7 +24,7 @@ from minion_server.engine.source import LocalSource
 from minion_server.engine.stager import Stager
 from minion_server.engine.watchers import Watchers
 from minion_server.http import HttpServer, join
-from minion_server.rpc.local_client import LocalClient
+from minion_server.rpc.local_client import local_client
 from minion_server.rpc.server import RpcServer
 from minion_server.settings import keys
 from minion_server.settings.options import TASK_OPTIONS, Settings
@@ -167,7 +167,7 @@ class Server:
         if not settings.no_scheduler:
             await self._start_worker()
         if settings.watch is not None:
-            watcher = make_watcher(settings, LocalClient(rpc.channel, key=key))
+            watcher = make_watcher(settings, local_client(rpc.channel, key=key))
             watcher.start()
             stack.push_async_callback(watcher.stop)
 

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import grpc
 import pytest
 from client.both_clients import connect
-from minion_client import MinionError
+from minion_client import Client, MinionError
 from minion_client.endpoint import Endpoint
 
 VARIABLES = ("http_proxy", "https_proxy", "grpc_proxy", "all_proxy")
@@ -129,3 +129,9 @@ def test_a_key_that_crosses_a_network_in_clear_is_warned_of(
     assert not Endpoint(target=target, key="secret", tls=True).is_exposed
     Endpoint(target=target)
     assert caplog.text == ""
+
+
+def test_a_client_takes_an_endpoint() -> None:
+    endpoint = Endpoint(target="127.0.0.1:1", key="k")
+    with Client(endpoint) as client, pytest.raises(MinionError, match=r"127\.0\.0\.1:1"):
+        client.get_status(1, timeout=0.2)

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from minion_client import JobInfo
+from minion_client import AsyncClient, JobInfo
 from minion_server.domain.errors import Invalid
 from minion_server.library.watch_queue import (
     LOCK_SECONDS,
@@ -22,7 +22,7 @@ from minion_server.library.watch_queue import (
 from minion_server.library.watch_record import RECORD_FILE, WatchRecord
 from minion_server.library.watched_folder import FoundFile, WatchedFolder
 from minion_server.library.watcher import Watcher
-from minion_server.rpc.local_client import LocalClient
+from minion_server.rpc.local_client import local_client
 from minion_server.storage.sqlite import SqliteStorage
 from support.bench import SettableClock
 from support.rpc_bench import KEY, rpc_server
@@ -37,7 +37,7 @@ SENTINEL = "zzz/zzz/zzz"
 class Bench:
     """A watcher of `folder`, which does nothing but by the steps of a test."""
 
-    def __init__(self, client: LocalClient, root: Path) -> None:
+    def __init__(self, client: AsyncClient, root: Path) -> None:
         self.client = client
         self.folder = root / "incoming"
         self.library = root / "library"
@@ -95,7 +95,7 @@ async def watching(root: Path, clock: Callable[[], float] = time.time) -> AsyncI
     storage = SqliteStorage(root / "queue.db", clock=clock)
     await storage.open()
     server = rpc_server(storage)
-    bench = Bench(LocalClient(server.channel, key=KEY), root)
+    bench = Bench(local_client(server.channel, key=KEY), root)
     try:
         yield bench
     finally:

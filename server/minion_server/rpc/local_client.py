@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minion_client import AsyncClient
-from minion_client._api.aio_channel import AioChannel
 from minion_client.endpoint import Endpoint
 
 from minion_server.rpc.local import LocalChannel
@@ -20,14 +19,11 @@ class _LocalEndpoint(Endpoint):
         return self.channel
 
 
-class LocalClient(AsyncClient):
-    """A client without the wire.
+def local_client(channel: LocalChannel, *, key: str) -> AsyncClient:
+    """Return a client whose calls do not pass the network.
 
     Args:
         channel: The channel to the servicers.
         key: The server's key.
     """
-
-    def __init__(self, channel: LocalChannel, *, key: str) -> None:
-        super().__init__(key=key)
-        self._channel = AioChannel(_LocalEndpoint(key=key, channel=channel))
+    return AsyncClient(_LocalEndpoint(key=key, channel=channel))
