@@ -132,6 +132,13 @@ def test_a_key_that_crosses_a_network_in_clear_is_warned_of(
 
 
 def test_a_client_takes_an_endpoint() -> None:
-    endpoint = Endpoint(target="127.0.0.1:1", key="k")
-    with Client(endpoint) as client, pytest.raises(MinionError, match=r"127\.0\.0\.1:1"):
-        client.get_status(1, timeout=0.2)
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    with (
+        Client(Endpoint(target=f"127.0.0.1:{port}", key="k")) as client,
+        pytest.raises(MinionError) as caught,
+    ):
+        client.stats()
+    server.stop(None).wait()
+    assert caught.value.code == grpc.StatusCode.UNIMPLEMENTED
