@@ -21,11 +21,11 @@ SAYING = ("say", "say_in_thread", "say_in_process")
 class Inheritor:
     """A server without usable streams, whose address is only in its data directory."""
 
-    def __init__(self, home: Path, shell: str, **options: Any) -> None:
+    def __init__(self, home: Path, shell: str, parent: str = "", **options: Any) -> None:
         arguments = [str(BIN / "minion"), *serve_arguments(home, ("--grace", "1"))]
         self.home = home
         self.process = subprocess.Popen(
-            ["sh", "-c", f'exec "$@" {shell}', "sh", *arguments],
+            ["sh", "-c", f'exec {parent} "$@" {shell}', "sh", *arguments],
             cwd=home,
             env=environment(home, PYTHONUNBUFFERED=""),
             **options,
@@ -95,21 +95,12 @@ def test_a_reader_that_is_gone_stops_neither_server_nor_tasks(inherit: Inherit) 
     assert server.stop() == 0
 
 
-def blocked() -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD))
-
-
-def ignored() -> None:
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_IGN)
-
-
-@pytest.mark.parametrize("parent", [blocked, ignored])
+@pytest.mark.parametrize("how", ["block", "ignore"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_whose_parent_blocked_signals_stops_by_them(
-    inherit: Inherit, parent: Callable[[], None], number: int
+    inherit: Inherit, how: str, number: int
 ) -> None:
-    server = inherit(preexec_fn=parent)
+    server = inherit(parent=f"env --{how}-signal=TERM,INT,CHLD")
     assert server.perform("leave", "3")["state"] == "failed"
     assert server.perform("add", "a", "b")["result"] == "ab"
     assert server.stop(number) == 0
@@ -120,7 +111,7 @@ def test_a_terminal_that_hangs_up_stops_a_server_in_order(inherit: Inherit) -> N
 
 
 def test_a_server_that_is_to_outlive_its_terminal_does(inherit: Inherit) -> None:
-    server = inherit(preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    server = inherit(parent="env --ignore-signal=HUP")
     server.process.send_signal(signal.SIGHUP)
     assert server.perform("echo", "a")["result"] == ["a"]
     assert server.stop() == 0

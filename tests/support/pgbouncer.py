@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from support.postgresql import ROLE, PostgresServer, as_user, give_away
+from support.postgresql import AS_USER, ROLE, PostgresServer, give_away
 
 PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/usr/local/sbin"
 # The name of its socket, in a folder of its own.
@@ -67,7 +67,7 @@ def pooling(server: PostgresServer, mode: str = "transaction") -> Iterator[PgBou
         give_away(folder)
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                [binary, folder / "ini"], stdout=log, stderr=log, cwd=folder, **as_user()
+                [*AS_USER, binary, folder / "ini"], stdout=log, stderr=log, cwd=folder
             )
         try:
             _wait(process, folder)

@@ -18,7 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -27,8 +26,13 @@ from support.memory import memory_folder
 
 SYSTEM_FOLDERS = ("/usr/lib/postgresql", "/usr/pgsql", "/opt/homebrew/opt", "/usr/local/opt")
 START_SECONDS = 60.0
-# PostgreSQL refuses to run as root.
-UNPRIVILEGED = "nobody"
+# PostgreSQL refuses to run as root. A program changes the user: where subprocess does it, Python
+# forks, and what gRPC's threads left behind can end the child.
+UNPRIVILEGED = pwd.getpwnam("nobody")
+SWITCH_USER = (
+    "setpriv", f"--reuid={UNPRIVILEGED.pw_uid}", f"--regid={UNPRIVILEGED.pw_gid}", "--clear-groups",
+)  # fmt: skip
+AS_USER = SWITCH_USER if os.geteuid() == 0 else ()
 SUPERUSER = "postgres"
 # What is tested runs as a role that owns a schema, and nothing else.
 ROLE = "minion"
@@ -111,10 +115,9 @@ class PostgresServer:
         arguments = [f"-c{name}={value}" for name, value in settings.items()]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self.binaries / "postgres", "-D", self.folder / "data", *arguments],
+                [*AS_USER, self.binaries / "postgres", "-D", self.folder / "data", *arguments],
                 stdout=log,
                 stderr=log,
-                **as_user(),
             )
         self._wait()
 
@@ -258,13 +261,12 @@ def serving(**settings: str) -> Iterator[PostgresServer]:
         binaries = _reachable(find_binaries(), folder)
         subprocess.run(
             [
-                binaries / "initdb", "-D", folder / "data", "-U", SUPERUSER, "-A", "trust",
-                "--no-sync", "-E", "UTF8", "--no-locale",
+                *AS_USER, binaries / "initdb", "-D", folder / "data", "-U", SUPERUSER,
+                "-A", "trust", "--no-sync", "-E", "UTF8", "--no-locale",
             ],
             check=True,
             capture_output=True,
             cwd=folder,
-            **as_user(),
         )  # fmt: skip
         server = PostgresServer(folder, binaries, _free_port(), dict(settings))
         server.start()
@@ -283,7 +285,7 @@ def _reachable(binaries: Path, folder: Path) -> Path:
     if os.geteuid() != 0:
         return binaries
     tried = subprocess.run(
-        [binaries / "postgres", "--version"], check=False, capture_output=True, **as_user()
+        [*AS_USER, binaries / "postgres", "--version"], check=False, capture_output=True
     ) if _enterable(binaries) else None  # fmt: skip
     if tried is not None and tried.returncode == 0:
         return binaries
@@ -299,16 +301,8 @@ def _enterable(path: Path) -> bool:
 def give_away(folder: Path) -> None:
     """Give a folder and its content to the user that runs the servers."""
     if os.geteuid() == 0:
-        user = pwd.getpwnam(UNPRIVILEGED)
         for path in (folder, *folder.iterdir()):
-            os.chown(path, user.pw_uid, user.pw_gid)
-
-
-def as_user() -> dict[str, Any]:
-    if os.geteuid() != 0:
-        return {}
-    user = pwd.getpwnam(UNPRIVILEGED)
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+            os.chown(path, UNPRIVILEGED.pw_uid, UNPRIVILEGED.pw_gid)
 
 
 def _free_port() -> int:
