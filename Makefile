@@ -9,7 +9,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --co
 PROCESSORS = $$(getconf _NPROCESSORS_ONLN)
 
 OUT := gen
-CLIENT := client/minion_client/client.py
+CLIENT := client/minion_client
 PROTO_CACHE := .cache/proto
 PROTOC := $(BIN)/python -m grpc_tools.protoc -Iproto -I$(PROTO_CACHE)
 PROTOS := $(wildcard proto/minion/v1/*.proto)
@@ -46,10 +46,11 @@ layers: $(VENV)/dev
 protos: $(VENV)/dev $(PROTO_CACHE)
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code
-	rm -rf .cache/gen && mkdir -p .cache/gen/minion/v1
-	$(MAKE) --no-print-directory gen OUT=.cache/gen CLIENT=.cache/client.py
+	rm -rf .cache/gen .cache/client && mkdir -p .cache/gen/minion/v1
+	$(MAKE) --no-print-directory gen OUT=.cache/gen CLIENT=.cache/client
 	diff -r -x __pycache__ -x py.typed gen .cache/gen
-	diff $(CLIENT) .cache/client.py
+	diff $(CLIENT)/client.py .cache/client/client.py
+	diff -r -x __pycache__ $(CLIENT)/_sync .cache/client/_sync
 
 # Programs that were built on the contract of the last commit go on working: of the one before, if proto/
 # has not been touched since. A clone may have neither.

@@ -1,0 +1,1 @@
+"""The asynchronous client, in parts by kind of object."""

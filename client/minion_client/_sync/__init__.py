@@ -1,0 +1,1 @@
+"""The synchronous client, in parts by kind of object."""
