@@ -53,22 +53,19 @@ if folder := memory_folder():
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", folder)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Hold unit tests to what they are."""
-    if config.option.markexpr == "unit":
-        sys.addaudithook(_refuse_programs)
-
-
-def _refuse_programs(event: str, _arguments: tuple[object, ...]) -> None:
-    if event in PROGRAM_EVENTS and "PYTEST_CURRENT_TEST" in os.environ:
-        raise AssertionError(f"{event}: tests that start programs are marked `program`")
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as `unit` what starts no program and listens at no port."""
+    """Mark as `unit` what starts no program and listens at no port, and hold it to that."""
+    units = {item.nodeid for item in items if not _has_programs(item)}
     for item in items:
-        if not _has_programs(item):
+        if item.nodeid in units:
             item.add_marker("unit")
+
+    def refuse_programs(event: str, _arguments: tuple[object, ...]) -> None:
+        test = os.environ.get("PYTEST_CURRENT_TEST", "").removesuffix(" (call)")
+        if event in PROGRAM_EVENTS and test in units:
+            raise AssertionError(f"{event}: tests that start programs are marked `program`")
+
+    sys.addaudithook(refuse_programs)
 
 
 def _has_programs(item: pytest.Item) -> bool:

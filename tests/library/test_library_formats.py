@@ -120,6 +120,7 @@ print(re.search(r"VmHWM:\s*([0-9]+)", Path("/proc/self/status").read_text())[1])
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.program
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is bounded on Linux alone")
 def test_a_page_of_a_pdf_that_would_fill_the_memory_ends_its_process(tmp_path: Path) -> None:
     path = tmp_path / "a.pdf"
@@ -127,6 +128,7 @@ def test_a_page_of_a_pdf_that_would_fill_the_memory_ends_its_process(tmp_path: P
     assert _read_elsewhere(path).returncode == -signal.SIGABRT
 
 
+@pytest.mark.program
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_many_pages_of_a_pdf_need_the_memory_of_few(tmp_path: Path) -> None:
     sizes = []
